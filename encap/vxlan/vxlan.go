@@ -1,0 +1,99 @@
+// Package vxlan is the VXLAN header (RFC 7348 §5) as the Linux kernel's VXLAN
+// device sends and accepts it, so that either end may be a kernel.
+//
+// It carries IP only: ARP and other Ethernet frames of a kernel peer are dropped.
+// Nothing here is authenticated: a peer is who its underlay address says.
+package vxlan
+
+import (
+	"encoding/binary"
+
+	"weft/encap"
+	"weft/router/drop"
+	"weft/router/fib"
+	"weft/router/packet"
+)
+
+const (
+	// HeaderLen is what VXLAN puts before a packet: its own header and Ethernet's.
+	HeaderLen = vxlanLen + ethernetLen
+
+	// MaxVNI is the largest network identifier (24 bits).
+	MaxVNI = 1<<24 - 1
+
+	vxlanLen    = 8
+	ethernetLen = 14
+
+	// flagVNI is the only flag that may be set. The kernel too drops a header with
+	// flags it was not configured for (vxlan_rcv in drivers/net/vxlan/vxlan_core.c):
+	// they change what the rest means.
+	flagVNI = 0x08 << 24
+
+	etherTypeIPv4 = 0x0800
+	etherTypeIPv6 = 0x86dd
+)
+
+// Overhead is by how many bytes the packet on the underlay is longer than the
+// pod's: VXLAN, Ethernet, UDP, and the outer IP header.
+func Overhead(ipv6Underlay bool) int {
+	const udpLen = 8
+	if ipv6Underlay {
+		return HeaderLen + udpLen + 40
+	}
+	return HeaderLen + udpLen + 20
+}
+
+// Codec encodes and decodes for one VXLAN network. It has no state: all lanes may share it.
+type Codec struct {
+	vni uint32 // as on the wire: shifted over the reserved byte
+}
+
+// New returns the codec for vni, which must not exceed MaxVNI.
+func New(vni uint32) *Codec { return &Codec{vni: vni << 8} }
+
+// Encode writes the headers into f's headroom and appends the datagram, which
+// shares f's memory.
+func (c *Codec) Encode(out []encap.Datagram, f *packet.Frame, from, to *encap.Peer) ([]encap.Datagram, drop.Reason) {
+	if f.Virtio != (packet.VirtioHeader{}) {
+		return out, drop.Unfinished
+	}
+	etherType := uint16(etherTypeIPv6)
+	if packet.IsIPv4(f.Packet()) {
+		etherType = etherTypeIPv4
+	}
+	h := f.Push(HeaderLen)
+	binary.BigEndian.PutUint32(h[0:], flagVNI)
+	binary.BigEndian.PutUint32(h[4:], c.vni)
+	copy(h[8:], to.VTEPMAC[:])
+	copy(h[14:], from.VTEPMAC[:])
+	binary.BigEndian.PutUint16(h[20:], etherType)
+	return append(out, encap.Datagram{To: to, Payload: f.Packet()}), drop.None
+}
+
+// Decode checks and removes the headers, and returns the peer that the datagram
+// comes from by its underlay address. The source port is not looked at: RFC 7348
+// §5 has the sender choose it per flow.
+func (c *Codec) Decode(r *encap.Received, table *fib.Table) (*encap.Peer, drop.Reason) {
+	peer, known := table.Sender(r.From.Addr())
+	if !known {
+		return nil, drop.UnknownPeer
+	}
+	h := r.Packet()
+	if len(h) < HeaderLen {
+		return nil, drop.Truncated
+	}
+	if binary.BigEndian.Uint32(h[0:]) != flagVNI || h[7] != 0 {
+		return nil, drop.BadHeader
+	}
+	if binary.BigEndian.Uint32(h[4:]) != c.vni {
+		return nil, drop.WrongVNI
+	}
+	if encap.MAC(h[8:14]) != table.Self().VTEPMAC {
+		return nil, drop.WrongMAC
+	}
+	if e := binary.BigEndian.Uint16(h[20:]); e != etherTypeIPv4 && e != etherTypeIPv6 {
+		return nil, drop.NotIP
+	}
+	r.Pull(HeaderLen)
+	return peer, drop.None
+}

@@ -1,0 +1,147 @@
+package vxlan_test
+
+import (
+	"bytes"
+	"encoding/hex"
+	"net/netip"
+	"testing"
+
+	"weft/encap"
+	"weft/encap/vxlan"
+	"weft/router/drop"
+	"weft/router/fib"
+	"weft/router/packet"
+	"weft/router/packet/packettest"
+)
+
+var (
+	node1 = &encap.Peer{Name: "node1", Endpoint: netip.MustParseAddrPort("192.168.77.1:9338"), VTEPMAC: encap.MAC{2, 0, 0, 0, 0, 1}}
+	node2 = &encap.Peer{Name: "node2", Endpoint: netip.MustParseAddrPort("192.168.77.2:9338"), VTEPMAC: encap.MAC{2, 0, 0, 0, 0, 2}}
+	inner = packettest.UDP(netip.MustParseAddr("10.244.1.2"), netip.MustParseAddr("10.244.2.3"), 8)
+)
+
+func frame(b []byte) packet.Frame {
+	f := packet.NewFrames(1, 1500)[0]
+	f.Fill(copy(f.Reset(), b))
+	return f
+}
+
+func encode(t *testing.T, inner []byte) []byte {
+	t.Helper()
+	f := frame(inner)
+	out, reason := vxlan.New(0x123456).Encode(nil, &f, node1, node2)
+	if reason != drop.None || len(out) != 1 || out[0].To != node2 {
+		t.Fatalf("Encode = %v, %v", out, reason)
+	}
+	return out[0].Payload
+}
+
+// decode has node2 decode what arrives from an address of the underlay.
+func decode(t *testing.T, datagram []byte, from string) (*encap.Received, *encap.Peer, drop.Reason) {
+	t.Helper()
+	table, err := fib.New(node2, []*encap.Peer{node1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &encap.Received{Frame: frame(datagram), From: netip.MustParseAddrPort(from)}
+	peer, reason := vxlan.New(0x123456).Decode(r, table)
+	return r, peer, reason
+}
+
+func TestEncodeWritesTheHeadersOfRFC7348(t *testing.T) {
+	const want = "08000000" + "12345600" + // flags, VNI
+		"020000000002" + "020000000001" + "0800" // Ethernet
+	if got := hex.EncodeToString(encode(t, inner)[:vxlan.HeaderLen]); got != want {
+		t.Errorf("header = %s, want %s", got, want)
+	}
+	inner6 := packettest.UDP(netip.MustParseAddr("fd00::1"), netip.MustParseAddr("fd00::2"), 8)
+	if got := hex.EncodeToString(encode(t, inner6)[20:22]); got != "86dd" {
+		t.Errorf("EtherType of an IPv6 packet = %s", got)
+	}
+}
+
+func TestEncodeRefusesAFrameThatTheKernelLeftUnfinished(t *testing.T) {
+	f := frame(inner)
+	f.Virtio.GSOSize = 1400
+	if out, reason := vxlan.New(1).Encode(nil, &f, node1, node2); reason != drop.Unfinished || len(out) != 0 {
+		t.Errorf("Encode = %d datagrams, %v", len(out), reason)
+	}
+}
+
+func TestDecodeReturnsThePacketAndItsSender(t *testing.T) {
+	// A kernel peer chooses the source port per flow.
+	r, peer, reason := decode(t, encode(t, inner), "192.168.77.1:54321")
+	if reason != drop.None || peer != node1 || !bytes.Equal(r.Packet(), inner) {
+		t.Errorf("Decode = %v, %v, %x", peer, reason, r.Packet())
+	}
+}
+
+func TestDecodeDropsEachFaultUnderItsOwnReason(t *testing.T) {
+	edit := func(at int, value byte) []byte {
+		b := bytes.Clone(encode(t, inner))
+		b[at] = value
+		return b
+	}
+	const peer = "192.168.77.1:9338"
+	for _, tc := range []struct {
+		name     string
+		datagram []byte
+		from     string
+		want     drop.Reason
+	}{
+		{"a stranger's datagram", edit(0, 8), "192.168.77.9:9338", drop.UnknownPeer},
+		{"an empty datagram", nil, peer, drop.Truncated},
+		{"headers cut short", edit(0, 8)[:vxlan.HeaderLen-1], peer, drop.Truncated},
+		{"no VNI flag", edit(0, 0), peer, drop.BadHeader},
+		{"a flag of an extension", edit(0, 0x88), peer, drop.BadHeader},
+		{"the flag of remote checksum offload", edit(1, 0x20), peer, drop.BadHeader},
+		{"a reserved byte", edit(7, 1), peer, drop.BadHeader},
+		{"another network", edit(6, 0x57), peer, drop.WrongVNI},
+		{"another VTEP's address", edit(13, 3), peer, drop.WrongMAC},
+		{"a broadcast", append(append(bytes.Clone(encode(t, inner)[:8]), bytes.Repeat([]byte{0xff}, 6)...), encode(t, inner)[14:]...), peer, drop.WrongMAC},
+		{"ARP", edit(21, 6), peer, drop.NotIP},
+	} {
+		if _, _, got := decode(t, tc.datagram, tc.from); got != tc.want {
+			t.Errorf("%s: %v, want %v", tc.name, got, tc.want)
+		}
+	}
+}
+
+func TestOverheadIsWhatTheUnderlayCarriesMore(t *testing.T) {
+	if v4, v6 := vxlan.Overhead(false), vxlan.Overhead(true); v4 != 50 || v6 != 70 {
+		t.Errorf("Overhead = %d over IPv4, %d over IPv6", v4, v6)
+	}
+}
+
+// FuzzDecode holds Decode to its word on hostile input: no panic, and a packet only
+// out of a well-formed datagram, which Encode would write in the same way.
+func FuzzDecode(f *testing.F) {
+	f.Add([]byte{})
+	f.Add(bytes.Repeat([]byte{0xff}, 64))
+	fr := frame(inner)
+	out, _ := vxlan.New(0x123456).Encode(nil, &fr, node1, node2)
+	f.Add(bytes.Clone(out[0].Payload))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if len(b) > 1500 {
+			return
+		}
+		r, peer, reason := decode(t, b, "192.168.77.1:9338")
+		if (peer == nil) != (reason != drop.None) {
+			t.Fatalf("peer %v with reason %v", peer, reason)
+		}
+		if reason != drop.None {
+			return
+		}
+		if !bytes.Equal(r.Packet(), b[vxlan.HeaderLen:]) {
+			t.Fatalf("packet %x of datagram %x", r.Packet(), b)
+		}
+		if _, ok := packet.Parse(r.Packet()); ok && packet.IsIPv4(r.Packet()) == (b[20] == 0x08) {
+			sender := *node1
+			copy(sender.VTEPMAC[:], b[14:20])
+			again, _ := vxlan.New(0x123456).Encode(nil, &r.Frame, &sender, node2)
+			if !bytes.Equal(again[0].Payload, b) {
+				t.Errorf("%x is encoded again as %x", b, again[0].Payload)
+			}
+		}
+	})
+}

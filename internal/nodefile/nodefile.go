@@ -1,0 +1,67 @@
+// Package nodefile is what weftd tells weft-cni about its node: a small JSON file
+// in the run directory, replaced as a whole, readable while weftd is away.
+package nodefile
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+
+	"github.com/google/renameio/v2"
+)
+
+// Name is the file's name in the run directory.
+const Name = "node.json"
+
+// Node is what the plugin must know to wire a pod.
+type Node struct {
+	Name string `json:"name"`
+
+	// PodCIDRs are the ranges that this node's pods get their addresses from.
+	PodCIDRs []netip.Prefix `json:"podCIDRs"`
+
+	// Reserved are the addresses inside PodCIDRs that no pod may get: the node's own.
+	Reserved []netip.Addr `json:"reserved"`
+
+	// TUN is the name of the device that leads to the other nodes' pods.
+	TUN string `json:"tun"`
+
+	// MTU is the largest packet in bytes that TUN takes; pods' interfaces get the same.
+	MTU int `json:"mtu"`
+}
+
+// ErrAbsent says that weftd has not yet written the file since the node booted.
+var ErrAbsent = errors.New("weftd has not described this node yet; is weftd running?")
+
+// Read returns the node that weftd described in runDir, or an error that wraps ErrAbsent.
+func Read(runDir string) (Node, error) {
+	path := filepath.Join(runDir, Name)
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Node{}, fmt.Errorf("%s: %w", path, ErrAbsent)
+	}
+	if err != nil {
+		return Node{}, fmt.Errorf("read the node's description: %w", err)
+	}
+	var n Node
+	if err := json.Unmarshal(data, &n); err != nil {
+		return Node{}, fmt.Errorf("parse %s: %w", path, err)
+	}
+	return n, nil
+}
+
+// Write replaces the description in runDir, which must exist.
+func Write(runDir string, n Node) error {
+	data, err := json.MarshalIndent(n, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encode the node's description: %w", err)
+	}
+	if err := renameio.WriteFile(filepath.Join(runDir, Name), append(data, '\n'), 0o644); err != nil {
+		return fmt.Errorf("write the node's description: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,157 @@
+package router
+
+import (
+	"errors"
+	"net/netip"
+	"os"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"weft/encap"
+	"weft/encap/vxlan"
+	"weft/router/drop"
+	"weft/router/fib"
+	"weft/router/packet"
+	"weft/router/packet/packettest"
+)
+
+// endless hands out the same batch for ever and takes whatever it is given.
+type endless struct {
+	packets  [][]byte
+	frames   []packet.Frame
+	received []encap.Received
+	taken    int
+}
+
+func newEndless(from netip.AddrPort, packets ...[]byte) *endless {
+	e := &endless{packets: packets, frames: packet.NewFrames(len(packets), 9000)}
+	for range packets {
+		e.received = append(e.received, encap.Received{Frame: packet.NewFrames(1, 9000)[0], From: from})
+	}
+	return e
+}
+
+func (e *endless) Read() ([]packet.Frame, error) {
+	for i, b := range e.packets {
+		e.frames[i].Fill(copy(e.frames[i].Reset(), b))
+	}
+	return e.frames, nil
+}
+
+func (e *endless) ReadBatch() ([]encap.Received, error) {
+	for i, b := range e.packets {
+		e.received[i].Fill(copy(e.received[i].Reset(), b))
+	}
+	return e.received, nil
+}
+
+func (e *endless) Write(frames []packet.Frame) (int, error) {
+	e.taken += len(frames)
+	return len(frames), nil
+}
+
+func (e *endless) WriteBatch(datagrams []encap.Datagram) (int, error) {
+	e.taken += len(datagrams)
+	return len(datagrams), nil
+}
+
+func (e *endless) Close() error { return nil }
+
+// fixture is node1's table, a packet of each family from its pod to node2's, and
+// one that is dropped.
+func fixture(tb testing.TB) (table *atomic.Pointer[fib.Table], peer *encap.Peer, packets [][]byte) {
+	tb.Helper()
+	self := &encap.Peer{Name: "node1", Endpoint: netip.MustParseAddrPort("192.168.77.1:9338"), Prefixes: []netip.Prefix{
+		netip.MustParsePrefix("10.244.1.0/24"), netip.MustParsePrefix("fd00:244:1::/64")}}
+	peer = &encap.Peer{Name: "node2", Endpoint: netip.MustParseAddrPort("192.168.77.2:9338"), Prefixes: []netip.Prefix{
+		netip.MustParsePrefix("10.244.2.0/24"), netip.MustParsePrefix("fd00:244:2::/64")}}
+	built, err := fib.New(self, []*encap.Peer{peer})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	table = new(atomic.Pointer[fib.Table])
+	table.Store(built)
+	for range 32 {
+		packets = append(packets,
+			packettest.UDP(netip.MustParseAddr("10.244.1.5"), netip.MustParseAddr("10.244.2.5"), 1000),
+			packettest.UDP(netip.MustParseAddr("fd00:244:1::5"), netip.MustParseAddr("fd00:244:2::5"), 1000))
+	}
+	return table, peer, append(packets, packettest.UDP(netip.MustParseAddr("10.244.1.5"), netip.MustParseAddr("10.9.9.9"), 10))
+}
+
+func newOutbound(tb testing.TB) (*outbound, *endless) {
+	table, _, packets := fixture(tb)
+	e := newEndless(netip.AddrPort{}, packets...)
+	return &outbound{queue: e, codec: vxlan.New(1), conn: e, table: table, counters: new(counters)}, e
+}
+
+func newInbound(tb testing.TB) (*inbound, *endless) {
+	table, peer, packets := fixture(tb)
+	var datagrams [][]byte
+	for _, b := range packets[:64] { // from node1 as node2 would encode the answer
+		f := packet.NewFrames(1, 9000)[0]
+		answer := packettest.UDP(netip.MustParseAddr("10.244.2.5"), netip.MustParseAddr("10.244.1.5"), len(b))
+		f.Fill(copy(f.Reset(), answer))
+		out, _ := vxlan.New(1).Encode(nil, &f, peer, table.Load().Self())
+		datagrams = append(datagrams, out[0].Payload)
+	}
+	e := newEndless(peer.Endpoint, append(datagrams, []byte("garbage"))...)
+	return &inbound{conn: e, codec: vxlan.New(1), queue: e, table: table, counters: new(counters)}, e
+}
+
+func TestABatchAllocatesNothing(t *testing.T) {
+	o, sent := newOutbound(t)
+	in, written := newInbound(t)
+	for name, batch := range map[string]func() error{"outbound": o.batch, "inbound": in.batch} {
+		if allocs := testing.AllocsPerRun(100, func() { _ = batch() }); allocs != 0 {
+			t.Errorf("%s: %v allocations in a batch", name, allocs)
+		}
+	}
+	if sent.taken != 64*101 || written.taken != 64*101 {
+		t.Errorf("%d packets sent and %d written in 101 batches of 64 that are forwarded", sent.taken, written.taken)
+	}
+	if o.counters.drops[drop.NoRoute].Load() != 101 || in.counters.drops[drop.Truncated].Load() != 101 {
+		t.Error("the packet that is not forwarded is not counted once a batch")
+	}
+}
+
+func BenchmarkOutboundPacket(b *testing.B) {
+	o, e := newOutbound(b)
+	b.ReportAllocs()
+	for b.Loop() {
+		_ = o.batch()
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(e.taken), "ns/packet")
+}
+
+func BenchmarkInboundPacket(b *testing.B) {
+	in, e := newInbound(b)
+	b.ReportAllocs()
+	for b.Loop() {
+		_ = in.batch()
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(e.taken), "ns/packet")
+}
+
+func TestALaneSurvivesBadReadsButNotABrokenDevice(t *testing.T) {
+	bad := errors.New("bad frame")
+	c, reads := new(counters), 0
+	err := repeat(func() error {
+		if reads++; reads == maxFailures { // one good read in between
+			return nil
+		}
+		return bad
+	}, c)
+	if !errors.Is(err, bad) || !strings.Contains(err.Error(), "in a row") || reads != 2*maxFailures {
+		t.Errorf("after %d reads: %v", reads, err)
+	}
+	if got := c.drops[drop.Unreadable].Load(); got != 2*maxFailures-1 {
+		t.Errorf("%d reads are counted", got)
+	}
+
+	reads = 0
+	if err := repeat(func() error { reads++; return os.ErrClosed }, c); !errors.Is(err, os.ErrClosed) || reads != 1 {
+		t.Errorf("a closed device is read %d times: %v", reads, err)
+	}
+}

@@ -1,0 +1,79 @@
+// Package fib is the immutable longest-prefix-match table of the data path:
+// which node does an address belong to?
+//
+// A table is built once, published through an atomic pointer, and read by every
+// lane without a lock. It is never changed: a new State makes a new Table.
+package fib
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/gaissmai/bart"
+
+	"weft/encap"
+)
+
+// Table answers for every address which node it belongs to, and for every
+// underlay address which peer sends from it.
+type Table struct {
+	self    *encap.Peer
+	owners  bart.Table[*encap.Peer]
+	senders map[netip.Addr]*encap.Peer
+}
+
+// New builds the table of a node that is described by self and knows peers.
+// It refuses a prefix or an underlay address that two nodes claim: the planner
+// has told the operator about it before it comes here.
+func New(self *encap.Peer, peers []*encap.Peer) (*Table, error) {
+	t := &Table{self: self, senders: make(map[netip.Addr]*encap.Peer, len(peers))}
+	if err := t.own(self); err != nil {
+		return nil, err
+	}
+	for _, p := range peers {
+		if err := t.own(p); err != nil {
+			return nil, err
+		}
+		addr := p.Endpoint.Addr()
+		if other, taken := t.senders[addr]; taken {
+			return nil, fmt.Errorf("nodes %s and %s both have the endpoint address %s", other.Name, p.Name, addr)
+		}
+		t.senders[addr] = p
+	}
+	return t, nil
+}
+
+func (t *Table) own(p *encap.Peer) error {
+	for _, prefix := range p.Prefixes {
+		if other, taken := t.owners.Get(prefix); taken {
+			return fmt.Errorf("nodes %s and %s both own %s", other.Name, p.Name, prefix)
+		}
+		t.owners.Insert(prefix, p)
+	}
+	return nil
+}
+
+// Lookup returns the node with the longest prefix that contains addr: a peer, or
+// this node itself (see Self).
+func (t *Table) Lookup(addr netip.Addr) (*encap.Peer, bool) { return t.owners.Lookup(addr) }
+
+// LookupPrefix is Lookup for people: it also returns the prefix that matched.
+func (t *Table) LookupPrefix(addr netip.Addr) (netip.Prefix, *encap.Peer, bool) {
+	return t.owners.LookupPrefixLPM(netip.PrefixFrom(addr, addr.BitLen()))
+}
+
+// Self is this node.
+func (t *Table) Self() *encap.Peer { return t.self }
+
+// Sender returns the peer whose datagrams come from the underlay address addr,
+// which must not be IPv4-mapped.
+func (t *Table) Sender(addr netip.Addr) (*encap.Peer, bool) {
+	p, ok := t.senders[addr]
+	return p, ok
+}
+
+// Peers returns the number of other nodes.
+func (t *Table) Peers() int { return len(t.senders) }
+
+// Size returns the number of prefixes, this node's own included.
+func (t *Table) Size() int { return t.owners.Size() }

@@ -1,0 +1,145 @@
+// Package router forwards packets between the TUN device and the peers: one lane
+// per queue, two goroutines per lane. outbound.go and inbound.go are the packet's
+// way; here stands what surrounds them.
+//
+// It knows no control source, configures nothing on the host, and writes no logs.
+package router
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
+
+	"weft/encap"
+	"weft/router/drop"
+	"weft/router/fib"
+	"weft/router/packet"
+)
+
+// Queue is what a lane needs of a TUN device; package tun documents it.
+type Queue interface {
+	Read() ([]packet.Frame, error)
+	Write(frames []packet.Frame) (int, error)
+	Close() error
+}
+
+// Conn is what a lane needs of a UDP socket; package encap documents it.
+type Conn interface {
+	ReadBatch() ([]encap.Received, error)
+	WriteBatch(datagrams []encap.Datagram) (int, error)
+	Close() error
+}
+
+// Codec is what a lane needs of an encapsulation.
+type Codec interface {
+	// Encode appends what carries the packet f to the peer to. It may write into f's
+	// headroom, and what it appends may share f's memory.
+	Encode(out []encap.Datagram, f *packet.Frame, from, to *encap.Peer) ([]encap.Datagram, drop.Reason)
+
+	// Decode checks r, pulls everything off it that is not the packet, and returns
+	// the peer that sent it.
+	Decode(r *encap.Received, table *fib.Table) (*encap.Peer, drop.Reason)
+}
+
+// Lane is one queue's path, shared with no other lane.
+type Lane struct {
+	Queue Queue
+	Codec Codec
+	Conn  Conn
+}
+
+// Router forwards packets in all lanes.
+type Router struct {
+	lanes []lane
+	table atomic.Pointer[fib.Table]
+}
+
+type lane struct {
+	Lane
+	out, in counters
+}
+
+// New returns a router that will forward by table in the given lanes. It owns
+// their queues and sockets from now on: Run closes them.
+func New(lanes []Lane, table *fib.Table) *Router {
+	r := &Router{lanes: make([]lane, len(lanes))}
+	for i := range lanes {
+		r.lanes[i].Lane = lanes[i]
+	}
+	r.table.Store(table)
+	return r
+}
+
+// Publish makes table the one that counts, from the next batch of each lane on.
+func (r *Router) Publish(table *fib.Table) { r.table.Store(table) }
+
+// Table returns the table that was published last.
+func (r *Router) Table() *fib.Table { return r.table.Load() }
+
+// Run forwards until ctx is done, or until a lane can no longer read. It has
+// closed all queues and sockets when it returns.
+func (r *Router) Run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	for i := range r.lanes {
+		l := &r.lanes[i]
+		group.Go(func() error {
+			o := outbound{queue: l.Queue, codec: l.Codec, conn: l.Conn, table: &r.table, counters: &l.out}
+			return describe(ctx, o.run(), "lane %d, outbound", i)
+		})
+		group.Go(func() error {
+			in := inbound{conn: l.Conn, codec: l.Codec, queue: l.Queue, table: &r.table, counters: &l.in}
+			return describe(ctx, in.run(), "lane %d, inbound", i)
+		})
+	}
+	group.Go(func() error {
+		<-ctx.Done()
+		return r.close()
+	})
+	return group.Wait()
+}
+
+func (r *Router) close() error {
+	var errs error
+	for i := range r.lanes {
+		errs = errors.Join(errs, r.lanes[i].Queue.Close(), r.lanes[i].Conn.Close())
+	}
+	if errs != nil {
+		return fmt.Errorf("close the lanes: %w", errs)
+	}
+	return nil
+}
+
+// describe makes nothing of an error that is due to the end of ctx.
+func describe(ctx context.Context, err error, format string, args ...any) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", fmt.Sprintf(format, args...), err)
+}
+
+// maxFailures is how many reads in a row may fail before a lane gives up. A packet
+// that a driver cannot read is one failure; a device that is broken fails for ever.
+const maxFailures = 100
+
+// repeat calls batch until its queue or socket is closed, or fails for good.
+func repeat(batch func() error, c *counters) error {
+	for failures := 0; ; {
+		err := batch()
+		if err == nil {
+			failures = 0
+			continue
+		}
+		if errors.Is(err, os.ErrClosed) || errors.Is(err, net.ErrClosed) {
+			return err
+		}
+		c.drop(drop.Unreadable)
+		if failures++; failures == maxFailures {
+			return fmt.Errorf("%d reads failed in a row, the last with: %w", failures, err)
+		}
+	}
+}

@@ -1,0 +1,61 @@
+package router
+
+import (
+	"sync/atomic"
+
+	"weft/router/drop"
+)
+
+// counters are one lane's in one direction. One goroutine writes them, others read:
+// the atomic additions are uncontended, once per batch or per drop.
+type counters struct {
+	packets, bytes atomic.Uint64
+	drops          [drop.Count]atomic.Uint64
+
+	_ [64]byte // keeps the next lane's counters off this one's cache line
+}
+
+func (c *counters) add(packets, bytes uint64) {
+	if packets > 0 {
+		c.packets.Add(packets)
+		c.bytes.Add(bytes)
+	}
+}
+
+func (c *counters) drop(reason drop.Reason) { c.drops[reason].Add(1) }
+
+// Traffic is what went one way since the start.
+type Traffic struct {
+	// Packets and Bytes are the pods' packets that were handed on, without encapsulation.
+	Packets uint64 `json:"packets"`
+	Bytes   uint64 `json:"bytes"`
+}
+
+// Stats is what a router has done since its start, over all lanes.
+type Stats struct {
+	Outbound Traffic `json:"outbound"`
+	Inbound  Traffic `json:"inbound"`
+
+	// Drops counts packets by reason, both directions together: almost every reason
+	// belongs to one.
+	Drops [drop.Count]uint64 `json:"-"`
+}
+
+// Stats returns the counters as they are now.
+func (r *Router) Stats() Stats {
+	var s Stats
+	for i := range r.lanes {
+		l := &r.lanes[i]
+		l.out.addTo(&s.Outbound, &s.Drops)
+		l.in.addTo(&s.Inbound, &s.Drops)
+	}
+	return s
+}
+
+func (c *counters) addTo(t *Traffic, drops *[drop.Count]uint64) {
+	t.Packets += c.packets.Load()
+	t.Bytes += c.bytes.Load()
+	for reason := range c.drops {
+		drops[reason] += c.drops[reason].Load()
+	}
+}

@@ -1,0 +1,99 @@
+package tun
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+	wgtun "golang.zx2c4.com/wireguard/tun"
+
+	"weft/router/packet"
+)
+
+// wireguard drives a queue by golang.zx2c4.com/wireguard/tun: the kernel hands
+// over and takes super-packets, and the library segments and coalesces them in
+// userspace, with their checksums.
+type wireguard struct {
+	device wgtun.Device
+	frames []packet.Frame
+
+	in    [][]byte // where Read puts packets: the frames' space
+	sizes []int
+	out   [][]byte // what Write gives the library: packets with room for a virtio-net header
+}
+
+func openWireguard(name string, n int) ([]Queue, error) {
+	return openEach(n, func() (Queue, error) { return newWireguard(name) })
+}
+
+func newWireguard(name string) (*wireguard, error) {
+	fd, err := attach(name)
+	if err != nil {
+		return nil, err
+	}
+	device, _, err := wgtun.CreateUnmonitoredTUNFromFD(fd) // owns fd, also if it fails
+	if err != nil {
+		return nil, fmt.Errorf("set the queue up: %w", err)
+	}
+	w := &wireguard{device: device, frames: packet.NewFrames(device.BatchSize(), packet.MaxSize)}
+	w.sizes = make([]int, len(w.frames))
+	for i := range w.frames {
+		w.in = append(w.in, w.frames[i].Reset())
+	}
+	return w, nil
+}
+
+// attach opens a queue of the device, which the first one makes. The library's own
+// CreateTUN knows devices of one queue only.
+func attach(name string) (int, error) {
+	request, err := unix.NewIfreq(name)
+	if err != nil {
+		return 0, fmt.Errorf("name the device: %w", err)
+	}
+	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return 0, fmt.Errorf("open /dev/net/tun: %w", err)
+	}
+	request.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI | unix.IFF_VNET_HDR | unix.IFF_MULTI_QUEUE)
+	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, request); err != nil {
+		unix.Close(fd)
+		return 0, fmt.Errorf("attach a queue (TUNSETIFF): %w", err)
+	}
+	return fd, nil
+}
+
+func (w *wireguard) Read() ([]packet.Frame, error) {
+	n, err := w.device.Read(w.in, w.sizes, 0)
+	for i := range n {
+		w.frames[i].Reset()
+		w.frames[i].Fill(w.sizes[i])
+	}
+	return w.frames[:n], err
+}
+
+func (w *wireguard) Write(frames []packet.Frame) (int, error) {
+	w.out = w.out[:0]
+	for i := range frames {
+		w.out = append(w.out, frames[i].WithHeadroom(packet.VirtioRoom))
+	}
+	_, err := w.device.Write(w.out, packet.VirtioRoom)
+	// The library goes on behind a packet that the kernel refused and joins the
+	// errors; how many packets each refused write had coalesced it does not tell.
+	return len(frames) - min(countJoined(err), len(frames)), err
+}
+
+func countJoined(err error) int {
+	if err == nil {
+		return 0
+	}
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return 1
+	}
+	n := 0
+	for _, e := range joined.Unwrap() {
+		n += countJoined(e)
+	}
+	return n
+}
+
+func (w *wireguard) Close() error { return w.device.Close() }
