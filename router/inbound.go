@@ -55,6 +55,7 @@ func (in *inbound) deliver(table *fib.Table, r *encap.Received) drop.Reason {
 		return drop.DestinationNotLocal
 	}
 	r.Trim(header.Len)
+	r.Virtio, _ = packet.PartialChecksum(r.Packet()) // as a kernel peer may send it
 	in.frames = append(in.frames, r.Frame)
 	return drop.None
 }

@@ -35,6 +35,9 @@ func New(self *encap.Peer, peers []*encap.Peer) (*Table, error) {
 			return nil, err
 		}
 		addr := p.Endpoint.Addr()
+		if addr == self.Endpoint.Addr() {
+			return nil, fmt.Errorf("nodes %s and %s both have the endpoint address %s", self.Name, p.Name, addr)
+		}
 		if other, taken := t.senders[addr]; taken {
 			return nil, fmt.Errorf("nodes %s and %s both have the endpoint address %s", other.Name, p.Name, addr)
 		}

@@ -2,6 +2,7 @@ package packet_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"net/netip"
 	"testing"
 
@@ -60,7 +61,8 @@ func TestParseRefusesContradictions(t *testing.T) {
 	}
 }
 
-// FuzzParse holds Parse to its word: what it accepts lies within the input.
+// FuzzParse holds Parse to its word: what it accepts lies within the input, and
+// what PartialChecksum finds in it can be done.
 func FuzzParse(f *testing.F) {
 	f.Add(packettest.UDP(a4, b4, 4))
 	f.Add(packettest.UDP(a6, b6, 4))
@@ -74,6 +76,19 @@ func FuzzParse(f *testing.F) {
 		}
 		if !h.Source.IsValid() || h.Source.Is4() != h.Destination.Is4() || h.Source.Is4() != packet.IsIPv4(b) {
 			t.Errorf("addresses %v and %v contradict the version %d", h.Source, h.Destination, b[0]>>4)
+		}
+		if len(b) > packet.MaxSize {
+			return
+		}
+		frame := packet.NewFrames(1, packet.MaxSize)[0]
+		frame.Fill(copy(frame.Reset(), b[:h.Len]))
+		virtio, partial := packet.PartialChecksum(frame.Packet())
+		frame.Virtio = virtio
+		if !frame.Complete() {
+			t.Errorf("what PartialChecksum found can't be done: %+v", virtio)
+		}
+		if changed := !bytes.Equal(frame.Packet(), b[:h.Len]); changed && !partial {
+			t.Error("a packet with nothing left to do is changed")
 		}
 	})
 }
@@ -98,5 +113,85 @@ func TestFrameMovesItsEdgesWithoutCopying(t *testing.T) {
 	}
 	if f.Virtio != (packet.VirtioHeader{}) {
 		t.Error("Reset left the last packet's virtio header")
+	}
+}
+
+// partial returns a packet as a kernel leaves it that expects its card to complete
+// the checksum, and the same packet complete.
+func partial(t *testing.T, from, to netip.Addr, n int) (packet.Frame, []byte) {
+	t.Helper()
+	complete := packettest.UDP(from, to, n)
+	headerLen := len(complete) - n - 8
+	f := packet.NewFrames(1, 2000)[0]
+	f.Fill(copy(f.Reset(), complete))
+	pseudo := uint32(17) + uint32(n+8)
+	addrs := append(from.AsSlice(), to.AsSlice()...)
+	for i := 0; i < len(addrs); i += 2 {
+		pseudo += uint32(binary.BigEndian.Uint16(addrs[i:]))
+	}
+	for pseudo > 0xffff {
+		pseudo = pseudo>>16 + pseudo&0xffff
+	}
+	binary.BigEndian.PutUint16(f.Packet()[headerLen+6:], uint16(pseudo))
+	return f, complete
+}
+
+func TestAChecksumThatAKernelLeftToItsCardIsFoundAndCompleted(t *testing.T) {
+	for _, tc := range []struct{ from, to netip.Addr }{{a4, b4}, {a6, b6}} {
+		for n := range 1500 {
+			f, complete := partial(t, tc.from, tc.to, n)
+			if _, found := packet.PartialChecksum(complete); found {
+				// Not impossible, but not with these payloads.
+				t.Errorf("a complete checksum over %d bytes is taken for a partial one", n)
+			}
+			virtio, found := packet.PartialChecksum(f.Packet())
+			f.Virtio = virtio
+			if !found || !f.Complete() || f.Virtio != (packet.VirtioHeader{}) {
+				t.Fatalf("%s, %d bytes: found %v, left to do: %+v", tc.from, n, found, f.Virtio)
+			}
+			if !bytes.Equal(f.Packet(), complete) {
+				t.Fatalf("%s, %d bytes: completed to %x, want %x", tc.from, n, f.Packet(), complete)
+			}
+		}
+	}
+}
+
+func TestAWrongChecksumStaysWrong(t *testing.T) {
+	b := packettest.UDP(a4, b4, 100)
+	b[26] ^= 0x40
+	if virtio, found := packet.PartialChecksum(b); found {
+		t.Errorf("a wrong checksum would be repaired: %+v", virtio)
+	}
+}
+
+func TestOnlyWholeTCPAndUDPHavePartialChecksums(t *testing.T) {
+	f, _ := partial(t, a4, b4, 100)
+	for name, change := range map[string]func(b []byte) []byte{
+		"a first fragment":   func(b []byte) []byte { b[6] = 0x20; return b },
+		"a later fragment":   func(b []byte) []byte { b[7] = 10; return b },
+		"another protocol":   func(b []byte) []byte { b[9] = 132; return b },
+		"UDP cut short":      func(b []byte) []byte { return b[:27] },
+		"no checksum at all": func(b []byte) []byte { b[26], b[27] = 0, 0; return b },
+	} {
+		if virtio, found := packet.PartialChecksum(change(bytes.Clone(f.Packet()))); found {
+			t.Errorf("%s: %+v", name, virtio)
+		}
+	}
+}
+
+func TestCompleteRefusesWhatItCannotDo(t *testing.T) {
+	for name, virtio := range map[string]packet.VirtioHeader{
+		"a super-packet":                     {Flags: 1, GSOType: 1, GSOSize: 1400, CsumStart: 20, CsumOffset: 16},
+		"a checksum behind the packet":       {Flags: 1, CsumStart: 120, CsumOffset: 16},
+		"a checksum that starts behind it":   {Flags: 1, CsumStart: 65535, CsumOffset: 65535},
+		"flags that it does not know":        {Flags: 2},
+		"a gso_size without a type":          {GSOSize: 1400},
+		"a checksum one byte of which is in": {Flags: 1, CsumStart: 130, CsumOffset: 5},
+	} {
+		f, _ := partial(t, a4, b4, 108) // 136 bytes
+		f.Virtio = virtio
+		if f.Complete() {
+			t.Errorf("%s: Complete says it is done", name)
+		}
 	}
 }

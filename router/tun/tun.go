@@ -20,7 +20,8 @@ import (
 type Queue interface {
 	// Read waits until a packet is there and returns what is there, a batch at most.
 	// The frames are valid until the next Read. After Close it returns an error that
-	// wraps os.ErrClosed; any other error concerns what was just read.
+	// wraps os.ErrClosed. Another error concerns what was just read; of a device that
+	// somebody deleted, every Read returns one.
 	Read() ([]packet.Frame, error)
 
 	// Write hands packets to the kernel and returns how many it took. One that it

@@ -1,12 +1,7 @@
 package tun
 
 import (
-	"errors"
-	"fmt"
-	"os"
-
 	"github.com/songgao/water"
-	"golang.org/x/sys/unix"
 
 	"weft/router/packet"
 )
@@ -38,9 +33,6 @@ func newWater(name string) (*waterQueue, error) {
 
 func (q *waterQueue) Read() ([]packet.Frame, error) {
 	n, err := q.device.Read(q.space)
-	if errors.Is(err, unix.EBADFD) {
-		return nil, fmt.Errorf("the device was deleted: %w", os.ErrClosed)
-	}
 	if err != nil {
 		return nil, err
 	}
@@ -53,6 +45,9 @@ func (q *waterQueue) Write(frames []packet.Frame) (int, error) {
 	var refused error
 	written := 0
 	for i := range frames {
+		if !frames[i].Complete() {
+			continue
+		}
 		if _, err := q.device.Write(frames[i].Packet()); err != nil {
 			refused = err
 			continue

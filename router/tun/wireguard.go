@@ -73,12 +73,15 @@ func (w *wireguard) Read() ([]packet.Frame, error) {
 func (w *wireguard) Write(frames []packet.Frame) (int, error) {
 	w.out = w.out[:0]
 	for i := range frames {
+		if !frames[i].Complete() {
+			continue
+		}
 		w.out = append(w.out, frames[i].WithHeadroom(packet.VirtioRoom))
 	}
 	_, err := w.device.Write(w.out, packet.VirtioRoom)
 	// The library goes on behind a packet that the kernel refused and joins the
 	// errors; how many packets each refused write had coalesced it does not tell.
-	return len(frames) - min(countJoined(err), len(frames)), err
+	return len(w.out) - min(countJoined(err), len(w.out)), err
 }
 
 func countJoined(err error) int {

@@ -1,0 +1,52 @@
+// Package control turns what a control source says exists into what this node must
+// therefore have: State → Plan.
+//
+// A Source emits whole States, never deltas, so that a restart, a missed event and
+// a reload are one path. NewPlan is a pure function: it reads no file, no clock and
+// no device, and starts nothing. Whoever calls it compares the new Plan with the
+// one in force and carries out the difference; this package never touches the host.
+package control
+
+import (
+	"context"
+	"net/netip"
+
+	"weft/encap"
+)
+
+// State is what a control source says exists: every node of the cluster. A State
+// is as it was written; only a Plan is checked.
+type State struct {
+	// Origin is where the list of nodes is kept, for messages: "/etc/weft/nodes.yaml".
+	Origin string
+
+	Nodes []Node
+}
+
+// Node is one node as the control source describes it.
+type Node struct {
+	Name     string
+	Endpoint netip.AddrPort
+
+	// PodCIDRs are the ranges of the node's pods. The first one of each address
+	// family gives the node its own overlay address.
+	PodCIDRs []netip.Prefix
+
+	// VTEPMAC is zero if the control source says nothing: encap.DeriveMAC then
+	// gives the address.
+	VTEPMAC encap.MAC
+
+	// Origin is where the node was written, for messages: "/etc/weft/nodes.yaml:12".
+	Origin string
+}
+
+// Source is where States come from.
+type Source interface {
+	// Run calls emit with the State, or with the reason why there is none, at the
+	// start, after every change, and whenever reload receives. An error means that
+	// the last good State still stands. Calls don't overlap, and there is none
+	// after Run has returned. A nil reload never receives.
+	//
+	// Run returns nil when ctx is done, and an error only if no State can come any more.
+	Run(ctx context.Context, reload <-chan struct{}, emit func(State, error)) error
+}

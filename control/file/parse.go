@@ -1,0 +1,89 @@
+package file
+
+import (
+	"fmt"
+	"net"
+
+	"weft/control"
+	"weft/encap"
+	"weft/internal/strict"
+	"weft/internal/strict/yamltree"
+)
+
+// Parse returns the State that data describes, which was read from path. Its error
+// joins everything that is no nodes.yaml in it. Whether the nodes make sense
+// together is for control.NewPlan to say.
+func Parse(path string, data []byte) (control.State, error) {
+	state := control.State{Origin: path}
+	var problems strict.Problems
+	root := yamltree.Parse(path, data, &problems)
+	if root.Is(yamltree.Mapping, &problems) {
+		root.OnlyKeys(&problems, "nodes")
+		switch nodes := root.Get("nodes"); {
+		case nodes == nil:
+			problems.Addf(path, "nodes", "missing; list the cluster's nodes under it")
+		case nodes.Is(yamltree.List, &problems):
+			for _, n := range nodes.Children {
+				state.Nodes = append(state.Nodes, parseNode(n, &problems))
+			}
+		}
+	}
+	if err := problems.Err(); err != nil {
+		return control.State{}, err
+	}
+	return state, nil
+}
+
+func parseNode(n *yamltree.Node, problems *strict.Problems) control.Node {
+	node := control.Node{Origin: n.Origin()}
+	if !n.Is(yamltree.Mapping, problems) {
+		return node
+	}
+	n.OnlyKeys(problems, "name", "endpoint", "podCIDRs", "vtepMAC")
+	for _, required := range []string{"name", "endpoint", "podCIDRs"} {
+		if n.Get(required) == nil {
+			problems.Addf(n.Origin(), n.Path(), "%s is missing; a node has name, endpoint and podCIDRs", required)
+		}
+	}
+	parse(n.Get("name"), problems, func(text string) error {
+		node.Name = text
+		return strict.CheckNodeName(text)
+	})
+	parse(n.Get("endpoint"), problems, func(text string) (err error) {
+		node.Endpoint, err = strict.ParseAddrPort(text)
+		return err
+	})
+	if podCIDRs := n.Get("podCIDRs"); podCIDRs != nil && podCIDRs.Is(yamltree.List, problems) {
+		for _, item := range podCIDRs.Children {
+			parse(item, problems, func(text string) error {
+				p, err := strict.ParsePrefix(text)
+				node.PodCIDRs = append(node.PodCIDRs, p)
+				return err
+			})
+		}
+	}
+	parse(n.Get("vtepMAC"), problems, func(text string) (err error) {
+		node.VTEPMAC, err = parseMAC(text)
+		return err
+	})
+	return node
+}
+
+// parse hands the text of n, if it is there, to set, and makes a problem of set's error.
+func parse(n *yamltree.Node, problems *strict.Problems, set func(text string) error) {
+	if n == nil || !n.Is(yamltree.Scalar, problems) {
+		return
+	}
+	if err := set(n.Text); err != nil {
+		problems.Add(n.Origin(), n.Path(), err)
+	}
+}
+
+func parseMAC(text string) (encap.MAC, error) {
+	var mac encap.MAC
+	hw, err := net.ParseMAC(text)
+	if err != nil || len(hw) != len(mac) || encap.MAC(hw) == mac {
+		return mac, fmt.Errorf("%s is not an Ethernet address; write it like 02:00:00:00:00:01, or remove the key", strict.Quote(text))
+	}
+	return encap.MAC(hw), nil
+}

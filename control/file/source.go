@@ -1,0 +1,169 @@
+// Package file is the control source that is one YAML file, nodes.yaml, the same on
+// every node. It only reads the file, never writes it, and starts nothing before Run.
+package file
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+
+	"weft/control"
+	"weft/internal/strict/yamltree"
+)
+
+const (
+	// quiet is how long nothing must have happened beside the file before it is
+	// read: an editor or a copy that writes in pieces should be done.
+	quiet = 100 * time.Millisecond
+
+	// patience is how long reading is put off at most, if it never gets quiet.
+	patience = time.Second
+
+	// pollInterval is how often the file is read without having been told to: for
+	// what inotify(7) doesn't tell, such as a folder that is replaced as a whole, a
+	// symbolic link further up the path, or a change on another host's file system.
+	pollInterval = 10 * time.Second
+)
+
+// Source watches one nodes.yaml. It implements control.Source.
+type Source struct {
+	path string
+	poll time.Duration
+}
+
+// New returns the source that reads the file at path. The file needn't exist yet.
+func New(path string) *Source { return &Source{path: filepath.Clean(path), poll: pollInterval} }
+
+// Load returns what the file says now.
+func (s *Source) Load() (control.State, error) {
+	data, err := s.read()
+	if err != nil {
+		return control.State{}, err
+	}
+	return Parse(s.path, data)
+}
+
+func (s *Source) read() ([]byte, error) {
+	data, err := yamltree.ReadFile(s.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s: %w; write it, or name another one under the configuration's key control.file", s.path, fs.ErrNotExist)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the list of nodes: %w", err)
+	}
+	return data, nil
+}
+
+// Run implements control.Source. What is unchanged since the last call of emit,
+// good or bad, is emitted again on reload only.
+func (s *Source) Run(ctx context.Context, reload <-chan struct{}, emit func(control.State, error)) error {
+	w := watch{source: s, emit: emit}
+	// Without a watcher, reading every now and then must do: the limit of inotify
+	// instances is the host's, and may be used up by others.
+	var events <-chan fsnotify.Event
+	var lost <-chan error // such as an overflow of the queue
+	if watcher, err := fsnotify.NewWatcher(); err != nil {
+		emit(control.State{}, fmt.Errorf("changes of %s are noticed within %s only; raise the sysctl fs.inotify.max_user_instances: %w", s.path, s.poll, err))
+	} else {
+		defer watcher.Close()
+		w.watcher, events, lost = watcher, watcher.Events, watcher.Errors
+	}
+	poll := time.NewTicker(s.poll)
+	defer poll.Stop()
+
+	w.check(true)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case _, open := <-reload:
+			if !open {
+				reload = nil
+				continue
+			}
+			w.check(true)
+		case <-events:
+			w.disturb()
+		case <-lost:
+			w.disturb()
+		case <-w.settled:
+			w.check(false)
+		case <-poll.C:
+			w.check(false)
+		}
+	}
+}
+
+// watch is the state of one Run.
+type watch struct {
+	source  *Source
+	watcher *fsnotify.Watcher // nil if there is none
+	emit    func(control.State, error)
+
+	// What was read last: data or failure.
+	data    []byte
+	failure string
+
+	// settled receives when the file is to be read; nil if nothing happened since
+	// it was. deadline is when it will be at the latest.
+	settled  <-chan time.Time
+	deadline time.Time
+}
+
+// disturb puts reading off until it is quiet again, but not for ever.
+func (w *watch) disturb() {
+	if w.settled == nil {
+		w.deadline = time.Now().Add(patience)
+	}
+	w.settled = time.After(min(quiet, time.Until(w.deadline)))
+}
+
+// check reads the file and emits what it says, if it is news or if told to.
+func (w *watch) check(always bool) {
+	w.settled = nil
+	// Before reading, so that no change falls in between.
+	w.watchFolders()
+	data, err := w.source.read()
+	failure := ""
+	if err != nil {
+		failure = err.Error()
+	}
+	if !always && failure == w.failure && bytes.Equal(data, w.data) {
+		return
+	}
+	w.data, w.failure = data, failure
+	if err != nil {
+		w.emit(control.State{}, err)
+		return
+	}
+	w.emit(Parse(w.source.path, data))
+}
+
+// watchFolders watches the folder that holds the file and, if the file is a
+// symbolic link, the one that holds its target. Folders rather than the file:
+// editors and Kubernetes' ConfigMaps replace it by rename. Adding a folder again
+// does nothing, unless another one has taken its place. One that can't be watched
+// is left to the poll.
+func (w *watch) watchFolders() {
+	if w.watcher == nil {
+		return
+	}
+	folders := []string{filepath.Dir(w.source.path)}
+	if target, err := filepath.EvalSymlinks(w.source.path); err == nil {
+		folders = append(folders, filepath.Dir(target))
+	}
+	for _, old := range w.watcher.WatchList() {
+		if old != folders[0] && old != folders[len(folders)-1] {
+			_ = w.watcher.Remove(old)
+		}
+	}
+	for _, folder := range folders {
+		_ = w.watcher.Add(folder)
+	}
+}

@@ -1,0 +1,299 @@
+package file
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"weft/control"
+)
+
+var _ control.Source = (*Source)(nil)
+
+// nodesFile is a valid nodes.yaml with one node.
+func nodesFile(name string) string {
+	return fmt.Sprintf("nodes:\n- name: %s\n  endpoint: 192.168.77.1:9338\n  podCIDRs: [10.244.1.0/24]\n", name)
+}
+
+// emission is what emit was called with: the nodes' names, or an error.
+type emission struct {
+	names string
+	err   error
+}
+
+// watched is a Run in progress.
+type watched struct {
+	t         *testing.T
+	path      string
+	reload    chan struct{}
+	emissions chan emission
+}
+
+// run watches path until the test ends. Without polling, a change can only be
+// noticed by inotify.
+func run(t *testing.T, path string, poll time.Duration) *watched {
+	t.Helper()
+	w := &watched{t: t, path: path, reload: make(chan struct{}), emissions: make(chan emission, 100)}
+	s := New(path)
+	s.poll = poll
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() {
+		done <- s.Run(ctx, w.reload, func(state control.State, err error) {
+			var names []string
+			for _, n := range state.Nodes {
+				names = append(names, n.Name)
+			}
+			w.emissions <- emission{strings.Join(names, " "), err}
+		})
+	}()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+	return w
+}
+
+const never = time.Hour
+
+// wantNodes waits for the next emission, which must be these nodes.
+func (w *watched) wantNodes(names string) {
+	w.t.Helper()
+	if e := w.next(); e.err != nil || e.names != names {
+		w.t.Fatalf("emitted %q, %v; want %q", e.names, e.err, names)
+	}
+}
+
+func (w *watched) wantError() error {
+	w.t.Helper()
+	e := w.next()
+	if e.err == nil {
+		w.t.Fatalf("emitted %q; want an error", e.names)
+	}
+	return e.err
+}
+
+func (w *watched) next() emission {
+	w.t.Helper()
+	select {
+	case e := <-w.emissions:
+		return e
+	case <-time.After(10 * time.Second):
+		w.t.Fatal("nothing was emitted")
+		panic("unreachable")
+	}
+}
+
+// wantSilence fails if anything is emitted for longer than a change takes.
+func (w *watched) wantSilence() {
+	w.t.Helper()
+	select {
+	case e := <-w.emissions:
+		w.t.Fatalf("emitted %q, %v; want nothing", e.names, e.err)
+	case <-time.After(4 * quiet):
+	}
+}
+
+func write(t *testing.T, path, content string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// replace writes the file as most editors and renameio do.
+func replace(t *testing.T, path, content string) {
+	t.Helper()
+	write(t, path+".new", content)
+	rename(t, path+".new", path)
+}
+
+func rename(t *testing.T, from, to string) {
+	t.Helper()
+	if err := os.Rename(from, to); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func symlink(t *testing.T, target, path string) {
+	t.Helper()
+	if err := os.Symlink(target, path+".link"); err != nil {
+		t.Fatal(err)
+	}
+	rename(t, path+".link", path)
+}
+
+func TestChangesAreEmitted(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "nodes.yaml")
+	write(t, path, nodesFile("a"))
+	w := run(t, path, never)
+	w.wantNodes("a")
+
+	write(t, path, nodesFile("b"))
+	w.wantNodes("b")
+	replace(t, path, nodesFile("c"))
+	w.wantNodes("c")
+	write(t, path, nodesFile("d"))
+	w.wantNodes("d")
+}
+
+func TestUnchangedContentIsNotEmittedAgain(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "nodes.yaml")
+	write(t, path, nodesFile("a"))
+	w := run(t, path, quiet/2)
+	w.wantNodes("a")
+
+	write(t, path, nodesFile("a"))
+	replace(t, path, nodesFile("a"))
+	write(t, filepath.Join(filepath.Dir(path), "other"), "noise")
+	w.wantSilence()
+
+	write(t, path, "nodes: broken")
+	_ = w.wantError()
+	write(t, path, "nodes: broken")
+	w.wantSilence()
+}
+
+func TestReloadEmitsEvenWhatIsUnchanged(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "nodes.yaml")
+	write(t, path, nodesFile("a"))
+	w := run(t, path, never)
+	w.wantNodes("a")
+	w.reload <- struct{}{}
+	w.wantNodes("a")
+	close(w.reload)
+	w.wantSilence()
+}
+
+func TestManyWritesMakeFewEmissions(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "nodes.yaml")
+	write(t, path, nodesFile("a"))
+	w := run(t, path, never)
+	w.wantNodes("a")
+	for i := range 50 {
+		replace(t, path, nodesFile(fmt.Sprintf("n%d", i)))
+	}
+	emitted := 1
+	for w.next().names != "n49" {
+		emitted++
+	}
+	if emitted > 10 { // 1, unless this test was held up in between
+		t.Errorf("%d emissions for 50 writes", emitted)
+	}
+}
+
+func TestEndlessNoiseDoesNotDelayForEver(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "nodes.yaml")
+	write(t, path, nodesFile("a"))
+	w := run(t, path, never)
+	w.wantNodes("a")
+	write(t, path, nodesFile("b"))
+	for start := time.Now(); time.Since(start) < 5*patience; time.Sleep(quiet / 4) {
+		write(t, path+".log", time.Now().String())
+		if len(w.emissions) > 0 {
+			w.wantNodes("b")
+			return
+		}
+	}
+	t.Fatal("nothing was emitted while another file kept changing")
+}
+
+func TestBrokenOrVanishedFileKeepsBeingWatched(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "nodes.yaml")
+	w := run(t, path, never)
+	if err := w.wantError(); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("absent file: %v", err)
+	}
+	write(t, path, nodesFile("a"))
+	w.wantNodes("a")
+	write(t, path, "nodes:\n- nam: a\n")
+	if err := w.wantError(); !strings.Contains(err.Error(), "did you mean name?") {
+		t.Errorf("broken file: %v", err)
+	}
+	write(t, path, nodesFile("b"))
+	w.wantNodes("b")
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.wantError(); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("vanished file: %v", err)
+	}
+	// Vanished and come back, the same content is news.
+	write(t, path, nodesFile("b"))
+	w.wantNodes("b")
+}
+
+// Kubernetes mounts a ConfigMap as nodes.yaml → ..data/nodes.yaml and ..data →
+// ..TIME, and updates it by replacing ..data.
+func TestConfigMapIsFollowed(t *testing.T) {
+	dir := t.TempDir()
+	version := func(name string) string {
+		folder := filepath.Join(dir, "..version-"+name)
+		if err := os.Mkdir(folder, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		write(t, filepath.Join(folder, "nodes.yaml"), nodesFile(name))
+		return filepath.Base(folder)
+	}
+	symlink(t, version("a"), filepath.Join(dir, "..data"))
+	symlink(t, "..data/nodes.yaml", filepath.Join(dir, "nodes.yaml"))
+	w := run(t, filepath.Join(dir, "nodes.yaml"), never)
+	w.wantNodes("a")
+	for _, name := range []string{"b", "c", "d"} {
+		symlink(t, version(name), filepath.Join(dir, "..data"))
+		w.wantNodes(name)
+	}
+	if err := os.RemoveAll(filepath.Join(dir, "..version-c")); err != nil {
+		t.Fatal(err)
+	}
+	w.wantSilence()
+}
+
+func TestTargetOfASymlinkIsWatched(t *testing.T) {
+	target := filepath.Join(t.TempDir(), "target.yaml")
+	path := filepath.Join(t.TempDir(), "nodes.yaml")
+	write(t, target, nodesFile("a"))
+	symlink(t, target, path)
+	w := run(t, path, never)
+	w.wantNodes("a")
+	replace(t, target, nodesFile("b"))
+	w.wantNodes("b")
+
+	other := filepath.Join(t.TempDir(), "other.yaml")
+	write(t, other, nodesFile("c"))
+	symlink(t, other, path)
+	w.wantNodes("c")
+	write(t, other, nodesFile("d"))
+	w.wantNodes("d")
+}
+
+func TestReplacedFolderIsFoundByPolling(t *testing.T) {
+	parent := t.TempDir()
+	dir := filepath.Join(parent, "weft")
+	fill := func(folder, name string) {
+		if err := os.Mkdir(folder, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		write(t, filepath.Join(folder, "nodes.yaml"), nodesFile(name))
+	}
+	w := run(t, filepath.Join(dir, "nodes.yaml"), quiet)
+	_ = w.wantError() // the folder doesn't exist yet
+	fill(dir, "a")
+	w.wantNodes("a")
+
+	fill(filepath.Join(parent, "next"), "b")
+	rename(t, dir, filepath.Join(parent, "old"))
+	_ = w.wantError()
+	rename(t, filepath.Join(parent, "next"), dir)
+	w.wantNodes("b")
+	write(t, filepath.Join(dir, "nodes.yaml"), nodesFile("c"))
+	w.wantNodes("c")
+}

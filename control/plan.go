@@ -1,0 +1,136 @@
+package control
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"weft/encap"
+	"weft/internal/strict"
+	"weft/router/fib"
+)
+
+// Options are what a node knows of itself and of the cluster by its configuration.
+type Options struct {
+	// Node is this node's name.
+	Node string
+
+	// ClusterCIDRs are the ranges of all pods' addresses: masked, not overlapping.
+	ClusterCIDRs []netip.Prefix
+}
+
+// Plan is what a node must have: whom it forwards to, and which addresses and
+// routes its host needs. Equal States make equal Plans, whatever the order of
+// their nodes. A Plan and what it points to must not be changed.
+type Plan struct {
+	// Self is this node; Peers are the others, sorted by name. Behind each are its
+	// pod CIDRs, as they were written, and then its endpoint's address as a /32 or
+	// /128: pods reach nodes, and nodes pods, through the overlay without NAT.
+	Self  *encap.Peer
+	Peers []*encap.Peer
+
+	// Table is made of Self and Peers.
+	Table *fib.Table
+
+	// NodeAddresses are this node's own overlay addresses, at most one for each
+	// family: network address + 1 of the family's first pod CIDR. The TUN device
+	// has them as /32 or /128; no pod may get them.
+	NodeAddresses []netip.Addr
+
+	// PodCIDRs are this node's own, as they were written.
+	PodCIDRs []netip.Prefix
+
+	// ClusterCIDRs are as in Options.
+	ClusterCIDRs []netip.Prefix
+
+	// PeerCIDRs are all peers' pod CIDRs, sorted: the host routes them to the TUN device.
+	PeerCIDRs []netip.Prefix
+
+	// PeerAddresses are all peers' endpoint addresses, sorted: pods, and only pods,
+	// reach them through the TUN device.
+	PeerAddresses []netip.Addr
+
+	// EndpointIPv6 says that some endpoint, this node's included, is IPv6: the
+	// outer header may have 40 bytes rather than 20.
+	EndpointIPv6 bool
+}
+
+// NewPlan returns the plan of the node that opts names, or an error that joins all
+// that is wrong with the State.
+func NewPlan(state State, opts Options) (*Plan, error) {
+	var problems strict.Problems
+	checkSelf(state, opts, &problems)
+	checkNodes(state, opts.ClusterCIDRs, &problems)
+	if err := problems.Err(); err != nil {
+		return nil, err
+	}
+	p := &Plan{ClusterCIDRs: slices.Clone(opts.ClusterCIDRs)}
+	for _, n := range state.Nodes {
+		peer := newPeer(n)
+		p.EndpointIPv6 = p.EndpointIPv6 || n.Endpoint.Addr().Is6()
+		if n.Name == opts.Node {
+			p.Self = peer
+			p.PodCIDRs = slices.Clone(n.PodCIDRs)
+			p.NodeAddresses = nodeAddresses(n.PodCIDRs)
+			continue
+		}
+		p.Peers = append(p.Peers, peer)
+		p.PeerCIDRs = append(p.PeerCIDRs, n.PodCIDRs...)
+		p.PeerAddresses = append(p.PeerAddresses, n.Endpoint.Addr())
+	}
+	slices.SortFunc(p.Peers, func(a, b *encap.Peer) int { return cmp.Compare(a.Name, b.Name) })
+	slices.SortFunc(p.PeerCIDRs, netip.Prefix.Compare)
+	slices.SortFunc(p.PeerAddresses, netip.Addr.Compare)
+	table, err := fib.New(p.Self, p.Peers)
+	if err != nil {
+		return nil, fmt.Errorf("build the FIB: %w", err)
+	}
+	p.Table = table
+	return p, nil
+}
+
+func newPeer(n Node) *encap.Peer {
+	endpoint := n.Endpoint.Addr()
+	return &encap.Peer{
+		Name:     n.Name,
+		Endpoint: n.Endpoint,
+		VTEPMAC:  vtepMAC(n),
+		Prefixes: append(slices.Clone(n.PodCIDRs), netip.PrefixFrom(endpoint, endpoint.BitLen())),
+	}
+}
+
+func vtepMAC(n Node) encap.MAC {
+	if n.VTEPMAC == (encap.MAC{}) {
+		return encap.DeriveMAC(n.Name)
+	}
+	return n.VTEPMAC
+}
+
+func nodeAddresses(podCIDRs []netip.Prefix) []netip.Addr {
+	var addrs []netip.Addr
+	for _, p := range podCIDRs {
+		if !slices.ContainsFunc(addrs, func(a netip.Addr) bool { return a.BitLen() == p.Addr().BitLen() }) {
+			addrs = append(addrs, p.Addr().Next())
+		}
+	}
+	return addrs
+}
+
+// Equal reports whether two plans ask for the same. Their tables, being made of
+// the peers, needn't be compared.
+func (p *Plan) Equal(o *Plan) bool {
+	return equalPeers(p.Self, o.Self) &&
+		slices.EqualFunc(p.Peers, o.Peers, equalPeers) &&
+		slices.Equal(p.NodeAddresses, o.NodeAddresses) &&
+		slices.Equal(p.PodCIDRs, o.PodCIDRs) &&
+		slices.Equal(p.ClusterCIDRs, o.ClusterCIDRs) &&
+		slices.Equal(p.PeerCIDRs, o.PeerCIDRs) &&
+		slices.Equal(p.PeerAddresses, o.PeerAddresses) &&
+		p.EndpointIPv6 == o.EndpointIPv6
+}
+
+func equalPeers(a, b *encap.Peer) bool {
+	return a.Name == b.Name && a.Endpoint == b.Endpoint && a.VTEPMAC == b.VTEPMAC &&
+		slices.Equal(a.Prefixes, b.Prefixes)
+}

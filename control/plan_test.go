@@ -1,0 +1,222 @@
+package control
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"weft/encap"
+)
+
+var clusterCIDRs = prefixes("10.244.0.0/16", "fd00:244::/48")
+
+func prefixes(texts ...string) []netip.Prefix {
+	var all []netip.Prefix
+	for _, t := range texts {
+		all = append(all, netip.MustParsePrefix(t))
+	}
+	return all
+}
+
+func addrs(texts ...string) []netip.Addr {
+	var all []netip.Addr
+	for _, t := range texts {
+		all = append(all, netip.MustParseAddr(t))
+	}
+	return all
+}
+
+// node is the node that is written in the given line.
+func node(line int, name, endpoint string, podCIDRs ...string) Node {
+	n := Node{Name: name, PodCIDRs: prefixes(podCIDRs...), Origin: fmt.Sprintf("nodes.yaml:%d", line)}
+	if endpoint != "" {
+		n.Endpoint = netip.MustParseAddrPort(endpoint)
+	}
+	return n
+}
+
+// threeNodes are not sorted, have one and both families, inside and outside.
+func threeNodes() State {
+	node3 := node(10, "node3", "[fd00:77::3]:9338", "fd00:244:0:3::/64")
+	node3.VTEPMAC = encap.MAC{0x02, 0, 0, 0, 0, 3}
+	return State{Origin: "nodes.yaml", Nodes: []Node{
+		node3,
+		node(2, "node1", "192.168.77.1:9338", "fd00:244:0:1::/64", "10.244.1.0/24", "10.244.101.0/24"),
+		node(6, "node2", "192.168.77.2:9999", "10.244.2.0/24", "fd00:244:0:2::/64"),
+	}}
+}
+
+func TestPlanOfADualStackNode(t *testing.T) {
+	p, err := NewPlan(threeNodes(), Options{Node: "node1", ClusterCIDRs: clusterCIDRs})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &Plan{
+		Self: &encap.Peer{
+			Name: "node1", Endpoint: netip.MustParseAddrPort("192.168.77.1:9338"), VTEPMAC: encap.DeriveMAC("node1"),
+			Prefixes: prefixes("fd00:244:0:1::/64", "10.244.1.0/24", "10.244.101.0/24", "192.168.77.1/32"),
+		},
+		Peers: []*encap.Peer{{
+			Name: "node2", Endpoint: netip.MustParseAddrPort("192.168.77.2:9999"), VTEPMAC: encap.DeriveMAC("node2"),
+			Prefixes: prefixes("10.244.2.0/24", "fd00:244:0:2::/64", "192.168.77.2/32"),
+		}, {
+			Name: "node3", Endpoint: netip.MustParseAddrPort("[fd00:77::3]:9338"), VTEPMAC: encap.MAC{0x02, 0, 0, 0, 0, 3},
+			Prefixes: prefixes("fd00:244:0:3::/64", "fd00:77::3/128"),
+		}},
+		NodeAddresses: addrs("fd00:244:0:1::1", "10.244.1.1"),
+		PodCIDRs:      prefixes("fd00:244:0:1::/64", "10.244.1.0/24", "10.244.101.0/24"),
+		ClusterCIDRs:  clusterCIDRs,
+		PeerCIDRs:     prefixes("10.244.2.0/24", "fd00:244:0:2::/64", "fd00:244:0:3::/64"),
+		PeerAddresses: addrs("192.168.77.2", "fd00:77::3"),
+		EndpointIPv6:  true,
+	}
+	if !p.Equal(want) {
+		t.Errorf("plan (-want +got):\n%s", diff(want, p))
+	}
+	for addr, owner := range map[string]string{
+		"10.244.1.9": "node1", "10.244.2.9": "node2", "fd00:244:0:3::9": "node3",
+		"192.168.77.1": "node1", "192.168.77.2": "node2", "fd00:77::3": "node3",
+		"10.244.3.1": "", "192.168.77.3": "", "8.8.8.8": "",
+	} {
+		got := ""
+		if peer, ok := p.Table.Lookup(netip.MustParseAddr(addr)); ok {
+			got = peer.Name
+		}
+		if got != owner {
+			t.Errorf("%s belongs to %q; want %q", addr, got, owner)
+		}
+	}
+}
+
+// diff compares what Plan.Equal compares.
+func diff(want, got *Plan) string {
+	shown := func(p *Plan) any {
+		peers := []string{fmt.Sprint(*p.Self)}
+		for _, peer := range p.Peers {
+			peers = append(peers, fmt.Sprint(*peer))
+		}
+		return []any{peers, fmt.Sprint(p.NodeAddresses), fmt.Sprint(p.PodCIDRs), fmt.Sprint(p.ClusterCIDRs),
+			fmt.Sprint(p.PeerCIDRs), fmt.Sprint(p.PeerAddresses), p.EndpointIPv6}
+	}
+	return cmp.Diff(shown(want), shown(got))
+}
+
+func TestEndpointsOfOneFamilyNeedNoIPv6Header(t *testing.T) {
+	state := threeNodes()
+	state.Nodes = state.Nodes[1:]
+	p, err := NewPlan(state, Options{Node: "node1", ClusterCIDRs: clusterCIDRs})
+	if err != nil || p.EndpointIPv6 {
+		t.Errorf("%v, %v", p, err)
+	}
+}
+
+func TestNodeAloneHasAPlan(t *testing.T) {
+	p, err := NewPlan(State{Nodes: []Node{node(1, "node1", "192.168.77.1:9338", "10.244.1.0/30")}}, Options{Node: "node1", ClusterCIDRs: clusterCIDRs})
+	if err != nil || len(p.Peers) != 0 || p.NodeAddresses[0] != netip.MustParseAddr("10.244.1.1") {
+		t.Errorf("%v, %v", p, err)
+	}
+}
+
+func TestOrderOfTheNodesDoesNotMatter(t *testing.T) {
+	opts := Options{Node: "node2", ClusterCIDRs: clusterCIDRs}
+	first, err := NewPlan(threeNodes(), opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	random := rand.New(rand.NewPCG(1, 2))
+	for range 20 {
+		state := threeNodes()
+		random.Shuffle(len(state.Nodes), func(i, j int) { state.Nodes[i], state.Nodes[j] = state.Nodes[j], state.Nodes[i] })
+		p, err := NewPlan(state, opts)
+		if err != nil || !p.Equal(first) {
+			t.Fatalf("%v\n%s", err, diff(first, p))
+		}
+	}
+}
+
+func TestPlanDoesNotShareMemoryWithItsState(t *testing.T) {
+	state, opts := threeNodes(), Options{Node: "node1", ClusterCIDRs: slices.Clone(clusterCIDRs)}
+	before, err := NewPlan(state, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range state.Nodes {
+		clear(n.PodCIDRs)
+	}
+	clear(opts.ClusterCIDRs)
+	after, err := NewPlan(threeNodes(), Options{Node: "node1", ClusterCIDRs: clusterCIDRs})
+	if err != nil || !before.Equal(after) {
+		t.Errorf("%v\n%s", err, diff(after, before))
+	}
+}
+
+func TestPlansDifferByWhatTheyAskFor(t *testing.T) {
+	opts := Options{Node: "node1", ClusterCIDRs: clusterCIDRs}
+	plan := func(opts Options, change func(nodes []Node) []Node) *Plan {
+		state := threeNodes()
+		state.Nodes = change(state.Nodes)
+		p, err := NewPlan(state, opts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	same := plan(opts, func(nodes []Node) []Node { return nodes })
+	for name, changed := range map[string]*Plan{
+		"a node less":        plan(opts, func(nodes []Node) []Node { return nodes[1:] }),
+		"a peer's name":      plan(opts, func(nodes []Node) []Node { nodes[2].Name = "node4"; return nodes }),
+		"a peer's port":      plan(opts, func(nodes []Node) []Node { nodes[2].Endpoint = netip.MustParseAddrPort("192.168.77.2:1"); return nodes }),
+		"a peer's VTEP MAC":  plan(opts, func(nodes []Node) []Node { nodes[2].VTEPMAC = encap.MAC{2, 9}; return nodes }),
+		"a peer's pod CIDR":  plan(opts, func(nodes []Node) []Node { nodes[2].PodCIDRs = prefixes("10.244.9.0/24"); return nodes }),
+		"the cluster's CIDR": plan(Options{Node: "node1", ClusterCIDRs: append(prefixes("10.99.0.0/16"), clusterCIDRs...)}, func(nodes []Node) []Node { return nodes }),
+		"this node":          plan(Options{Node: "node2", ClusterCIDRs: clusterCIDRs}, func(nodes []Node) []Node { return nodes }),
+	} {
+		if changed.Equal(same) || same.Equal(changed) {
+			t.Errorf("%s changed, but the plans are equal", name)
+		}
+	}
+}
+
+// fullCluster is as large as Kubernetes gets: 5,000 nodes, dual stack.
+func fullCluster() (State, Options) {
+	var state State
+	for i := range 5000 {
+		hi, lo := byte(i>>8), byte(i)
+		state.Nodes = append(state.Nodes, Node{
+			Name:     fmt.Sprintf("node%d", i),
+			Endpoint: netip.AddrPortFrom(netip.AddrFrom4([4]byte{172, 16, hi, lo}), 9338),
+			PodCIDRs: []netip.Prefix{
+				netip.PrefixFrom(netip.AddrFrom4([4]byte{10, hi, lo, 0}), 24),
+				netip.PrefixFrom(netip.AddrFrom16([16]byte{0xfd, 0, 0, 0, 0, 0, hi, lo}), 64),
+			},
+		})
+	}
+	return state, Options{Node: "node77", ClusterCIDRs: prefixes("10.0.0.0/8", "fd00::/48")}
+}
+
+func BenchmarkNewPlan5000Nodes(b *testing.B) {
+	state, opts := fullCluster()
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := NewPlan(state, opts); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkOverlaps5000Nodes(b *testing.B) {
+	state, opts := fullCluster()
+	// Everybody also claims the whole cluster: the worst there is to tell.
+	for i := range state.Nodes {
+		state.Nodes[i].PodCIDRs = append(state.Nodes[i].PodCIDRs, opts.ClusterCIDRs[0])
+	}
+	for b.Loop() {
+		if _, err := NewPlan(state, opts); err == nil {
+			b.Fatal("accepted")
+		}
+	}
+}

@@ -1,0 +1,226 @@
+// Package config reads weftd's configuration: a YAML file, environment variables
+// and flags become one typed, checked Config.
+//
+// Everything about a key stands in one table (see keys): the file's schema, the
+// flags and the variables are derived from it. The package tells all that is wrong
+// at once, with its place and the remedy. It only reads: it never writes a file,
+// and it never looks at the host beyond its name.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"runtime"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"weft/internal/strict"
+	"weft/internal/strict/yamltree"
+)
+
+// DefaultPath is the file that is read if no other is named.
+const DefaultPath = "/etc/weft/weft.yaml"
+
+// Config is weftd's configuration. What Load returns is valid and complete.
+type Config struct {
+	// Node is this node's name in the control source.
+	Node string
+
+	// ClusterCIDRs are the ranges of all pods' addresses: masked, not overlapping,
+	// in the order in which they were written.
+	ClusterCIDRs []netip.Prefix
+
+	Encapsulation Encapsulation
+
+	// Listen is where datagrams are received. [::]:PORT stands for both families.
+	Listen netip.AddrPort
+
+	Control Control
+	TUN     TUN
+	VXLAN   VXLAN
+
+	// StateDir holds what must survive a reboot, RunDir what must not.
+	StateDir string
+	RunDir   string
+
+	CNI     CNI
+	Metrics Metrics
+}
+
+// Encapsulation is the format of the datagrams between nodes.
+type Encapsulation string
+
+// EncapsulationVXLAN is RFC 7348: neither encrypted nor authenticated.
+const EncapsulationVXLAN Encapsulation = "vxlan"
+
+// Control says where the list of nodes comes from.
+type Control struct {
+	// File is the path of a nodes.yaml.
+	File string
+}
+
+// Driver is how packets are read from the TUN device and written to it.
+type Driver string
+
+const (
+	// DriverWireGuard is golang.zx2c4.com/wireguard/tun, with super-packets.
+	DriverWireGuard Driver = "wireguard"
+
+	// DriverWater is github.com/songgao/water, one packet a system call.
+	DriverWater Driver = "water"
+)
+
+// TUN is the device that leads to the other nodes' pods.
+type TUN struct {
+	Driver Driver
+	Name   string
+
+	// Lanes is the number of lanes as it was written; see Config.Lanes.
+	Lanes int
+
+	// MTU is in bytes. 0 stands for the underlay's MTU less the overhead.
+	MTU int
+}
+
+// VXLAN are the settings of EncapsulationVXLAN.
+type VXLAN struct {
+	// VNI is the network identifier, at most 2^24-1.
+	VNI uint32
+}
+
+// CNI says what weftd tells the container runtime.
+type CNI struct {
+	// ConfDir is where the conflist is put.
+	ConfDir string
+
+	// Name is the network's name.
+	Name string
+}
+
+// Metrics says where weftd is observed.
+type Metrics struct {
+	// Listen is invalid (the zero AddrPort) if metrics are off.
+	Listen netip.AddrPort
+}
+
+// Lanes returns the number of lanes to run, at least 1: the configured one, or one
+// for each CPU that this process may use, at most 4.
+func (c Config) Lanes() int {
+	const most = 4
+	if c.TUN.Lanes > 0 {
+		return c.TUN.Lanes
+	}
+	return min(runtime.GOMAXPROCS(0), most)
+}
+
+// Load returns the configuration out of the flags that AddFlags added (which must
+// have been parsed), the environment (see os.Environ), the file and the defaults,
+// in this order of precedence. Its error joins all problems found.
+//
+// The file at DefaultPath may be absent if flags and variables say all that has no
+// default; a file that was named must exist.
+func Load(flags *pflag.FlagSet, environ []string) (Config, error) {
+	var problems strict.Problems
+	written := fromEnviron(environ, &problems)
+	for path, s := range fromFlags(flags) {
+		written[path] = s
+	}
+	file, named := filePath(flags, environ)
+	root, absent := readFile(file, named, &problems)
+	c := resolve(file, root, absent, written, &problems)
+	if err := problems.Err(); err != nil {
+		return Config{}, err
+	}
+	return c, nil
+}
+
+// resolve completes what flags and variables say by the file's tree and the defaults.
+func resolve(file string, root *yamltree.Node, absent bool, written map[string]setting, problems *strict.Problems) Config {
+	if root.Is(yamltree.Mapping, problems) {
+		flatten(root, func(path string, s setting) {
+			if _, overridden := written[path]; !overridden {
+				written[path] = s
+			}
+		}, problems)
+		addMissing(file, absent, written, problems)
+	}
+	return build(written, problems)
+}
+
+// readFile returns the file's tree. An absent file that nobody named is as good as
+// an empty one.
+func readFile(file string, named bool, problems *strict.Problems) (root *yamltree.Node, absent bool) {
+	data, err := yamltree.ReadFile(file)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && !named:
+		absent = true
+	case errors.Is(err, fs.ErrNotExist):
+		problems.Addf(file, "", "the file does not exist; write it, or name another one with --%s", configFlag)
+		return &yamltree.Node{Kind: yamltree.Refused}, true
+	case err != nil:
+		problems.Addf("", "", "read the configuration: %w", err)
+		return &yamltree.Node{Kind: yamltree.Refused}, false
+	}
+	return yamltree.Parse(file, data, problems), absent
+}
+
+// addMissing makes a problem of every key that must be written and is not.
+func addMissing(file string, absent bool, written map[string]setting, problems *strict.Problems) {
+	var flags []string
+	for _, k := range keys {
+		if _, ok := written[k.path]; ok || k.missing == "" {
+			continue
+		}
+		flags = append(flags, "--"+k.flag())
+		if !absent {
+			problems.Addf(file, k.path, "missing; %s", k.missing)
+		}
+	}
+	if absent && len(flags) > 0 {
+		problems.Addf(file, "", "the file does not exist; write it, name another one with --%s, or give %s",
+			configFlag, strings.Join(flags, " and "))
+	}
+}
+
+// build parses what was written, and the defaults of the rest.
+func build(written map[string]setting, problems *strict.Problems) Config {
+	var c Config
+	for _, k := range keys {
+		s, ok := written[k.path]
+		if !ok {
+			if k.fallback == "" {
+				continue
+			}
+			s = setting{subject: k.path, items: []item{{subject: k.path, text: k.fallback}}}
+		}
+		if len(s.items) == 0 && !s.refused {
+			problems.Addf(s.origin, s.subject, "the list is empty; %s", k.missing)
+		}
+		for _, i := range s.items {
+			if err := k.set(&c, i.text); err != nil {
+				problems.Add(i.origin, i.subject, err)
+			}
+		}
+	}
+	if _, ok := written["node"]; !ok {
+		setHostName(&c, problems)
+	}
+	return c
+}
+
+// setHostName names the node as kubelet does: by its host name in lower case.
+func setHostName(c *Config, problems *strict.Problems) {
+	name, err := os.Hostname()
+	if err == nil {
+		name = strings.ToLower(name)
+		err = strict.CheckNodeName(name)
+	}
+	if err != nil {
+		problems.Add("", "node", fmt.Errorf("the host name can't be the node's name: %w; or write another name under node", err))
+	}
+	c.Node = name
+}

@@ -1,0 +1,216 @@
+package config
+
+import (
+	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/spf13/pflag"
+
+	"weft/internal/strict"
+	"weft/internal/strict/yamltree"
+)
+
+// ipTypes lets cmp look into netip's types.
+var ipTypes = cmp.Options{
+	cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b }),
+	cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
+}
+
+// example is what testdata/weft.yaml says.
+var example = Config{
+	Node:          "node1",
+	ClusterCIDRs:  []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16"), netip.MustParsePrefix("fd00:244::/48")},
+	Encapsulation: EncapsulationVXLAN,
+	Listen:        netip.MustParseAddrPort("0.0.0.0:9338"),
+	Control:       Control{File: "/etc/weft/nodes.yaml"},
+	TUN:           TUN{Driver: DriverWireGuard, Name: "weft0"},
+	VXLAN:         VXLAN{VNI: 1},
+	StateDir:      "/var/lib/weft",
+	RunDir:        "/run/weft",
+	CNI:           CNI{ConfDir: "/etc/cni/net.d", Name: "weft"},
+	Metrics:       Metrics{Listen: netip.MustParseAddrPort("127.0.0.1:9339")},
+}
+
+const minimal = "node: node1\nclusterCIDRs: [10.244.0.0/16, 'fd00:244::/48']\nencapsulation: vxlan\n"
+
+// load loads a file with the given content; its path in errors is just "weft.yaml".
+func load(t *testing.T, content string, args, environ []string) (Config, error) {
+	t.Helper()
+	t.Chdir(t.TempDir())
+	if err := os.WriteFile("weft.yaml", []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return loadArgs(t, append([]string{"--config", "weft.yaml"}, args...), environ)
+}
+
+func loadArgs(t *testing.T, args, environ []string) (Config, error) {
+	t.Helper()
+	flags := pflag.NewFlagSet("weftd", pflag.ContinueOnError)
+	AddFlags(flags)
+	if err := flags.Parse(args); err != nil {
+		t.Fatal(err)
+	}
+	return Load(flags, environ)
+}
+
+func wantConfig(t *testing.T, got Config, err error, want Config) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got, ipTypes); diff != "" {
+		t.Errorf("configuration (-want +got):\n%s", diff)
+	}
+}
+
+func TestExampleParses(t *testing.T) {
+	c, err := loadArgs(t, []string{"--config", "testdata/weft.yaml"}, nil)
+	wantConfig(t, c, err, example)
+}
+
+func TestExampleShowsEveryKey(t *testing.T) {
+	data, err := os.ReadFile("testdata/weft.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var problems strict.Problems
+	shown := make(map[string]bool)
+	flatten(yamltree.Parse("weft.yaml", data, &problems), func(path string, _ setting) { shown[path] = true }, &problems)
+	for _, k := range keys {
+		if !shown[k.path] {
+			t.Errorf("%s is not in the example", k.path)
+		}
+	}
+}
+
+func TestWhatIsNotWrittenHasItsDefault(t *testing.T) {
+	c, err := load(t, minimal, nil, nil)
+	wantConfig(t, c, err, example)
+}
+
+func TestNodeIsTheHostNameByDefault(t *testing.T) {
+	host, err := os.Hostname()
+	if err != nil || strict.CheckNodeName(strings.ToLower(host)) != nil {
+		t.Skipf("host name %q, %v", host, err)
+	}
+	c, err := load(t, "clusterCIDRs: [10.244.0.0/16]\nencapsulation: vxlan\n", nil, nil)
+	if err != nil || c.Node != strings.ToLower(host) {
+		t.Errorf("node %q, %v; want %q", c.Node, err, host)
+	}
+}
+
+func TestEveryKeyIsAFlagAndAVariable(t *testing.T) {
+	want := example
+	want.Node = "node2"
+	want.ClusterCIDRs = []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("10.2.0.0/16")}
+	want.Listen = netip.MustParseAddrPort("[::]:4790")
+	want.Control.File = "/n"
+	want.TUN = TUN{Driver: DriverWater, Name: "tun7", Lanes: 16, MTU: 1280}
+	want.VXLAN.VNI = 1<<24 - 1
+	want.StateDir, want.RunDir = "/s", "/r"
+	want.CNI = CNI{ConfDir: "/c", Name: "pods"}
+	want.Metrics = Metrics{}
+	values := map[string]string{
+		"node": "node2", "cluster-cidrs": "10.1.0.0/16, 10.2.0.0/16", "encapsulation": "vxlan", "listen": "[::]:4790",
+		"control-file": "/n", "tun-driver": "water", "tun-name": "tun7", "tun-lanes": "16", "tun-mtu": "1280",
+		"vxlan-vni": "16777215", "state-dir": "/s/", "run-dir": "/r", "cni-conf-dir": "/c", "cni-name": "pods", "metrics-listen": "",
+	}
+	var args, environ []string
+	for _, k := range keys {
+		text, ok := values[k.flag()]
+		if !ok {
+			t.Fatalf("flag --%s is not tested", k.flag())
+		}
+		args = append(args, "--"+k.flag()+"="+text)
+		environ = append(environ, "WEFT_"+strings.ToUpper(strings.ReplaceAll(k.flag(), "-", "_"))+"="+text)
+	}
+	t.Run("flags", func(t *testing.T) {
+		c, err := load(t, minimal, args, nil)
+		wantConfig(t, c, err, want)
+	})
+	t.Run("variables", func(t *testing.T) {
+		c, err := load(t, minimal, nil, environ)
+		wantConfig(t, c, err, want)
+	})
+}
+
+func TestFlagGoesBeforeVariableGoesBeforeFile(t *testing.T) {
+	c, err := load(t, minimal+"tun: {name: file0}\n", nil, []string{"WEFT_TUN_NAME=env0"})
+	if err != nil || c.TUN.Name != "env0" {
+		t.Errorf("variable and file: %q, %v", c.TUN.Name, err)
+	}
+	c, err = load(t, minimal+"tun: {name: file0}\n", []string{"--tun-name", "flag0"}, []string{"WEFT_TUN_NAME=env0"})
+	if err != nil || c.TUN.Name != "flag0" {
+		t.Errorf("flag, variable and file: %q, %v", c.TUN.Name, err)
+	}
+}
+
+func TestRepeatedListFlagAdds(t *testing.T) {
+	c, err := load(t, minimal, []string{"--cluster-cidrs=10.1.0.0/16", "--cluster-cidrs=10.2.0.0/16"}, nil)
+	if err != nil || len(c.ClusterCIDRs) != 2 {
+		t.Errorf("%v, %v", c.ClusterCIDRs, err)
+	}
+}
+
+func TestFileIsNamedByVariable(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "other.yaml")
+	if err := os.WriteFile(path, []byte(minimal), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := loadArgs(t, nil, []string{"WEFT_CONFIG=" + path})
+	wantConfig(t, c, err, example)
+}
+
+func TestAbsentFile(t *testing.T) {
+	if _, err := os.Stat(DefaultPath); err == nil {
+		t.Skipf("this host has %s", DefaultPath)
+	}
+	tests := []struct {
+		name    string
+		args    []string
+		wantErr string
+	}{
+		{"is fine if flags say enough", []string{"--cluster-cidrs=10.244.0.0/16", "--encapsulation=vxlan", "--node=node1"}, ""},
+		{"is one problem if they don't", nil,
+			"/etc/weft/weft.yaml: the file does not exist; write it, name another one with --config, or give --cluster-cidrs and --encapsulation"},
+		{"beside what else is wrong", []string{"--cluster-cidrs=10.244.0.0", "--node=node1"},
+			"--cluster-cidrs: 10.244.0.0 has no prefix length; write it like 10.244.0.0/24\n" +
+				"/etc/weft/weft.yaml: the file does not exist; write it, name another one with --config, or give --encapsulation"},
+		{"is another matter than an unreadable one", []string{"--config=/proc/self", "--node=node1"},
+			"read the configuration: /proc/self: not a regular file"},
+		{"is never fine if it was named", []string{"--config=/no/weft.yaml", "--cluster-cidrs=10.244.0.0/16", "--encapsulation=vxlan", "--node=node1"},
+			"/no/weft.yaml: the file does not exist; write it, or name another one with --config"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := loadArgs(t, tt.args, nil)
+			wantError(t, err, tt.wantErr)
+		})
+	}
+}
+
+func TestLanesFollowTheCPUs(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(2))
+	for _, tt := range []struct{ cpus, lanes, want int }{{2, 0, 2}, {8, 0, 4}, {8, 6, 6}, {1, 16, 16}} {
+		runtime.GOMAXPROCS(tt.cpus)
+		if got := (Config{TUN: TUN{Lanes: tt.lanes}}).Lanes(); got != tt.want {
+			t.Errorf("%d CPUs, lanes: %d: %d lanes; want %d", tt.cpus, tt.lanes, got, tt.want)
+		}
+	}
+}
+
+func wantError(t *testing.T, err error, want string) {
+	t.Helper()
+	got := ""
+	if err != nil {
+		got = err.Error()
+	}
+	if got != want {
+		t.Errorf("error:\n%s\nwant:\n%s", got, want)
+	}
+}

@@ -1,0 +1,219 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"unicode"
+
+	"weft/internal/strict"
+)
+
+// key is all that is known about one key of the configuration.
+type key struct {
+	// path is the dotted name in the file.
+	path string
+
+	// arg stands for the value in the flag's help.
+	arg  string
+	help string
+
+	// fallback is the default, as one would write it. Empty if there is none, or
+	// if it is not a constant.
+	fallback string
+
+	// missing is the remedy for a key that must be written but is not.
+	missing string
+
+	// list keys hold several values: a YAML list, or commas between them.
+	list bool
+
+	// set parses one value into c: the only one, or one of the list's, in order.
+	set func(c *Config, text string) error
+}
+
+const unencrypted = "write \"encapsulation: vxlan\" if packets may cross the underlay unencrypted"
+
+// keys is every key there is, in the order of the documentation.
+var keys = []key{
+	{path: "node", arg: "NAME", help: "this node's name in the control source (default: the host name)", set: func(c *Config, text string) error {
+		c.Node = text
+		return strict.CheckNodeName(text)
+	}},
+	{path: "clusterCIDRs", arg: "PREFIX,...", help: "the ranges that all pods' addresses come from", list: true,
+		missing: "write the ranges that all pods' addresses come from, such as clusterCIDRs: [10.244.0.0/16]", set: addClusterCIDR},
+	{path: "encapsulation", arg: "FORMAT", help: "format of the datagrams between nodes: vxlan, which is not encrypted",
+		missing: "its default, sealed, is not built yet: " + unencrypted, set: setEncapsulation},
+	{path: "listen", arg: "ADDR:PORT", help: "where datagrams are received; [::]:PORT stands for IPv4 and IPv6", fallback: "0.0.0.0:9338",
+		set: func(c *Config, text string) error { return setAddrPort(&c.Listen, text) }},
+	{path: "control.file", arg: "PATH", help: "the list of nodes", fallback: "/etc/weft/nodes.yaml",
+		set: func(c *Config, text string) error { return setPath(&c.Control.File, text) }},
+	{path: "tun.driver", arg: "DRIVER", help: "how packets pass the TUN device: wireguard or water", fallback: string(DriverWireGuard), set: setDriver},
+	{path: "tun.name", arg: "NAME", help: "name of the TUN device", fallback: "weft0", set: setTUNName},
+	{path: "tun.lanes", arg: "N", help: "number of lanes, at most 16; 0: one for each CPU, at most 4", fallback: "0",
+		set: func(c *Config, text string) error { return setNumber(&c.TUN.Lanes, text, 0, 16) }},
+	{path: "tun.mtu", arg: "BYTES", help: "largest packet, 1280 to 65000; 0: the underlay's MTU less the overhead", fallback: "0", set: setMTU},
+	{path: "vxlan.vni", arg: "N", help: "VXLAN network identifier, at most 16777215", fallback: "1",
+		set: func(c *Config, text string) error { return setNumber(&c.VXLAN.VNI, text, 0, 1<<24-1) }},
+	{path: "stateDir", arg: "PATH", help: "folder of what must survive a reboot", fallback: "/var/lib/weft",
+		set: func(c *Config, text string) error { return setPath(&c.StateDir, text) }},
+	{path: "runDir", arg: "PATH", help: "folder of what must not survive a reboot", fallback: "/run/weft",
+		set: func(c *Config, text string) error { return setPath(&c.RunDir, text) }},
+	{path: "cni.confDir", arg: "PATH", help: "where the container runtime looks for CNI networks", fallback: "/etc/cni/net.d",
+		set: func(c *Config, text string) error { return setPath(&c.CNI.ConfDir, text) }},
+	{path: "cni.name", arg: "NAME", help: "name of the CNI network", fallback: "weft", set: setCNIName},
+	{path: "metrics.listen", arg: "ADDR:PORT", help: "where metrics and health are served; empty: nowhere", fallback: "127.0.0.1:9339", set: setMetricsListen},
+}
+
+// flag returns the name of the key's flag: tun.driver → tun-driver,
+// clusterCIDRs → cluster-cidrs.
+func (k key) flag() string {
+	var b strings.Builder
+	last := '-'
+	for _, r := range strings.ReplaceAll(k.path, ".", "-") {
+		if unicode.IsUpper(r) && unicode.IsLower(last) {
+			b.WriteByte('-')
+		}
+		b.WriteRune(unicode.ToLower(r))
+		last = r
+	}
+	return b.String()
+}
+
+// variable returns the name of the key's environment variable: tun.driver → WEFT_TUN_DRIVER.
+func (k key) variable() string { return variable(k.flag()) }
+
+func variable(flag string) string {
+	return variablePrefix + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
+}
+
+// unroutable are ranges in which no pod can have an address.
+var unroutable = []struct {
+	prefix netip.Prefix
+	name   string
+}{
+	{netip.MustParsePrefix("0.0.0.0/8"), "this network"},
+	{netip.MustParsePrefix("127.0.0.0/8"), "loopback"},
+	{netip.MustParsePrefix("169.254.0.0/16"), "link-local"},
+	{netip.MustParsePrefix("224.0.0.0/3"), "multicast and reserved"},
+	{netip.MustParsePrefix("::/127"), "unspecified and loopback"},
+	{netip.MustParsePrefix("fe80::/10"), "link-local"},
+	{netip.MustParsePrefix("ff00::/8"), "multicast"},
+}
+
+func addClusterCIDR(c *Config, text string) error {
+	p, err := strict.ParsePrefix(text)
+	if err != nil {
+		return err
+	}
+	for _, u := range unroutable {
+		if p.Overlaps(u.prefix) {
+			return fmt.Errorf("%s overlaps %s (%s); use a range such as 10.244.0.0/16 or fd00:244::/48", p, u.prefix, u.name)
+		}
+	}
+	for _, other := range c.ClusterCIDRs {
+		if p.Overlaps(other) {
+			return fmt.Errorf("%s overlaps %s; remove one of them", p, other)
+		}
+	}
+	c.ClusterCIDRs = append(c.ClusterCIDRs, p)
+	return nil
+}
+
+func setEncapsulation(c *Config, text string) error {
+	c.Encapsulation = Encapsulation(text)
+	switch text {
+	case string(EncapsulationVXLAN):
+		return nil
+	case "sealed":
+		return errors.New("sealed is not built yet; " + unencrypted)
+	}
+	return fmt.Errorf("unknown encapsulation %s; %s", strict.Quote(text), unencrypted)
+}
+
+func setDriver(c *Config, text string) error {
+	c.TUN.Driver = Driver(text)
+	switch c.TUN.Driver {
+	case DriverWireGuard, DriverWater:
+		return nil
+	}
+	return fmt.Errorf("unknown driver %s; write %s or %s", strict.Quote(text), DriverWireGuard, DriverWater)
+}
+
+// linkName is narrower than dev_valid_name in the kernel's net/core/dev.c: such a
+// name needs no quoting in sysctl paths, nftables rules or shells.
+var linkName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,14}$`)
+
+func setTUNName(c *Config, text string) error {
+	c.TUN.Name = text
+	// Under these two names, sysctl keeps the settings of all devices.
+	if !linkName.MatchString(text) || text == "all" || text == "default" {
+		return fmt.Errorf("%s can't be a device's name; write at most 15 letters, digits, '_', '.' and '-', such as weft0", strict.Quote(text))
+	}
+	return nil
+}
+
+// networkName is what the CNI specification allows as a network's name.
+var networkName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$`)
+
+func setCNIName(c *Config, text string) error {
+	c.CNI.Name = text
+	if !networkName.MatchString(text) {
+		return fmt.Errorf("%s can't be a network's name; write at most 63 letters, digits, '_', '.' and '-', such as weft", strict.Quote(text))
+	}
+	return nil
+}
+
+func setMTU(c *Config, text string) error {
+	if text == "0" {
+		c.TUN.MTU = 0
+		return nil
+	}
+	// IPv6 needs 1280 (RFC 8200 section 5).
+	if err := setNumber(&c.TUN.MTU, text, 1280, 65000); err != nil {
+		return fmt.Errorf("%w, or 0 for the underlay's MTU less the overhead", err)
+	}
+	return nil
+}
+
+func setMetricsListen(c *Config, text string) error {
+	if text == "" {
+		c.Metrics.Listen = netip.AddrPort{}
+		return nil
+	}
+	if err := setAddrPort(&c.Metrics.Listen, text); err != nil {
+		return fmt.Errorf("%w, or an empty string (\"\") for no metrics", err)
+	}
+	return nil
+}
+
+func setAddrPort(to *netip.AddrPort, text string) (err error) {
+	if *to, err = strict.ParseAddrPort(text); err != nil {
+		return err
+	}
+	if to.Addr().IsMulticast() {
+		return fmt.Errorf("%s is multicast; write an address of this node", to)
+	}
+	return nil
+}
+
+func setPath(to *string, text string) error {
+	if !filepath.IsAbs(text) || strings.ContainsRune(text, 0) {
+		return fmt.Errorf("%s is not an absolute path; write it with all folders from / on", strict.Quote(text))
+	}
+	*to = filepath.Clean(text)
+	return nil
+}
+
+func setNumber[N int | uint32](to *N, text string, least, most N) error {
+	n, err := strconv.ParseUint(text, 10, 31)
+	if err != nil || N(n) < least || N(n) > most {
+		return fmt.Errorf("%s is not a whole number from %d to %d; write one", strict.Quote(text), least, most)
+	}
+	*to = N(n)
+	return nil
+}

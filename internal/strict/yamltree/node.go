@@ -1,0 +1,171 @@
+package yamltree
+
+import (
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v4"
+
+	"weft/internal/strict"
+)
+
+// Kind says which shape a Node has.
+type Kind int
+
+const (
+	// Refused is a value that was made a problem of when it was parsed. It keeps
+	// its place in the tree, so that its key isn't missed as well.
+	Refused Kind = iota
+
+	Scalar
+	List
+	Mapping
+)
+
+func (k Kind) String() string {
+	return [...]string{"a refused value", "a single value", "a list", "a mapping"}[k]
+}
+
+// Node is one value of the file.
+type Node struct {
+	// Name is the key of a mapping's value, or the index ("[3]") of a list's item.
+	Name string
+
+	Kind Kind
+
+	// Text is what a Scalar says, without its quotes.
+	Text string
+
+	// Children are the values of a Mapping or the items of a List, as written.
+	Children []*Node
+
+	file   string
+	line   int
+	parent *Node
+}
+
+// Origin returns file and line: "/etc/weft/weft.yaml:7".
+func (n *Node) Origin() string { return lineOf(n.file, n.line) }
+
+// Path returns the dotted key that leads to the node: "tun.driver",
+// "nodes[3].podCIDRs[0]". The document's is empty.
+func (n *Node) Path() string {
+	if n.parent == nil {
+		return ""
+	}
+	return joinPath(n.parent.Path(), n.Name)
+}
+
+// plainName is what needs no quotes in a message.
+var plainName = regexp.MustCompile(`^([A-Za-z0-9_-]{1,64}|\[[0-9]+\])$`)
+
+func joinPath(path, name string) string {
+	if !plainName.MatchString(name) {
+		name = strict.Quote(name)
+	}
+	if path == "" || strings.HasPrefix(name, "[") {
+		return path + name
+	}
+	return path + "." + name
+}
+
+// Get returns the value of a mapping's key, or nil if the key is missing or n is
+// no mapping.
+func (n *Node) Get(name string) *Node {
+	if n == nil || n.Kind != Mapping {
+		return nil
+	}
+	if i := slices.IndexFunc(n.Children, func(c *Node) bool { return c.Name == name }); i >= 0 {
+		return n.Children[i]
+	}
+	return nil
+}
+
+// Is reports whether n is of the given kind, and makes a problem of it if not.
+func (n *Node) Is(want Kind, problems *strict.Problems) bool {
+	if n.Kind == want || n.Kind == Refused {
+		return n.Kind == want
+	}
+	remedy := map[Kind]string{
+		Scalar:  "write the value alone, in quotes if it has a colon at its end",
+		List:    "write its items with a dash before each",
+		Mapping: "write keys with their values",
+	}[want]
+	if want == List && n.Kind == Scalar {
+		remedy = "write " + n.Name + ": [" + quoteIfNeeded(n.Text) + "]"
+	}
+	problems.Addf(n.Origin(), n.Path(), "must be %s, not %s; %s", want, n.Kind, remedy)
+	return false
+}
+
+func quoteIfNeeded(text string) string {
+	if strings.ContainsAny(text, `[]{},:#"' `) || len(text) > 64 {
+		return strict.Quote(text)
+	}
+	return text
+}
+
+// OnlyKeys makes a problem of every key of a mapping that is not a known one.
+func (n *Node) OnlyKeys(problems *strict.Problems, known ...string) {
+	for _, child := range n.Children {
+		if !slices.Contains(known, child.Name) {
+			problems.Addf(child.Origin(), child.Path(), "unknown key; %s", strict.DidYouMean(child.Name, known))
+		}
+	}
+}
+
+// builder turns the YAML library's nodes into ours.
+type builder struct {
+	file     string
+	problems *strict.Problems
+}
+
+// build returns the node for y, whose key (or whose self, if it has none) is in line.
+func (b *builder) build(y *yaml.Node, parent *Node, name string, line, depth int) *Node {
+	n := &Node{Name: name, file: b.file, line: line, parent: parent}
+	switch {
+	case y.Kind == yaml.AliasNode:
+		b.problems.Addf(n.Origin(), n.Path(), "aliases are not allowed; write the value out")
+	case y.Style&yaml.TaggedStyle != 0:
+		b.problems.Addf(n.Origin(), n.Path(), "the tag %s is not allowed; remove it", strict.Quote(y.Tag))
+	case depth > maxDepth:
+		b.problems.Addf(n.Origin(), n.Path(), "nested more than %d levels deep; nothing here is", maxDepth)
+	case isNull(y):
+		b.problems.Addf(n.Origin(), n.Path(), "has no value; write one or remove the key")
+	case y.Kind == yaml.ScalarNode:
+		n.Kind, n.Text = Scalar, y.Value
+	case y.Kind == yaml.SequenceNode:
+		n.Kind = List
+		for i, item := range y.Content {
+			n.Children = append(n.Children, b.build(item, n, "["+strconv.Itoa(i)+"]", item.Line, depth+1))
+		}
+	default:
+		n.Kind = Mapping
+		b.buildMapping(y, n, depth)
+	}
+	return n
+}
+
+func (b *builder) buildMapping(y *yaml.Node, n *Node, depth int) {
+	lines := make(map[string]int, len(y.Content)/2)
+	for i := 0; i+1 < len(y.Content); i += 2 {
+		key, value := y.Content[i], y.Content[i+1]
+		if key.Kind != yaml.ScalarNode {
+			b.problems.Addf(lineOf(b.file, key.Line), n.Path(), "a key must be plain text; write it without brackets and aliases")
+			continue
+		}
+		if first, taken := lines[key.Value]; taken {
+			b.problems.Addf(lineOf(b.file, key.Line), joinPath(n.Path(), key.Value), "already written in line %d; remove one of the two", first)
+			continue
+		}
+		lines[key.Value] = key.Line
+		n.Children = append(n.Children, b.build(value, n, key.Value, key.Line, depth+1))
+	}
+}
+
+// isNull tells "key:" and "key: ~" from "key: ”".
+func isNull(y *yaml.Node) bool {
+	return y.Kind == yaml.ScalarNode && y.ShortTag() == "!!null"
+}

@@ -1,0 +1,102 @@
+package packet
+
+import (
+	"encoding/binary"
+	"math/bits"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	protocolTCP = 6
+	protocolUDP = 17
+)
+
+// PartialChecksum says of a packet, which Parse accepted, whether its TCP or UDP
+// checksum is still to be completed, and if so, how.
+//
+// A kernel that leaves the checksum to its card puts the sum of the pseudo header
+// there (CHECKSUM_PARTIAL in include/linux/skbuff.h). If there is no card, as on a
+// veth pair or between virtual machines of one host, the packet arrives like that.
+// A correct checksum that equals the pseudo header's sum by chance loses nothing:
+// completing it gives the same checksum again.
+func PartialChecksum(b []byte) (VirtioHeader, bool) {
+	protocol, headerLen, sum := byte(0), ipv6HeaderLen, uint64(0)
+	if IsIPv4(b) {
+		headerLen = int(b[0]&0x0f) * 4
+		if binary.BigEndian.Uint16(b[6:])&0x3fff != 0 { // a fragment: more to come, or an offset
+			return VirtioHeader{}, false
+		}
+		protocol, sum = b[9], addSum(0, b[12:20])
+	} else {
+		protocol, sum = b[6], addSum(0, b[8:40])
+	}
+	offset, least := 0, 0
+	switch protocol {
+	case protocolTCP:
+		offset, least = 16, 20
+	case protocolUDP:
+		offset, least = 6, 8
+	default:
+		return VirtioHeader{}, false
+	}
+	segment := b[headerLen:]
+	if len(segment) < least {
+		return VirtioHeader{}, false
+	}
+	sum += uint64(protocol) + uint64(len(segment))
+	if field := binary.BigEndian.Uint16(segment[offset:]); field != fold(sum) || field == 0 { // 0: UDP without one
+		return VirtioHeader{}, false
+	}
+	return VirtioHeader{
+		Flags:      unix.VIRTIO_NET_HDR_F_NEEDS_CSUM,
+		CsumStart:  uint16(headerLen),
+		CsumOffset: uint16(offset),
+	}, true
+}
+
+// Complete does what is left to do, and reports whether it could. Segmenting a
+// super-packet it can't.
+func (f *Frame) Complete() bool {
+	if f.Virtio == (VirtioHeader{}) {
+		return true
+	}
+	b := f.Packet()
+	start, field := int(f.Virtio.CsumStart), int(f.Virtio.CsumStart)+int(f.Virtio.CsumOffset)
+	if f.Virtio.GSOType != unix.VIRTIO_NET_HDR_GSO_NONE || f.Virtio.Flags != unix.VIRTIO_NET_HDR_F_NEEDS_CSUM || field+2 > len(b) {
+		return false
+	}
+	checksum := ^fold(addSum(0, b[start:])) // the field holds the pseudo header's sum
+	if checksum == 0 {
+		checksum = 0xffff // the same number, and in UDP 0 means none (RFC 768)
+	}
+	binary.BigEndian.PutUint16(b[field:], checksum)
+	f.Virtio = VirtioHeader{}
+	return true
+}
+
+// addSum adds b to a ones' complement sum (RFC 1071), eight bytes at a time.
+func addSum(sum uint64, b []byte) uint64 {
+	var carry uint64
+	for ; len(b) >= 8; b = b[8:] {
+		sum, carry = bits.Add64(sum, binary.BigEndian.Uint64(b), 0)
+		sum += carry
+	}
+	for ; len(b) >= 2; b = b[2:] {
+		sum, carry = bits.Add64(sum, uint64(binary.BigEndian.Uint16(b)), 0)
+		sum += carry
+	}
+	if len(b) == 1 {
+		sum, carry = bits.Add64(sum, uint64(b[0])<<8, 0)
+		sum += carry
+	}
+	return sum
+}
+
+// fold brings a sum to 16 bits.
+func fold(sum uint64) uint16 {
+	for sum > 0xffff {
+		sum = sum>>16 + sum&0xffff
+	}
+	return uint16(sum)
+}

@@ -1,0 +1,250 @@
+package tun_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+
+	"weft/internal/testnet"
+	"weft/router/packet"
+	"weft/router/packet/packettest"
+	"weft/router/tun"
+)
+
+const device = "weft0"
+
+var (
+	kernel = netip.MustParseAddr("10.244.1.1")
+	remote = netip.MustParseAddr("10.244.2.5")
+)
+
+// open makes the device in a namespace of its own, with an address and a route.
+func open(t *testing.T, driver string, n int) (*testnet.Namespace, []tun.Queue) {
+	t.Helper()
+	namespace, err := testnet.ForTest(t, testnet.Options{Prefix: "tun"}).AddNamespace(t.Context(), "host")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var queues []tun.Queue
+	err = namespace.Do(func() error {
+		if queues, err = tun.Open(driver, device, n); err != nil {
+			return err
+		}
+		link, err := netlink.LinkByName(device)
+		if err != nil {
+			return err
+		}
+		address := &netlink.Addr{IPNet: &net.IPNet{IP: kernel.AsSlice(), Mask: net.CIDRMask(32, 32)}}
+		route := &netlink.Route{LinkIndex: link.Attrs().Index, Dst: &net.IPNet{IP: net.IP{10, 244, 2, 0}, Mask: net.CIDRMask(24, 32)}}
+		return errors.Join(netlink.AddrAdd(link, address), netlink.LinkSetUp(link), netlink.RouteAdd(route))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		for _, q := range queues {
+			q.Close()
+		}
+	})
+	return namespace, queues
+}
+
+// bind opens a UDP socket of the kernel's side.
+func bind(t *testing.T, namespace *testnet.Namespace, port int) *net.UDPConn {
+	t.Helper()
+	var conn *net.UDPConn
+	err := namespace.Do(func() (err error) {
+		conn, err = net.ListenUDP("udp4", &net.UDPAddr{IP: kernel.AsSlice(), Port: port})
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return conn
+}
+
+// readUDP returns the payload of the next packet to remote; the kernel also sends
+// router solicitations and the like.
+func readUDP(t *testing.T, q tun.Queue) []byte {
+	t.Helper()
+	watchdog := time.AfterFunc(10*time.Second, func() { q.Close() })
+	defer watchdog.Stop()
+	for {
+		frames, err := q.Read()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range frames {
+			if h, ok := packet.Parse(frames[i].Packet()); ok && h.Destination == remote {
+				return bytes.Clone(frames[i].Packet()[28:])
+			}
+		}
+	}
+}
+
+func frames(packets ...[]byte) []packet.Frame {
+	frames := packet.NewFrames(len(packets), packet.MaxSize)
+	for i, b := range packets {
+		frames[i].Fill(copy(frames[i].Reset(), b))
+	}
+	return frames
+}
+
+func forEachDriver(t *testing.T, test func(t *testing.T, driver string)) {
+	for _, driver := range tun.Drivers() {
+		t.Run(driver, func(t *testing.T) { test(t, driver) })
+	}
+}
+
+func TestPacketsPassBetweenTheKernelAndAQueue(t *testing.T) {
+	forEachDriver(t, func(t *testing.T, driver string) {
+		namespace, queues := open(t, driver, 1)
+		conn := bind(t, namespace, 5000)
+		if _, err := conn.WriteTo([]byte("out"), net.UDPAddrFromAddrPort(netip.AddrPortFrom(remote, 7))); err != nil {
+			t.Fatal(err)
+		}
+		if got := readUDP(t, queues[0]); string(got) != "out" {
+			t.Errorf("read %q", got)
+		}
+
+		in := packettest.UDP(remote, kernel, 100)
+		if n, err := queues[0].Write(frames(in)); n != 1 || err != nil {
+			t.Fatalf("Write = %d, %v", n, err)
+		}
+		buf := make([]byte, 2000)
+		_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+		n, err := conn.Read(buf)
+		if err != nil || !bytes.Equal(buf[:n], in[28:]) {
+			t.Errorf("the kernel's socket got %x, %v", buf[:n], err)
+		}
+	})
+}
+
+func TestAPacketThatTheKernelRefusesDoesNotKeepItFromTheRest(t *testing.T) {
+	forEachDriver(t, func(t *testing.T, driver string) {
+		namespace, queues := open(t, driver, 1)
+		conn := bind(t, namespace, 5000)
+		good, bad := packettest.UDP(remote, kernel, 100), []byte{0x00} // neither IPv4 nor IPv6
+		n, err := queues[0].Write(frames(good, bad, packettest.UDP(remote, kernel, 90)))
+		if n != 2 || err == nil {
+			t.Errorf("Write = %d, %v; want 2 and the reason", n, err)
+		}
+		buf := make([]byte, 2000)
+		_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+		for range 2 {
+			if _, err := conn.Read(buf); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}
+
+func TestFlowsSpreadOverTheQueues(t *testing.T) {
+	forEachDriver(t, func(t *testing.T, driver string) {
+		namespace, queues := open(t, driver, 2)
+		read := make(chan int)
+		for i, q := range queues {
+			go func() {
+				for {
+					if _, err := q.Read(); err != nil {
+						return
+					}
+					read <- i
+				}
+			}()
+		}
+		seen := map[int]bool{}
+		for port := 5000; len(seen) < 2; port++ { // each port is a flow, hashed by the kernel
+			if port == 5256 {
+				t.Fatalf("256 flows all came through the queues %v", seen)
+			}
+			conn := bind(t, namespace, port)
+			if _, err := conn.WriteTo([]byte("flow"), net.UDPAddrFromAddrPort(netip.AddrPortFrom(remote, 7))); err != nil {
+				t.Fatal(err)
+			}
+			seen[<-read] = true
+			conn.Close()
+		}
+		for _, q := range queues {
+			q.Close()
+		}
+	})
+}
+
+func TestCloseWakesTheReaderAndRemovesTheDevice(t *testing.T) {
+	forEachDriver(t, func(t *testing.T, driver string) {
+		namespace, queues := open(t, driver, 1)
+		time.AfterFunc(20*time.Millisecond, func() { queues[0].Close() })
+		for {
+			_, err := queues[0].Read()
+			if errors.Is(err, os.ErrClosed) {
+				break
+			}
+			if err != nil {
+				t.Fatalf("Read = %v, want os.ErrClosed", err)
+			}
+		}
+		err := testnet.Wait(t.Context(), "the device is gone", func(ctx context.Context) error {
+			return namespace.Do(func() error {
+				if _, err := net.InterfaceByName(device); err == nil {
+					return errors.New("it is still there")
+				}
+				return nil
+			})
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestEveryReadOfADeletedDeviceFails(t *testing.T) {
+	forEachDriver(t, func(t *testing.T, driver string) {
+		namespace, queues := open(t, driver, 1)
+		if _, err := namespace.Exec(t.Context(), "ip", "link", "delete", device); err != nil {
+			t.Fatal(err)
+		}
+		watchdog := time.AfterFunc(10*time.Second, func() { queues[0].Close() })
+		failed := 0
+		for range 200 { // what was queued before is still read
+			if _, err := queues[0].Read(); err != nil {
+				failed++
+			}
+		}
+		if !watchdog.Stop() {
+			t.Fatal("a Read of a deleted device waits")
+		}
+		if failed < 100 {
+			t.Errorf("%d of 200 reads failed", failed)
+		}
+	})
+}
+
+func TestADeviceThatExistsIsNotShared(t *testing.T) {
+	forEachDriver(t, func(t *testing.T, driver string) {
+		namespace, _ := open(t, driver, 1)
+		err := namespace.Do(func() error {
+			_, err := tun.Open(driver, device, 1)
+			return err
+		})
+		if err == nil || !strings.Contains(err.Error(), "weft0 exists already: is another weftd running") {
+			t.Errorf("Open = %v", err)
+		}
+	})
+}
+
+func TestAnUnknownDriverIsAnErrorThatNamesTheKnown(t *testing.T) {
+	_, err := tun.Open("tap", device, 1)
+	if err == nil || err.Error() != `unknown TUN driver "tap"; there are water, wireguard` {
+		t.Errorf("Open = %v", err)
+	}
+}
