@@ -1,0 +1,25 @@
+// Command weft-cni is the CNI plugin that attaches pods to a weft node. A container
+// runtime starts it once for each operation; package cniplugin says what they do.
+package main
+
+import (
+	"os"
+	"runtime"
+
+	"github.com/containernetworking/cni/pkg/skel"
+
+	"weft/cniplugin"
+)
+
+// version is set when a release is built (-ldflags "-X main.version=...").
+var version = "dev"
+
+func init() {
+	// Network namespaces belong to threads: the plugin must stay on the one it began on.
+	runtime.LockOSThread()
+}
+
+func main() {
+	plugin := cniplugin.New(os.Stdout)
+	skel.PluginMainFuncs(plugin.Funcs(), cniplugin.Versions, "CNI plugin weft-cni "+version)
+}

@@ -1,0 +1,192 @@
+package cniplugin
+
+import (
+	"errors"
+	"fmt"
+	"net"
+
+	"github.com/containernetworking/cni/pkg/skel"
+	"github.com/containernetworking/cni/pkg/types"
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/containernetworking/plugins/pkg/ns"
+	"github.com/vishvananda/netlink"
+
+	"weft/internal/nodefile"
+	"weft/ipam"
+)
+
+// Add attaches a pod and prints the result. What an ADD that was killed left behind is
+// replaced; an interface that is complete is left alone, and the call refused. An ADD
+// that fails leaves neither veth nor lease.
+func (p *Plugin) Add(args *skel.CmdArgs) error { return cniError(p.add(args)) }
+
+func (p *Plugin) add(args *skel.CmdArgs) error {
+	req, err := parseRequest(args)
+	if err != nil {
+		return err
+	}
+	if err := req.conf.checkIPAM(); err != nil {
+		return err
+	}
+	if len(req.conf.RawPrevResult) > 0 {
+		return withCode(types.ErrInvalidNetworkConfig,
+			errors.New("prevResult is not empty: weft-cni must be the first plugin of the chain"))
+	}
+	k, err := openBoth(req.netns)
+	if err != nil {
+		return err
+	}
+	defer k.close()
+	node, err := readNode(req.conf.RunDir, k)
+	if err != nil {
+		return withCode(types.ErrTryAgainLater, err)
+	}
+	store, release, err := p.hold(req)
+	if err != nil {
+		return err
+	}
+	defer release()
+	return p.attach(req, k, node, store)
+}
+
+// attach does the work of ADD, by a process that holds the attachment.
+func (p *Plugin) attach(req *request, k *kernel, node nodefile.Node, store *ipam.Store) error {
+	if err := clearTheWay(req, k); err != nil {
+		return err
+	}
+	ctx, cancel := p.waiting()
+	defer cancel()
+	lease, _, err := store.Acquire(ctx, req.attachment, node.PodCIDRs, node.Reserved)
+	if err != nil {
+		return err
+	}
+	w := newWiring(req, node.MTU, lease.Addresses)
+	err = p.wire(w, k, node)
+	if err == nil {
+		err = p.print(req, w)
+	}
+	if err == nil {
+		return nil
+	}
+	if undoErr := p.detach(req, k, store); undoErr != nil {
+		return fmt.Errorf("%w; and undoing it failed: %w", err, undoErr)
+	}
+	return err
+}
+
+// clearTheWay removes what a killed ADD left. The alias tells: it is set last.
+func clearTheWay(req *request, k *kernel) error {
+	name := hostName(req.attachment)
+	link, ours, err := k.hostSide(name)
+	switch {
+	case err != nil:
+		return withCode(CodeWiring, err)
+	case link == nil:
+		return nil
+	case !ours:
+		return withCode(CodeWiring, fmt.Errorf("a link %s exists that is not weft's: rename or remove it", name))
+	case link.Attrs().Alias != "":
+		return withCode(CodeAttached, fmt.Errorf("%s is attached already, by %s: DEL it first", req.attachment, name))
+	}
+	return withCode(CodeWiring, k.removeHostSide(name))
+}
+
+// step is one step of the wiring.
+type step struct {
+	what string
+	do   func() error
+}
+
+func (p *Plugin) wire(w *wiring, k *kernel, node nodefile.Node) error {
+	for _, s := range p.steps(w, k, node) {
+		if err := p.runStep(s); err != nil {
+			return withCode(CodeWiring, fmt.Errorf("%s: %w", s.what, err))
+		}
+	}
+	return nil
+}
+
+// steps returns the wiring in its order. Settings come before the links go up, routes
+// can only come after, and the alias, which says that all is there, is the last.
+func (p *Plugin) steps(w *wiring, k *kernel, node nodefile.Node) []step {
+	veth := w.veth(int(k.podNS.Fd()))
+	var pod netlink.Link
+	source := k.sourceAmong(node.Reserved)
+	return []step{
+		{"make the veth (its name must be free in the pod)", func() error { return k.host.LinkAdd(veth) }},
+		{"find the pod's interface", func() (err error) {
+			pod, err = k.pod.LinkByName(w.podName)
+			return err
+		}},
+		{"set up the host side", func() error { return apply(p.sysctlRoot, w.hostSettings()) }},
+		{"set up the pod's side", func() error {
+			return k.podNS.Do(func(ns.NetNS) error { return apply(p.sysctlRoot, w.podSettings()) })
+		}},
+		{"add the pod's addresses", func() error { return addAddrs(k.pod, pod, w.podAddrs()) }},
+		{"add the gateway's addresses", func() error { return addAddrs(k.host, veth, w.hostAddrs()) }},
+		{"bring up the host side", func() error { return k.host.LinkSetUp(veth) }},
+		{"bring up the pod's side", func() error { return k.pod.LinkSetUp(pod) }},
+		{"bring up the pod's loopback", func() error { return bringUpLoopback(k.pod) }},
+		{"add the pod's neighbours", func() error { return each(w.podNeighbours(pod.Attrs().Index), k.pod.NeighSet) }},
+		{"add the host's neighbours", func() error { return each(w.hostNeighbours(veth.Index), k.host.NeighSet) }},
+		{"add the pod's default routes", func() error { return each(w.podRoutes(pod.Attrs().Index), k.pod.RouteAdd) }},
+		// Adding fails where another veth has such a route: that pod holds the address,
+		// whatever the leases say.
+		{"add the routes to the pod", func() error { return each(w.hostRoutes(veth.Index, source), k.host.RouteAdd) }},
+		{"mark the veth as complete", func() error { return k.host.LinkSetAlias(veth, w.alias) }},
+	}
+}
+
+// each applies do to items and names the one that fails.
+func each[T fmt.Stringer](items []T, do func(T) error) error {
+	for _, item := range items {
+		if err := do(item); err != nil {
+			return fmt.Errorf("%s: %w", item, err)
+		}
+	}
+	return nil
+}
+
+func addAddrs(h *netlink.Handle, link netlink.Link, addrs []*netlink.Addr) error {
+	return each(addrs, func(a *netlink.Addr) error { return h.AddrAdd(link, a) })
+}
+
+func bringUpLoopback(pod *netlink.Handle) error {
+	lo, err := pod.LinkByName("lo")
+	if err != nil {
+		return err
+	}
+	return pod.LinkSetUp(lo)
+}
+
+// print writes the result in the version that the configuration asks for.
+func (p *Plugin) print(req *request, w *wiring) error {
+	versioned, err := w.result(req.netns).GetAsVersion(req.conf.CNIVersion)
+	if err != nil {
+		return withCode(types.ErrIncompatibleCNIVersion, err)
+	}
+	if err := versioned.PrintTo(p.stdout); err != nil {
+		return fmt.Errorf("print the result: %w", err)
+	}
+	return nil
+}
+
+func (w *wiring) result(sandbox string) *types100.Result {
+	result := &types100.Result{
+		CNIVersion: types100.ImplementedSpecVersion,
+		Interfaces: []*types100.Interface{
+			{Name: w.hostName, Mac: w.hostMAC.String(), Mtu: w.mtu},
+			{Name: w.podName, Mac: w.podMAC.String(), Mtu: w.mtu, Sandbox: sandbox},
+		},
+	}
+	for _, addr := range w.addresses {
+		gateway := net.IP(gatewayOf(addr).AsSlice())
+		result.IPs = append(result.IPs, &types100.IPConfig{
+			Interface: types100.Int(1),
+			Address:   *netOf(addr, addr.BitLen()),
+			Gateway:   gateway,
+		})
+		result.Routes = append(result.Routes, &types.Route{Dst: *defaultOf(addr), GW: gateway})
+	}
+	return result
+}

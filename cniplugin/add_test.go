@@ -1,0 +1,344 @@
+package cniplugin
+
+import (
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containernetworking/cni/pkg/types"
+	"github.com/containernetworking/plugins/pkg/ns"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"weft/internal/marks"
+	"weft/internal/nodefile"
+	"weft/ipam"
+)
+
+// steps returns the names of the wiring's steps, in their order.
+func steps(t *testing.T) []string {
+	t.Helper()
+	n := newNode(t, families["dual stack"]...)
+	var names []string
+	n.plugin.runStep = func(s step) error {
+		names = append(names, s.what)
+		return s.do()
+	}
+	if err := n.call(n.plugin.Add, n.args("pod", newNamespace(t).Path())); err != nil {
+		t.Fatal(err)
+	}
+	return names
+}
+
+func TestAnADDThatFailsAtAnyStepLeavesNothing(t *testing.T) {
+	for _, what := range steps(t) {
+		t.Run(what, func(t *testing.T) {
+			n := newNode(t, families["dual stack"]...)
+			pod := newNamespace(t)
+			n.plugin.runStep = func(s step) error {
+				if s.what == what {
+					return unix.ENOBUFS
+				}
+				return s.do()
+			}
+			err := n.call(n.plugin.Add, n.args("pod", pod.Path()))
+			requireCode(t, err, CodeWiring)
+			if !strings.Contains(err.Error(), what) {
+				t.Errorf("%q does not name the step", err)
+			}
+			n.requireNothingLeft()
+			if addrs := pod.addrs(t, "eth0"); len(addrs) > 0 {
+				t.Errorf("the pod has %v", addrs)
+			}
+			if n.out.Len() > 0 {
+				t.Errorf("printed %q", n.out.String())
+			}
+		})
+	}
+}
+
+// killAt makes the plugin stop dead before the step called what, or after all of them:
+// a panic runs nothing but deferred calls, which free what the kernel frees at a death.
+func killAt(t *testing.T, n *node, what string, pod namespace) {
+	t.Helper()
+	dying := New(&n.out)
+	dying.runStep = func(s step) error {
+		if s.what == what {
+			panic(errKilled)
+		}
+		return s.do()
+	}
+	n.in(t, func() error {
+		defer func() {
+			if recover() != errKilled {
+				t.Errorf("the plugin was not at %q", what)
+			}
+		}()
+		return dying.Add(n.args("pod", pod.Path()))
+	})
+}
+
+func TestWhatAKilledADDLeftIsHealedByTheNextADDOrRemovedByDEL(t *testing.T) {
+	for _, what := range steps(t) {
+		t.Run(what, func(t *testing.T) {
+			n := newNode(t, families["dual stack"]...)
+			pod := newNamespace(t)
+			killAt(t, n, what, pod)
+			if len(n.leases()) != 1 {
+				t.Fatalf("leases after the kill: %v", n.leases())
+			}
+			if err := n.call(n.plugin.Add, n.args("pod", pod.Path())); err != nil {
+				t.Fatalf("ADD after the kill: %v", err)
+			}
+			leases := n.leases()
+			if len(leases) != 1 || len(n.podLinks()) != 1 {
+				t.Fatalf("leases %v, links %v", leases, n.podLinks())
+			}
+			requireSameAddrs(t, pod.addrs(t, "eth0"), leases[0].Addresses)
+			dial(t, n.namespace, pod, leases[0].Addresses[0])
+
+			if err := n.call(n.plugin.Del, n.args("pod", pod.Path())); err != nil {
+				t.Fatal(err)
+			}
+			killAt(t, n, what, pod)
+			if err := n.call(n.plugin.Del, n.args("pod", pod.Path())); err != nil {
+				t.Fatalf("DEL after the kill: %v", err)
+			}
+			n.requireNothingLeft()
+		})
+	}
+}
+
+func TestARepeatedADDIsRefusedAndTheFirstOneUntouched(t *testing.T) {
+	n := newNode(t, families["dual stack"]...)
+	pod := newNamespace(t)
+	if err := n.call(n.plugin.Add, n.args("pod", pod.Path())); err != nil {
+		t.Fatal(err)
+	}
+	before, links := n.leases(), n.podLinks()
+	requireCode(t, n.call(n.plugin.Add, n.args("pod", pod.Path())), CodeAttached)
+	if after := n.leases(); len(after) != 1 || after[0].Addresses[0] != before[0].Addresses[0] {
+		t.Errorf("leases: before %v, after %v", before, after)
+	}
+	if after := n.podLinks(); len(after) != 1 || after[0] != links[0] {
+		t.Errorf("links: before %v, after %v", links, after)
+	}
+	dial(t, n.namespace, pod, before[0].Addresses[0])
+}
+
+func TestAnADDThatIsRefusedTakesNoLease(t *testing.T) {
+	tests := []struct {
+		name    string
+		prepare func(t *testing.T, n *node, conf map[string]any)
+		code    uint
+	}{
+		{"weftd has not described the node", func(t *testing.T, n *node, _ map[string]any) {
+			if err := os.Remove(filepath.Join(n.runDir, nodefile.Name)); err != nil {
+				t.Fatal(err)
+			}
+		}, types.ErrTryAgainLater},
+		{"weftd's description is incomplete", func(t *testing.T, n *node, _ map[string]any) {
+			if err := nodefile.Write(n.runDir, nodefile.Node{TUN: "weft0"}); err != nil {
+				t.Fatal(err)
+			}
+		}, types.ErrTryAgainLater},
+		{"the TUN device is missing", func(t *testing.T, n *node, _ map[string]any) {
+			n.in(t, func() error {
+				link, err := netlink.LinkByName("weft0")
+				if err != nil {
+					return err
+				}
+				return netlink.LinkDel(link)
+			})
+		}, types.ErrTryAgainLater},
+		{"it is not the first of the chain", func(_ *testing.T, _ *node, conf map[string]any) {
+			conf["prevResult"] = map[string]any{"cniVersion": "1.1.0", "ips": []any{}}
+		}, types.ErrInvalidNetworkConfig},
+		{"addresses come from elsewhere", func(_ *testing.T, _ *node, conf map[string]any) {
+			conf["ipam"] = map[string]any{"type": "host-local"}
+		}, types.ErrInvalidNetworkConfig},
+		{"the state directory is relative", func(_ *testing.T, _ *node, conf map[string]any) {
+			conf["stateDir"] = "var/lib/weft"
+		}, types.ErrInvalidNetworkConfig},
+		{"the configuration is no object", func(_ *testing.T, _ *node, conf map[string]any) {
+			conf["runDir"] = 7
+		}, types.ErrDecodingFailure},
+		{"a foreign link has the veth's name", func(t *testing.T, n *node, _ map[string]any) {
+			n.in(t, func() error {
+				name := hostName(ipam.Attachment{ContainerID: "pod", IfName: "eth0"})
+				return netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: name}})
+			})
+		}, CodeWiring},
+		{"no address is free", func(t *testing.T, n *node, _ map[string]any) {
+			if err := nodefile.Write(n.runDir, nodefile.Node{
+				PodCIDRs: n.cidrs[:1], Reserved: n.own, TUN: "weft0", MTU: testMTU,
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}, CodeExhausted},
+		{"the MTU is none that a link can have", func(t *testing.T, n *node, _ map[string]any) {
+			if err := nodefile.Write(n.runDir, nodefile.Node{
+				PodCIDRs: n.cidrs[1:], TUN: "weft0", MTU: 1 << 20,
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}, CodeWiring},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			n := newNode(t, "10.244.1.0/32", "10.244.2.0/24")
+			n.own[0] = n.cidrs[0].Addr()
+			conf := n.conf("1.1.0")
+			tt.prepare(t, n, conf)
+			args := n.args("pod", newNamespace(t).Path())
+			args.StdinData = encode(t, conf)
+			requireCode(t, n.call(n.plugin.Add, args), tt.code)
+			n.requireNothingLeft()
+		})
+	}
+}
+
+func TestADDNeedsANamespaceOfItsOwn(t *testing.T) {
+	n := newNode(t, families["IPv4"]...)
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, path := range map[string]string{"absent": "/nowhere", "not a namespace": file, "the node's": n.Path()} {
+		t.Run(name, func(t *testing.T) {
+			requireCode(t, n.call(n.plugin.Add, n.args("pod", path)), types.ErrInvalidEnvironmentVariables)
+		})
+	}
+	n.requireNothingLeft()
+}
+
+func TestAnInterfaceThatThePodHasAlreadyIsNotTouched(t *testing.T) {
+	n := newNode(t, families["IPv4"]...)
+	pod := newNamespace(t)
+	pod.in(t, func() error { return netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "eth0"}}) })
+	requireCode(t, n.call(n.plugin.Add, n.args("pod", pod.Path())), CodeWiring)
+	n.requireNothingLeft()
+	pod.in(t, func() error {
+		_, err := netlink.LinkByName("eth0")
+		return err
+	})
+}
+
+func TestAnAddressThatAnotherPodStillHasIsNotGivenAgainThoughItsLeaseIsLost(t *testing.T) {
+	n := newNode(t, families["IPv4"]...)
+	if err := n.call(n.plugin.Add, n.args("pod-a", newNamespace(t).Path())); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(filepath.Join(n.stateDir, "ipam")); err != nil {
+		t.Fatal(err)
+	}
+	pod := newNamespace(t)
+	requireCode(t, n.call(n.plugin.Add, n.args("pod-b", pod.Path())), CodeWiring)
+	if len(n.leases()) != 0 || len(n.podLinks()) != 1 {
+		t.Errorf("leases %v, links %v", n.leases(), n.podLinks())
+	}
+	if err := n.call(n.plugin.Add, n.args("pod-b", pod.Path())); err != nil {
+		t.Errorf("ADD again: %v", err)
+	}
+}
+
+func TestTheVethIsMadeAsTheGuardAndTheOperatorExpectIt(t *testing.T) {
+	n := newNode(t, families["dual stack"]...)
+	args := n.args("pod", newNamespace(t).Path())
+	args.Args = "IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=cart-0"
+	if err := n.call(n.plugin.Add, args); err != nil {
+		t.Fatal(err)
+	}
+	n.in(t, func() error {
+		link, err := netlink.LinkByName(hostName(ipam.Attachment{ContainerID: "pod", IfName: "eth0"}))
+		if err != nil {
+			return err
+		}
+		attrs := link.Attrs()
+		if want := "pod/eth0 shop/cart-0"; attrs.Alias != want {
+			t.Errorf("alias %q, want %q", attrs.Alias, want)
+		}
+		if attrs.Group != marks.PodLinkGroup || attrs.MTU != testMTU || len(attrs.Name) != 15 {
+			t.Errorf("group %d, MTU %d, name %s", attrs.Group, attrs.MTU, attrs.Name)
+		}
+		if attrs.Flags&net.FlagUp == 0 {
+			t.Error("it is down")
+		}
+		return nil
+	})
+}
+
+func TestAnOperationWaitsABoundedTimeForAnother(t *testing.T) {
+	n := newNode(t, families["IPv4"]...)
+	store, err := ipam.Open(n.stateDir, "weft")
+	if err != nil {
+		t.Fatal(err)
+	}
+	release, err := store.Hold(t.Context(), ipam.Attachment{ContainerID: "pod", IfName: "eth0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer release()
+	n.plugin.lockWait = 50 * time.Millisecond
+	pod := newNamespace(t)
+	requireCode(t, n.call(n.plugin.Add, n.args("pod", pod.Path())), types.ErrTryAgainLater)
+	requireCode(t, n.call(n.plugin.Del, n.args("pod", pod.Path())), types.ErrTryAgainLater)
+	if err := n.call(n.plugin.Add, n.args("another", pod.Path())); err != nil {
+		t.Errorf("another pod must not wait: %v", err)
+	}
+}
+
+type brokenWriter struct{}
+
+func (brokenWriter) Write([]byte) (int, error) { return 0, errors.New("nobody reads") }
+
+func TestAResultThatNobodyReadsUndoesTheADD(t *testing.T) {
+	n := newNode(t, families["IPv4"]...)
+	plugin := New(brokenWriter{})
+	if err := n.call(plugin.Add, n.args("pod", newNamespace(t).Path())); err == nil {
+		t.Error("ADD succeeded")
+	}
+	n.requireNothingLeft()
+}
+
+func TestALeaseThatCannotBeGivenBackIsReportedWithTheCause(t *testing.T) {
+	n := newNode(t, families["IPv4"]...)
+	state := filepath.Join(n.stateDir, "ipam", "weft.json")
+	n.plugin.runStep = func(step) error {
+		if err := os.WriteFile(state, []byte("{"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return unix.ENOBUFS
+	}
+	err := n.call(n.plugin.Add, n.args("pod", newNamespace(t).Path()))
+	requireCode(t, err, CodeWiring)
+	for _, part := range []string{unix.ENOBUFS.Error(), state} {
+		if !strings.Contains(err.Error(), part) {
+			t.Errorf("%q does not contain %q", err, part)
+		}
+	}
+}
+
+func TestADELDuringAnADDWins(t *testing.T) {
+	n := newNode(t, families["IPv4"]...)
+	args := n.args("pod", newNamespace(t).Path())
+	deleted := make(chan error, 1)
+	n.plugin.runStep = func(s step) error {
+		if s.what == "add the pod's addresses" {
+			go func() { deleted <- n.Do(func(ns.NetNS) error { return New(nil).Del(args) }) }()
+			time.Sleep(50 * time.Millisecond) // DEL comes to where it must wait
+		}
+		return s.do()
+	}
+	if err := n.call(n.plugin.Add, args); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-deleted; err != nil {
+		t.Fatal(err)
+	}
+	n.requireNothingLeft()
+}

@@ -1,0 +1,43 @@
+package cniplugin
+
+import (
+	"fmt"
+
+	"github.com/containernetworking/cni/pkg/skel"
+
+	"weft/ipam"
+)
+
+// Del detaches a pod. It asks for nothing that may be gone: neither weftd nor its
+// description of the node, nor the pod's namespace, nor a lease. What is detached
+// already is a success.
+func (p *Plugin) Del(args *skel.CmdArgs) error { return cniError(p.del(args)) }
+
+func (p *Plugin) del(args *skel.CmdArgs) error {
+	req, err := parseRequest(args)
+	if err != nil {
+		return err
+	}
+	k, err := openHost()
+	if err != nil {
+		return err
+	}
+	defer k.close()
+	store, release, err := p.hold(req)
+	if err != nil {
+		return err
+	}
+	defer release()
+	return p.detach(req, k, store)
+}
+
+// detach removes the veth, and only when that is certain gives back the lease.
+func (p *Plugin) detach(req *request, k *kernel, store *ipam.Store) error {
+	if err := k.removeHostSide(hostName(req.attachment)); err != nil {
+		return withCode(CodeWiring, fmt.Errorf("%w; %s keeps its lease until DEL succeeds", err, req.attachment))
+	}
+	ctx, cancel := p.waiting()
+	defer cancel()
+	_, _, err := store.Release(ctx, req.attachment)
+	return err
+}

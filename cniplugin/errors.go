@@ -1,0 +1,73 @@
+package cniplugin
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+
+	"github.com/containernetworking/cni/pkg/types"
+	"golang.org/x/sys/unix"
+
+	"weft/ipam"
+)
+
+// The plugin's own error codes; the specification leaves those from 100 to plugins.
+const (
+	// CodeExhausted says that the node's ranges have no free address.
+	CodeExhausted uint = 100 + iota
+	// CodeCorrupt says that the lease file is damaged.
+	CodeCorrupt
+	// CodeAttached says that ADD was repeated for an interface that is complete.
+	CodeAttached
+	// CodeIncomplete says that CHECK found something missing.
+	CodeIncomplete
+	// CodeWiring says that the kernel refused a link, an address or a route.
+	CodeWiring
+)
+
+// codedError is an error whose CNI code is known where it arises.
+type codedError struct {
+	code uint
+	err  error
+}
+
+func (e *codedError) Error() string { return e.err.Error() }
+func (e *codedError) Unwrap() error { return e.err }
+
+func withCode(code uint, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &codedError{code, err}
+}
+
+// cniError turns err into what the specification asks a plugin to print.
+func cniError(err error) error {
+	if err == nil {
+		return nil
+	}
+	return types.NewError(codeOf(err), err.Error(), "")
+}
+
+func codeOf(err error) uint {
+	var (
+		coded *codedError
+		path  *fs.PathError
+		link  *os.LinkError
+		errno unix.Errno
+	)
+	switch {
+	case errors.As(err, &coded):
+		return coded.code
+	case errors.Is(err, ipam.ErrLocked):
+		return types.ErrTryAgainLater
+	case errors.Is(err, ipam.ErrExhausted):
+		return CodeExhausted
+	case errors.Is(err, ipam.ErrCorrupt):
+		return CodeCorrupt
+	case errors.As(err, &path), errors.As(err, &link), errors.As(err, &errno):
+		return types.ErrIOFailure
+	default:
+		return types.ErrInternal
+	}
+}

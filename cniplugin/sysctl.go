@@ -1,0 +1,75 @@
+package cniplugin
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// setting is one of the kernel's settings of one interface (ip-sysctl.rst).
+type setting struct {
+	// name is its path below /proc/sys/net.
+	name, value string
+	// needed: without it the pod has no connectivity.
+	needed bool
+}
+
+// hostSettings of the host side. Strict rp_filter keeps a pod from speaking with an
+// address that is routed elsewhere.
+func (w *wiring) hostSettings() []setting {
+	v4, v6 := "ipv4/conf/"+w.hostName, "ipv6/conf/"+w.hostName
+	settings := []setting{
+		{v4 + "/rp_filter", "1", false},
+		{v6 + "/accept_ra", "0", false},
+	}
+	if slices.ContainsFunc(w.addresses, netip.Addr.Is4) {
+		settings = append(settings, setting{v4 + "/forwarding", "1", true})
+	}
+	if slices.ContainsFunc(w.addresses, netip.Addr.Is6) {
+		settings = append(settings,
+			setting{v6 + "/disable_ipv6", "0", true},
+			setting{v6 + "/forwarding", "1", false})
+	}
+	return settings
+}
+
+// podSettings of the pod's side. A pod's only router is its node.
+func (w *wiring) podSettings() []setting {
+	v6 := "ipv6/conf/" + w.podName
+	settings := []setting{{v6 + "/accept_ra", "0", false}}
+	if slices.ContainsFunc(w.addresses, netip.Addr.Is6) {
+		settings = append(settings, setting{v6 + "/disable_ipv6", "0", true})
+	}
+	return settings
+}
+
+// apply writes settings below root, for the network namespace of the calling thread.
+// One that has its value already is as good as written. One that is not needed may be
+// out of reach: /proc is read-only in some containers, and IPv6 absent in some kernels.
+func apply(root string, settings []setting) error {
+	for _, s := range settings {
+		path := filepath.Join(root, s.name)
+		err := os.WriteFile(path, []byte(s.value), 0)
+		if err == nil {
+			continue
+		}
+		if current, readErr := os.ReadFile(path); readErr == nil && strings.TrimSpace(string(current)) == s.value {
+			continue
+		}
+		if s.needed || !outOfReach(err) {
+			return fmt.Errorf("set %s to %s: %w", s.name, s.value, err)
+		}
+	}
+	return nil
+}
+
+func outOfReach(err error) bool {
+	return errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.EROFS)
+}

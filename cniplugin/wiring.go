@@ -1,0 +1,178 @@
+package cniplugin
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"net"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"weft/internal/marks"
+	"weft/ipam"
+)
+
+// maxAlias is the length in bytes of the longest link alias (IFALIASZ less its end).
+const maxAlias = 255
+
+var (
+	// gateway4 and gateway6 are the pods' way out: link-local addresses on the host side
+	// of every veth, the same for all pods and on all nodes.
+	gateway4 = netip.MustParseAddr("169.254.1.1")
+	gateway6 = netip.MustParseAddr("fe80::1")
+)
+
+// wiring says what one attachment has in the kernel. It is data alone: ADD makes what it
+// says, CHECK compares.
+type wiring struct {
+	hostName, podName string
+	hostMAC, podMAC   net.HardwareAddr
+	// alias marks the host side as complete; it is set last.
+	alias     string
+	mtu       int
+	addresses []netip.Addr
+}
+
+// hostName returns the name of the host side of the veth of a: 44 bits of a hash, so two
+// attachments of one node practically never meet, and DEL finds it without any state.
+func hostName(a ipam.Attachment) string {
+	sum := sha256.Sum256([]byte(a.String()))
+	return "weft" + hex.EncodeToString(sum[:])[:11]
+}
+
+func newWiring(req *request, mtu int, addresses []netip.Addr) *wiring {
+	sum := sha256.Sum256([]byte(req.attachment.String()))
+	w := &wiring{
+		hostName: hostName(req.attachment),
+		podName:  req.attachment.IfName,
+		// Addresses chosen at creation are left alone by udev, which otherwise changes the
+		// host side's behind our back, and spare reading them back.
+		hostMAC:   localMAC(sum[16:22]),
+		podMAC:    localMAC(sum[24:30]),
+		alias:     req.attachment.String(),
+		mtu:       mtu,
+		addresses: addresses,
+	}
+	if req.pod != "" {
+		w.alias += " " + req.pod
+	}
+	w.alias = w.alias[:min(len(w.alias), maxAlias)]
+	return w
+}
+
+// localMAC makes a locally administered unicast address of six random bytes.
+func localMAC(random []byte) net.HardwareAddr {
+	mac := net.HardwareAddr(append([]byte(nil), random...))
+	mac[0] = mac[0]&^1 | 2
+	return mac
+}
+
+func gatewayOf(addr netip.Addr) netip.Addr {
+	if addr.Is4() {
+		return gateway4
+	}
+	return gateway6
+}
+
+// defaultOf returns 0.0.0.0/0 or ::/0.
+func defaultOf(addr netip.Addr) *net.IPNet {
+	bits := addr.BitLen()
+	return &net.IPNet{IP: make(net.IP, bits/8), Mask: net.CIDRMask(0, bits)}
+}
+
+func netOf(addr netip.Addr, bits int) *net.IPNet {
+	return &net.IPNet{IP: addr.AsSlice(), Mask: net.CIDRMask(bits, addr.BitLen())}
+}
+
+// veth puts the other end straight into the pod, under its final name, so there is no
+// moment at which the pair exists elsewhere.
+func (w *wiring) veth(podNS int) *netlink.Veth {
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = w.hostName
+	attrs.HardwareAddr = w.hostMAC
+	attrs.MTU = w.mtu
+	attrs.Group = marks.PodLinkGroup
+	veth := netlink.NewVeth(attrs)
+	veth.PeerName = w.podName
+	veth.PeerHardwareAddr = w.podMAC
+	veth.PeerMTU = uint32(w.mtu)
+	veth.PeerNamespace = netlink.NsFd(podNS)
+	return veth
+}
+
+func (w *wiring) podAddrs() []*netlink.Addr {
+	var addrs []*netlink.Addr
+	for _, addr := range w.addresses {
+		a := &netlink.Addr{IPNet: netOf(addr, addr.BitLen())}
+		if addr.Is6() {
+			a.Flags = unix.IFA_F_NODAD
+		}
+		addrs = append(addrs, a)
+	}
+	return addrs
+}
+
+func (w *wiring) hostAddrs() []*netlink.Addr {
+	var addrs []*netlink.Addr
+	for _, addr := range w.addresses {
+		if addr.Is4() {
+			addrs = append(addrs, &netlink.Addr{IPNet: netOf(gateway4, 32), Scope: int(netlink.SCOPE_LINK)})
+		} else {
+			addrs = append(addrs, &netlink.Addr{IPNet: netOf(gateway6, 64), Flags: unix.IFA_F_NODAD})
+		}
+	}
+	return addrs
+}
+
+// podNeighbours spare the pod every question for its gateway.
+func (w *wiring) podNeighbours(link int) []*netlink.Neigh {
+	var neighbours []*netlink.Neigh
+	for _, addr := range w.addresses {
+		neighbours = append(neighbours, permanent(link, gatewayOf(addr), w.hostMAC))
+	}
+	return neighbours
+}
+
+// hostNeighbours spare the host every question for the pod, and let a pod answer for no
+// other address than its own.
+func (w *wiring) hostNeighbours(link int) []*netlink.Neigh {
+	var neighbours []*netlink.Neigh
+	for _, addr := range w.addresses {
+		neighbours = append(neighbours, permanent(link, addr, w.podMAC))
+	}
+	return neighbours
+}
+
+func permanent(link int, addr netip.Addr, mac net.HardwareAddr) *netlink.Neigh {
+	return &netlink.Neigh{LinkIndex: link, State: netlink.NUD_PERMANENT, IP: addr.AsSlice(), HardwareAddr: mac}
+}
+
+func (w *wiring) podRoutes(link int) []*netlink.Route {
+	var routes []*netlink.Route
+	for _, addr := range w.addresses {
+		routes = append(routes, &netlink.Route{
+			LinkIndex: link,
+			Dst:       defaultOf(addr),
+			Gw:        gatewayOf(addr).AsSlice(),
+			Flags:     int(netlink.FLAG_ONLINK),
+		})
+	}
+	return routes
+}
+
+// hostRoutes lead to the pod's addresses. source returns the address that the node itself
+// speaks from to a pod address, or nil.
+func (w *wiring) hostRoutes(link int, source func(netip.Addr) net.IP) []*netlink.Route {
+	var routes []*netlink.Route
+	for _, addr := range w.addresses {
+		routes = append(routes, &netlink.Route{
+			LinkIndex: link,
+			Dst:       netOf(addr, addr.BitLen()),
+			Scope:     netlink.SCOPE_LINK,
+			Protocol:  marks.PodRouteProtocol,
+			Src:       source(addr),
+		})
+	}
+	return routes
+}
