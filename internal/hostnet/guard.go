@@ -1,0 +1,111 @@
+package hostnet
+
+import (
+	"context"
+	"fmt"
+	"os/exec"
+
+	"sigs.k8s.io/knftables"
+
+	"weft/internal/marks"
+)
+
+// guard is weft's nftables table. It stays when weftd dies: pods keep their way
+// out, and strangers stay out.
+type guard struct {
+	nft knftables.Interface
+
+	// wanted is the ruleset that was last committed, and committed is how nft listed
+	// it then. While both are unchanged the table holds what it must.
+	wanted, committed string
+}
+
+// open finds nft and what it can do, once.
+func (g *guard) open() error {
+	if g.nft != nil {
+		return nil
+	}
+	nft, err := knftables.New(knftables.InetFamily, marks.Table)
+	if err != nil {
+		return err
+	}
+	g.nft = nft
+	return nil
+}
+
+// apply makes the table what n needs, and reports whether it had to be replaced.
+// It is replaced as a whole and in one transaction, so that nothing of an older
+// version or of a stranger stays in it, and no packet meets half a table.
+func (g *guard) apply(ctx context.Context, n Network) (replaced bool, err error) {
+	if err := g.open(); err != nil {
+		return false, err
+	}
+	wanted := g.ruleset(n, nil).String()
+	if g.wanted == wanted && g.committed != "" && g.committed == list(ctx) {
+		return false, nil
+	}
+	// What is counted between here and the commit is lost.
+	counts, err := g.counters(ctx)
+	if err != nil {
+		return false, err
+	}
+	if err := g.nft.Run(ctx, g.ruleset(n, counts)); err != nil {
+		return false, err
+	}
+	g.wanted, g.committed = wanted, list(ctx)
+	return true, nil
+}
+
+func (g *guard) remove(ctx context.Context) error {
+	if err := g.open(); err != nil {
+		return fmt.Errorf("remove the guard table: %w", err)
+	}
+	g.wanted, g.committed = "", ""
+	tx := g.nft.NewTransaction()
+	// Adding it first makes the deletion succeed when it is gone already; nft has
+	// "destroy" for this only since 1.0.7.
+	tx.Add(&knftables.Table{})
+	tx.Delete(&knftables.Table{})
+	if err := g.nft.Run(ctx, tx); err != nil {
+		return fmt.Errorf("remove the guard table: %w", err)
+	}
+	return nil
+}
+
+func (g *guard) drops(ctx context.Context) (map[string]uint64, error) {
+	if err := g.open(); err != nil {
+		return nil, fmt.Errorf("read the guard table's counters: %w", err)
+	}
+	counters, err := g.counters(ctx)
+	if err != nil {
+		return nil, err
+	}
+	packets := make(map[string]uint64, len(counters))
+	for name, c := range counters {
+		packets[name] = *c.Packets
+	}
+	return packets, nil
+}
+
+// counters returns the table's drop counters by name; none when there is no table.
+func (g *guard) counters(ctx context.Context) (map[string]*knftables.Counter, error) {
+	listed, err := g.nft.ListCounters(ctx)
+	if err != nil && !knftables.IsNotFound(err) {
+		return nil, fmt.Errorf("read the guard table's counters: %w", err)
+	}
+	counters := make(map[string]*knftables.Counter, len(listed))
+	for _, c := range listed {
+		counters[c.Name] = c
+	}
+	return counters, nil
+}
+
+// list returns the table as nft prints it, without counts, or "" if it can't.
+// "Can't" calls for a replacement, which then tells what is the matter.
+func list(ctx context.Context) string {
+	out, err := exec.CommandContext(ctx, "nft", "--stateless", "list", "table", "inet", marks.Table).Output()
+	if err != nil {
+		return ""
+	}
+	return string(out)
+}

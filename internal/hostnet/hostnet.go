@@ -1,0 +1,231 @@
+// Package hostnet keeps what weftd owns in its node's kernel: the settings and
+// addresses of the TUN device, the routes and rules with weft's protocol number,
+// the nftables table that guards pods and masquerades their way out, and the few
+// sysctls that a routing node needs.
+//
+// Apply is idempotent and remembers nothing that matters: a crashed predecessor,
+// another program that flushed something and a changed cluster are one and the
+// same case, a difference between what the kernel has and what must hold.
+//
+// It works in the network namespace of the calling thread. It never changes a
+// route, rule, address or table that is not weft's, never touches the routes to
+// local pods (they are weft-cni's), never creates the TUN device, and never takes
+// back a sysctl.
+package hostnet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// Network is what must hold on this node. Any list may be empty, and each may
+// hold addresses of both families.
+type Network struct {
+	// TUN is the name of the device that leads to the other nodes' pods. It exists
+	// already and belongs to weft alone: an address on it that is not in Addresses
+	// is removed.
+	TUN string
+
+	// MTU is the largest packet in bytes that TUN takes; at least 1280 where IPv6
+	// is used (RFC 8200, section 5).
+	MTU int
+
+	// Addresses are the node's own overlay addresses, out of PodCIDRs. TUN carries them.
+	Addresses []netip.Addr
+
+	// PodCIDRs are this node's. They lie within ClusterCIDRs.
+	PodCIDRs []netip.Prefix
+
+	// ClusterCIDRs are where every pod's address comes from.
+	ClusterCIDRs []netip.Prefix
+
+	// PeerCIDRs are the other nodes' pod CIDRs. One that lies outside ClusterCIDRs,
+	// or overlaps PodCIDRs, is left out and reported.
+	PeerCIDRs []netip.Prefix
+
+	// PeerAddresses are the other nodes' underlay addresses. This node's pods reach
+	// them through the overlay, never bare on the underlay and never masqueraded;
+	// the node itself reaches them as before.
+	PeerAddresses []netip.Addr
+
+	// Port is the UDP port on which nodes exchange datagrams.
+	Port uint16
+}
+
+// Host applies Networks. Its methods may be called from several goroutines; they
+// take turns.
+type Host struct {
+	log   *slog.Logger
+	mu    sync.Mutex
+	guard guard
+}
+
+// New returns a Host that logs to log what it changes.
+func New(log *slog.Logger) *Host { return &Host{log: log} }
+
+// Apply makes n hold. It changes only what differs, and nothing if nothing does.
+//
+// The guard comes first: unless it stands, no packet is routed to or from a pod,
+// and Apply returns. Behind it Apply does what it can: the error it returns joins
+// what it could not do, and the rest holds.
+func (h *Host) Apply(ctx context.Context, n Network) error {
+	n, refused, err := n.checked()
+	if err != nil {
+		return err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+
+	replaced, err := h.guard.apply(ctx, n)
+	if err != nil {
+		return fmt.Errorf("apply the guard table: %w", err)
+	}
+	if replaced {
+		h.log.Info("guard table replaced")
+	}
+	k, err := openKernel()
+	if err != nil {
+		return err
+	}
+	defer k.close()
+	tun, err := k.LinkByName(n.TUN)
+	if err != nil {
+		return fmt.Errorf("find the TUN device %s: %w", n.TUN, err)
+	}
+	linkErr := k.setUpTUN(tun, n)
+	rulesErr := k.applyRules(ctx, wantedRules(n))
+	routesErr := k.applyRoutes(ctx, wantedRoutes(n, tun.Attrs().Index))
+	// Removing an address removes the routes that prefer it as their source, so
+	// stale addresses go when no route does any more.
+	addressesErr := k.removeStaleAddresses(tun, n.Addresses)
+	forwardingErr := k.enableForwarding(n)
+	if k.changes != (changes{}) {
+		h.log.Info("host network changed", "added", k.changes.added,
+			"replaced", k.changes.replaced, "removed", k.changes.removed)
+	}
+	return errors.Join(refused, linkErr, rulesErr, routesErr, addressesErr, forwardingErr)
+}
+
+// Remove deletes weft's routes, rules and table. What is gone already is no error.
+// Sysctls stay: others may have come to rely on them. The addresses on the TUN
+// device go with the device.
+func (h *Host) Remove(ctx context.Context) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+
+	k, err := openKernel()
+	if err != nil {
+		return err
+	}
+	defer k.close()
+	err = errors.Join(
+		k.applyRules(ctx, nil),
+		k.applyRoutes(ctx, nil),
+		// The guard goes last, as it came first.
+		h.guard.remove(ctx),
+	)
+	h.log.Info("guard table, routes and rules removed", "removed", k.changes.removed)
+	return err
+}
+
+// Drops returns how many packets each drop rule of the guard table has dropped,
+// by the rule's counter. The counts survive restarts of weftd.
+func (h *Host) Drops(ctx context.Context) (map[string]uint64, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.guard.drops(ctx)
+}
+
+// checked returns n in canonical form. A mistake in what describes this node is
+// an error; a mistake in what describes a peer costs that peer alone its routes,
+// and is reported in refused.
+func (n Network) checked() (checked Network, refused, err error) {
+	if n.TUN == "" || len(n.TUN) >= unix.IFNAMSIZ || strings.ContainsAny(n.TUN, "/\"\\* \t\n") {
+		return n, nil, fmt.Errorf("%q is no name for the TUN device", n.TUN)
+	}
+	if n.Port == 0 {
+		return n, nil, errors.New("weft's UDP port is 0")
+	}
+	for _, p := range n.ClusterCIDRs {
+		if !p.IsValid() || p != p.Masked() {
+			return n, nil, fmt.Errorf("cluster CIDR %s is no CIDR", p)
+		}
+	}
+	for _, p := range n.PodCIDRs {
+		if !n.inCluster(p) {
+			return n, nil, fmt.Errorf("pod CIDR %s is no CIDR within the cluster CIDRs %s", p, n.ClusterCIDRs)
+		}
+	}
+	for _, a := range n.Addresses {
+		if !n.inCluster(netip.PrefixFrom(a, a.BitLen())) {
+			return n, nil, fmt.Errorf("overlay address %s is not within the cluster CIDRs %s", a, n.ClusterCIDRs)
+		}
+	}
+	n.PeerCIDRs, n.PeerAddresses, refused = n.checkedPeers()
+	return n, refused, nil
+}
+
+func (n Network) checkedPeers() (cidrs []netip.Prefix, addrs []netip.Addr, refused error) {
+	var errs []error
+	for _, p := range n.PeerCIDRs {
+		if !n.inCluster(p) {
+			errs = append(errs, fmt.Errorf("a peer's pod CIDR %s is no CIDR within the cluster CIDRs %s", p, n.ClusterCIDRs))
+			continue
+		}
+		if slices.ContainsFunc(n.PodCIDRs, p.Overlaps) {
+			errs = append(errs, fmt.Errorf("a peer's pod CIDR %s overlaps this node's %s", p, n.PodCIDRs))
+			continue
+		}
+		cidrs = append(cidrs, p)
+	}
+	for _, a := range n.PeerAddresses {
+		a = a.Unmap()
+		// Pods can't reach a link-local address, nor one of a family that they don't
+		// have, with or without a route.
+		if a.IsGlobalUnicast() && n.uses(familyOf(a)) {
+			addrs = append(addrs, a)
+		}
+	}
+	return cidrs, addrs, firstOf(errs)
+}
+
+// inCluster reports whether p is a canonical prefix within the cluster CIDRs.
+func (n Network) inCluster(p netip.Prefix) bool {
+	if !p.IsValid() || p != p.Masked() {
+		return false
+	}
+	return slices.ContainsFunc(n.ClusterCIDRs, func(c netip.Prefix) bool {
+		return c.Bits() <= p.Bits() && c.Contains(p.Addr())
+	})
+}
+
+// uses reports whether the overlay has addresses of the family.
+func (n Network) uses(family int) bool {
+	return slices.ContainsFunc(n.ClusterCIDRs, func(p netip.Prefix) bool { return familyOf(p.Addr()) == family })
+}
+
+// familyOf returns the address family (address_families(7)) of a.
+func familyOf(a netip.Addr) int {
+	if a.Is4() {
+		return unix.AF_INET
+	}
+	return unix.AF_INET6
+}
+
+// firstOf joins the first few of errs, and says how many more there are: what goes
+// wrong for one of 5,000 peers tends to go wrong for all.
+func firstOf(errs []error) error {
+	const few = 5
+	if len(errs) <= few {
+		return errors.Join(errs...)
+	}
+	return errors.Join(append(errs[:few:few], fmt.Errorf("and %d more errors of this kind", len(errs)-few))...)
+}

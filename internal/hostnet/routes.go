@@ -1,0 +1,158 @@
+package hostnet
+
+import (
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"weft/internal/marks"
+)
+
+// Metrics (ip-route(8), "metric") of weft's routes.
+const (
+	// A route to a peer has the lowest metric of its family, so that whoever else
+	// routes the same prefix either conflicts with it visibly or loses to it. The
+	// kernel takes 0 for 1024 in IPv6.
+	peerMetric4 = 0
+	peerMetric6 = 1
+
+	// An unreachable route loses to every other to the same prefix.
+	unreachableMetric = 1 << 30
+)
+
+// routeKey is what the kernel tells routes apart by: adding a second one with the
+// same key fails, whoever holds the first.
+type routeKey struct {
+	table  int
+	dst    netip.Prefix
+	metric int
+}
+
+// route is one of weft's routes, or what the kernel has under weft's protocol number.
+type route struct {
+	routeKey
+	link int        // index of the device; 0 for an unreachable route
+	src  netip.Addr // preferred source; may be the zero Addr
+
+	// foreign says that the route carries something that weft never sets, so it
+	// can't be what is wanted.
+	foreign bool
+}
+
+// wantedRoutes returns the routes that must hold, with tun being the TUN device's index.
+func wantedRoutes(n Network, tun int) []route {
+	sources := make(map[int]netip.Addr)
+	for _, a := range n.Addresses {
+		if _, ok := sources[familyOf(a)]; !ok {
+			sources[familyOf(a)] = a
+		}
+	}
+	routes := make([]route, 0, len(n.PeerCIDRs)+len(n.PeerAddresses)+len(n.ClusterCIDRs)+len(n.PodCIDRs))
+	for _, p := range n.PeerCIDRs {
+		routes = append(routes, route{
+			routeKey: routeKey{unix.RT_TABLE_MAIN, p, peerMetric(p)}, link: tun, src: sources[familyOf(p.Addr())],
+		})
+	}
+	// Only forwarded packets meet these, and they have a source already.
+	for _, a := range n.PeerAddresses {
+		p := netip.PrefixFrom(a, a.BitLen())
+		routes = append(routes, route{routeKey: routeKey{marks.RouteTable, p, peerMetric(p)}, link: tun})
+	}
+	// A packet to a pod that isn't there is answered here; the default gateway must
+	// not see it.
+	for _, p := range n.ClusterCIDRs {
+		routes = append(routes, route{routeKey: routeKey{unix.RT_TABLE_MAIN, p, unreachableMetric}})
+	}
+	for _, p := range n.PodCIDRs {
+		routes = append(routes, route{routeKey: routeKey{unix.RT_TABLE_MAIN, p, unreachableMetric}})
+	}
+	return routes
+}
+
+func peerMetric(p netip.Prefix) int {
+	if p.Addr().Is4() {
+		return peerMetric4
+	}
+	return peerMetric6
+}
+
+// difference is how to get from the routes that there are to those that are wanted.
+type difference struct {
+	missing []route // their keys are free
+	changed []route // their keys are held by routes that differ
+	stale   []route // to be removed once the above hold
+}
+
+func diffRoutes(have, want []route) difference {
+	held := make(map[route]bool, len(have))
+	heldKeys := make(map[routeKey]bool, len(have))
+	for _, r := range have {
+		held[r] = true
+		heldKeys[r.routeKey] = true
+	}
+	var d difference
+	wanted := make(map[route]bool, len(want))
+	changing := make(map[routeKey]bool)
+	for _, r := range want {
+		if wanted[r] {
+			continue
+		}
+		wanted[r] = true
+		switch {
+		case held[r]:
+		case heldKeys[r.routeKey]:
+			changing[r.routeKey] = true
+			d.changed = append(d.changed, r)
+		default:
+			d.missing = append(d.missing, r)
+		}
+	}
+	for _, r := range have {
+		switch {
+		case wanted[r]:
+		case changing[r.routeKey]:
+			// It is what the changed route replaces. A second one with this key, which
+			// only IPv4 allows, is stale.
+			delete(changing, r.routeKey)
+		default:
+			d.stale = append(d.stale, r)
+		}
+	}
+	return d
+}
+
+// parseRoute returns what weft wants to know of a route from the kernel.
+func parseRoute(r netlink.Route) route {
+	parsed := route{
+		routeKey: routeKey{r.Table, prefixOf(r.Dst), r.Priority},
+		foreign: r.Gw != nil || r.Via != nil || r.Encap != nil || len(r.MultiPath) > 0 || r.MTU != 0 || r.Tos != 0 ||
+			r.Type != unix.RTN_UNICAST && r.Type != unix.RTN_UNREACHABLE,
+	}
+	parsed.src, _ = netip.AddrFromSlice(r.Src)
+	// IPv6 shows the loopback device in an unreachable route.
+	if r.Type == unix.RTN_UNICAST {
+		parsed.link = r.LinkIndex
+	}
+	return parsed
+}
+
+// netlink returns r as rtnetlink takes it.
+func (r route) netlink() *netlink.Route {
+	n := &netlink.Route{
+		Protocol:  marks.RouteProtocol,
+		Table:     r.table,
+		Dst:       ipNet(r.dst),
+		Priority:  r.metric,
+		Type:      unix.RTN_UNREACHABLE,
+		LinkIndex: r.link,
+	}
+	if r.src.IsValid() {
+		n.Src = r.src.AsSlice()
+	}
+	if r.link != 0 {
+		n.Type = unix.RTN_UNICAST
+		n.Scope = netlink.SCOPE_LINK
+	}
+	return n
+}

@@ -1,0 +1,168 @@
+package hostnet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"weft/internal/marks"
+)
+
+// applyRoutes makes want the only routes with weft's protocol number, in any table.
+// No destination is without a route on the way from old to new.
+func (k *kernel) applyRoutes(ctx context.Context, want []route) error {
+	listed, err := k.listRoutes()
+	if err != nil {
+		return fmt.Errorf("list weft's routes: %w", err)
+	}
+	have := make([]route, len(listed))
+	for i, r := range listed {
+		have[i] = parseRoute(r)
+	}
+	d := diffRoutes(have, want)
+
+	var errs []error
+	conflicts, err := k.addRoutes(ctx, d.missing)
+	errs = append(errs, err, k.replaceRoutes(ctx, d.changed), k.explain(conflicts))
+
+	stale := make(map[route]bool, len(d.stale))
+	for _, r := range d.stale {
+		stale[r] = true
+	}
+	var failed []error
+	for i, r := range listed {
+		if !stale[have[i]] || ctx.Err() != nil {
+			continue
+		}
+		// The kernel compares the protocol number too, and so deletes no one else's.
+		if err := k.RouteDel(&r); err != nil && !errors.Is(err, unix.ESRCH) {
+			failed = append(failed, fmt.Errorf("remove the stale route to %s: %w", r.Dst, err))
+			continue
+		}
+		k.changes.removed++
+	}
+	return errors.Join(append(errs, firstOf(failed), ctx.Err())...)
+}
+
+// listRoutes returns the routes with weft's protocol number in all tables.
+func (k *kernel) listRoutes() ([]netlink.Route, error) {
+	var all []netlink.Route
+	for _, family := range families {
+		filter := &netlink.Route{Protocol: marks.RouteProtocol, Table: unix.RT_TABLE_UNSPEC}
+		routes, err := dump(func() ([]netlink.Route, error) {
+			return k.strict.RouteListFiltered(family, filter, netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE)
+		})
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, routes...)
+	}
+	return all, nil
+}
+
+// addRoutes adds routes, and returns those whose key somebody else's route holds.
+func (k *kernel) addRoutes(ctx context.Context, routes []route) (conflicts []route, err error) {
+	var failed []error
+	for _, r := range routes {
+		if ctx.Err() != nil {
+			break
+		}
+		switch err := k.RouteAdd(r.netlink()); {
+		case errors.Is(err, unix.EEXIST):
+			conflicts = append(conflicts, r)
+		case err != nil:
+			failed = append(failed, fmt.Errorf("add a route to %s: %w", r.dst, err))
+		default:
+			k.changes.added++
+		}
+	}
+	return conflicts, firstOf(failed)
+}
+
+// replaceRoutes puts routes in the place of weft's own that hold their keys. The
+// kernel replaces the first route with the key, whosever it is, so a key that
+// somebody else holds as well is a conflict.
+func (k *kernel) replaceRoutes(ctx context.Context, routes []route) error {
+	if len(routes) == 0 {
+		return nil
+	}
+	others, err := k.othersRoutes()
+	if err != nil {
+		return err
+	}
+	var conflicts []route
+	var failed []error
+	for _, r := range routes {
+		if ctx.Err() != nil {
+			break
+		}
+		if _, taken := others[r.routeKey]; taken {
+			conflicts = append(conflicts, r)
+			continue
+		}
+		if err := k.RouteReplace(r.netlink()); err != nil {
+			failed = append(failed, fmt.Errorf("replace the route to %s: %w", r.dst, err))
+			continue
+		}
+		k.changes.replaced++
+	}
+	return errors.Join(firstOf(failed), k.explain(conflicts))
+}
+
+// othersRoutes returns the routes in weft's tables that are not weft's.
+func (k *kernel) othersRoutes() (map[routeKey]netlink.Route, error) {
+	others := make(map[routeKey]netlink.Route)
+	for _, family := range families {
+		for _, table := range []int{unix.RT_TABLE_MAIN, marks.RouteTable} {
+			routes, err := dump(func() ([]netlink.Route, error) {
+				return k.RouteListFiltered(family, &netlink.Route{Table: table}, netlink.RT_FILTER_TABLE)
+			})
+			if err != nil {
+				return nil, fmt.Errorf("list the routes of table %d: %w", table, err)
+			}
+			for _, r := range routes {
+				if r.Protocol != marks.RouteProtocol {
+					others[parseRoute(r).routeKey] = r
+				}
+			}
+		}
+	}
+	return others, nil
+}
+
+// explain returns an error that names the routes in the way of conflicts.
+func (k *kernel) explain(conflicts []route) error {
+	if len(conflicts) == 0 {
+		return nil
+	}
+	others, err := k.othersRoutes()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, c := range conflicts {
+		other, ok := others[c.routeKey]
+		if !ok {
+			errs = append(errs, fmt.Errorf("the route to %s met another that has gone since", c.dst))
+			continue
+		}
+		errs = append(errs, fmt.Errorf("the route to %s (table %d) is taken by another program's: %s; remove it or change the CIDR",
+			c.dst, c.table, k.describe(other)))
+	}
+	return firstOf(errs)
+}
+
+// describe returns r in the words of ip-route(8).
+func (k *kernel) describe(r netlink.Route) string {
+	s := r.Dst.String()
+	if r.Gw != nil {
+		s += " via " + r.Gw.String()
+	}
+	if link, err := k.LinkByIndex(r.LinkIndex); err == nil {
+		s += " dev " + link.Attrs().Name
+	}
+	return fmt.Sprintf("%s proto %s metric %d", s, r.Protocol, r.Priority)
+}

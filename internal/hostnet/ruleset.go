@@ -1,0 +1,183 @@
+package hostnet
+
+import (
+	"fmt"
+	"net/netip"
+
+	"sigs.k8s.io/knftables"
+
+	"weft/internal/marks"
+)
+
+// The named counters of the drop rules: why a packet was dropped.
+const (
+	dropForeignSource  = "foreign_source"   // a pod's address as source, from the underlay
+	dropBare           = "bare_to_pod"      // not encapsulated, from the underlay to a pod's address
+	dropSpoofed        = "spoofed_by_pod"   // a pod's packet with a source that isn't the pod's
+	dropRouterAdvert   = "router_advert"    // a pod posing as a router
+	dropTunnelInTunnel = "tunnel_in_tunnel" // to weft's port, by a pod or through the overlay
+	dropTransit        = "overlay_transit"  // out of the overlay, to neither a pod nor this node
+	dropLeak           = "bare_to_underlay" // to a pod or by a pod to a peer, past the overlay
+)
+
+var dropCounters = []string{
+	dropForeignSource, dropBare, dropSpoofed, dropRouterAdvert, dropTunnelInTunnel, dropTransit, dropLeak,
+}
+
+// The sets of the table; each is followed by 4 or 6.
+const (
+	setCluster = "cluster"    // ClusterCIDRs
+	setPods    = "pods"       // PodCIDRs
+	setPeers   = "peer_nodes" // PeerAddresses
+)
+
+// ruleset returns the transaction that replaces the table by what n needs, its
+// counters starting at counts.
+func (g *guard) ruleset(n Network, counts map[string]*knftables.Counter) *knftables.Transaction {
+	tx := g.nft.NewTransaction()
+	tx.Add(&knftables.Table{})
+	tx.Delete(&knftables.Table{})
+	tx.Add(&knftables.Table{Comment: knftables.PtrTo("kept by weftd; changes are undone")})
+	for _, name := range dropCounters {
+		counter := &knftables.Counter{Name: name}
+		if held, ok := counts[name]; ok {
+			counter.Packets, counter.Bytes = held.Packets, held.Bytes
+		}
+		tx.Add(counter)
+	}
+	addPrefixSets(tx, setCluster, n.ClusterCIDRs)
+	addPrefixSets(tx, setPods, n.PodCIDRs)
+	addAddressSets(tx, setPeers, n.PeerAddresses)
+	for _, c := range chains {
+		tx.Add(c.object())
+	}
+	for _, r := range rules(n) {
+		tx.Add(&knftables.Rule{Chain: r.chain, Rule: r.rule, Comment: knftables.PtrTo(r.why)})
+	}
+	return tx
+}
+
+func addPrefixSets(tx *knftables.Transaction, name string, prefixes []netip.Prefix) {
+	for _, family := range []struct{ digit, kind string }{{"4", "ipv4_addr"}, {"6", "ipv6_addr"}} {
+		tx.Add(&knftables.Set{
+			Name: name + family.digit,
+			Type: family.kind,
+			// CIDRs are intervals, and intervals must not overlap unless merged.
+			Flags:     []knftables.SetFlag{knftables.IntervalFlag},
+			AutoMerge: knftables.PtrTo(true),
+		})
+	}
+	for _, p := range prefixes {
+		tx.Add(&knftables.Element{Set: name + digit(p.Addr()), Key: []string{p.String()}})
+	}
+}
+
+func addAddressSets(tx *knftables.Transaction, name string, addrs []netip.Addr) {
+	tx.Add(&knftables.Set{Name: name + "4", Type: "ipv4_addr"})
+	tx.Add(&knftables.Set{Name: name + "6", Type: "ipv6_addr"})
+	for _, a := range addrs {
+		tx.Add(&knftables.Element{Set: name + digit(a), Key: []string{a.String()}})
+	}
+}
+
+func digit(a netip.Addr) string {
+	if a.Is4() {
+		return "4"
+	}
+	return "6"
+}
+
+// chain is a chain of the table: a base chain if it has a hook.
+type chain struct {
+	name     string
+	kind     knftables.BaseChainType
+	hook     knftables.BaseChainHook
+	priority knftables.BaseChainPriority
+}
+
+// Base chains have the names of their hooks. prerouting and output come before
+// connection tracking and before any DNAT (so do others' raw chains, of which ours
+// is the first); the rest come before other programs' filters, where the
+// destination is the final one.
+var chains = []chain{
+	{name: "weft_port"},
+	{name: "from_pods"},
+	{name: "from_underlay"},
+	{"prerouting", knftables.FilterType, knftables.PreroutingHook, knftables.RawPriority + "-10"},
+	{"input", knftables.FilterType, knftables.InputHook, knftables.FilterPriority + "-10"},
+	{"forward", knftables.FilterType, knftables.ForwardHook, knftables.FilterPriority + "-10"},
+	{"output", knftables.FilterType, knftables.OutputHook, knftables.RawPriority + "-10"},
+	{"postrouting", knftables.FilterType, knftables.PostroutingHook, knftables.FilterPriority + "-10"},
+	{"srcnat", knftables.NATType, knftables.PostroutingHook, knftables.SNATPriority},
+}
+
+func (c chain) object() *knftables.Chain {
+	object := &knftables.Chain{Name: c.name}
+	if c.hook != "" {
+		object.Type, object.Hook, object.Priority = &c.kind, &c.hook, &c.priority
+	}
+	return object
+}
+
+// guardRule is a rule of the table, in the syntax of nft(8), and why it is there.
+type guardRule struct{ chain, rule, why string }
+
+// rules returns the table's rules, chain by chain in the order in which a packet
+// meets them.
+func rules(n Network) []guardRule {
+	// iifname and oifname rather than iif and oif: the table outlives the device.
+	fromTUN := fmt.Sprintf("iifname %q", n.TUN)
+	toTUN := fmt.Sprintf("oifname %q", n.TUN)
+	fromPods := fmt.Sprintf("iifgroup %d", marks.PodLinkGroup)
+	toPods := fmt.Sprintf("oifgroup %d", marks.PodLinkGroup)
+	toPort := fmt.Sprintf("udp dport %d", n.Port)
+	fromPort := fmt.Sprintf("udp sport %d", n.Port)
+
+	return []guardRule{
+		{"prerouting", `iif "lo" accept`, "the node speaks to itself"},
+		{"prerouting", fromPods + " goto from_pods", "local pods"},
+		{"prerouting", fromTUN + " goto weft_port", "weftd has checked that the source is the peer's"},
+		{"prerouting", "goto from_underlay", "everyone else is a stranger"},
+
+		{"weft_port", toPort + drop(dropTunnelInTunnel), "only nodes speak to weft's port, and never through the overlay"},
+
+		{"from_pods", "jump weft_port", "what pods send there can only be forged"},
+		{"from_pods", "icmpv6 type { nd-router-advert, nd-redirect }" + drop(dropRouterAdvert), "no pod is a router"},
+		{"from_pods", "ip6 saddr { ::, fe80::/10 } meta l4proto ipv6-icmp accept", "neighbour discovery, which never leaves the link"},
+		{"from_pods", "fib saddr . iif oif missing" + drop(dropSpoofed), "a pod's source is an address that is routed to its veth"},
+
+		{"from_underlay", "ip saddr @cluster4" + drop(dropForeignSource), "pods' packets come encapsulated"},
+		{"from_underlay", "ip6 saddr @cluster6" + drop(dropForeignSource), "pods' packets come encapsulated"},
+		{"from_underlay", "ip daddr @cluster4" + drop(dropBare), "strangers reach pods by hostPort and Service alone, not yet translated here"},
+		{"from_underlay", "ip6 daddr @cluster6" + drop(dropBare), "strangers reach pods by hostPort and Service alone, not yet translated here"},
+		{"from_underlay", toPort + " fib daddr type local notrack", "a full connection table must not stop the overlay"},
+
+		{"input", fromPods + " jump weft_port", "once more: the destination may have been translated"},
+		{"input", fromTUN + " jump weft_port", "once more: the destination may have been translated"},
+
+		{"forward", fromPods + " jump weft_port", "once more: the destination may have been translated"},
+		{"forward", fromTUN + " jump weft_port", "once more: the destination may have been translated"},
+		{"forward", fromTUN + " " + toPods + " accept", "what the overlay is for"},
+		{"forward", fromTUN + " ct status dnat accept", "Services and hostPorts of this node, both ways"},
+		{"forward", fromTUN + drop(dropTransit), "peers don't reach the underlay, or each other, through this node"},
+
+		{"output", fromPort + " notrack", "a full connection table must not stop the overlay"},
+		{"output", toPort + " ip daddr @peer_nodes4 notrack", "a full connection table must not stop the overlay"},
+		{"output", toPort + " ip6 daddr @peer_nodes6 notrack", "a full connection table must not stop the overlay"},
+
+		{"postrouting", toTUN + " jump weft_port", "a tunnel in the tunnel would never end"},
+		{"postrouting", fmt.Sprintf(`oifname { "lo", %q } accept`, n.TUN), "the right ways to pods"},
+		{"postrouting", toPods + " accept", "the right ways to pods"},
+		{"postrouting", "ip daddr @cluster4" + drop(dropLeak), "not even if a route says so, or the TUN device is gone"},
+		{"postrouting", "ip6 daddr @cluster6" + drop(dropLeak), "not even if a route says so, or the TUN device is gone"},
+		{"postrouting", "ip saddr @pods4 ip daddr @peer_nodes4" + drop(dropLeak), "pods reach nodes through the overlay only"},
+		{"postrouting", "ip6 saddr @pods6 ip6 daddr @peer_nodes6" + drop(dropLeak), "pods reach nodes through the overlay only"},
+
+		{"srcnat", toTUN + " return", "pods and nodes see each other's real addresses"},
+		{"srcnat", toPods + " return", "pods and nodes see each other's real addresses"},
+		{"srcnat", "ip saddr @pods4 ip daddr != @cluster4 masquerade fully-random", "outside, nobody knows the way back to a pod"},
+		{"srcnat", "ip6 saddr @pods6 ip6 daddr != @cluster6 masquerade fully-random", "outside, nobody knows the way back to a pod"},
+	}
+}
+
+func drop(counter string) string { return fmt.Sprintf(" counter name %q drop", counter) }

@@ -1,0 +1,127 @@
+package hostnet
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"weft/internal/marks"
+)
+
+// setTUNSysctls sets what the TUN device needs before it is brought up
+// (kernel: Documentation/networking/ip-sysctl.rst).
+func (k *kernel) setTUNSysctls(n Network) error {
+	tun := sysctlElement(n.TUN)
+	// Loose: a packet may come from a peer's underlay address, whose route back leads
+	// through the underlay. The larger of this and conf.all holds, so it is never
+	// strict, whatever the node's default is.
+	settings := [][2]string{{"net.ipv4.conf." + tun + ".rp_filter", "2"}}
+	if _, err := os.Stat(sysctlPath("net.ipv6.conf." + tun)); err == nil || n.uses(unix.AF_INET6) {
+		settings = append(settings,
+			// No link-local address, hence no router solicitations and no listener
+			// reports from it.
+			[2]string{"net.ipv6.conf." + tun + ".addr_gen_mode", "1"},
+			// No pod of another node may configure this one.
+			[2]string{"net.ipv6.conf." + tun + ".accept_ra", "0"},
+		)
+	}
+	if n.uses(unix.AF_INET6) {
+		settings = append(settings, [2]string{"net.ipv6.conf." + tun + ".disable_ipv6", "0"})
+	}
+	var errs []error
+	for _, s := range settings {
+		errs = append(errs, k.setSysctl(s[0], s[1]))
+	}
+	return errors.Join(errs...)
+}
+
+// enableForwarding makes the node a router for the families that n uses.
+func (k *kernel) enableForwarding(n Network) error {
+	var errs []error
+	if n.uses(unix.AF_INET) {
+		errs = append(errs, k.setSysctl("net.ipv4.ip_forward", "1"))
+	}
+	if n.uses(unix.AF_INET6) {
+		errs = append(errs, k.enableForwarding6(n.TUN))
+	}
+	return errors.Join(errs...)
+}
+
+// enableForwarding6 turns IPv6 forwarding on. With it the kernel stops listening to
+// router advertisements where accept_ra is 1 and withdraws the default routes they
+// brought, so interfaces that listen now get 2 first, which means "even so".
+func (k *kernel) enableForwarding6(tun string) error {
+	const all = "net.ipv6.conf.all.forwarding"
+	if on, err := readSysctl(all); err != nil || on == "1" {
+		return err
+	}
+	links, err := k.LinkList()
+	if err != nil {
+		return fmt.Errorf("list the interfaces: %w", err)
+	}
+	for _, link := range links {
+		attrs := link.Attrs()
+		// A pod must never be this node's router.
+		if attrs.Name == tun || attrs.Group == marks.PodLinkGroup {
+			continue
+		}
+		conf := "net.ipv6.conf." + sysctlElement(attrs.Name)
+		acceptRA, err := readSysctl(conf + ".accept_ra")
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // the interface does not speak IPv6, or is gone
+		}
+		if err != nil {
+			return err
+		}
+		forwarding, err := readSysctl(conf + ".forwarding")
+		if err != nil {
+			return err
+		}
+		if acceptRA == "1" && forwarding == "0" {
+			if err := k.setSysctl(conf+".accept_ra", "2"); err != nil {
+				return err
+			}
+		}
+	}
+	return k.setSysctl(all, "1")
+}
+
+// setSysctl writes value unless the sysctl holds it already, so that a read-only
+// /proc/sys does no harm where the host has been prepared.
+func (k *kernel) setSysctl(name, value string) error {
+	held, err := readSysctl(name)
+	if err != nil {
+		return err
+	}
+	if held == value {
+		return nil
+	}
+	if err := os.WriteFile(sysctlPath(name), []byte(value), 0); err != nil {
+		return fmt.Errorf("sysctl %s must be %s and is %s: set it on the host (sysctl -w %s=%s) or make /proc/sys writable: %w",
+			name, value, held, name, value, err)
+	}
+	k.changes.replaced++
+	return nil
+}
+
+func readSysctl(name string) (string, error) {
+	data, err := os.ReadFile(sysctlPath(name))
+	if err != nil {
+		return "", fmt.Errorf("read sysctl %s: %w", name, err)
+	}
+	return strings.TrimSpace(string(data)), nil
+}
+
+// sysctlPath returns the file of a sysctl named as in sysctl(8): elements are
+// separated by dots, and a dot within an element is written as a slash.
+func sysctlPath(name string) string {
+	return filepath.Join("/proc/sys", strings.NewReplacer(".", "/", "/", ".").Replace(name))
+}
+
+// sysctlElement returns an interface's name as an element of a sysctl's name.
+func sysctlElement(ifname string) string { return strings.ReplaceAll(ifname, ".", "/") }
