@@ -1,0 +1,56 @@
+// Command weft is the operator's view of a node: it asks the weftd that runs there.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"weft/internal/status"
+	"weft/internal/version"
+)
+
+const (
+	exitFailure = 1
+	exitUsage   = 2
+)
+
+// failure is an error of the thing itself, not of how the command was called.
+type failure struct{ error }
+
+func (f failure) Unwrap() error { return f.error }
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	err := newCommand().ExecuteContext(ctx)
+	switch {
+	case err == nil:
+		return
+	case errors.As(err, new(failure)):
+		fmt.Fprintln(os.Stderr, "weft:", err)
+		os.Exit(exitFailure)
+	default:
+		fmt.Fprintf(os.Stderr, "weft: %v; `weft --help` lists commands and flags\n", err)
+		os.Exit(exitUsage)
+	}
+}
+
+func newCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "weft",
+		Short:         "Look into this node's pod network",
+		Version:       version.Version,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	socket := root.PersistentFlags().String("socket", filepath.Join("/run/weft", status.SocketName), "weftd's status socket")
+	root.AddCommand(newStatusCommand(socket))
+	return root
+}

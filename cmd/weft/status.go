@@ -1,0 +1,107 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"weft/internal/status"
+)
+
+func newStatusCommand(socket *string) *cobra.Command {
+	var output string
+	c := &cobra.Command{
+		Use:   "status",
+		Short: "Show what weftd does on this node",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if output != "text" && output != "json" {
+				return fmt.Errorf("unknown output format %q; there are text and json", output)
+			}
+			report, err := status.Fetch(c.Context(), *socket)
+			if err != nil {
+				return failure{err}
+			}
+			if output == "json" {
+				encoder := json.NewEncoder(c.OutOrStdout())
+				encoder.SetIndent("", "  ")
+				err = encoder.Encode(report)
+			} else {
+				err = printStatus(c.OutOrStdout(), report, time.Now())
+			}
+			if err != nil {
+				return failure{err}
+			}
+			return nil
+		},
+	}
+	c.Flags().StringVarP(&output, "output", "o", "text", "`format` of the output: text or json")
+	return c
+}
+
+// printStatus writes the report for people, as of now.
+func printStatus(out io.Writer, r status.Report, now time.Time) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	ready := "ready"
+	if !r.Ready {
+		ready = "NOT READY: " + r.NotReady
+	}
+	fmt.Fprintf(w, "node\t%s, %s\n", r.Node, ready)
+	fmt.Fprintf(w, "version\t%s\n", r.Version)
+	fmt.Fprintf(w, "pod CIDRs\t%s\n", join(r.PodCIDRs))
+	fmt.Fprintf(w, "datagrams\t%s on %s\n", r.Encapsulation, r.Listen)
+	fmt.Fprintf(w, "TUN\t%s, MTU %d, driver %s, %d %s\n", r.TUN.Name, r.TUN.MTU, r.TUN.Driver, r.TUN.Lanes, plural(r.TUN.Lanes, "lane"))
+	fmt.Fprintf(w, "list of nodes\t%s, in force for %s\n", r.State.Source, now.Sub(r.State.Applied).Round(time.Second))
+	if r.State.Rejected != "" {
+		fmt.Fprintf(w, "\tA NEWER ONE IS REFUSED: %s\n", r.State.Rejected)
+	}
+	fmt.Fprintf(w, "outbound\t%d packets, %s\n", r.Outbound.Packets, size(r.Outbound.Bytes))
+	fmt.Fprintf(w, "inbound\t%d packets, %s\n", r.Inbound.Packets, size(r.Inbound.Bytes))
+	for i, reason := range slices.Sorted(maps.Keys(r.Drops)) {
+		label := ""
+		if i == 0 {
+			label = "dropped"
+		}
+		fmt.Fprintf(w, "%s\t%d %s\n", label, r.Drops[reason], reason)
+	}
+	fmt.Fprintf(w, "\nPEER\tENDPOINT\tPREFIXES\n")
+	for _, p := range r.Peers {
+		fmt.Fprintf(w, "%s\t%s\t%s\n", p.Name, p.Endpoint, join(p.Prefixes))
+	}
+	return w.Flush()
+}
+
+func join[T fmt.Stringer](items []T) string {
+	texts := make([]string, len(items))
+	for i, item := range items {
+		texts[i] = item.String()
+	}
+	return strings.Join(texts, ", ")
+}
+
+func plural(n int, word string) string {
+	if n == 1 {
+		return word
+	}
+	return word + "s"
+}
+
+// size formats a number of bytes with a unit of IEC 80000-13.
+func size(n uint64) string {
+	const units = "KMGTPE"
+	if n < 1024 {
+		return fmt.Sprintf("%d B", n)
+	}
+	value, unit := float64(n)/1024, 0
+	for ; value >= 1024 && unit < len(units)-1; unit++ {
+		value /= 1024
+	}
+	return fmt.Sprintf("%.1f %ciB", value, units[unit])
+}

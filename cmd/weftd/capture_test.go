@@ -1,0 +1,82 @@
+package main_test
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"weft/internal/testnet"
+)
+
+// capture is a tshark that verifies the TCP checksums of all packets on eth0.
+type capture struct {
+	at      *testnet.Namespace
+	command *exec.Cmd
+	counts  chan map[string]int
+}
+
+func startCapture(t *testing.T, at *testnet.Namespace) *capture {
+	t.Helper()
+	c := &capture{at: at, counts: make(chan map[string]int, 1)}
+	c.command = at.Command(t.Context(), "tshark", "-l", "-n", "-i", "eth0", "-f", "tcp", "-B", "64",
+		"-o", "tcp.check_checksum:TRUE", "-o", "ip.check_checksum:TRUE",
+		"-T", "fields", "-e", "tcp.checksum.status")
+	stdout, err := c.command.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stderr, err := c.command.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() { c.counts <- count(stdout) }()
+	ready := make(chan struct{})
+	go func() {
+		lines := bufio.NewScanner(stderr)
+		for lines.Scan() {
+			if strings.Contains(lines.Text(), "Capturing on") {
+				close(ready)
+				break
+			}
+		}
+		_, _ = io.Copy(io.Discard, stderr)
+	}()
+	select {
+	case <-ready:
+	case <-time.After(20 * time.Second):
+		t.Fatalf("tshark at %s does not start", at.Name())
+	}
+	return c
+}
+
+// count tallies the field tcp.checksum.status: 0 is bad, 1 is good.
+func count(out io.Reader) map[string]int {
+	names := map[string]string{"0": "Bad", "1": "Good"}
+	counts := map[string]int{}
+	lines := bufio.NewScanner(out)
+	for lines.Scan() {
+		name, known := names[lines.Text()]
+		if !known {
+			name = fmt.Sprintf("status %q", lines.Text())
+		}
+		counts[name]++
+	}
+	return counts
+}
+
+// stop ends the capture when it has seen what was sent until now.
+func (c *capture) stop(t *testing.T) map[string]int {
+	t.Helper()
+	_ = c.command.Process.Signal(syscall.SIGINT)
+	counts := <-c.counts
+	_ = c.command.Wait()
+	return counts
+}

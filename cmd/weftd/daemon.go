@@ -1,0 +1,159 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	sd "github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/sync/errgroup"
+
+	"weft/control"
+	"weft/control/file"
+	"weft/encap"
+	"weft/encap/vxlan"
+	"weft/internal/config"
+	"weft/internal/hostnet"
+	"weft/router"
+	"weft/router/tun"
+)
+
+// unfit is an error that an operator must mend before weftd can start at all: of
+// the host, or in the list of nodes.
+type unfit struct{ error }
+
+func (u unfit) Unwrap() error { return u.error }
+
+// reapplyInterval is how often the host's network is compared with the Plan, so
+// that what another program removed comes back and what failed is tried again.
+const reapplyInterval = 10 * time.Second
+
+// serve runs the daemon until ctx is done. When it returns, the device, the routes
+// and the nftables table are gone; the pods' leases are not.
+func serve(ctx context.Context, c config.Config, log *slog.Logger) error {
+	if err := hostnet.Check(); err != nil {
+		return unfit{err}
+	}
+	source := file.New(c.Control.File)
+	plan, err := firstPlan(source, c)
+	if err != nil {
+		return unfit{err}
+	}
+	for _, dir := range []string{c.RunDir, c.StateDir} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return fmt.Errorf("make weft's folders: %w", err)
+		}
+	}
+	lanes, err := openLanes(ctx, c)
+	if err != nil {
+		return err
+	}
+	d := newDaemon(c, log, router.New(lanes, plan.Table))
+	return d.run(ctx, source, plan)
+}
+
+func firstPlan(source *file.Source, c config.Config) (*control.Plan, error) {
+	state, err := source.Load()
+	if err != nil {
+		return nil, err
+	}
+	return control.NewPlan(state, planOptions(c))
+}
+
+func planOptions(c config.Config) control.Options {
+	return control.Options{Node: c.Node, ClusterCIDRs: c.ClusterCIDRs}
+}
+
+func openLanes(ctx context.Context, c config.Config) ([]router.Lane, error) {
+	n := c.Lanes()
+	conns, err := encap.Listen(ctx, c.Listen, n)
+	if err != nil {
+		return nil, err
+	}
+	queues, err := tun.Open(string(c.TUN.Driver), c.TUN.Name, n)
+	if err != nil {
+		for _, conn := range conns {
+			err = errors.Join(err, conn.Close())
+		}
+		return nil, err
+	}
+	codec := vxlan.New(c.VXLAN.VNI)
+	lanes := make([]router.Lane, n)
+	for i := range lanes {
+		lanes[i] = router.Lane{Queue: queues[i], Codec: codec, Conn: conns[i]}
+	}
+	return lanes, nil
+}
+
+// run brings the node up by plan, follows source, and takes the node down again.
+func (d *daemon) run(ctx context.Context, source control.Source, plan *control.Plan) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return d.router.Run(ctx) }) // owns the lanes: closes them in any case
+	group.Go(func() error { return d.up(ctx, group, source, plan) })
+	err := group.Wait()
+
+	_, _ = sd.SdNotify(false, sd.SdNotifyStopping)
+	return errors.Join(err, d.down())
+}
+
+// up does what must be done in order before pods can be wired, then starts what
+// goes on beside forwarding.
+func (d *daemon) up(ctx context.Context, group *errgroup.Group, source control.Source, plan *control.Plan) error {
+	if err := d.apply(ctx, plan); err != nil {
+		return err
+	}
+	if err := d.serveStatus(ctx, group); err != nil {
+		return err
+	}
+	if err := d.serveMetrics(ctx, group); err != nil {
+		return err
+	}
+	reload := make(chan struct{}, 1)
+	group.Go(func() error { return forwardHangups(ctx, reload) })
+	group.Go(func() error {
+		return source.Run(ctx, reload, func(s control.State, err error) { d.update(ctx, s, err) })
+	})
+	group.Go(func() error { return d.reapplyNowAndThen(ctx) })
+	group.Go(func() error { return logDrops(ctx, d.router.Stats, d.log) })
+	if err := writeConflist(d.config); err != nil {
+		return err
+	}
+	d.setReady()
+	d.log.Info("forwarding", "encapsulation", d.config.Encapsulation, "listen", d.config.Listen,
+		"tun", d.config.TUN.Name, "driver", d.config.TUN.Driver, "lanes", d.config.Lanes(),
+		"mtu", d.report().TUN.MTU, "peers", len(plan.Peers))
+	_, _ = sd.SdNotify(false, sd.SdNotifyReady) // without systemd there is nobody to notify
+	return nil
+}
+
+// down undoes up. It has its own time: the context that ended weftd is over.
+func (d *daemon) down() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	err := errors.Join(removeConflist(d.config), d.host.Remove(ctx))
+	d.log.Info("stopped")
+	return err
+}
+
+// forwardHangups turns SIGHUP into a reload.
+func forwardHangups(ctx context.Context, reload chan<- struct{}) error {
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-hangups:
+			select {
+			case reload <- struct{}{}:
+			default: // one is waiting already
+			}
+		}
+	}
+}

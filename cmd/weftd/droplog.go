@@ -1,0 +1,35 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"weft/router"
+	"weft/router/drop"
+)
+
+// dropLogInterval bounds the log: one line for each reason in this time at the most.
+const dropLogInterval = 10 * time.Second
+
+// logDrops tells which packets were dropped lately. It compares counters, so that
+// no log line is ever written in the packet path.
+func logDrops(ctx context.Context, stats func() router.Stats, log *slog.Logger) error {
+	ticker := time.NewTicker(dropLogInterval)
+	defer ticker.Stop()
+	last := stats()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+		now := stats()
+		for _, reason := range drop.All() {
+			if n := now.Drops[reason] - last.Drops[reason]; n > 0 {
+				log.Warn("packets were dropped", "reason", reason.String(), "packets", n, "interval", dropLogInterval)
+			}
+		}
+		last = now
+	}
+}

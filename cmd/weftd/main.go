@@ -1,0 +1,72 @@
+// Command weftd is the node daemon: it connects this node's pods with those of the
+// other nodes. See docs/OPERATIONS.md.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/pflag"
+
+	"weft/internal/config"
+	"weft/internal/version"
+)
+
+const (
+	exitFailure = 1
+	exitUsage   = 2 // usage, configuration, or a host that cannot run weftd
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	os.Exit(run(ctx, os.Args[1:], os.Environ(), os.Stdout, os.Stderr))
+}
+
+func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
+	flags := pflag.NewFlagSet("weftd", pflag.ContinueOnError)
+	flags.SetOutput(stderr)
+	flags.SortFlags = false
+	showVersion := flags.Bool("version", false, "print the version and exit")
+	config.AddFlags(flags)
+	flags.Usage = func() {
+		fmt.Fprintf(stdout, "weftd connects this node's pods with those of the other nodes.\n\n"+
+			"Usage: weftd [flags]\n\n%s\n"+
+			"Every flag is also a key of the configuration file and an environment variable:\n"+
+			"--tun-driver is tun: {driver: …} and WEFT_TUN_DRIVER. Flags override variables,\n"+
+			"and these the file. SIGHUP reads the list of nodes again.\n", flags.FlagUsages())
+	}
+	switch err := flags.Parse(args); {
+	case errors.Is(err, pflag.ErrHelp):
+		return 0
+	case err != nil:
+		fmt.Fprintf(stderr, "weftd: %v; `weftd --help` lists the flags\n", err)
+		return exitUsage
+	case flags.NArg() > 0:
+		fmt.Fprintf(stderr, "weftd: unexpected argument %q; `weftd --help` lists the flags\n", flags.Arg(0))
+		return exitUsage
+	case *showVersion:
+		fmt.Fprintln(stdout, "weftd", version.Version)
+		return 0
+	}
+	c, err := config.Load(flags, environ)
+	if err != nil {
+		fmt.Fprintln(stderr, err)
+		return exitUsage
+	}
+	log := slog.New(slog.NewTextHandler(stderr, nil)).With("node", c.Node)
+	if err := serve(ctx, c, log); err != nil {
+		fmt.Fprintln(stderr, "weftd:", err)
+		if errors.As(err, new(unfit)) {
+			return exitUsage
+		}
+		return exitFailure
+	}
+	return 0
+}

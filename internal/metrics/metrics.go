@@ -1,0 +1,114 @@
+// Package metrics shows a running weftd to Prometheus and to whoever probes its
+// health. It reads counters; it never stands in a packet's way.
+package metrics
+
+import (
+	"fmt"
+	"net/http"
+	"runtime"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"weft/internal/version"
+	"weft/router"
+	"weft/router/drop"
+)
+
+// Daemon is what is shown.
+type Daemon interface {
+	Stats() router.Stats
+	Peers() int
+	Prefixes() int
+
+	// Rejections returns how many States were refused since the start, and whether
+	// the newest one was.
+	Rejections() (total int, newest bool)
+
+	// Healthy and Ready return nil, or why it is not so.
+	Healthy() error
+	Ready() error
+}
+
+var (
+	packets = prometheus.NewDesc("weft_packets_total",
+		"Pods' packets handed on, by direction: outbound to peers, inbound to this node.", []string{"direction"}, nil)
+	bytes = prometheus.NewDesc("weft_bytes_total",
+		"Bytes of these packets, without encapsulation.", []string{"direction"}, nil)
+	drops = prometheus.NewDesc("weft_drops_total",
+		"Packets and datagrams not handed on, by reason (docs/OPERATIONS.md).", []string{"reason"}, nil)
+	peers = prometheus.NewDesc("weft_peers",
+		"Other nodes that this one forwards to.", nil, nil)
+	prefixes = prometheus.NewDesc("weft_fib_prefixes",
+		"Prefixes in the forwarding table, this node's own included.", nil, nil)
+	rejected = prometheus.NewDesc("weft_state_rejected_total",
+		"States of the control source that were refused; the last good one stayed in force.", nil, nil)
+	current = prometheus.NewDesc("weft_state_current",
+		"1 if the newest State of the control source is in force, 0 if it was refused.", nil, nil)
+	ready = prometheus.NewDesc("weft_ready",
+		"1 if /readyz says so.", nil, nil)
+	buildInfo = prometheus.NewDesc("weft_build_info",
+		"1, with the build as labels.", []string{"version", "goversion"}, nil)
+)
+
+type collector struct{ Daemon }
+
+func (c collector) Describe(out chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{packets, bytes, drops, peers, prefixes, rejected, current, ready, buildInfo} {
+		out <- d
+	}
+}
+
+func (c collector) Collect(out chan<- prometheus.Metric) {
+	counter := func(d *prometheus.Desc, value uint64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(value), labels...)
+	}
+	gauge := func(d *prometheus.Desc, value float64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...)
+	}
+	stats := c.Stats()
+	counter(packets, stats.Outbound.Packets, "outbound")
+	counter(packets, stats.Inbound.Packets, "inbound")
+	counter(bytes, stats.Outbound.Bytes, "outbound")
+	counter(bytes, stats.Inbound.Bytes, "inbound")
+	for _, reason := range drop.All() {
+		counter(drops, stats.Drops[reason], reason.String())
+	}
+	gauge(peers, float64(c.Peers()))
+	gauge(prefixes, float64(c.Prefixes()))
+	total, newest := c.Rejections()
+	counter(rejected, uint64(total))
+	gauge(current, number(!newest))
+	gauge(ready, number(c.Ready() == nil))
+	gauge(buildInfo, 1, version.Version, runtime.Version())
+}
+
+func number(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// Handler serves /metrics, /healthz and /readyz.
+func Handler(d Daemon) http.Handler {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collector{d}, collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /healthz", answer(d.Healthy))
+	mux.HandleFunc("GET /readyz", answer(d.Ready))
+	return mux
+}
+
+func answer(check func() error) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		if err := check(); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ok")
+	}
+}

@@ -1,0 +1,5 @@
+// Package version tells which weft this is.
+package version
+
+// Version is set by the linker (see the Makefile); a plain `go build` leaves it.
+var Version = "devel"
