@@ -1,0 +1,137 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"weft/internal/testnet"
+)
+
+// atOnce bounds the probes that are under way: more would measure each other.
+const atOnce = 4
+
+// cell is one probe and its outcome.
+type cell struct {
+	from, to place
+	family   family
+	took     time.Duration
+	seenAs   netip.Addr
+	err      error
+}
+
+// probe fills the outcome in: to must answer, and see from as it may.
+func (c *cell) probe(ctx context.Context) {
+	c.took, c.seenAs, c.err = probe(ctx, c.from.ns, c.family.of(c.to.addrs))
+	if allowed := c.from.seenBy(c.to); c.err == nil && !slices.Contains(allowed, c.seenAs) {
+		c.err = fmt.Errorf("%s sees %s as %s, which is none of %v", c.to.name, c.from.name, c.seenAs, allowed)
+	}
+}
+
+// probeAll probes every cell and returns what failed.
+func probeAll(ctx context.Context, cells []*cell) error {
+	var group errgroup.Group
+	group.SetLimit(atOnce)
+	for _, c := range cells {
+		group.Go(func() error {
+			c.probe(ctx)
+			return nil
+		})
+	}
+	_ = group.Wait() // the outcomes are in the cells
+	return judge(ctx, cells)
+}
+
+// judge returns an error that tells of the first few cells that failed, and whose
+// logs may explain it.
+func judge(ctx context.Context, cells []*cell) error {
+	const told = 5
+	var errs []error
+	var nodes []*testnet.Node
+	for _, c := range cells {
+		if c.err == nil {
+			continue
+		}
+		errs = append(errs, fmt.Errorf("%s to %s, %s: %w", c.from.name, c.to.name, c.family, c.err))
+		nodes = append(nodes, c.from.node, c.to.node)
+	}
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case len(errs) == 0:
+		return nil
+	}
+	err := fmt.Errorf("%d of %d probes failed:\n%w", len(errs), len(cells), errors.Join(errs[:min(told, len(errs))]...))
+	return concerning(err, nodes...)
+}
+
+// cross makes a cell for each pair, but for those of which the overlay has no part.
+func cross(f family, from, to []place) []*cell {
+	var cells []*cell
+	for _, a := range from {
+		for _, b := range to {
+			if a.ns != b.ns && (a.pod || b.pod) {
+				cells = append(cells, &cell{from: a, to: b, family: f})
+			}
+		}
+	}
+	return cells
+}
+
+func (d *demo) showReachability(ctx context.Context) error {
+	pods, nodes, err := d.places()
+	if err != nil {
+		return err
+	}
+	from := slices.Concat(pods, nodes)
+	to := append(slices.Concat(pods, nodes), d.outsidePlace())
+	var all []*cell
+	for _, f := range families {
+		cells := cross(f, from, to)
+		all = append(all, cells...)
+		_ = probeAll(ctx, cells) // judged below, when both tables are printed
+		d.printMatrix(f, from, to, cells)
+	}
+	if err := judge(ctx, all); err != nil {
+		return err
+	}
+	d.ok("%d probes, each a TCP connection: all answered, all seen by the address they should be", len(all))
+	d.note("Figures are round trips in µs. Blank: a host to itself, and pairs without a pod.")
+	return nil
+}
+
+// printMatrix prints one row for each source.
+func (d *demo) printMatrix(f family, from, to []place, cells []*cell) {
+	const nameWidth, width = 8, 8
+	header := padRight(f.String(), nameWidth)
+	for _, p := range to {
+		header += padLeft(p.name, width)
+	}
+	d.line("%s", d.paint(bold, header))
+	for _, a := range from {
+		row := padRight(a.name+" →", nameWidth)
+		for _, b := range to {
+			row += d.entry(cells, a, b, width)
+		}
+		d.line("%s", strings.TrimRight(row, " "))
+	}
+	d.gap()
+}
+
+// entry is the table entry of the probe from a to b.
+func (d *demo) entry(cells []*cell, a, b place, width int) string {
+	i := slices.IndexFunc(cells, func(c *cell) bool { return c.from.ns == a.ns && c.to.ns == b.ns })
+	switch {
+	case i < 0:
+		return padLeft("", width)
+	case cells[i].err != nil:
+		return d.paint(red, padLeft("✗", width))
+	}
+	return d.paint(green, padLeft(fmt.Sprint(cells[i].took.Microseconds()), width))
+}

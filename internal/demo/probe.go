@@ -1,0 +1,153 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+
+	"weft/internal/testnet"
+)
+
+const (
+	probePort  = "7777"
+	probeLimit = 2 * time.Second
+
+	// probeExchanges are made on each connection; the fastest one counts, because
+	// the first also pays for finding neighbours.
+	probeExchanges = 5
+)
+
+// servers are the TCP servers that answer probes: one in each namespace. A server
+// first tells the client which address it sees, then echoes.
+type servers struct {
+	mu        sync.Mutex
+	listeners map[*testnet.Namespace]net.Listener
+}
+
+func newServers() *servers {
+	return &servers{listeners: make(map[*testnet.Namespace]net.Listener)}
+}
+
+func (s *servers) start(ctx context.Context, ns *testnet.Namespace) error {
+	listener, err := ns.Listen(ctx, "tcp", ":"+probePort)
+	if err != nil {
+		return fmt.Errorf("start a server: %w", err)
+	}
+	s.mu.Lock()
+	s.listeners[ns] = listener
+	s.mu.Unlock()
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return // It was stopped.
+			}
+			go answer(conn)
+		}
+	}()
+	return nil
+}
+
+func (s *servers) stop(ns *testnet.Namespace) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if listener, ok := s.listeners[ns]; ok {
+		_ = listener.Close()
+		delete(s.listeners, ns)
+	}
+}
+
+func (s *servers) stopAll() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, listener := range s.listeners {
+		_ = listener.Close()
+	}
+	clear(s.listeners)
+}
+
+func answer(conn net.Conn) {
+	defer conn.Close()
+	peer := netip.MustParseAddrPort(conn.RemoteAddr().String()).Addr().Unmap()
+	if _, err := fmt.Fprintln(conn, peer); err != nil {
+		return
+	}
+	_, _ = io.Copy(conn, conn)
+}
+
+// conversation is a connection to one of the servers.
+type conversation struct {
+	net.Conn
+	reader *bufio.Reader
+
+	// seenAs is the client's address as the server sees it.
+	seenAs netip.Addr
+}
+
+// converse connects from a namespace to the server at addr.
+func converse(ctx context.Context, from *testnet.Namespace, addr netip.Addr) (*conversation, error) {
+	ctx, cancel := context.WithTimeout(ctx, probeLimit)
+	defer cancel()
+	conn, err := from.Dial(ctx, "tcp", net.JoinHostPort(addr.String(), probePort))
+	if err != nil {
+		return nil, err
+	}
+	c := &conversation{Conn: conn, reader: bufio.NewReader(conn)}
+	if err := c.readGreeting(); err != nil {
+		_ = conn.Close()
+		return nil, fmt.Errorf("from %s to %s: %w", from.Name(), addr, err)
+	}
+	return c, nil
+}
+
+func (c *conversation) readGreeting() error {
+	if err := c.SetDeadline(time.Now().Add(probeLimit)); err != nil {
+		return err
+	}
+	greeting, err := c.reader.ReadString('\n')
+	if err != nil {
+		return err
+	}
+	c.seenAs, err = netip.ParseAddr(strings.TrimSpace(greeting))
+	return err
+}
+
+// exchange sends one byte, waits for its echo and returns the round trip's time.
+func (c *conversation) exchange() (time.Duration, error) {
+	started := time.Now()
+	if err := c.SetDeadline(started.Add(probeLimit)); err != nil {
+		return 0, err
+	}
+	if _, err := c.Write([]byte{'w'}); err != nil {
+		return 0, err
+	}
+	if _, err := c.reader.ReadByte(); err != nil {
+		return 0, err
+	}
+	return time.Since(started), nil
+}
+
+// probe returns the shortest round trip to the server at addr, and as whom the
+// server sees the client.
+func probe(ctx context.Context, from *testnet.Namespace, addr netip.Addr) (time.Duration, netip.Addr, error) {
+	c, err := converse(ctx, from, addr)
+	if err != nil {
+		return 0, netip.Addr{}, err
+	}
+	defer c.Close()
+	shortest := probeLimit
+	for range probeExchanges {
+		took, err := c.exchange()
+		if err != nil {
+			return 0, c.seenAs, fmt.Errorf("from %s to %s: %w", from.Name(), addr, err)
+		}
+		shortest = min(shortest, took)
+	}
+	return shortest, c.seenAs, nil
+}

@@ -1,0 +1,69 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"weft/internal/testnet"
+)
+
+// silence is how long nothing must answer at the old address.
+const silence = 300 * time.Millisecond
+
+// recreatePod deletes a pod and makes it again, as Kubernetes does when a pod is
+// replaced.
+func (d *demo) recreatePod(ctx context.Context) error {
+	i := podsPerNode // the first pod of the second node
+	old := d.pods[i]
+	d.servers.stop(old.Namespace)
+	err := d.timed(fmt.Sprintf("pod %s deleted; it was %s", old.PodName, join(old.Addrs, "  ")), func() error {
+		return old.Node.DeletePod(ctx, old.PodName)
+	})
+	if err != nil {
+		return concerning(err, old.Node)
+	}
+	d.pods[i], err = d.addPod(ctx, old.Node, old.PodName)
+	if err != nil {
+		return err
+	}
+	for _, addr := range old.Addrs {
+		if slices.Contains(d.pods[i].Addrs, addr) {
+			return fmt.Errorf("pod %s got its old address %s again at once", old.PodName, addr)
+		}
+	}
+	if err := d.reachRecreated(ctx, i); err != nil {
+		return err
+	}
+	return d.oldAddressesAreSilent(ctx, d.pods[0], old.Addrs)
+}
+
+func (d *demo) reachRecreated(ctx context.Context, i int) error {
+	pods, _, err := d.places()
+	if err != nil {
+		return err
+	}
+	var cells []*cell
+	for _, f := range families {
+		cells = slices.Concat(cells, cross(f, pods, pods[i:i+1]), cross(f, pods[i:i+1], pods))
+	}
+	return d.timed(fmt.Sprintf("every pod reaches the new %s and it reaches them: %d probes", pods[i].name, len(cells)), func() error {
+		return probeAll(ctx, cells)
+	})
+}
+
+func (d *demo) oldAddressesAreSilent(ctx context.Context, from *testnet.Pod, addrs []netip.Addr) error {
+	for _, addr := range addrs {
+		limited, cancel := context.WithTimeout(ctx, silence)
+		c, err := converse(limited, from.Namespace, addr)
+		cancel()
+		if err == nil {
+			_ = c.Close()
+			return fmt.Errorf("something still answers at the old address %s", addr)
+		}
+	}
+	d.ok("nothing answers at %s any more", join(addrs, " and "))
+	return nil
+}

@@ -1,0 +1,36 @@
+package testnet
+
+import (
+	"context"
+	"testing"
+)
+
+// ForTest returns a Net that lives as long as the test. Whatever is left of it
+// afterwards fails the test; when the test failed, the nodes' logs are printed.
+func ForTest(tb testing.TB, o Options) *Net {
+	tb.Helper()
+	// The test's own context ends before its clean-up, which still wants the logs.
+	ctx := context.WithoutCancel(tb.Context())
+	n, err := New(ctx, o)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		if tb.Failed() {
+			for _, node := range n.Nodes() {
+				tb.Log(node.LogTail(tailLines))
+			}
+		}
+		if err := n.Close(); err != nil {
+			tb.Error(err)
+		}
+		left, err := n.Leftovers(ctx)
+		if err != nil {
+			tb.Error(err)
+		}
+		for _, l := range left {
+			tb.Errorf("left behind: %s", l)
+		}
+	})
+	return n
+}

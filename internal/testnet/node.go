@@ -1,0 +1,102 @@
+package testnet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+)
+
+const (
+	// TUNName is the name of the overlay's device on every node.
+	TUNName = "weft0"
+
+	networkName    = "weft"
+	metricsAddress = "127.0.0.1:9339"
+)
+
+// NodeOptions describe a Node.
+type NodeOptions struct {
+	// NodeEntry is the node as nodes.yaml shall list it. The address of its endpoint
+	// must be given to one of the node's links by the caller.
+	NodeEntry
+
+	// ClusterCIDRs contain the pod CIDRs of all nodes.
+	ClusterCIDRs []netip.Prefix
+
+	// Configure may change weft.yaml before it is written, key by key.
+	Configure func(weft map[string]any)
+}
+
+// Node is a namespace in which a weftd runs, with the pods of that node. The
+// namespace routes no packets until weftd, or the caller, turns forwarding on.
+type Node struct {
+	*Namespace
+	options NodeOptions
+	entry   NodeEntry
+	dir     string
+
+	mu     sync.Mutex
+	daemon *daemon
+	pods   map[string]*Pod
+}
+
+// AddNode makes a node's namespace and folder. The caller connects it, tells it of
+// the others by SetNodes, and starts it.
+func (n *Net) AddNode(ctx context.Context, o NodeOptions) (*Node, error) {
+	if n.options.BinDir == "" {
+		return nil, fmt.Errorf("add node %s: the option BinDir does not say where weftd is", o.Name)
+	}
+	ns, err := n.AddNamespace(ctx, o.Name)
+	if err != nil {
+		return nil, err
+	}
+	node := &Node{
+		Namespace: ns, options: o, entry: o.NodeEntry,
+		dir:  filepath.Join(n.Dir(), o.Name),
+		pods: make(map[string]*Pod),
+	}
+	if err := node.prepare(); err != nil {
+		return nil, fmt.Errorf("add node %s: %w", o.Name, err)
+	}
+	n.mu.Lock()
+	n.nodes = append(n.nodes, node)
+	n.mu.Unlock()
+	return node, nil
+}
+
+func (n *Node) prepare() error {
+	// A new namespace inherits this from the host; a fresh Linux has it off.
+	if err := n.Sysctl("net.ipv4.ip_forward", "0"); err != nil {
+		return err
+	}
+	for _, dir := range []string{n.dir, n.RunDir(), n.confDir(), filepath.Join(n.dir, "state")} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	return errors.Join(n.writeConfig(), n.SetNodes([]NodeEntry{n.entry}))
+}
+
+// Entry is the node as nodes.yaml lists it.
+func (n *Node) Entry() NodeEntry { return n.entry }
+
+// Dir holds the node's files: weft.yaml, nodes.yaml, weftd.log, run, state and cni.
+func (n *Node) Dir() string { return n.dir }
+
+// RunDir is the runDir of the node's configuration.
+func (n *Node) RunDir() string { return filepath.Join(n.dir, "run") }
+
+// Socket is where weftd answers the weft command.
+func (n *Node) Socket() string { return filepath.Join(n.RunDir(), "weftd.sock") }
+
+func (n *Node) confDir() string    { return filepath.Join(n.dir, "cni") }
+func (n *Node) configFile() string { return filepath.Join(n.dir, "weft.yaml") }
+func (n *Node) nodesFile() string  { return filepath.Join(n.dir, "nodes.yaml") }
+func (n *Node) logFile() string    { return filepath.Join(n.dir, "weftd.log") }
+func (n *Node) program(name string) string {
+	return filepath.Join(n.net.options.BinDir, name)
+}
