@@ -113,7 +113,12 @@ func TestAKernelVXLANDeviceIsAPeerLikeAnyOther(t *testing.T) {
 	for _, driver := range tun.Drivers() {
 		t.Run(driver, func(t *testing.T) {
 			network := testnet.ForTest(t, testnet.Options{Prefix: "weftd", BinDir: binDir})
-			cluster, err := network.NewCluster(t.Context(), testnet.ClusterOptions{Nodes: 1, Configure: withDriver(driver)})
+			cluster, err := network.NewCluster(t.Context(), testnet.ClusterOptions{
+				Nodes: 1, Configure: withDriver(driver),
+				// A card segments what the kernel's VXLAN device leaves to it; a veth that
+				// says it could would hand over whole super-packets (docs/OPERATIONS.md).
+				Wire: testnet.Wire{Offloads: testnet.NoTunnel},
+			})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -162,7 +167,7 @@ func expectValidChecksumsOnTheWire(t *testing.T, pod, node *testnet.Namespace, k
 	}
 	for _, c := range captures {
 		status := c.stop(t)
-		if status["Bad"] > 0 || status["Good"] < 1000 {
+		if status["Bad"] > 0 || status["Good"] < 200 {
 			t.Errorf("tshark at %s sees TCP checksums: %v", c.at.Name(), fmt.Sprint(status))
 		}
 	}

@@ -1,0 +1,61 @@
+// Package architecture keeps the arrows between packages pointing one way.
+package architecture
+
+import (
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// dependencies lists all packages that a package needs, itself included.
+func dependencies(t *testing.T, of string) []string {
+	t.Helper()
+	out, err := exec.Command("go", "list", "-deps", of).Output()
+	if err != nil {
+		t.Fatalf("go list -deps %s: %v", of, err)
+	}
+	return strings.Fields(string(out))
+}
+
+func TestPackagesKnowOnlyWhatTheirPlaceAllows(t *testing.T) {
+	for _, rule := range []struct {
+		of     string
+		may    []string // of weft's own packages; empty: any
+		mayNot []string // import path prefixes
+	}{
+		{
+			of:  "weft/router",
+			may: []string{"weft/router", "weft/router/fib", "weft/router/packet", "weft/router/drop", "weft/encap"},
+			mayNot: []string{"k8s.io", "sigs.k8s.io", "go.etcd.io", "go.yaml.in", "github.com/vishvananda/netlink",
+				"github.com/prometheus", "net/http", "log/slog"},
+		},
+		{of: "weft/router/fib", may: []string{"weft/router/fib", "weft/encap", "weft/router/packet"}},
+		{of: "weft/router/tun", may: []string{"weft/router/tun", "weft/router/packet"}},
+		{of: "weft/encap", may: []string{"weft/encap", "weft/router/packet"}},
+		{of: "weft/encap/vxlan", may: []string{"weft/encap/vxlan", "weft/encap", "weft/router/fib", "weft/router/packet", "weft/router/drop"}},
+		{of: "weft/ipam", may: []string{"weft/ipam"}},
+		{
+			of: "weft/control",
+			may: []string{"weft/control", "weft/encap", "weft/router/fib", "weft/router/packet",
+				"weft/internal/strict"},
+			mayNot: []string{"net/http", "github.com/vishvananda/netlink"},
+		},
+		{
+			of:     "weft/cmd/weft-cni",
+			mayNot: []string{"k8s.io", "go.etcd.io", "github.com/quic-go", "net/http", "github.com/prometheus", "weft/control", "weft/router/tun"},
+		},
+	} {
+		for _, dependency := range dependencies(t, rule.of) {
+			own := strings.HasPrefix(dependency, "weft/")
+			if own && len(rule.may) > 0 && !slices.Contains(rule.may, dependency) {
+				t.Errorf("%s must not know %s", rule.of, dependency)
+			}
+			for _, prefix := range rule.mayNot {
+				if dependency == prefix || strings.HasPrefix(dependency, prefix+"/") {
+					t.Errorf("%s must not bring in %s", rule.of, dependency)
+				}
+			}
+		}
+	}
+}

@@ -1,0 +1,55 @@
+package architecture
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/spf13/pflag"
+
+	"weft/internal/config"
+	"weft/router/drop"
+)
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join("../..", path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+func TestTheOperationsManualTellsOfEveryDropReasonMetricAndKey(t *testing.T) {
+	manual := read(t, "docs/OPERATIONS.md")
+	for _, reason := range drop.All() {
+		if !strings.Contains(manual, "`"+reason.String()+"`") {
+			t.Errorf("no word of the drop reason %s", reason)
+		}
+	}
+	for _, metric := range regexp.MustCompile(`"(weft_[a-z_]+)"`).FindAllStringSubmatch(read(t, "internal/metrics/metrics.go"), -1) {
+		if !strings.Contains(manual, "`"+metric[1]) {
+			t.Errorf("no word of the metric %s", metric[1])
+		}
+	}
+	for _, counter := range regexp.MustCompile(`drop[A-Z][A-Za-z]+ += "([a-z_]+)"`).FindAllStringSubmatch(read(t, "internal/hostnet/ruleset.go"), -1) {
+		if !strings.Contains(manual, "`"+counter[1]+"`") {
+			t.Errorf("no word of the guard table's counter %s", counter[1])
+		}
+	}
+	flags := pflag.NewFlagSet("weftd", pflag.ContinueOnError)
+	config.AddFlags(flags)
+	rows := regexp.MustCompile("(?m)^\\| `([A-Za-z.]+)` \\|").FindAllStringSubmatch(manual, -1)
+	documented := map[string]bool{"config": true} // where the file is, not what is in it
+	for _, row := range rows {
+		dashed := regexp.MustCompile("([a-z])([A-Z])").ReplaceAllString(strings.ReplaceAll(row[1], ".", "-"), "$1-$2")
+		documented[strings.ToLower(dashed)] = true
+	}
+	flags.VisitAll(func(f *pflag.Flag) {
+		if !documented[f.Name] {
+			t.Errorf("no word of the key behind --%s", f.Name)
+		}
+	})
+}
