@@ -12,6 +12,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"weft/internal/nodefile"
+	"weft/internal/rtnetlink"
 	"weft/ipam"
 )
 
@@ -111,7 +112,7 @@ func (p *Plugin) wire(w *wiring, k *kernel, node nodefile.Node) error {
 func (p *Plugin) steps(w *wiring, k *kernel, node nodefile.Node) []step {
 	veth := w.veth(int(k.podNS.Fd()))
 	var pod netlink.Link
-	source := k.sourceAmong(node.Reserved)
+	own := k.localAmong(node.Reserved)
 	return []step{
 		{"make the veth (its name must be free in the pod)", func() error { return k.host.LinkAdd(veth) }},
 		{"find the pod's interface", func() (err error) {
@@ -132,7 +133,7 @@ func (p *Plugin) steps(w *wiring, k *kernel, node nodefile.Node) []step {
 		{"add the pod's default routes", func() error { return each(w.podRoutes(pod.Attrs().Index), k.pod.RouteAdd) }},
 		// Adding fails where another veth has such a route: that pod holds the address,
 		// whatever the leases say.
-		{"add the routes to the pod", func() error { return each(w.hostRoutes(veth.Index, source), k.host.RouteAdd) }},
+		{"add the routes to the pod", func() error { return each(w.hostRoutes(veth.Index, own), k.host.RouteAdd) }},
 		{"mark the veth as complete", func() error { return k.host.LinkSetAlias(veth, w.alias) }},
 	}
 }
@@ -182,8 +183,8 @@ func (w *wiring) result(sandbox string) *types100.Result {
 	for _, addr := range w.addresses {
 		gateway := net.IP(gatewayOf(addr).AsSlice())
 		result.IPs = append(result.IPs, &types100.IPConfig{
-			Interface: types100.Int(1),
-			Address:   *netOf(addr, addr.BitLen()),
+			Interface: new(1),
+			Address:   *rtnetlink.HostNet(addr),
 			Gateway:   gateway,
 		})
 		result.Routes = append(result.Routes, &types.Route{Dst: *defaultOf(addr), GW: gateway})

@@ -74,7 +74,7 @@ func killAt(t *testing.T, n *node, what string, pod namespace) {
 	}
 	n.in(t, func() error {
 		defer func() {
-			if recover() != errKilled {
+			if err, _ := recover().(error); !errors.Is(err, errKilled) {
 				t.Errorf("the plugin was not at %q", what)
 			}
 		}()

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"weft/internal/marks"
+	"weft/internal/rtnetlink"
 )
 
 // Check compares what a pod has with what ADD gave it, and names everything that is
@@ -147,7 +148,7 @@ func (c *checker) checkLinks(host, pod *netlink.LinkAttrs, claimed *types100.Int
 }
 
 func (c *checker) checkAddrs(where string, h *netlink.Handle, link netlink.Link, want []*netlink.Addr) error {
-	have, err := list(func() ([]netlink.Addr, error) { return h.AddrList(link, netlink.FAMILY_ALL) })
+	have, err := rtnetlink.Dump(func() ([]netlink.Addr, error) { return h.AddrList(link, netlink.FAMILY_ALL) })
 	if err != nil {
 		return fmt.Errorf("list the addresses of %s: %w", where, err)
 	}
@@ -160,7 +161,7 @@ func (c *checker) checkAddrs(where string, h *netlink.Handle, link netlink.Link,
 
 func (c *checker) checkNeighbours(where string, h *netlink.Handle, want []*netlink.Neigh) error {
 	for _, neigh := range want {
-		have, err := list(func() ([]netlink.Neigh, error) { return h.NeighList(neigh.LinkIndex, netlink.FAMILY_ALL) })
+		have, err := rtnetlink.Dump(func() ([]netlink.Neigh, error) { return h.NeighList(neigh.LinkIndex, netlink.FAMILY_ALL) })
 		if err != nil {
 			return fmt.Errorf("list the neighbours of %s: %w", where, err)
 		}
@@ -173,7 +174,7 @@ func (c *checker) checkNeighbours(where string, h *netlink.Handle, want []*netli
 }
 
 func (c *checker) checkPodRoutes(pod netlink.Link) error {
-	have, err := list(func() ([]netlink.Route, error) { return c.pod.RouteList(pod, netlink.FAMILY_ALL) })
+	have, err := rtnetlink.Dump(func() ([]netlink.Route, error) { return c.pod.RouteList(pod, netlink.FAMILY_ALL) })
 	if err != nil {
 		return fmt.Errorf("list the pod's routes: %w", err)
 	}

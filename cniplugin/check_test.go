@@ -11,7 +11,6 @@ import (
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"weft/ipam"
 )
@@ -196,24 +195,5 @@ func TestCHECKRefusesACallItCannotAnswer(t *testing.T) {
 			a.args.StdinData = encode(t, conf)
 			requireCode(t, a.call(a.plugin.Check, a.args), tt.code)
 		})
-	}
-}
-
-func TestADumpThatWasInterruptedIsRepeated(t *testing.T) {
-	calls := 0
-	items, err := list(func() ([]int, error) {
-		if calls++; calls < 3 {
-			return nil, netlink.ErrDumpInterrupted
-		}
-		return []int{1}, nil
-	})
-	if err != nil || len(items) != 1 || calls != 3 {
-		t.Errorf("%v, %v after %d calls", items, err, calls)
-	}
-	if _, err := list(func() ([]int, error) { return nil, netlink.ErrDumpInterrupted }); err == nil {
-		t.Error("a list that never is whole was taken")
-	}
-	if _, err := list(func() ([]int, error) { return nil, unix.EPERM }); err == nil {
-		t.Error("an error was lost")
 	}
 }

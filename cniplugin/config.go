@@ -18,8 +18,8 @@ const (
 	defaultRunDir   = "/run/weft"
 	defaultStateDir = "/var/lib/weft"
 
-	// maxContainerID leaves room in the veth's alias, which the kernel limits, for the
-	// container ID and the interface name, whole. Runtimes use 64 bytes.
+	// maxContainerID is in bytes; runtimes use 64. It lets the container ID and the
+	// interface name fit whole into the veth's alias, whose length the kernel limits.
 	maxContainerID = 200
 )
 

@@ -3,8 +3,8 @@ package cniplugin
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
+	"slices"
 
 	cnins "github.com/containernetworking/cni/pkg/ns"
 	"github.com/containernetworking/cni/pkg/types"
@@ -34,27 +34,31 @@ func openHost() (*kernel, error) {
 
 // openBoth opens the pod's namespace at path too.
 func openBoth(path string) (*kernel, error) {
-	podNS, err := ns.GetNS(path)
-	if err != nil {
-		return nil, withCode(types.ErrInvalidEnvironmentVariables, fmt.Errorf("CNI_NETNS: %w", err))
-	}
-	// skel asks the same, but only when ADD has returned.
-	if same, err := cnins.CheckNetNS(path); same || err != nil {
-		podNS.Close()
-		return nil, withCode(types.ErrInvalidEnvironmentVariables, fmt.Errorf("CNI_NETNS is %s: that is the node's own namespace", path))
-	}
 	k, err := openHost()
 	if err != nil {
-		podNS.Close()
 		return nil, err
 	}
-	k.podNS = podNS
-	k.pod, err = netlink.NewHandleAt(netns.NsHandle(podNS.Fd()), unix.NETLINK_ROUTE)
-	if err != nil {
+	if err := k.openPod(path); err != nil {
 		k.close()
-		return nil, fmt.Errorf("open netlink in %s: %w", path, err)
+		return nil, err
 	}
 	return k, nil
+}
+
+func (k *kernel) openPod(path string) (err error) {
+	// skel asks this as well, but only when ADD has returned.
+	if same, err := cnins.CheckNetNS(path); err != nil {
+		return fmt.Errorf("compare CNI_NETNS with the node's own namespace: %w", err)
+	} else if same {
+		return withCode(types.ErrInvalidEnvironmentVariables, fmt.Errorf("CNI_NETNS is %s: that is the node's own namespace", path))
+	}
+	if k.podNS, err = ns.GetNS(path); err != nil {
+		return withCode(types.ErrInvalidEnvironmentVariables, fmt.Errorf("CNI_NETNS: %w", err))
+	}
+	if k.pod, err = netlink.NewHandleAt(netns.NsHandle(k.podNS.Fd()), unix.NETLINK_ROUTE); err != nil {
+		return fmt.Errorf("open netlink in %s: %w", path, err)
+	}
+	return nil
 }
 
 func (k *kernel) close() {
@@ -71,8 +75,7 @@ func (k *kernel) close() {
 // ours is false for a link that only has the name.
 func (k *kernel) hostSide(name string) (link netlink.Link, ours bool, err error) {
 	link, err = k.host.LinkByName(name)
-	var notFound netlink.LinkNotFoundError
-	if errors.As(err, &notFound) {
+	if _, notFound := errors.AsType[netlink.LinkNotFoundError](err); notFound {
 		return nil, false, nil
 	}
 	if err != nil {
@@ -95,33 +98,10 @@ func (k *kernel) removeHostSide(name string) error {
 	return nil
 }
 
-// sourceAmong returns a function that finds the node's own address of an address's family
-// among candidates, if the node has it: the kernel refuses a source that is not local.
-func (k *kernel) sourceAmong(candidates []netip.Addr) func(netip.Addr) net.IP {
-	return func(pod netip.Addr) net.IP {
-		for _, own := range candidates {
-			if own.Is4() != pod.Is4() {
-				continue
-			}
-			routes, err := k.host.RouteGet(own.AsSlice())
-			if err == nil && len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL {
-				return own.AsSlice()
-			}
-		}
-		return nil
-	}
-}
-
-// list repeats a dump that changes elsewhere interrupted, so that nothing is missing.
-func list[T any](dump func() ([]T, error)) ([]T, error) {
-	var (
-		items []T
-		err   error
-	)
-	for range 20 {
-		if items, err = dump(); !errors.Is(err, netlink.ErrDumpInterrupted) {
-			return items, err
-		}
-	}
-	return items, err
+// localAmong returns those of addrs that the node has at the moment.
+func (k *kernel) localAmong(addrs []netip.Addr) []netip.Addr {
+	return slices.DeleteFunc(slices.Clone(addrs), func(a netip.Addr) bool {
+		routes, err := k.host.RouteGet(a.AsSlice())
+		return err != nil || len(routes) == 0 || routes[0].Type != unix.RTN_LOCAL
+	})
 }

@@ -26,6 +26,7 @@ import (
 
 	"weft/internal/marks"
 	"weft/internal/nodefile"
+	"weft/internal/rtnetlink"
 	"weft/ipam"
 )
 
@@ -84,14 +85,13 @@ func (n namespace) addrs(t *testing.T, name string) []netip.Addr {
 	var found []netip.Addr
 	err := n.Do(func(ns.NetNS) error {
 		link, err := netlink.LinkByName(name)
-		var notFound netlink.LinkNotFoundError
-		if errors.As(err, &notFound) {
+		if _, notFound := errors.AsType[netlink.LinkNotFoundError](err); notFound {
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		addrs, err := list(func() ([]netlink.Addr, error) { return netlink.AddrList(link, netlink.FAMILY_ALL) })
+		addrs, err := rtnetlink.Dump(func() ([]netlink.Addr, error) { return netlink.AddrList(link, netlink.FAMILY_ALL) })
 		for _, a := range addrs {
 			if addr, ok := netip.AddrFromSlice(a.IP); ok && !a.IP.IsLinkLocalUnicast() {
 				found = append(found, addr.Unmap())
@@ -152,7 +152,7 @@ func (n *node) makeTUN() error {
 		return fmt.Errorf("make a TUN device (is /dev/net/tun there?): %w", err)
 	}
 	for _, addr := range n.own {
-		a := &netlink.Addr{IPNet: netOf(addr, addr.BitLen()), Flags: unix.IFA_F_NODAD}
+		a := &netlink.Addr{IPNet: rtnetlink.HostNet(addr), Flags: unix.IFA_F_NODAD}
 		if err := netlink.AddrAdd(tun, a); err != nil {
 			return err
 		}
@@ -261,7 +261,7 @@ func (e *nodeExec) ExecPlugin(ctx context.Context, path string, stdin []byte, en
 	}
 	if e.killAfter != nil {
 		if delay := e.killAfter(); delay > 0 {
-			timer := time.AfterFunc(delay, func() { cmd.Process.Kill() })
+			timer := time.AfterFunc(delay, func() { _ = cmd.Process.Kill() })
 			defer timer.Stop()
 		}
 	}

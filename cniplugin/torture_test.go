@@ -106,12 +106,12 @@ func (tt *torture) add(containerID string, pod namespace) {
 		result, err := tt.cni.AddNetworkList(tt.t.Context(), tt.list, rt)
 		took := time.Since(start)
 		// Even a killed ADD may have given the pod its addresses.
-		real := pod.addrs(tt.t, "eth0")
-		tt.claim(containerID, real)
+		held := pod.addrs(tt.t, "eth0")
+		tt.claim(containerID, held)
 		if err == nil {
 			tt.note(took)
 			tt.adds.Add(1)
-			requireSameAddrs(tt.t, real, addrsOf(tt.t, result))
+			requireSameAddrs(tt.t, held, addrsOf(tt.t, result))
 			return
 		}
 		var cniErr *types.Error

@@ -5,11 +5,13 @@ import (
 	"encoding/hex"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"weft/internal/marks"
+	"weft/internal/rtnetlink"
 	"weft/ipam"
 )
 
@@ -75,14 +77,9 @@ func gatewayOf(addr netip.Addr) netip.Addr {
 	return gateway6
 }
 
-// defaultOf returns 0.0.0.0/0 or ::/0.
+// defaultOf returns 0.0.0.0/0 or ::/0, whichever is of the family of addr.
 func defaultOf(addr netip.Addr) *net.IPNet {
-	bits := addr.BitLen()
-	return &net.IPNet{IP: make(net.IP, bits/8), Mask: net.CIDRMask(0, bits)}
-}
-
-func netOf(addr netip.Addr, bits int) *net.IPNet {
-	return &net.IPNet{IP: addr.AsSlice(), Mask: net.CIDRMask(bits, addr.BitLen())}
+	return rtnetlink.IPNet(netip.PrefixFrom(addr, 0).Masked())
 }
 
 // veth puts the other end straight into the pod, under its final name, so there is no
@@ -104,7 +101,7 @@ func (w *wiring) veth(podNS int) *netlink.Veth {
 func (w *wiring) podAddrs() []*netlink.Addr {
 	var addrs []*netlink.Addr
 	for _, addr := range w.addresses {
-		a := &netlink.Addr{IPNet: netOf(addr, addr.BitLen())}
+		a := &netlink.Addr{IPNet: rtnetlink.HostNet(addr)}
 		if addr.Is6() {
 			a.Flags = unix.IFA_F_NODAD
 		}
@@ -117,9 +114,9 @@ func (w *wiring) hostAddrs() []*netlink.Addr {
 	var addrs []*netlink.Addr
 	for _, addr := range w.addresses {
 		if addr.Is4() {
-			addrs = append(addrs, &netlink.Addr{IPNet: netOf(gateway4, 32), Scope: int(netlink.SCOPE_LINK)})
+			addrs = append(addrs, &netlink.Addr{IPNet: rtnetlink.HostNet(gateway4), Scope: int(netlink.SCOPE_LINK)})
 		} else {
-			addrs = append(addrs, &netlink.Addr{IPNet: netOf(gateway6, 64), Flags: unix.IFA_F_NODAD})
+			addrs = append(addrs, &netlink.Addr{IPNet: rtnetlink.IPNet(netip.PrefixFrom(gateway6, 64)), Flags: unix.IFA_F_NODAD})
 		}
 	}
 	return addrs
@@ -161,18 +158,21 @@ func (w *wiring) podRoutes(link int) []*netlink.Route {
 	return routes
 }
 
-// hostRoutes lead to the pod's addresses. source returns the address that the node itself
-// speaks from to a pod address, or nil.
-func (w *wiring) hostRoutes(link int, source func(netip.Addr) net.IP) []*netlink.Route {
+// hostRoutes lead to the pod's addresses. The node itself speaks to them from the first
+// of own that is of their family. The kernel refuses a source that the node does not have.
+func (w *wiring) hostRoutes(link int, own []netip.Addr) []*netlink.Route {
 	var routes []*netlink.Route
 	for _, addr := range w.addresses {
-		routes = append(routes, &netlink.Route{
+		route := &netlink.Route{
 			LinkIndex: link,
-			Dst:       netOf(addr, addr.BitLen()),
+			Dst:       rtnetlink.HostNet(addr),
 			Scope:     netlink.SCOPE_LINK,
 			Protocol:  marks.PodRouteProtocol,
-			Src:       source(addr),
-		})
+		}
+		if i := slices.IndexFunc(own, func(o netip.Addr) bool { return o.Is4() == addr.Is4() }); i >= 0 {
+			route.Src = own[i].AsSlice()
+		}
+		routes = append(routes, route)
 	}
 	return routes
 }

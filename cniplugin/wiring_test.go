@@ -129,7 +129,7 @@ func TestSettingsOutOfReachFailOnlyWhereConnectivityDependsOnThem(t *testing.T) 
 				if err := unix.Mount(root, root, "", unix.MS_BIND, ""); err != nil {
 					t.Fatalf("bind mount (run as root): %v", err)
 				}
-				t.Cleanup(func() { unix.Unmount(root, unix.MNT_DETACH) })
+				t.Cleanup(func() { _ = unix.Unmount(root, unix.MNT_DETACH) })
 				if err := unix.Mount("", root, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
 					t.Fatal(err)
 				}

@@ -114,12 +114,13 @@ func checkEndpoint(ap netip.AddrPort, clusterCIDRs []netip.Prefix) error {
 }
 
 func checkPodCIDR(p netip.Prefix, clusterCIDRs []netip.Prefix) error {
-	// The network address, this node's own and the last one are no pod's.
-	const least = 2
+	// A pod CIDR has at least 4 addresses: the network's, the node's own, a pod's, and
+	// the last one, which in IPv4 is the broadcast address.
+	const hostBits = 2
 	if err := strict.CheckPrefix(p); err != nil {
 		return fmt.Errorf("pod CIDR: %w", err)
 	}
-	if longest := p.Addr().BitLen() - least; p.Bits() > longest {
+	if longest := p.Addr().BitLen() - hostBits; p.Bits() > longest {
 		return fmt.Errorf("pod CIDR %s has no room for a pod; write a /%d or wider", p, longest)
 	}
 	for _, c := range clusterCIDRs {

@@ -13,7 +13,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -22,9 +21,9 @@ import (
 // LockTimeout bounds the wait for a lock when the caller's context sets no deadline.
 const LockTimeout = 10 * time.Second
 
-// MaxNetworkName is the length in bytes of the longest network name: with every
+// maxNetworkName is the length in bytes of the longest network name: with every
 // suffix that this package adds it still is a file name (NAME_MAX).
-const MaxNetworkName = 200
+const maxNetworkName = 200
 
 var (
 	// ErrExhausted says that a family has no address left in any of its ranges.
@@ -64,8 +63,8 @@ func Open(stateDir, network string) (*Store, error) {
 	if !filepath.IsAbs(stateDir) {
 		return nil, fmt.Errorf("state directory %q: the path must be absolute", stateDir)
 	}
-	if network == "" || len(network) > MaxNetworkName || strings.HasPrefix(network, ".") || strings.ContainsAny(network, "/\x00") {
-		return nil, fmt.Errorf("network name %q: must be a plain file name of 1 to %d bytes", network, MaxNetworkName)
+	if network == "" || len(network) > maxNetworkName || strings.HasPrefix(network, ".") || strings.ContainsAny(network, "/\x00") {
+		return nil, fmt.Errorf("network name %q: must be a plain file name of 1 to %d bytes", network, maxNetworkName)
 	}
 	return &Store{dir: filepath.Join(stateDir, "ipam"), network: network}, nil
 }
@@ -153,10 +152,7 @@ func (s *Store) Available(ranges []netip.Prefix, reserved []netip.Addr) error {
 // update runs change on the current state under the network's lock, and writes the
 // state back if change reports that it altered it and returns no error.
 func (s *Store) update(ctx context.Context, change func(*state) (bool, error)) error {
-	if err := os.MkdirAll(s.dir, 0o700); err != nil {
-		return err
-	}
-	unlock, err := lockFile(ctx, filepath.Join(s.dir, s.network+".lock"))
+	unlock, err := s.lock(ctx, s.network+".lock", 0)
 	if err != nil {
 		return err
 	}

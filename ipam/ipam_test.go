@@ -12,7 +12,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
-	"golang.org/x/sys/unix"
 )
 
 var cmpAddrs = cmp.Options{cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})}
@@ -47,7 +46,7 @@ func release(t *testing.T, s *Store, n int) {
 }
 
 func TestOpenRefusesWhatCannotBeAFile(t *testing.T) {
-	long := make([]byte, MaxNetworkName+1)
+	long := make([]byte, maxNetworkName+1)
 	for i := range long {
 		long[i] = 'n'
 	}
@@ -242,12 +241,12 @@ func TestAnIncompleteAttachmentIsRefused(t *testing.T) {
 func TestALockHolderThatHangsIsNotWaitedForEver(t *testing.T) {
 	s := open(t, t.TempDir())
 	acquire(t, s, 1, prefixes("10.0.0.0/24"))
-	f, err := os.Open(filepath.Join(filepath.Dir(s.Path()), "weft.lock"))
+	f, err := os.OpenFile(filepath.Join(filepath.Dir(s.Path()), "weft.lock"), os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+	if err := lockByte(f, 0); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
@@ -258,7 +257,7 @@ func TestALockHolderThatHangsIsNotWaitedForEver(t *testing.T) {
 	if _, err := s.List(); err != nil {
 		t.Errorf("List waits for the lock: %v", err)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_UN); err != nil {
+	if err := f.Close(); err != nil {
 		t.Fatal(err)
 	}
 	// The wait that was given up must not have kept the lock.

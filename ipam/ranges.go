@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 )
 
 // pool is the addresses of one range that pods may have: first to last, inclusive.
@@ -165,10 +166,11 @@ func (st *state) pick(pools []pool, taken map[netip.Addr]bool) (netip.Addr, erro
 	return netip.Addr{}, fmt.Errorf("%w in %s", ErrExhausted, describe(pools))
 }
 
+// describe lists the ranges for a message.
 func describe(pools []pool) string {
-	text := pools[0].prefix.String()
-	for _, p := range pools[1:] {
-		text += ", " + p.prefix.String()
+	var texts []string
+	for _, p := range pools {
+		texts = append(texts, p.prefix.String())
 	}
-	return text
+	return strings.Join(texts, ", ")
 }

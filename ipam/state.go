@@ -111,7 +111,8 @@ func decode(data []byte) (*state, error) {
 	return st, nil
 }
 
-// validate holds what no checksum can promise, for a file that another program wrote.
+// validate checks what a right checksum does not show: that no field is missing, and that
+// no two leases contradict each other.
 func (st *state) validate() error {
 	if st.Leases == nil || st.Cursors == nil || st.Resting == nil {
 		return errors.New("a field is null")
@@ -160,8 +161,8 @@ func writeState(path string, st *state) error {
 	}
 	temporary := path + ".tmp"
 	if err := writeSynced(temporary, data); err != nil {
-		// Best effort: what stays behind is overwritten by the next writer.
-		os.Remove(temporary)
+		// What stays behind nevertheless is overwritten by the next writer.
+		_ = os.Remove(temporary)
 		return err
 	}
 	if err := os.Rename(temporary, path); err != nil {
@@ -183,6 +184,19 @@ func writeSynced(path string, data []byte) error {
 	return errors.Join(err, f.Close())
 }
 
+// makeDir makes the folder at path, unless it is there. A folder that a power loss takes
+// away takes the files in it along, so it is written to the disk like them.
+func makeDir(path string) error {
+	if _, err := os.Stat(path); err == nil {
+		return nil
+	}
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+// syncDir writes the names in the folder at path to the disk.
 func syncDir(path string) error {
 	d, err := os.Open(path)
 	if err != nil {

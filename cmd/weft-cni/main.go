@@ -9,10 +9,8 @@ import (
 	"github.com/containernetworking/cni/pkg/skel"
 
 	"weft/cniplugin"
+	"weft/internal/version"
 )
-
-// version is set when a release is built (-ldflags "-X main.version=...").
-var version = "dev"
 
 func init() {
 	// Network namespaces belong to threads: the plugin must stay on the one it began on.
@@ -21,5 +19,5 @@ func init() {
 
 func main() {
 	plugin := cniplugin.New(os.Stdout)
-	skel.PluginMainFuncs(plugin.Funcs(), cniplugin.Versions, "CNI plugin weft-cni "+version)
+	skel.PluginMainFuncs(plugin.Funcs(), cniplugin.Versions, "CNI plugin weft-cni "+version.Version)
 }

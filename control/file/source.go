@@ -90,7 +90,7 @@ func (s *Source) Run(ctx context.Context, reload <-chan struct{}, emit func(cont
 			w.check(true)
 		case <-events:
 			w.disturb()
-		case <-lost:
+		case <-lost: //nolint:errcheck // reading the file makes up for any event that was lost
 			w.disturb()
 		case <-w.settled:
 			w.check(false)

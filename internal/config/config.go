@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/netip"
 	"os"
 	"runtime"
@@ -126,9 +127,7 @@ func (c Config) Lanes() int {
 func Load(flags *pflag.FlagSet, environ []string) (Config, error) {
 	var problems strict.Problems
 	written := fromEnviron(environ, &problems)
-	for path, s := range fromFlags(flags) {
-		written[path] = s
-	}
+	maps.Copy(written, fromFlags(flags))
 	file, named := filePath(flags, environ)
 	root, absent := readFile(file, named, &problems)
 	c := resolve(file, root, absent, written, &problems)

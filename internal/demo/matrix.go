@@ -109,17 +109,17 @@ func (d *demo) showReachability(ctx context.Context) error {
 // printMatrix prints one row for each source.
 func (d *demo) printMatrix(f family, from, to []place, cells []*cell) {
 	const nameWidth, width = 8, 8
-	header := padRight(f.String(), nameWidth)
+	header := []string{padRight(f.String(), nameWidth)}
 	for _, p := range to {
-		header += padLeft(p.name, width)
+		header = append(header, padLeft(p.name, width))
 	}
-	d.line("%s", d.paint(bold, header))
+	d.line("%s", d.paint(bold, strings.Join(header, "")))
 	for _, a := range from {
-		row := padRight(a.name+" →", nameWidth)
+		row := []string{padRight(a.name+" →", nameWidth)}
 		for _, b := range to {
-			row += d.entry(cells, a, b, width)
+			row = append(row, d.entry(cells, a, b, width))
 		}
-		d.line("%s", strings.TrimRight(row, " "))
+		d.line("%s", strings.TrimRight(strings.Join(row, ""), " "))
 	}
 	d.gap()
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"weft/internal/testnet"
 )
@@ -112,12 +113,9 @@ func (p place) seenBy(to place) []netip.Addr {
 }
 
 func join[T fmt.Stringer](items []T, separator string) string {
-	var text string
-	for i, item := range items {
-		if i > 0 {
-			text += separator
-		}
-		text += item.String()
+	var texts []string
+	for _, item := range items {
+		texts = append(texts, item.String())
 	}
-	return text
+	return strings.Join(texts, separator)
 }

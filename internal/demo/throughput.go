@@ -56,14 +56,13 @@ func (d *demo) measureThroughput(ctx context.Context) error {
 // iperf sends as fast as it can from one pod to another.
 func iperf(ctx context.Context, from, to *testnet.Pod, f family) (*iperfReport, error) {
 	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	server := to.Command(ctx, "iperf3", "--server", "--one-off", "--forceflush")
 	stdout, err := server.StdoutPipe()
 	if err != nil {
-		cancel()
 		return nil, err
 	}
 	if err := server.Start(); err != nil {
-		cancel()
 		return nil, fmt.Errorf("start the iperf3 server: %w", err)
 	}
 	defer func() {

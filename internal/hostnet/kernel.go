@@ -1,10 +1,7 @@
 package hostnet
 
 import (
-	"errors"
 	"fmt"
-	"net"
-	"net/netip"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -49,34 +46,5 @@ func (k *kernel) close() {
 	k.strict.Close()
 }
 
-// dump repeats list until no other program changed what it lists in the middle of
-// it. A kernel without IPv6 has nothing to list there.
-func dump[T any](list func() ([]T, error)) ([]T, error) {
-	for attempt := 1; ; attempt++ {
-		items, err := list()
-		switch {
-		case errors.Is(err, netlink.ErrDumpInterrupted) && attempt < 10:
-			continue
-		case errors.Is(err, unix.EAFNOSUPPORT):
-			return nil, nil
-		}
-		return items, err
-	}
-}
-
 // families are the two that weft serves.
 var families = [...]int{unix.AF_INET, unix.AF_INET6}
-
-func ipNet(p netip.Prefix) *net.IPNet {
-	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
-}
-
-// prefixOf is the inverse of ipNet; the zero Prefix stands for nil.
-func prefixOf(n *net.IPNet) netip.Prefix {
-	if n == nil {
-		return netip.Prefix{}
-	}
-	addr, _ := netip.AddrFromSlice(n.IP)
-	bits, _ := n.Mask.Size()
-	return netip.PrefixFrom(addr, bits)
-}

@@ -8,6 +8,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"weft/internal/rtnetlink"
 )
 
 // txQueueLen is how many packets, or super-packets, wait in the TUN device for
@@ -59,7 +61,7 @@ func (k *kernel) addAddresses(tun netlink.Link, want []netip.Addr) error {
 		if _, ok := have[host]; ok {
 			continue
 		}
-		addr := &netlink.Addr{IPNet: ipNet(host)}
+		addr := &netlink.Addr{IPNet: rtnetlink.IPNet(host)}
 		if a.Is6() {
 			// Nobody else can have the address: the CIDR is this node's alone. And
 			// the kernel need not add a route to it beside the one in its local table.
@@ -94,13 +96,13 @@ func (k *kernel) removeStaleAddresses(tun netlink.Link, want []netip.Addr) error
 }
 
 func (k *kernel) addressesOf(tun netlink.Link) (map[netip.Prefix]netlink.Addr, error) {
-	listed, err := dump(func() ([]netlink.Addr, error) { return k.AddrList(tun, netlink.FAMILY_ALL) })
+	listed, err := rtnetlink.Dump(func() ([]netlink.Addr, error) { return k.AddrList(tun, netlink.FAMILY_ALL) })
 	if err != nil {
 		return nil, fmt.Errorf("list the addresses of %s: %w", tun.Attrs().Name, err)
 	}
 	addrs := make(map[netip.Prefix]netlink.Addr, len(listed))
 	for _, a := range listed {
-		addrs[prefixOf(a.IPNet)] = a
+		addrs[rtnetlink.Prefix(a.IPNet)] = a
 	}
 	return addrs, nil
 }

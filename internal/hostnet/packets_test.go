@@ -85,6 +85,44 @@ func TestStrangersReachPodsByHostPortAndService(t *testing.T) {
 	})
 }
 
+func TestAPeersOwnPacketsReachAHostPortUnlessTheUplinkFiltersStrictly(t *testing.T) {
+	s, a := newSite(t), addressings[0]
+	s.outside.ip(t, fmt.Sprintf("address add %s/24 dev eth0", a.remoteNode)) // the peer, on the underlay
+	s.node.nft(t, fmt.Sprintf(`table inet services {
+		counter arrived { }
+		chain prerouting {
+			type nat hook prerouting priority dstnat;
+			meta nfproto ipv4 udp dport 8080 dnat ip to %s:%d
+		}
+		chain forward {
+			type filter hook forward priority 0;
+			oifname "pod1" meta l4proto udp counter name arrived
+		}
+	}`, a.pod1, echoPort))
+	filtered := func() string {
+		return s.node.run(t, "sh", "-c", "nstat -asz TcpExtIPReversePathFilter | awk '/^Tcp/ {print $2}'")
+	}
+	for _, tc := range []struct{ mode, arrived, filtered string }{{"0", "1", "0"}, {"2", "2", "0"}, {"1", "2", "1"}} {
+		s.node.run(t, "sysctl", "-qw", "net.ipv4.conf.eth0.rp_filter="+tc.mode)
+		conn, err := dial(t, s.outside, a.remoteNode, a.node, 8080)
+		check(t, err)
+		_, err = conn.Write([]byte("from the node itself"))
+		check(t, err)
+		check(t, conn.Close())
+		deadline := time.Now().Add(3 * time.Second)
+		for {
+			counter := s.node.run(t, "nft", "list counter inet services arrived")
+			if strings.Contains(counter, "packets "+tc.arrived+" ") && filtered() == tc.filtered {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("rp_filter %s: %s packets should have arrived, %s be filtered; it is %s, %s",
+					tc.mode, tc.arrived, tc.filtered, counter, filtered())
+			}
+		}
+	}
+}
+
 func TestPodsDoNotSpoof(t *testing.T) {
 	s := newSite(t)
 	forEachFamily(t, func(t *testing.T, a addressing) {

@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"weft/internal/marks"
+	"weft/internal/rtnetlink"
 )
 
 // Metrics (ip-route(8), "metric") of weft's routes.
@@ -125,7 +126,7 @@ func diffRoutes(have, want []route) difference {
 // parseRoute returns what weft wants to know of a route from the kernel.
 func parseRoute(r netlink.Route) route {
 	parsed := route{
-		routeKey: routeKey{r.Table, prefixOf(r.Dst), r.Priority},
+		routeKey: routeKey{r.Table, rtnetlink.Prefix(r.Dst), r.Priority},
 		foreign: r.Gw != nil || r.Via != nil || r.Encap != nil || len(r.MultiPath) > 0 || r.MTU != 0 || r.Tos != 0 ||
 			r.Type != unix.RTN_UNICAST && r.Type != unix.RTN_UNREACHABLE,
 	}
@@ -142,7 +143,7 @@ func (r route) netlink() *netlink.Route {
 	n := &netlink.Route{
 		Protocol:  marks.RouteProtocol,
 		Table:     r.table,
-		Dst:       ipNet(r.dst),
+		Dst:       rtnetlink.IPNet(r.dst),
 		Priority:  r.metric,
 		Type:      unix.RTN_UNREACHABLE,
 		LinkIndex: r.link,

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"weft/internal/marks"
+	"weft/internal/rtnetlink"
 )
 
 // applyRoutes makes want the only routes with weft's protocol number, in any table.
@@ -52,7 +53,7 @@ func (k *kernel) listRoutes() ([]netlink.Route, error) {
 	var all []netlink.Route
 	for _, family := range families {
 		filter := &netlink.Route{Protocol: marks.RouteProtocol, Table: unix.RT_TABLE_UNSPEC}
-		routes, err := dump(func() ([]netlink.Route, error) {
+		routes, err := rtnetlink.Dump(func() ([]netlink.Route, error) {
 			return k.strict.RouteListFiltered(family, filter, netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE)
 		})
 		if err != nil {
@@ -117,7 +118,7 @@ func (k *kernel) othersRoutes() (map[routeKey]netlink.Route, error) {
 	others := make(map[routeKey]netlink.Route)
 	for _, family := range families {
 		for _, table := range []int{unix.RT_TABLE_MAIN, marks.RouteTable} {
-			routes, err := dump(func() ([]netlink.Route, error) {
+			routes, err := rtnetlink.Dump(func() ([]netlink.Route, error) {
 				return k.RouteListFiltered(family, &netlink.Route{Table: table}, netlink.RT_FILTER_TABLE)
 			})
 			if err != nil {

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"weft/internal/marks"
+	"weft/internal/rtnetlink"
 )
 
 // rule is one of weft's rules (ip-rule(8)): packets from src are looked up in table.
@@ -22,6 +23,12 @@ type rule struct {
 
 // wantedRules returns the rules that must hold: pods look up the peers' node
 // addresses in weft's table, before the main table would send them to the underlay.
+//
+// So a pod's way to a peer's node address is not the way by which that node's own
+// packets come to a hostPort or NodePort of the pod: those come over the underlay. An
+// uplink whose rp_filter is 1 (strict) drops them, counted as IPReversePathFilter in
+// /proc/net/netstat. No rule can help, because the kernel looks up the way back as if
+// the pod had sent the packet. Such an uplink needs 2 (loose), or 0.
 func wantedRules(n Network) []rule {
 	var rules []rule
 	for _, p := range n.PodCIDRs {
@@ -34,7 +41,7 @@ func wantedRules(n Network) []rule {
 func (k *kernel) applyRules(ctx context.Context, want []rule) error {
 	var listed []netlink.Rule
 	for _, family := range families {
-		rules, err := dump(func() ([]netlink.Rule, error) { return k.RuleList(family) })
+		rules, err := rtnetlink.Dump(func() ([]netlink.Rule, error) { return k.RuleList(family) })
 		if err != nil {
 			return fmt.Errorf("list the routing rules: %w", err)
 		}
@@ -76,7 +83,7 @@ func (k *kernel) applyRules(ctx context.Context, want []rule) error {
 
 func parseRule(r netlink.Rule) rule {
 	return rule{
-		src:      prefixOf(r.Src),
+		src:      rtnetlink.Prefix(r.Src),
 		table:    r.Table,
 		priority: r.Priority,
 		foreign: r.Dst != nil || r.Mark != 0 || r.Mask != nil || r.IifName != "" || r.OifName != "" || r.Invert ||
@@ -87,7 +94,7 @@ func parseRule(r netlink.Rule) rule {
 func (r rule) netlink() *netlink.Rule {
 	n := netlink.NewRule()
 	n.Family = familyOf(r.src.Addr())
-	n.Src = ipNet(r.src)
+	n.Src = rtnetlink.IPNet(r.src)
 	n.Table = r.table
 	n.Priority = r.priority
 	n.Protocol = marks.RouteProtocol

@@ -37,7 +37,7 @@ func (g *guard) ruleset(n Network, counts map[string]*knftables.Counter) *knftab
 	tx := g.nft.NewTransaction()
 	tx.Add(&knftables.Table{})
 	tx.Delete(&knftables.Table{})
-	tx.Add(&knftables.Table{Comment: knftables.PtrTo("kept by weftd; changes are undone")})
+	tx.Add(&knftables.Table{Comment: new("kept by weftd; changes are undone")})
 	for _, name := range dropCounters {
 		counter := &knftables.Counter{Name: name}
 		if held, ok := counts[name]; ok {
@@ -52,7 +52,7 @@ func (g *guard) ruleset(n Network, counts map[string]*knftables.Counter) *knftab
 		tx.Add(c.object())
 	}
 	for _, r := range rules(n) {
-		tx.Add(&knftables.Rule{Chain: r.chain, Rule: r.rule, Comment: knftables.PtrTo(r.why)})
+		tx.Add(&knftables.Rule{Chain: r.chain, Rule: r.rule, Comment: new(r.why)})
 	}
 	return tx
 }
@@ -64,7 +64,7 @@ func addPrefixSets(tx *knftables.Transaction, name string, prefixes []netip.Pref
 			Type: family.kind,
 			// CIDRs are intervals, and intervals must not overlap unless merged.
 			Flags:     []knftables.SetFlag{knftables.IntervalFlag},
-			AutoMerge: knftables.PtrTo(true),
+			AutoMerge: new(true),
 		})
 	}
 	for _, p := range prefixes {

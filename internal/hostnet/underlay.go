@@ -8,6 +8,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"weft/internal/rtnetlink"
 )
 
 // UnderlayMTU returns the MTU in bytes, and the name, of the interface through
@@ -23,7 +25,7 @@ func UnderlayMTU(addr netip.Addr) (mtu int, ifname string, err error) {
 		return 0, "", err
 	}
 	defer k.close()
-	addr = addr.Unmap().WithZone("")
+	addr = addr.Unmap()
 	holder, err := k.holderOf(addr)
 	if err != nil {
 		return 0, "", err
@@ -46,12 +48,12 @@ func UnderlayMTU(addr netip.Addr) (mtu int, ifname string, err error) {
 
 // holderOf returns the interface that has addr, or nil.
 func (k *kernel) holderOf(addr netip.Addr) (*netlink.LinkAttrs, error) {
-	addrs, err := dump(func() ([]netlink.Addr, error) { return k.AddrList(nil, familyOf(addr)) })
+	addrs, err := rtnetlink.Dump(func() ([]netlink.Addr, error) { return k.AddrList(nil, familyOf(addr)) })
 	if err != nil {
 		return nil, fmt.Errorf("list this node's addresses: %w", err)
 	}
 	for _, a := range addrs {
-		if prefixOf(a.IPNet).Addr() != addr {
+		if rtnetlink.Prefix(a.IPNet).Addr() != addr {
 			continue
 		}
 		link, err := k.LinkByIndex(a.LinkIndex)
@@ -66,7 +68,7 @@ func (k *kernel) holderOf(addr netip.Addr) (*netlink.LinkAttrs, error) {
 // smallestUplink returns the interface with the smallest MTU among those that are
 // up and carry a default route of the family, or nil.
 func (k *kernel) smallestUplink(family int) (*netlink.LinkAttrs, error) {
-	routes, err := dump(func() ([]netlink.Route, error) {
+	routes, err := rtnetlink.Dump(func() ([]netlink.Route, error) {
 		filter := &netlink.Route{Table: unix.RT_TABLE_MAIN}
 		return k.RouteListFiltered(family, filter, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_DST)
 	})

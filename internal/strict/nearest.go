@@ -2,11 +2,11 @@ package strict
 
 import "strings"
 
-// Nearest returns the known name that somebody most likely meant by name, or ""
+// nearest returns the known name that somebody most likely meant by name, or ""
 // if none is near. Case and the characters that join words do not count, and the
 // last word of a dotted name may stand for the whole: "vni" is near "vxlan.vni".
 // The first one of equally near names wins.
-func Nearest(name string, known []string) string {
+func nearest(name string, known []string) string {
 	best, bestDistance := "", len(name)
 	for _, k := range known {
 		for _, candidate := range []string{k, k[strings.LastIndexByte(k, '.')+1:]} {
@@ -21,9 +21,9 @@ func Nearest(name string, known []string) string {
 }
 
 // DidYouMean returns the remedy for an unknown name: "did you mean X?" with the
-// Nearest one, or "remove it" if none is near.
+// nearest one, or "remove it" if none is near.
 func DidYouMean(name string, known []string) string {
-	if near := Nearest(name, known); near != "" {
+	if near := nearest(name, known); near != "" {
 		return "did you mean " + near + "?"
 	}
 	return "remove it"

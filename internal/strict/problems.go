@@ -19,47 +19,36 @@ import (
 // a problem of every node; the first ones say enough.
 const maxProblems = 50
 
-// Problem is one thing that is wrong with what somebody wrote.
-type Problem struct {
-	// Origin is where it was written: "/etc/weft/weft.yaml:7", "--tun-driver",
-	// "WEFT_TUN_DRIVER". Empty if it was written nowhere.
-	Origin string
-
-	// Subject is what it is about: a key ("tun.driver") or a node's name. May be empty.
-	Subject string
-
-	// Err says what is wrong, and the remedy.
-	Err error
+// problem is one thing that is wrong with what somebody wrote.
+type problem struct {
+	origin string
+	err    error
 }
-
-func (p *Problem) Error() string {
-	var b strings.Builder
-	for _, s := range []string{p.Origin, p.Subject} {
-		if s != "" {
-			b.WriteString(s)
-			b.WriteString(": ")
-		}
-	}
-	b.WriteString(p.Err.Error())
-	return b.String()
-}
-
-func (p *Problem) Unwrap() error { return p.Err }
 
 // Problems collects all that is wrong, so that one reading of the message is
 // enough to put it right. The zero value is empty.
 type Problems struct {
-	problems []*Problem
+	problems []problem
 	more     int
 }
 
-// Add adds a problem. Origin and subject may be empty.
+// Add adds a problem; err says what is wrong, and the remedy.
+//
+// Origin is where it was written: "/etc/weft/weft.yaml:7", "--tun-driver",
+// "WEFT_TUN_DRIVER". Subject is what it is about: a key ("tun.driver") or a node's
+// name. Both may be empty.
 func (p *Problems) Add(origin, subject string, err error) {
 	if len(p.problems) == maxProblems {
 		p.more++
 		return
 	}
-	p.problems = append(p.problems, &Problem{Origin: origin, Subject: subject, Err: err})
+	if subject != "" {
+		err = fmt.Errorf("%s: %w", subject, err)
+	}
+	if origin != "" {
+		err = fmt.Errorf("%s: %w", origin, err)
+	}
+	p.problems = append(p.problems, problem{origin, err})
 }
 
 // Addf is Add with fmt.Errorf.
@@ -67,20 +56,20 @@ func (p *Problems) Addf(origin, subject, format string, args ...any) {
 	p.Add(origin, subject, fmt.Errorf(format, args...))
 }
 
-// Err returns all problems joined, one a line, or nil if there are none. Those in
-// one file stand in the order of its lines; otherwise the order of adding is kept.
+// Err returns all problems joined, one a line, or nil if there are none. They are
+// sorted by origin, and those of one file by its lines.
 func (p *Problems) Err() error {
 	if len(p.problems) == 0 {
 		return nil
 	}
-	slices.SortStableFunc(p.problems, func(a, b *Problem) int {
-		aFile, aLine := splitOrigin(a.Origin)
-		bFile, bLine := splitOrigin(b.Origin)
+	slices.SortStableFunc(p.problems, func(a, b problem) int {
+		aFile, aLine := splitOrigin(a.origin)
+		bFile, bLine := splitOrigin(b.origin)
 		return cmp.Or(cmp.Compare(aFile, bFile), cmp.Compare(aLine, bLine))
 	})
 	var errs []error
 	for _, problem := range p.problems {
-		errs = append(errs, problem)
+		errs = append(errs, problem.err)
 	}
 	if p.more > 0 {
 		errs = append(errs, fmt.Errorf("and %d more problems", p.more))

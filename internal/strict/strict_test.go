@@ -73,8 +73,8 @@ func TestNearest(t *testing.T) {
 		"vxlan.vni.extra":          "",
 		strings.Repeat("n", 1<<20): "",
 	} {
-		if got := Nearest(name, known); got != want {
-			t.Errorf("Nearest(%.20q) = %q; want %q", name, got, want)
+		if got := nearest(name, known); got != want {
+			t.Errorf("nearest(%.20q) = %q; want %q", name, got, want)
 		}
 	}
 }

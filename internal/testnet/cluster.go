@@ -151,7 +151,7 @@ func (c *Cluster) Publish() error {
 	nodes := c.Nodes()
 	var entries []NodeEntry
 	for _, n := range nodes {
-		entries = append(entries, n.entry)
+		entries = append(entries, n.Entry())
 	}
 	for _, n := range nodes {
 		if err := n.SetNodes(entries); err != nil {

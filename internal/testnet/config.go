@@ -15,7 +15,6 @@ type NodeEntry struct {
 	Endpoint netip.AddrPort `yaml:"endpoint"`
 	PodCIDRs []netip.Prefix `yaml:"podCIDRs"`
 	VTEPMAC  string         `yaml:"vtepMAC,omitempty"`
-	Key      string         `yaml:"key,omitempty"`
 }
 
 // SetNodes replaces the node's nodes.yaml as a whole. A running weftd reads it again
@@ -28,10 +27,10 @@ func (n *Node) SetNodes(nodes []NodeEntry) error {
 // in its folder or its namespace, so that nodes don't meet on the host.
 func (n *Node) writeConfig() error {
 	config := map[string]any{
-		"node":          n.entry.Name,
+		"node":          n.options.Name,
 		"clusterCIDRs":  n.options.ClusterCIDRs,
 		"encapsulation": "vxlan",
-		"listen":        netip.AddrPortFrom(unspecified(n.entry.Endpoint.Addr()), n.entry.Endpoint.Port()),
+		"listen":        netip.AddrPortFrom(unspecified(n.options.Endpoint.Addr()), n.options.Endpoint.Port()),
 		"control":       map[string]any{"file": n.nodesFile()},
 		"tun":           map[string]any{"name": TUNName},
 		"vxlan":         map[string]any{"vni": 1},

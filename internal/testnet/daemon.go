@@ -32,7 +32,7 @@ type daemon struct {
 // Start writes weft.yaml, starts weftd and returns when it is ready.
 func (n *Node) Start(ctx context.Context) error {
 	if err := n.start(ctx); err != nil {
-		return fmt.Errorf("start weftd on %s: %w", n.entry.Name, err)
+		return fmt.Errorf("start weftd on %s: %w", n.options.Name, err)
 	}
 	return nil
 }
@@ -96,7 +96,7 @@ func (n *Node) launch() (*daemon, error) {
 
 // WaitReady returns when weftd says that it is ready.
 func (n *Node) WaitReady(ctx context.Context) error {
-	return Wait(ctx, n.entry.Name+" to be ready", func(ctx context.Context) error {
+	return Wait(ctx, n.options.Name+" to be ready", func(ctx context.Context) error {
 		_, err := n.Get(ctx, "/readyz")
 		return err
 	})
@@ -150,7 +150,7 @@ func (n *Node) Crashed() error {
 	}
 	select {
 	case <-d.ended:
-		return fmt.Errorf("weftd on %s has ended by itself: %w", n.entry.Name, d.err)
+		return fmt.Errorf("weftd on %s has ended by itself: %w", n.options.Name, d.err)
 	default:
 		return nil
 	}
@@ -170,10 +170,10 @@ func (n *Node) Stop(ctx context.Context) error {
 	case <-d.ended:
 	case <-ctx.Done():
 		d.kill()
-		return fmt.Errorf("stop weftd on %s: killed, because it did not end: %w", n.entry.Name, ctx.Err())
+		return fmt.Errorf("stop weftd on %s: killed, because it did not end: %w", n.options.Name, ctx.Err())
 	}
 	if !d.cmd.ProcessState.Success() {
-		return fmt.Errorf("stop weftd on %s: %w\n%s", n.entry.Name, d.err, n.LogTail(tailLines))
+		return fmt.Errorf("stop weftd on %s: %w\n%s", n.options.Name, d.err, n.LogTail(tailLines))
 	}
 	return nil
 }
@@ -210,7 +210,7 @@ func (d *daemon) kill() {
 func (n *Node) Logs() (string, error) {
 	log, err := os.ReadFile(n.logFile())
 	if err != nil {
-		return "", fmt.Errorf("read the log of %s: %w", n.entry.Name, err)
+		return "", fmt.Errorf("read the log of %s: %w", n.options.Name, err)
 	}
 	return string(log), nil
 }
@@ -223,5 +223,5 @@ func (n *Node) LogTail(lines int) string {
 	}
 	all := strings.Split(strings.TrimRight(log, "\n"), "\n")
 	tail := all[max(0, len(all)-lines):]
-	return fmt.Sprintf("--- the end of %s's log\n%s\n---", n.entry.Name, strings.Join(tail, "\n"))
+	return fmt.Sprintf("--- the end of %s's log\n%s\n---", n.options.Name, strings.Join(tail, "\n"))
 }

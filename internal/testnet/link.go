@@ -4,12 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"weft/internal/rtnetlink"
 )
 
 // Wire describes a veth pair.
@@ -84,7 +85,7 @@ func (n *Namespace) configure(link string, addrs []netip.Prefix) error {
 	return n.withLink(link, func(h *netlink.Handle, l netlink.Link) error {
 		for _, addr := range addrs {
 			// Without duplicate address detection an IPv6 address works at once.
-			a := &netlink.Addr{IPNet: ipNet(addr), Flags: unix.IFA_F_NODAD}
+			a := &netlink.Addr{IPNet: rtnetlink.IPNet(addr), Flags: unix.IFA_F_NODAD}
 			if err := h.AddrAdd(l, a); err != nil {
 				return fmt.Errorf("add address %s: %w", addr, err)
 			}
@@ -96,7 +97,7 @@ func (n *Namespace) configure(link string, addrs []netip.Prefix) error {
 // AddRoute adds a route to prefix by a gateway that the namespace reaches directly.
 func (n *Namespace) AddRoute(prefix netip.Prefix, gateway netip.Addr) error {
 	err := n.withNetlink(func(h *netlink.Handle) error {
-		return h.RouteAdd(&netlink.Route{Dst: ipNet(prefix), Gw: gateway.AsSlice()})
+		return h.RouteAdd(&netlink.Route{Dst: rtnetlink.IPNet(prefix), Gw: gateway.AsSlice()})
 	})
 	if err != nil {
 		return fmt.Errorf("in %s: add a route to %s by %s: %w", n.name, prefix, gateway, err)
@@ -108,7 +109,7 @@ func (n *Namespace) AddRoute(prefix netip.Prefix, gateway netip.Addr) error {
 func (n *Namespace) Addrs(link string) ([]netip.Addr, error) {
 	var addrs []netip.Addr
 	err := n.withLink(link, func(h *netlink.Handle, l netlink.Link) error {
-		list, err := h.AddrList(l, netlink.FAMILY_ALL)
+		list, err := rtnetlink.Dump(func() ([]netlink.Addr, error) { return h.AddrList(l, netlink.FAMILY_ALL) })
 		for _, a := range list {
 			addr, _ := netip.AddrFromSlice(a.IP)
 			if addr = addr.Unmap(); !addr.IsLinkLocalUnicast() {
@@ -147,8 +148,4 @@ func (n *Namespace) withNetlink(f func(*netlink.Handle) error) error {
 	}
 	defer h.Close()
 	return f(h)
-}
-
-func ipNet(p netip.Prefix) *net.IPNet {
-	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }

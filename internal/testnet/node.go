@@ -36,7 +36,6 @@ type NodeOptions struct {
 type Node struct {
 	*Namespace
 	options NodeOptions
-	entry   NodeEntry
 	dir     string
 
 	mu     sync.Mutex
@@ -55,9 +54,10 @@ func (n *Net) AddNode(ctx context.Context, o NodeOptions) (*Node, error) {
 		return nil, err
 	}
 	node := &Node{
-		Namespace: ns, options: o, entry: o.NodeEntry,
-		dir:  filepath.Join(n.Dir(), o.Name),
-		pods: make(map[string]*Pod),
+		Namespace: ns,
+		options:   o,
+		dir:       filepath.Join(n.Dir(), o.Name),
+		pods:      make(map[string]*Pod),
 	}
 	if err := node.prepare(); err != nil {
 		return nil, fmt.Errorf("add node %s: %w", o.Name, err)
@@ -78,11 +78,11 @@ func (n *Node) prepare() error {
 			return err
 		}
 	}
-	return errors.Join(n.writeConfig(), n.SetNodes([]NodeEntry{n.entry}))
+	return errors.Join(n.writeConfig(), n.SetNodes([]NodeEntry{n.Entry()}))
 }
 
 // Entry is the node as nodes.yaml lists it.
-func (n *Node) Entry() NodeEntry { return n.entry }
+func (n *Node) Entry() NodeEntry { return n.options.NodeEntry }
 
 // Dir holds the node's files: weft.yaml, nodes.yaml, weftd.log, run, state and cni.
 func (n *Node) Dir() string { return n.dir }

@@ -34,9 +34,9 @@ var (
 	}
 )
 
-// Features returns the state of each feature that the profile sets, by the names
+// features returns the state of each feature that the profile sets, by the names
 // that `ethtool -k` prints.
-func (o Offloads) Features() (map[string]bool, error) {
+func (o Offloads) features() (map[string]bool, error) {
 	var basic, tunnel bool
 	switch o {
 	case Full:
@@ -60,7 +60,7 @@ func (o Offloads) Features() (map[string]bool, error) {
 // SetOffloads gives the link a profile, and checks that the kernel took it: ethtool
 // succeeds too when a feature is fixed or depends on another that is off.
 func (n *Namespace) SetOffloads(ctx context.Context, link string, o Offloads) error {
-	want, err := o.Features()
+	want, err := o.features()
 	if err != nil {
 		return err
 	}
@@ -71,7 +71,7 @@ func (n *Namespace) SetOffloads(ctx context.Context, link string, o Offloads) er
 	if _, err := n.Exec(ctx, "ethtool", args...); err != nil {
 		return fmt.Errorf("set offloads %s: %w", o, err)
 	}
-	have, err := n.Offloads(ctx, link)
+	have, err := n.offloads(ctx, link)
 	if err != nil {
 		return err
 	}
@@ -83,8 +83,8 @@ func (n *Namespace) SetOffloads(ctx context.Context, link string, o Offloads) er
 	return nil
 }
 
-// Offloads returns the state of every feature of a link, as `ethtool -k` names them.
-func (n *Namespace) Offloads(ctx context.Context, link string) (map[string]bool, error) {
+// offloads returns the state of every feature of a link, as `ethtool -k` names them.
+func (n *Namespace) offloads(ctx context.Context, link string) (map[string]bool, error) {
 	out, err := n.Exec(ctx, "ethtool", "-k", link)
 	if err != nil {
 		return nil, fmt.Errorf("read offloads: %w", err)

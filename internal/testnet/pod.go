@@ -46,7 +46,7 @@ func (p *Pod) Addr(v6 bool) (netip.Addr, bool) {
 func (n *Node) AddPod(ctx context.Context, name string) (*Pod, error) {
 	pod, err := n.addPod(ctx, name)
 	if err != nil {
-		return nil, fmt.Errorf("add pod %s on %s: %w", name, n.entry.Name, err)
+		return nil, fmt.Errorf("add pod %s on %s: %w", name, n.options.Name, err)
 	}
 	return pod, nil
 }
@@ -86,11 +86,11 @@ func (n *Node) DeletePod(ctx context.Context, name string) error {
 	delete(n.pods, name)
 	n.mu.Unlock()
 	if !ok {
-		return fmt.Errorf("delete pod %s: not on %s", name, n.entry.Name)
+		return fmt.Errorf("delete pod %s: not on %s", name, n.options.Name)
 	}
 	err := n.cni().DelNetworkList(ctx, pod.network, pod.attachment())
 	if err := errors.Join(err, n.net.removeNamespace(ctx, pod.Namespace)); err != nil {
-		return fmt.Errorf("delete pod %s on %s: %w", name, n.entry.Name, err)
+		return fmt.Errorf("delete pod %s on %s: %w", name, n.options.Name, err)
 	}
 	return nil
 }
