@@ -51,7 +51,7 @@ func printStatus(out io.Writer, r status.Report, now time.Time) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	ready := "ready"
 	if !r.Ready {
-		ready = "NOT READY: " + r.NotReady
+		ready = "NOT READY: " + inColumn(r.NotReady)
 	}
 	fmt.Fprintf(w, "node\t%s, %s\n", r.Node, ready)
 	fmt.Fprintf(w, "version\t%s\n", r.Version)
@@ -60,10 +60,10 @@ func printStatus(out io.Writer, r status.Report, now time.Time) error {
 	fmt.Fprintf(w, "TUN\t%s, MTU %d, driver %s, %d %s\n", r.TUN.Name, r.TUN.MTU, r.TUN.Driver, r.TUN.Lanes, plural(r.TUN.Lanes, "lane"))
 	fmt.Fprintf(w, "list of nodes\t%s, in force for %s\n", r.State.Source, now.Sub(r.State.Applied).Round(time.Second))
 	if r.State.Rejected != "" {
-		fmt.Fprintf(w, "\tA NEWER ONE IS REFUSED: %s\n", r.State.Rejected)
+		fmt.Fprintf(w, "\tA NEWER ONE IS REFUSED: %s\n", inColumn(r.State.Rejected))
 	}
-	fmt.Fprintf(w, "outbound\t%d packets, %s\n", r.Outbound.Packets, size(r.Outbound.Bytes))
-	fmt.Fprintf(w, "inbound\t%d packets, %s\n", r.Inbound.Packets, size(r.Inbound.Bytes))
+	fmt.Fprintf(w, "outbound\t%d %s, %s\n", r.Outbound.Packets, plural(r.Outbound.Packets, "packet"), size(r.Outbound.Bytes))
+	fmt.Fprintf(w, "inbound\t%d %s, %s\n", r.Inbound.Packets, plural(r.Inbound.Packets, "packet"), size(r.Inbound.Bytes))
 	for i, reason := range slices.Sorted(maps.Keys(r.Drops)) {
 		label := ""
 		if i == 0 {
@@ -78,6 +78,9 @@ func printStatus(out io.Writer, r status.Report, now time.Time) error {
 	return w.Flush()
 }
 
+// inColumn keeps the lines of a text in the second column.
+func inColumn(text string) string { return strings.ReplaceAll(text, "\n", "\n\t") }
+
 func join[T fmt.Stringer](items []T) string {
 	texts := make([]string, len(items))
 	for i, item := range items {
@@ -86,7 +89,7 @@ func join[T fmt.Stringer](items []T) string {
 	return strings.Join(texts, ", ")
 }
 
-func plural(n int, word string) string {
+func plural[N int | uint64](n N, word string) string {
 	if n == 1 {
 		return word
 	}
@@ -96,11 +99,12 @@ func plural(n int, word string) string {
 // size formats a number of bytes with a unit of IEC 80000-13.
 func size(n uint64) string {
 	const units = "KMGTPE"
+	const next = 1023.95 // what would be rounded to 1024.0
 	if n < 1024 {
 		return fmt.Sprintf("%d B", n)
 	}
 	value, unit := float64(n)/1024, 0
-	for ; value >= 1024 && unit < len(units)-1; unit++ {
+	for ; value >= next && unit < len(units)-1; unit++ {
 		value /= 1024
 	}
 	return fmt.Sprintf("%.1f %ciB", value, units[unit])

@@ -36,6 +36,10 @@ const reapplyInterval = 10 * time.Second
 // serve runs the daemon until ctx is done. When it returns, the device, the routes
 // and the nftables table are gone; the pods' leases are not.
 func serve(ctx context.Context, c config.Config, log *slog.Logger) error {
+	// As early as possible and never undone: a SIGHUP that nobody takes ends the
+	// process, in the middle of what it does to the host.
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
 	if err := hostnet.Check(); err != nil {
 		return unfit{err}
 	}
@@ -44,6 +48,11 @@ func serve(ctx context.Context, c config.Config, log *slog.Logger) error {
 	if err != nil {
 		return unfit{err}
 	}
+	alone, err := beAlone()
+	if err != nil {
+		return err
+	}
+	defer alone.Close()
 	for _, dir := range []string{c.RunDir, c.StateDir} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return fmt.Errorf("make weft's folders: %w", err)
@@ -53,7 +62,7 @@ func serve(ctx context.Context, c config.Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	d := newDaemon(c, log, router.New(lanes, plan.Table))
+	d := newDaemon(c, log, router.New(lanes, plan.Table), hangups)
 	return d.run(ctx, source, plan)
 }
 
@@ -94,7 +103,13 @@ func openLanes(ctx context.Context, c config.Config) ([]router.Lane, error) {
 func (d *daemon) run(ctx context.Context, source control.Source, plan *control.Plan) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return d.router.Run(ctx) }) // owns the lanes: closes them in any case
-	group.Go(func() error { return d.up(ctx, group, source, plan) })
+	group.Go(func() error {
+		err := d.up(ctx, group, source, plan)
+		if ctx.Err() != nil { // weftd was told to end, or another part of it has said why it ends
+			return nil
+		}
+		return err
+	})
 	err := group.Wait()
 
 	_, _ = sd.SdNotify(false, sd.SdNotifyStopping)
@@ -114,7 +129,7 @@ func (d *daemon) up(ctx context.Context, group *errgroup.Group, source control.S
 		return err
 	}
 	reload := make(chan struct{}, 1)
-	group.Go(func() error { return forwardHangups(ctx, reload) })
+	group.Go(func() error { return forwardHangups(ctx, d.hangups, reload) })
 	group.Go(func() error {
 		return source.Run(ctx, reload, func(s control.State, err error) { d.update(ctx, s, err) })
 	})
@@ -141,10 +156,7 @@ func (d *daemon) down() error {
 }
 
 // forwardHangups turns SIGHUP into a reload.
-func forwardHangups(ctx context.Context, reload chan<- struct{}) error {
-	hangups := make(chan os.Signal, 1)
-	signal.Notify(hangups, syscall.SIGHUP)
-	defer signal.Stop(hangups)
+func forwardHangups(ctx context.Context, hangups <-chan os.Signal, reload chan<- struct{}) error {
 	for {
 		select {
 		case <-ctx.Done():

@@ -66,6 +66,7 @@ func (d *daemon) report() status.Report {
 		Listen:        d.config.Listen,
 		TUN:           status.TUN{Name: d.config.TUN.Name, Driver: string(d.config.TUN.Driver), Lanes: d.config.Lanes(), MTU: d.mtu},
 		PodCIDRs:      d.plan.PodCIDRs,
+		Peers:         []status.Peer{},
 		State:         status.State{Source: d.config.Control.File, Applied: d.applied},
 		Stats:         d.router.Stats(),
 		Drops:         map[string]uint64{},

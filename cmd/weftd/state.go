@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"os"
 	"sync"
 	"time"
 
@@ -18,10 +19,11 @@ import (
 // daemon is what is in force at the moment. Its methods may be called from several
 // goroutines.
 type daemon struct {
-	config config.Config
-	log    *slog.Logger
-	router *router.Router
-	host   *hostnet.Host
+	config  config.Config
+	log     *slog.Logger
+	router  *router.Router
+	host    *hostnet.Host
+	hangups <-chan os.Signal // each asks to read the list of nodes again
 
 	applying sync.Mutex // held while the host is changed: one change at a time
 
@@ -35,8 +37,8 @@ type daemon struct {
 	ready      bool
 }
 
-func newDaemon(c config.Config, log *slog.Logger, r *router.Router) *daemon {
-	return &daemon{config: c, log: log, router: r, host: hostnet.New(log)}
+func newDaemon(c config.Config, log *slog.Logger, r *router.Router, hangups <-chan os.Signal) *daemon {
+	return &daemon{config: c, log: log, router: r, host: hostnet.New(log), hangups: hangups}
 }
 
 // update puts the State that the control source emitted into force. If that can't
@@ -55,10 +57,13 @@ func (d *daemon) update(ctx context.Context, state control.State, err error) {
 		return
 	}
 	d.mu.Lock()
-	same := d.plan.Equal(plan)
+	same, mended := d.plan.Equal(plan), d.rejected != nil
 	d.rejected = nil
 	d.mu.Unlock()
 	if same {
+		if mended {
+			d.log.Info("the list of nodes is again the one in force")
+		}
 		return
 	}
 	d.log.Info("a new list of nodes is in force", "peers", len(plan.Peers), "prefixes", plan.Table.Size())
@@ -81,11 +86,11 @@ func (d *daemon) apply(ctx context.Context, plan *control.Plan) error {
 	d.router.Publish(plan.Table)
 	mtu, err := d.chooseMTU(plan)
 	if err == nil {
-		err = errors.Join(
-			d.host.Apply(ctx, d.hostNetwork(plan, mtu)),
-			nodefile.Write(d.config.RunDir, nodefile.Node{
-				Name: d.config.Node, PodCIDRs: plan.PodCIDRs, Reserved: plan.NodeAddresses, TUN: d.config.TUN.Name, MTU: mtu}),
-		)
+		err = d.host.Apply(ctx, d.hostNetwork(plan, mtu))
+	}
+	if err == nil { // the plugin is told of nothing that does not hold
+		err = nodefile.Write(d.config.RunDir, nodefile.Node{
+			Name: d.config.Node, PodCIDRs: plan.PodCIDRs, Reserved: plan.NodeAddresses, TUN: d.config.TUN.Name, MTU: mtu})
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -65,8 +65,8 @@ type State struct {
 	Rejected string `json:"rejected,omitempty"`
 }
 
-// Listen opens the socket at path. One that a killed daemon left is replaced: that
-// no other weftd runs was made sure of when the TUN device and the port were opened.
+// Listen opens the socket at path. One that a killed daemon left is replaced: the
+// caller has made sure that no other weftd runs.
 func Listen(path string) (net.Listener, error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("remove the old status socket: %w", err)
@@ -91,8 +91,13 @@ func Handler(report func() Report) http.Handler {
 	return mux
 }
 
+// answerLimit is how long Fetch waits: a weftd that runs answers at once.
+const answerLimit = 5 * time.Second
+
 // Fetch asks the daemon behind the socket at path.
 func Fetch(ctx context.Context, path string) (Report, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerLimit)
+	defer cancel()
 	client := http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -109,10 +114,15 @@ func Fetch(ctx context.Context, path string) (Report, error) {
 		return Report{}, fmt.Errorf("no weftd answers at %s; is it running (systemctl status weftd), and is its runDir another (--socket)?", path)
 	case errors.Is(err, fs.ErrPermission):
 		return Report{}, fmt.Errorf("not allowed to open %s: run as root", path)
+	case errors.Is(err, context.DeadlineExceeded):
+		return Report{}, fmt.Errorf("the weftd at %s does not answer; its log may tell why (journalctl -u weftd)", path)
 	case err != nil:
 		return Report{}, fmt.Errorf("ask weftd: %w", err)
 	}
 	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return Report{}, fmt.Errorf("the weftd at %s answers %s; is it of another version than weft?", path, response.Status)
+	}
 	var report Report
 	if err := json.NewDecoder(response.Body).Decode(&report); err != nil {
 		return Report{}, fmt.Errorf("read weftd's answer: %w", err)

@@ -1,0 +1,158 @@
+package main
+
+import (
+	"errors"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"weft/internal/status"
+	"weft/router"
+)
+
+// TestMain lets the test binary be weft itself, so that exit statuses can be seen.
+func TestMain(m *testing.M) {
+	if os.Getenv("TEST_AS_WEFT") != "" {
+		main()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+var now = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+
+func healthy() status.Report {
+	return status.Report{
+		Version: "1.2.3", Node: "node1", Ready: true, Encapsulation: "vxlan",
+		Listen:   netip.MustParseAddrPort("0.0.0.0:9338"),
+		TUN:      status.TUN{Name: "weft0", Driver: "wireguard", Lanes: 2, MTU: 1450},
+		PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24"), netip.MustParsePrefix("fd00:244:1::/64")},
+		Peers: []status.Peer{
+			{Name: "node2", Endpoint: netip.MustParseAddrPort("192.168.77.2:9338"), Prefixes: []netip.Prefix{netip.MustParsePrefix("10.244.2.0/24"), netip.MustParsePrefix("192.168.77.2/32")}},
+			{Name: "a-node-with-a-longer-name", Endpoint: netip.MustParseAddrPort("[fd00:77::3]:9338"), Prefixes: []netip.Prefix{netip.MustParsePrefix("10.244.3.0/24")}},
+		},
+		State: status.State{Source: "/etc/weft/nodes.yaml", Applied: now.Add(-26*time.Hour - 3*time.Second - 700*time.Millisecond)},
+		Stats: router.Stats{Outbound: router.Traffic{Packets: 12345, Bytes: 3 << 30}, Inbound: router.Traffic{Packets: 1, Bytes: 84}},
+	}
+}
+
+func TestStatusOfAHealthyNode(t *testing.T) {
+	expectStatus(t, healthy(), `
+node           node1, ready
+version        1.2.3
+pod CIDRs      10.244.1.0/24, fd00:244:1::/64
+datagrams      vxlan on 0.0.0.0:9338
+TUN            weft0, MTU 1450, driver wireguard, 2 lanes
+list of nodes  /etc/weft/nodes.yaml, in force for 26h0m4s
+outbound       12345 packets, 3.0 GiB
+inbound        1 packet, 84 B
+
+PEER                       ENDPOINT           PREFIXES
+node2                      192.168.77.2:9338  10.244.2.0/24, 192.168.77.2/32
+a-node-with-a-longer-name  [fd00:77::3]:9338  10.244.3.0/24
+`)
+}
+
+func TestStatusOfANodeInTrouble(t *testing.T) {
+	r := healthy()
+	r.Ready, r.NotReady = false, "the route to 10.244.2.0/24 is taken\nsysctl net.ipv4.ip_forward must be 1"
+	r.State.Rejected = "/etc/weft/nodes.yaml:4: nodes[0].podCIDRs[0]: \"a\" is not an IP prefix\n/etc/weft/nodes.yaml:7: nodes[1].colour: unknown key"
+	r.TUN.Lanes = 1
+	r.Peers = nil
+	r.Drops = map[string]uint64{"no_route": 17, "malformed": 1, "unknown_peer": 1234567}
+	expectStatus(t, r, `
+node           node1, NOT READY: the route to 10.244.2.0/24 is taken
+               sysctl net.ipv4.ip_forward must be 1
+version        1.2.3
+pod CIDRs      10.244.1.0/24, fd00:244:1::/64
+datagrams      vxlan on 0.0.0.0:9338
+TUN            weft0, MTU 1450, driver wireguard, 1 lane
+list of nodes  /etc/weft/nodes.yaml, in force for 26h0m4s
+               A NEWER ONE IS REFUSED: /etc/weft/nodes.yaml:4: nodes[0].podCIDRs[0]: "a" is not an IP prefix
+               /etc/weft/nodes.yaml:7: nodes[1].colour: unknown key
+outbound       12345 packets, 3.0 GiB
+inbound        1 packet, 84 B
+dropped        1 malformed
+               17 no_route
+               1234567 unknown_peer
+
+PEER  ENDPOINT  PREFIXES
+`)
+}
+
+func expectStatus(t *testing.T, r status.Report, want string) {
+	t.Helper()
+	var got strings.Builder
+	if err := printStatus(&got, r, now); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(strings.TrimPrefix(want, "\n"), got.String()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestAStatusThatCannotBeWrittenIsAnError(t *testing.T) {
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Skip(err)
+	}
+	defer full.Close()
+	if err := printStatus(full, healthy(), now); err == nil {
+		t.Error("a full disk was not noticed")
+	}
+}
+
+func TestSizesHaveTheLargestUnitThatLeavesAtLeastOne(t *testing.T) {
+	for n, want := range map[uint64]string{
+		0: "0 B", 1: "1 B", 1023: "1023 B", 1024: "1.0 KiB", 1536: "1.5 KiB",
+		1<<20 - 1: "1.0 MiB", 1<<20 - 60: "1023.9 KiB", 1 << 20: "1.0 MiB", 1 << 30: "1.0 GiB",
+		1 << 40: "1.0 TiB", 1 << 50: "1.0 PiB", 1 << 60: "1.0 EiB", 1<<64 - 1: "16.0 EiB",
+	} {
+		if got := size(n); got != want {
+			t.Errorf("size(%d) = %s, want %s", n, got, want)
+		}
+	}
+}
+
+// asWeft runs weft and returns its exit status and what it wrote.
+func asWeft(t *testing.T, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), os.Args[0], args...)
+	cmd.Env = append(os.Environ(), "TEST_AS_WEFT=1")
+	var out, errs strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := cmd.Run(); err != nil && !errors.As(err, new(*exec.ExitError)) {
+		t.Fatal(err)
+	}
+	return cmd.ProcessState.ExitCode(), out.String(), errs.String()
+}
+
+func TestExitStatusTellsMisuseFromFailure(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "weftd.sock")
+	const help = "; `weft --help` lists commands and flags\n"
+	for _, tt := range []struct {
+		args   []string
+		code   int
+		stderr string // its beginning
+	}{
+		{[]string{"--socket", socket, "status"}, 1, "weft: no weftd answers at " + socket + "; is it running (systemctl status weftd), and is its runDir another (--socket)?\n"},
+		{[]string{"status", "--colour"}, 2, "weft: unknown flag: --colour" + help},
+		{[]string{"status", "--output=xml"}, 2, `weft: unknown output format "xml"; there are text and json` + help},
+		{[]string{"status", "node1"}, 2, `weft: unknown command "node1" for "weft status"` + help},
+		{[]string{"statsu"}, 2, `weft: unknown command "statsu" for "weft"`},
+		{[]string{"--version"}, 0, ""},
+		{[]string{"--help"}, 0, ""},
+		{nil, 0, ""},
+	} {
+		code, stdout, stderr := asWeft(t, tt.args...)
+		if code != tt.code || !strings.HasPrefix(stderr, tt.stderr) || (tt.stderr == "") != (stderr == "") || (code == 0) == (stdout == "") {
+			t.Errorf("weft %v: exit status %d, stdout %q, stderr %q; want %d, %q", tt.args, code, stdout, stderr, tt.code, tt.stderr)
+		}
+	}
+}

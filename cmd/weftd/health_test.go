@@ -1,0 +1,179 @@
+package main_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"weft/internal/status"
+	"weft/internal/testnet"
+)
+
+// noticed is how long weftd may take to notice what another program did to its
+// node: one turn of comparing it with the Plan, and what a slow machine adds.
+const noticed = 12 * time.Second
+
+// eventuallyAnswers waits until /healthz and /readyz say 503 with the reason, or 200
+// if there is none.
+func eventuallyAnswers(t *testing.T, node *testnet.Node, reason string) {
+	t.Helper()
+	for _, path := range []string{"/healthz", "/readyz"} {
+		within(t, noticed, path+" to say: "+reason, func() error {
+			body, err := node.Get(t.Context(), path)
+			switch {
+			case reason == "":
+				return err // what /healthz says otherwise is tested without a node
+			case err == nil:
+				return fmt.Errorf("it says %q", body)
+			case !strings.Contains(err.Error(), "503") || !strings.Contains(err.Error(), reason):
+				return err
+			}
+			return nil
+		})
+	}
+}
+
+func TestHealthTellsOfAForeignRouteInTheWayUntilItIsGone(t *testing.T) {
+	t.Parallel()
+	cluster, pod1, pod2 := podsOnTwoNodes(t)
+	node := cluster.Nodes()[0]
+	eventuallyAnswers(t, node, "")
+	before := ours(t, node.Namespace)
+
+	run(t, node.Namespace, "ip", "route", "replace", "10.244.2.0/24", "via", "192.168.77.254")
+	replaced := time.Now()
+	eventuallyAnswers(t, node, "the route to 10.244.2.0/24 (table 254) is taken by another program's: "+
+		"10.244.2.0/24 via 192.168.77.254 dev eth0 proto boot metric 0; remove it or change the CIDR")
+	t.Logf("noticed after %v", time.Since(replaced).Round(time.Millisecond))
+	if got := metric(t, node, "weft_ready"); got != "0" {
+		t.Errorf("weft_ready is %s", got)
+	}
+	if shown := weft(t, node, "status"); shown.status != 0 || !strings.Contains(shown.stdout, "node1, NOT READY: the route to 10.244.2.0/24") {
+		t.Errorf("weft status does not tell:\n%s", shown.stdout)
+	}
+	if err := pings(t, pod1.Namespace, addrOf(t, pod2, true)); err != nil {
+		t.Errorf("what is not in the way must go on: %v", err)
+	}
+
+	run(t, node.Namespace, "ip", "route", "del", "10.244.2.0/24", "via", "192.168.77.254")
+	removed := time.Now()
+	eventuallyAnswers(t, node, "")
+	t.Logf("mended after %v", time.Since(removed).Round(time.Millisecond))
+	expectSame(t, "what weftd owns", before, ours(t, node.Namespace))
+	expectPings(t, pod1, pod2)
+}
+
+func TestWhatAnotherProgramFlushesComesBack(t *testing.T) {
+	t.Parallel()
+	cluster, pod1, pod2 := podsOnTwoNodes(t)
+	node := cluster.Nodes()[0]
+	owned := func() string { return ours(t, node.Namespace) + forwarding(t, node.Namespace) }
+	before := owned()
+	run(t, node.Namespace, "sh", "-ec", `
+		ip -4 route flush table all proto 93
+		ip -6 route flush table all proto 93
+		ip -4 rule del pref 9338
+		ip -6 rule del pref 9338
+		ip addr flush dev weft0
+		ip link set weft0 mtu 1300
+		ip link set weft0 down
+		sysctl -qw net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=0
+		nft flush ruleset`)
+	flushed := time.Now()
+	within(t, noticed, "what weftd owns to be back", func() error {
+		if now := owned(); now != before {
+			return fmt.Errorf("before:\n%s\nnow:\n%s", before, now)
+		}
+		return nil
+	})
+	t.Logf("back after %v", time.Since(flushed).Round(time.Millisecond))
+	expectPings(t, pod1, pod2)
+	eventuallyAnswers(t, node, "")
+}
+
+func TestWeftdEndsAndCleansUpWhenItsDeviceIsDeleted(t *testing.T) {
+	t.Parallel()
+	node := newCluster(t, testnet.ClusterOptions{Nodes: 2}).Nodes()[0]
+	before := network(t, node.Namespace)
+	wait := begin(t, weftd(t, node, nil))
+	if err := node.WaitReady(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	run(t, node.Namespace, "ip", "link", "del", "weft0")
+	if got := wait(); got.status != 1 || !strings.Contains(got.stderr, "weftd: lane ") {
+		t.Errorf("exit status %d: %s", got.status, got.stderr)
+	}
+	expectSame(t, "the node's network", before, network(t, node.Namespace))
+	if exists(conflist(node)) || exists(node.Socket()) {
+		t.Error("the conflist or the socket is left")
+	}
+}
+
+func TestStatusShowsARunningNodeToPeopleAndPrograms(t *testing.T) {
+	t.Parallel()
+	cluster, pod1, pod2 := podsOnTwoNodes(t)
+	node := cluster.Nodes()[0]
+	expectPings(t, pod1, pod2)
+
+	text := weft(t, node, "status")
+	if text.status != 0 || text.stderr != "" {
+		t.Fatalf("exit status %d: %s", text.status, text.stderr)
+	}
+	for _, want := range []string{
+		"node           node1, ready\n",
+		"pod CIDRs      10.244.1.0/24, fd00:244:1::/64\n",
+		"datagrams      vxlan on 0.0.0.0:9338\n",
+		"TUN            weft0, MTU 1450, driver wireguard, ",
+		"list of nodes  " + nodesFile(node) + ", in force for ",
+		"outbound       4 packets, 376 B\n", // two echo requests and two replies, of 84 and 104 bytes
+		"inbound        4 packets, 376 B\n",
+		"node2  192.168.77.2:9338  10.244.2.0/24, fd00:244:2::/64, 192.168.77.2/32\n",
+	} {
+		if !strings.Contains(text.stdout, want) {
+			t.Errorf("no %q in:\n%s", want, text.stdout)
+		}
+	}
+
+	var r status.Report
+	if err := json.Unmarshal([]byte(weft(t, node, "status", "-o", "json").stdout), &r); err != nil {
+		t.Fatal(err)
+	}
+	if r.Node != "node1" || !r.Ready || r.TUN.MTU != 1450 || len(r.Peers) != 1 || r.Outbound.Packets != 4 || time.Since(r.State.Applied) > time.Minute {
+		t.Errorf("weft status -o json: %+v", r)
+	}
+}
+
+func TestStatusOfANodeWithoutPeersHasEmptyListsAndNoNulls(t *testing.T) {
+	t.Parallel()
+	node := startCluster(t, testnet.ClusterOptions{Nodes: 1}).Nodes()[0]
+	if got := weft(t, node, "status", "-o", "json").stdout; strings.Contains(got, "null") {
+		t.Errorf("weft status -o json:\n%s", got)
+	}
+}
+
+func TestStatusSaysWhatIsTheMatterWhenItCannotAsk(t *testing.T) {
+	t.Parallel()
+	node := startCluster(t, testnet.ClusterOptions{Nodes: 1}).Nodes()[0]
+	nobody := finish(t, node.Command(t.Context(), "setpriv", "--reuid=65534", "--clear-groups", "--inh-caps=-all",
+		everybodys(t, "weft"), "--socket", node.Socket(), "status"))
+	if want := "weft: not allowed to open " + node.Socket() + ": run as root\n"; nobody.status != 1 || nobody.stderr != want {
+		t.Errorf("as nobody: exit status %d, %q; want 1, %q", nobody.status, nobody.stderr, want)
+	}
+
+	gone := "weft: no weftd answers at " + node.Socket() + "; is it running (systemctl status weftd), and is its runDir another (--socket)?\n"
+	node.Kill() // leaves the socket
+	if got := weft(t, node, "status"); got.status != 1 || got.stderr != gone {
+		t.Errorf("after a crash: exit status %d, %q; want 1, %q", got.status, got.stderr, gone)
+	}
+	if err := node.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := node.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := weft(t, node, "status"); got.status != 1 || got.stderr != gone {
+		t.Errorf("after a stop: exit status %d, %q; want 1, %q", got.status, got.stderr, gone)
+	}
+}

@@ -1,0 +1,295 @@
+package main_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"weft/internal/testnet"
+)
+
+// longestGap is how long an established connection may pause once weftd is ready again.
+const longestGap = time.Second
+
+// podsOnTwoNodes starts two nodes with a pod on each.
+func podsOnTwoNodes(t *testing.T) (cluster *testnet.Cluster, pod1, pod2 *testnet.Pod) {
+	t.Helper()
+	cluster = startCluster(t, testnet.ClusterOptions{Nodes: 2})
+	return cluster, addPod(t, cluster.Nodes()[0], "a"), addPod(t, cluster.Nodes()[1], "b")
+}
+
+// wiring is what belongs to the pods of a node, and not to weftd.
+func wiring(t *testing.T, node *testnet.Node) string {
+	t.Helper()
+	return run(t, node.Namespace, "sh", "-c", `
+		ip -br link show group 93
+		ip -4 route show table all proto 94
+		ip -6 route show table all proto 94`) + files(t, filepath.Join(node.Dir(), "state"))
+}
+
+func TestAStopTakesBackAllButThePodsWhichAStartConnectsAgain(t *testing.T) {
+	t.Parallel()
+	cluster, pod1, pod2 := podsOnTwoNodes(t)
+	node := cluster.Nodes()[0]
+	before, wired := ours(t, node.Namespace), wiring(t, node)
+	if strings.Count(wired, pod1.Addrs[0].String()) < 2 {
+		t.Fatalf("neither a route nor a lease of %v in:\n%s", pod1.Addrs, wired)
+	}
+	if err := node.Stop(t.Context()); err != nil { // tells if the exit status is not 0
+		t.Fatal(err)
+	}
+
+	expectSame(t, "what weftd owns", "", ours(t, node.Namespace))
+	for _, path := range []string{conflist(node), node.Socket()} {
+		if exists(path) {
+			t.Errorf("%s is left", path)
+		}
+	}
+	expectSame(t, "the pods' wiring", wired, wiring(t, node))
+
+	if err := node.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	expectSame(t, "what weftd owns", before, ours(t, node.Namespace))
+	expectSame(t, "the pods' wiring", wired, wiring(t, node))
+	expectPings(t, pod1, pod2)
+}
+
+func TestEstablishedConnectionsSurviveARestartOfWeftd(t *testing.T) {
+	t.Parallel()
+	cluster, pod1, pod2 := podsOnTwoNodes(t)
+	node := cluster.Nodes()[0]
+	before := ours(t, node.Namespace)
+	connections := map[string]*exchange{}
+	for family, v6 := range families {
+		connections[family] = startExchange(t, pod1.Namespace, pod2.Namespace, addrOf(t, pod2, v6))
+		connections[family].firstAfter(t, time.Now())
+	}
+	for _, way := range []struct {
+		name string
+		end  func()
+	}{
+		{"kill -9", func() {
+			node.Kill()
+			expectGuarded(t, cluster.Outside, node, addrOf(t, pod1, false))
+		}},
+		{"a stop", func() {
+			if err := node.Stop(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}},
+	} {
+		began := time.Now()
+		way.end()
+		if err := node.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		ready := timeOfLast(t, node, "msg=forwarding")
+		for family, connection := range connections {
+			goesOn := connection.firstAfter(t, ready)
+			gap := goesOn.Sub(ready)
+			t.Logf("%s: the connection over %s went on %v after weftd was ready again, and %v after %s began",
+				way.name, family, gap.Round(time.Millisecond), goesOn.Sub(began).Round(time.Millisecond), way.name)
+			if gap > longestGap {
+				t.Errorf("%s: the gap over %s is %v after readiness; want at most %v", way.name, family, gap, longestGap)
+			}
+		}
+		expectSame(t, "what weftd owns", before, ours(t, node.Namespace))
+	}
+	for _, connection := range connections {
+		connection.stop(t)
+	}
+	expectPings(t, pod1, pod2)
+}
+
+// expectGuarded fails if a stranger's bare packet to a pod is not dropped by the
+// guard table.
+func expectGuarded(t *testing.T, stranger *testnet.Namespace, node *testnet.Node, pod netip.Addr) {
+	t.Helper()
+	count := func() string { return run(t, node.Namespace, "nft", "list", "counter", "inet", "weft", "bare_to_pod") }
+	before := count()
+	run(t, stranger, "ip", "route", "replace", pod.String(), "via", node.Entry().Endpoint.Addr().String())
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if conn, err := stranger.Dial(ctx, "tcp", net.JoinHostPort(pod.String(), exchangePort)); err == nil {
+		conn.Close()
+		t.Error("a stranger reaches a pod")
+	}
+	if count() == before {
+		t.Errorf("the guard table does not count the stranger's packet:\n%s", before)
+	}
+}
+
+// timeOfLast is when weftd logged its last line with text.
+func timeOfLast(t *testing.T, node *testnet.Node, text string) time.Time {
+	t.Helper()
+	log := logs(t, node)
+	head, _, found := cutLast(log, text)
+	if !found {
+		t.Fatalf("no %q in the log:\n%s", text, log)
+	}
+	_, stamp, _ := cutLast(head, "time=")
+	stamp, _, _ = strings.Cut(stamp, " ")
+	at, err := time.Parse(time.RFC3339Nano, stamp)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return at
+}
+
+func cutLast(s, sep string) (before, after string, found bool) {
+	i := strings.LastIndex(s, sep)
+	if i < 0 {
+		return "", "", false
+	}
+	return s[:i], s[i+len(sep):], true
+}
+
+// moments are chosen to fall before, into and behind what weftd does to the host
+// at its start, which takes some 50 ms.
+var moments = []time.Duration{0, 5 * time.Millisecond, 20 * time.Millisecond, 60 * time.Millisecond}
+
+// beginUntil starts weftd, and returns at a moment after it has made its device.
+func beginUntil(t *testing.T, node *testnet.Node, moment time.Duration) (process *os.Process, wait func() outcome) {
+	t.Helper()
+	cmd := weftd(t, node, nil)
+	wait = begin(t, cmd)
+	eventually(t, "the device", func() error {
+		return node.Do(func() error {
+			_, err := net.InterfaceByName(testnet.TUNName)
+			return err
+		})
+	})
+	time.Sleep(moment)
+	return cmd.Process, wait
+}
+
+func TestAStopInTheMiddleOfTheStartLeavesNothingBehind(t *testing.T) {
+	t.Parallel()
+	node := newCluster(t, testnet.ClusterOptions{Nodes: 2}).Nodes()[0]
+	before := network(t, node.Namespace)
+	for _, moment := range moments {
+		process, wait := beginUntil(t, node, moment)
+		_ = process.Signal(syscall.SIGTERM)
+		if got := wait(); got.status != 0 || strings.Contains(got.stderr, "weftd:") {
+			t.Errorf("%v after the device: exit status %d, %s", moment, got.status, got.stderr)
+		}
+		expectSame(t, "the node's network", before, network(t, node.Namespace))
+		if exists(conflist(node)) || exists(node.Socket()) {
+			t.Errorf("%v after the device: the conflist or the socket is left", moment)
+		}
+	}
+}
+
+func TestAStartAfterACrashInTheMiddleOfAnotherIsWhole(t *testing.T) {
+	t.Parallel()
+	cluster, pod1, pod2 := podsOnTwoNodes(t)
+	node := cluster.Nodes()[0]
+	whole := ours(t, node.Namespace)
+	if err := node.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, moment := range moments {
+		process, wait := beginUntil(t, node, moment)
+		_ = process.Kill()
+		wait()
+	}
+	if err := node.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	expectSame(t, "what weftd owns", whole, ours(t, node.Namespace))
+	expectPings(t, pod1, pod2)
+}
+
+func TestAHangupInTheMiddleOfTheStartOrOfTheStopDoesNotEndWeftd(t *testing.T) {
+	t.Parallel()
+	node := newCluster(t, testnet.ClusterOptions{Nodes: 2}).Nodes()[0]
+	before := network(t, node.Namespace)
+	for _, moment := range moments {
+		process, wait := beginUntil(t, node, moment)
+		_ = process.Signal(syscall.SIGHUP)
+		if err := node.WaitReady(t.Context()); err != nil {
+			t.Fatalf("SIGHUP %v after the device: %v", moment, err)
+		}
+		_ = process.Signal(syscall.SIGTERM)
+		time.Sleep(moment / 4)
+		_ = process.Signal(syscall.SIGHUP)
+		if got := wait(); got.status != 0 {
+			t.Errorf("SIGHUP %v after SIGTERM: exit status %d, %s", moment/4, got.status, got.stderr)
+		}
+		expectSame(t, "the node's network", before, network(t, node.Namespace))
+	}
+}
+
+func TestANodeJoinsAndLeavesWhileOthersGoOn(t *testing.T) {
+	t.Parallel()
+	cluster, pod1, pod2 := podsOnTwoNodes(t)
+	node1, node2 := cluster.Nodes()[0], cluster.Nodes()[1]
+	alone, pid1, pid2 := ours(t, node1.Namespace), node1.PID(), node2.PID()
+	connection := startExchange(t, pod1.Namespace, pod2.Namespace, addrOf(t, pod2, true))
+
+	node3, err := cluster.AddNode(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cluster.Publish(); err != nil {
+		t.Fatal(err)
+	}
+	if err := node3.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	eventuallyPeers(t, 2, node1, node2)
+	pod3 := addPod(t, node3, "c")
+	expectPings(t, pod1, pod2, pod3)
+	if routes := ours(t, node1.Namespace); strings.Count(routes, "10.244.3.0/24 dev weft0") != 1 {
+		t.Errorf("no route to the new node's pods:\n%s", routes)
+	}
+
+	if err := node3.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range []*testnet.Node{node1, node2} {
+		if err := n.SetNodes([]testnet.NodeEntry{node1.Entry(), node2.Entry()}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventuallyPeers(t, 1, node1, node2)
+	eventually(t, "the routes to the node that left to go", func() error {
+		if now := ours(t, node1.Namespace); now != alone {
+			return fmt.Errorf("before the node joined:\n%s\nnow:\n%s", alone, now)
+		}
+		return nil
+	})
+	if err := pings(t, pod1.Namespace, addrOf(t, pod3, false)); err == nil {
+		t.Error("a pod of the node that left answers")
+	}
+	pause := connection.stop(t)
+	t.Logf("the longest pause of the others' connection was %v", pause.Round(time.Millisecond))
+	if pause > longestGap {
+		t.Errorf("the others' connection paused for %v", pause)
+	}
+	expectPings(t, pod1, pod2)
+	if node1.PID() != pid1 || node2.PID() != pid2 || node1.Crashed() != nil || node2.Crashed() != nil {
+		t.Error("weftd was restarted")
+	}
+}
+
+func eventuallyPeers(t *testing.T, want int, nodes ...*testnet.Node) {
+	t.Helper()
+	for _, n := range nodes {
+		eventually(t, fmt.Sprintf("%d peers on %s", want, n.Name()), func() error {
+			// Each node has two pod CIDRs and its own address.
+			if peers, prefixes := metric(t, n, "weft_peers"), metric(t, n, "weft_fib_prefixes"); peers != fmt.Sprint(want) || prefixes != fmt.Sprint(3*(want+1)) {
+				return fmt.Errorf("weft_peers is %s, weft_fib_prefixes %s", peers, prefixes)
+			}
+			return nil
+		})
+	}
+}

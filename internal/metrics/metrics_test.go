@@ -1,0 +1,134 @@
+package metrics_test
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+
+	"weft/internal/metrics"
+	"weft/internal/version"
+	"weft/router"
+	"weft/router/drop"
+)
+
+// daemon is a weftd whose every number is another.
+type daemon struct {
+	stats            router.Stats
+	rejectedTotal    int
+	rejected         bool
+	unhealthy, unfit error
+}
+
+func newDaemon() *daemon {
+	d := &daemon{rejectedTotal: 9}
+	d.stats.Outbound = router.Traffic{Packets: 101, Bytes: 102}
+	d.stats.Inbound = router.Traffic{Packets: 103, Bytes: 104}
+	for _, reason := range drop.All() {
+		d.stats.Drops[reason] = 1000 + uint64(reason)
+	}
+	return d
+}
+
+func (d *daemon) Stats() router.Stats     { return d.stats }
+func (d *daemon) Peers() int              { return 7 }
+func (d *daemon) Prefixes() int           { return 8 }
+func (d *daemon) Rejections() (int, bool) { return d.rejectedTotal, d.rejected }
+func (d *daemon) Healthy() error          { return d.unhealthy }
+func (d *daemon) Ready() error            { return d.unfit }
+
+func get(t *testing.T, d *daemon, method, path string) *httptest.ResponseRecorder {
+	t.Helper()
+	answer := httptest.NewRecorder()
+	metrics.Handler(d).ServeHTTP(answer, httptest.NewRequestWithContext(t.Context(), method, path, nil))
+	return answer
+}
+
+// ours returns the lines of /metrics that are weft's.
+func ours(t *testing.T, d *daemon) []string {
+	t.Helper()
+	answer := get(t, d, http.MethodGet, "/metrics")
+	if answer.Code != http.StatusOK {
+		t.Fatalf("%d: %s", answer.Code, answer.Body)
+	}
+	var lines []string
+	for line := range strings.Lines(answer.Body.String()) {
+		if strings.HasPrefix(line, "weft_") {
+			lines = append(lines, strings.TrimSpace(line))
+		}
+	}
+	return lines
+}
+
+func TestEveryCountIsExportedAndEveryDropReasonIsOne(t *testing.T) {
+	want := []string{
+		`weft_packets_total{direction="outbound"} 101`, `weft_bytes_total{direction="outbound"} 102`,
+		`weft_packets_total{direction="inbound"} 103`, `weft_bytes_total{direction="inbound"} 104`,
+		"weft_peers 7", "weft_fib_prefixes 8", "weft_state_rejected_total 9", "weft_state_current 1", "weft_ready 1",
+		fmt.Sprintf("weft_build_info{goversion=%q,version=%q} 1", runtime.Version(), version.Version),
+	}
+	for _, reason := range drop.All() {
+		want = append(want, fmt.Sprintf("weft_drops_total{reason=%q} %d", reason, 1000+int(reason)))
+	}
+	got := ours(t, newDaemon())
+	slices.Sort(want)
+	slices.Sort(got)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestWhatIsNotSoIsZero(t *testing.T) {
+	d := newDaemon()
+	d.rejected, d.unfit = true, errors.New("weftd is starting")
+	got := ours(t, d)
+	for _, want := range []string{"weft_state_current 0", "weft_ready 0"} {
+		if !slices.Contains(got, want) {
+			t.Errorf("no %s in %v", want, got)
+		}
+	}
+}
+
+func TestNamesAndHelpFollowPrometheusRules(t *testing.T) {
+	problems, err := promlint.New(get(t, newDaemon(), http.MethodGet, "/metrics").Body).Lint()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range problems {
+		t.Errorf("%s: %s", p.Metric, p.Text)
+	}
+}
+
+func TestProbesSayOKOrWhyNot(t *testing.T) {
+	broken := newDaemon()
+	broken.unhealthy = errors.New("the route to 10.244.2.0/24 is taken")
+	broken.unfit = errors.New("weftd is starting")
+	for _, tt := range []struct {
+		name         string
+		daemon       *daemon
+		method, path string
+		code         int
+		body         string
+	}{
+		{"healthy", newDaemon(), http.MethodGet, "/healthz", http.StatusOK, "ok\n"},
+		{"ready", newDaemon(), http.MethodGet, "/readyz", http.StatusOK, "ok\n"},
+		{"unhealthy", broken, http.MethodGet, "/healthz", http.StatusServiceUnavailable, "the route to 10.244.2.0/24 is taken\n"},
+		{"not ready", broken, http.MethodGet, "/readyz", http.StatusServiceUnavailable, "weftd is starting\n"},
+		{"unknown path", newDaemon(), http.MethodGet, "/debug/pprof/", http.StatusNotFound, "404 page not found\n"},
+		{"no reading", newDaemon(), http.MethodPost, "/healthz", http.StatusMethodNotAllowed, "Method Not Allowed\n"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			answer := get(t, tt.daemon, tt.method, tt.path)
+			if answer.Code != tt.code || answer.Body.String() != tt.body {
+				t.Errorf("got %d %q, want %d %q", answer.Code, answer.Body, tt.code, tt.body)
+			}
+		})
+	}
+}

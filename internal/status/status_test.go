@@ -1,0 +1,168 @@
+package status_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"weft/internal/status"
+	"weft/router"
+	"weft/router/drop"
+)
+
+func socketPath(t *testing.T) string { return filepath.Join(t.TempDir(), status.SocketName) }
+
+// serve answers on a socket until the test ends.
+func serve(t *testing.T, handler http.Handler) (path string) {
+	t.Helper()
+	path = socketPath(t)
+	listener, err := status.Listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := http.Server{Handler: handler, ReadHeaderTimeout: time.Second}
+	done := make(chan error, 1)
+	go func() { done <- server.Serve(listener) }()
+	t.Cleanup(func() {
+		server.Close()
+		if err := <-done; !errors.Is(err, http.ErrServerClosed) {
+			t.Error(err)
+		}
+	})
+	return path
+}
+
+// leaveStale leaves a socket as a killed daemon does.
+func leaveStale(t *testing.T, path string) {
+	t.Helper()
+	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener.SetUnlinkOnClose(false)
+	listener.Close()
+}
+
+func TestAReportArrivesAsItWasMade(t *testing.T) {
+	want := status.Report{
+		Version: "1.2.3", Node: "node1", Ready: true, NotReady: "why", Encapsulation: "vxlan",
+		Listen:   netip.MustParseAddrPort("[::]:9338"),
+		TUN:      status.TUN{Name: "weft0", Driver: "water", Lanes: 3, MTU: 1430},
+		PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")},
+		Peers: []status.Peer{{
+			Name: "node2", Endpoint: netip.MustParseAddrPort("192.168.77.2:9338"),
+			Prefixes: []netip.Prefix{netip.MustParsePrefix("fd00:244:2::/64")},
+		}},
+		State: status.State{Source: "/etc/weft/nodes.yaml", Applied: time.Now().UTC(), Rejected: "line 1\nline 2"},
+		Stats: router.Stats{Outbound: router.Traffic{Packets: 1 << 60, Bytes: 2}, Inbound: router.Traffic{Packets: 3, Bytes: 4}},
+		Drops: map[string]uint64{drop.NoRoute.String(): 5},
+	}
+	got, err := status.Fetch(t.Context(), serve(t, status.Handler(func() status.Report { return want })))
+	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{}, netip.Prefix{})); diff != "" || err != nil {
+		t.Errorf("%v, (-want +got):\n%s", err, diff)
+	}
+}
+
+func TestTheSocketIsRootsAloneAndReplacesAStaleOne(t *testing.T) {
+	path := socketPath(t)
+	for _, what := range []string{"the first socket", "one in the place of a stale one"} {
+		listener, err := status.Listen(path)
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		if info, err := os.Lstat(path); err != nil || info.Mode() != os.ModeSocket|0o600 {
+			t.Errorf("%s: mode %v, %v; want a socket of mode 0600", what, info.Mode(), err)
+		}
+		conn, err := net.Dial("unix", path)
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		conn.Close()
+		listener.Close()
+		if _, err := os.Lstat(path); err == nil {
+			t.Errorf("%s is left when it is closed", what)
+		}
+		leaveStale(t, path)
+	}
+}
+
+func TestASocketThatCannotBeOpenedIsAnError(t *testing.T) {
+	dir := t.TempDir()
+	full := filepath.Join(dir, "full", "of")
+	if err := os.MkdirAll(full, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{
+		filepath.Join(dir, "absent", "weftd.sock"): "open the status socket: ",
+		filepath.Dir(full):                         "remove the old status socket: ",
+	} {
+		if _, err := status.Listen(path); err == nil || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("Listen(%s): %v; want %s…", path, err, want)
+		}
+	}
+}
+
+func TestFetchSaysWhatIsTheMatter(t *testing.T) {
+	stale := socketPath(t)
+	leaveStale(t, stale)
+	absent := socketPath(t)
+	old := serve(t, http.NotFoundHandler())
+	garbage := serve(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(`{"node":`)) }))
+	rude := serve(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }))
+	const gone = "; is it running (systemctl status weftd), and is its runDir another (--socket)?"
+	for _, tt := range []struct{ name, path, want string }{
+		{"no socket", absent, "no weftd answers at " + absent + gone},
+		{"a stale socket", stale, "no weftd answers at " + stale + gone},
+		{"another version", old, "the weftd at " + old + " answers 404 Not Found; is it of another version than weft?"},
+		{"half an answer", garbage, "read weftd's answer: unexpected EOF"},
+		{"no answer", rude, `ask weftd: Get "http://weftd/v1/status": EOF`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if _, err := status.Fetch(t.Context(), tt.path); err == nil || err.Error() != tt.want {
+				t.Errorf("got  %v\nwant %s", err, tt.want)
+			}
+		})
+	}
+}
+
+func TestFetchDoesNotWaitForAWeftdThatHangs(t *testing.T) {
+	hang := make(chan struct{})
+	path := serve(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-hang }))
+	defer close(hang)
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	_, err := status.Fetch(ctx, path)
+	if want := "the weftd at " + path + " does not answer; its log may tell why (journalctl -u weftd)"; err == nil || err.Error() != want {
+		t.Errorf("got  %v\nwant %s", err, want)
+	}
+}
+
+func TestOnlyTheReportCanBeAskedFor(t *testing.T) {
+	handler := status.Handler(func() status.Report { return status.Report{} })
+	for _, tt := range []struct {
+		method, path string
+		want         int
+	}{
+		{http.MethodGet, "/v1/status", http.StatusOK},
+		{http.MethodPost, "/v1/status", http.StatusMethodNotAllowed},
+		{http.MethodGet, "/", http.StatusNotFound},
+		{http.MethodGet, "/debug/pprof/", http.StatusNotFound},
+	} {
+		answer := httptest.NewRecorder()
+		handler.ServeHTTP(answer, httptest.NewRequestWithContext(t.Context(), tt.method, tt.path, nil))
+		if answer.Code != tt.want {
+			t.Errorf("%s %s: %d, want %d", tt.method, tt.path, answer.Code, tt.want)
+		}
+	}
+}
