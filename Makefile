@@ -8,13 +8,13 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo deve
 LDFLAGS := -s -w -X weft/internal/version.Version=$(VERSION)
 GOBUILD := CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)'
 
-# The linters' versions are pinned here: go.mod holds what weft itself needs.
-STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+# Pinned here and not in go.mod, which holds what weft itself needs.
+GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 FUZZTIME ?= 30s
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo demo-clean test lint fuzz bench clean
+.PHONY: help deps build demo demo-clean test lint fuzz bench bench-quick bench-check bench-code bench-build clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,16 +36,31 @@ demo-clean: ## remove what `make demo KEEP=1` left running
 test: deps ## run all tests, those in network namespaces included, under the race detector
 	go test -race ./...
 
-lint: ## check formatting, vet and staticcheck
-	@test -z "$$(gofmt -l .)" || { echo "not gofmt-ed:"; gofmt -l .; exit 1; }
-	go vet ./...
-	go run $(STATICCHECK) ./...
+lint: ## run the linters of .golangci.yaml
+	go run $(GOLANGCI_LINT) run
 
 fuzz: ## run each fuzz target for FUZZTIME (30s)
 	@scripts/fuzz $(FUZZTIME)
 
-bench: ## measure the data path's own code: lookup, one packet out, one packet in
+# benchmarks/ is a module of its own: plots and wireguard-go are no business of weft's.
+bench-build: build
+	@cd benchmarks && CGO_ENABLED=0 go build -o ../bin/bench/bench . && \
+		CGO_ENABLED=0 go build -o ../bin/bench/podload ./load/podload && \
+		CGO_ENABLED=0 go build -o ../bin/bench/wireguard-go golang.zx2c4.com/wireguard
+
+bench: deps bench-build ## measure weft beside other ways to connect pods, in an hour or more (ARGS=-help)
+	@bin/bench/bench run $(ARGS)
+
+bench-quick: deps bench-build ## measure only weft against the kernel's VXLAN, in a minute
+	@bin/bench/bench quick $(ARGS)
+
+bench-check: deps ## lint and test the benchmarks themselves
+	@test -z "$$(gofmt -l benchmarks)" || { echo "not gofmt-ed:"; gofmt -l benchmarks; exit 1; }
+	cd benchmarks && go vet ./... && go run $(STATICCHECK) ./... && go test -race ./...
+
+bench-code: ## measure weft's own code: lookup, packets out and in, a million prefixes
 	go test -run '^$$' -bench . -benchmem ./router/...
+	cd benchmarks && go test -run '^$$' -bench . ./scale
 
 clean: ## remove what the build made
 	rm -rf bin

@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -222,25 +221,4 @@ func metric(t *testing.T, n *testnet.Node, name string) string {
 	}
 	t.Fatalf("no metric %s", name)
 	return ""
-}
-
-// reach connects to addr, and returns the address that the server sees.
-func reach(t *testing.T, from, to *testnet.Namespace, addr netip.Addr) (netip.Addr, error) {
-	t.Helper()
-	var seen netip.Addr
-	done := serve(t, to, func(conn net.Conn) error {
-		seen = conn.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
-		_, err := conn.Write([]byte("!"))
-		return err
-	})
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
-	defer cancel()
-	conn, err := from.Dial(ctx, "tcp", net.JoinHostPort(addr.String(), port))
-	if err != nil {
-		return netip.Addr{}, err
-	}
-	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(3 * time.Second))
-	_, err = conn.Read(make([]byte, 1))
-	return seen, errors.Join(err, <-done)
 }

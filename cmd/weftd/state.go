@@ -152,6 +152,13 @@ func (d *daemon) Stats() router.Stats { return d.router.Stats() }
 func (d *daemon) Peers() int          { return d.router.Table().Peers() }
 func (d *daemon) Prefixes() int       { return d.router.Table().Size() }
 
+// GuardDrops asks nft, which takes some milliseconds.
+func (d *daemon) GuardDrops() (map[string]uint64, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	return d.host.Drops(ctx)
+}
+
 // Rejections returns how many States were refused, and whether the newest one was.
 func (d *daemon) Rejections() (total int, newest bool) {
 	d.mu.Lock()

@@ -21,7 +21,7 @@ var ipTypes = cmp.Options{
 	cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
 }
 
-// example is what testdata/weft.yaml says.
+// example is what deploy/weft.yaml says.
 var example = Config{
 	Node:          "node1",
 	ClusterCIDRs:  []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16"), netip.MustParsePrefix("fd00:244::/48")},
@@ -69,12 +69,12 @@ func wantConfig(t *testing.T, got Config, err error, want Config) {
 }
 
 func TestExampleParses(t *testing.T) {
-	c, err := loadArgs(t, []string{"--config", "testdata/weft.yaml"}, nil)
+	c, err := loadArgs(t, []string{"--config", "../../deploy/weft.yaml"}, nil)
 	wantConfig(t, c, err, example)
 }
 
 func TestExampleShowsEveryKey(t *testing.T) {
-	data, err := os.ReadFile("testdata/weft.yaml")
+	data, err := os.ReadFile("../../deploy/weft.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,7 +11,7 @@ import (
 // What a file says is either refused with a problem, or a configuration that holds
 // what Config promises.
 func FuzzConfig(f *testing.F) {
-	data, err := os.ReadFile("testdata/weft.yaml")
+	data, err := os.ReadFile("../../deploy/weft.yaml")
 	if err != nil {
 		f.Fatal(err)
 	}

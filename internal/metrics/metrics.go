@@ -26,6 +26,9 @@ type Daemon interface {
 	// the newest one was.
 	Rejections() (total int, newest bool)
 
+	// GuardDrops returns the packets that the guard table has dropped, by its counters.
+	GuardDrops() (map[string]uint64, error)
+
 	// Healthy and Ready return nil, or why it is not so.
 	Healthy() error
 	Ready() error
@@ -38,6 +41,8 @@ var (
 		"Bytes of these packets, without encapsulation.", []string{"direction"}, nil)
 	drops = prometheus.NewDesc("weft_drops_total",
 		"Packets and datagrams not handed on, by reason (docs/OPERATIONS.md).", []string{"reason"}, nil)
+	guardDrops = prometheus.NewDesc("weft_guard_drops_total",
+		"Packets that the guard table has dropped, by counter (docs/OPERATIONS.md).", []string{"counter"}, nil)
 	peers = prometheus.NewDesc("weft_peers",
 		"Other nodes that this one forwards to.", nil, nil)
 	prefixes = prometheus.NewDesc("weft_fib_prefixes",
@@ -55,7 +60,7 @@ var (
 type collector struct{ Daemon }
 
 func (c collector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{packets, bytes, drops, peers, prefixes, rejected, current, ready, buildInfo} {
+	for _, d := range []*prometheus.Desc{packets, bytes, drops, guardDrops, peers, prefixes, rejected, current, ready, buildInfo} {
 		out <- d
 	}
 }
@@ -74,6 +79,11 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	counter(bytes, stats.Inbound.Bytes, "inbound")
 	for _, reason := range drop.All() {
 		counter(drops, stats.Drops[reason], reason.String())
+	}
+	if guard, err := c.GuardDrops(); err == nil { // otherwise /healthz tells why
+		for name, n := range guard {
+			counter(guardDrops, n, name)
+		}
 	}
 	gauge(peers, float64(c.Peers()))
 	gauge(prefixes, float64(c.Prefixes()))

@@ -42,7 +42,10 @@ func (d *daemon) Peers() int              { return 7 }
 func (d *daemon) Prefixes() int           { return 8 }
 func (d *daemon) Rejections() (int, bool) { return d.rejectedTotal, d.rejected }
 func (d *daemon) Healthy() error          { return d.unhealthy }
-func (d *daemon) Ready() error            { return d.unfit }
+func (d *daemon) GuardDrops() (map[string]uint64, error) {
+	return map[string]uint64{"bare_to_pod": 11, "spoofed_by_pod": 12}, nil
+}
+func (d *daemon) Ready() error { return d.unfit }
 
 func get(t *testing.T, d *daemon, method, path string) *httptest.ResponseRecorder {
 	t.Helper()
@@ -71,6 +74,7 @@ func TestEveryCountIsExportedAndEveryDropReasonIsOne(t *testing.T) {
 	want := []string{
 		`weft_packets_total{direction="outbound"} 101`, `weft_bytes_total{direction="outbound"} 102`,
 		`weft_packets_total{direction="inbound"} 103`, `weft_bytes_total{direction="inbound"} 104`,
+		`weft_guard_drops_total{counter="bare_to_pod"} 11`, `weft_guard_drops_total{counter="spoofed_by_pod"} 12`,
 		"weft_peers 7", "weft_fib_prefixes 8", "weft_state_rejected_total 9", "weft_state_current 1", "weft_ready 1",
 		fmt.Sprintf("weft_build_info{goversion=%q,version=%q} 1", runtime.Version(), version.Version),
 	}
