@@ -55,8 +55,7 @@ bench-quick: deps bench-build ## measure only weft against the kernel's VXLAN, i
 	@bin/bench/bench quick $(ARGS)
 
 bench-check: deps ## lint and test the benchmarks themselves
-	@test -z "$$(gofmt -l benchmarks)" || { echo "not gofmt-ed:"; gofmt -l benchmarks; exit 1; }
-	cd benchmarks && go vet ./... && go run $(STATICCHECK) ./... && go test -race ./...
+	cd benchmarks && go run $(GOLANGCI_LINT) run && go test -race ./...
 
 bench-code: ## measure weft's own code: lookup, packets out and in, a million prefixes
 	go test -run '^$$' -bench . -benchmem ./router/...

@@ -125,6 +125,7 @@ func (p *Plugin) steps(w *wiring, k *kernel, node nodefile.Node) []step {
 		}},
 		{"add the pod's addresses", func() error { return addAddrs(k.pod, pod, w.podAddrs()) }},
 		{"add the gateway's addresses", func() error { return addAddrs(k.host, veth, w.hostAddrs()) }},
+		{"add the node's addresses", func() error { return addAddrs(k.host, veth, w.nodeAddrs(own)) }},
 		{"bring up the host side", func() error { return k.host.LinkSetUp(veth) }},
 		{"bring up the pod's side", func() error { return k.pod.LinkSetUp(pod) }},
 		{"bring up the pod's loopback", func() error { return bringUpLoopback(k.pod) }},

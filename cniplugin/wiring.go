@@ -122,6 +122,20 @@ func (w *wiring) hostAddrs() []*netlink.Addr {
 	return addrs
 }
 
+// nodeAddrs are the node's own addresses once more, on the host side of the pod: the
+// kernel removes IPv4 routes when their preferred source is on no device any more
+// (fib_sync_down_addr in net/ipv4/fib_semantics.c). The TUN device goes whenever weftd
+// ends, and the routes to the pod must stay.
+func (w *wiring) nodeAddrs(own []netip.Addr) []*netlink.Addr {
+	var addrs []*netlink.Addr
+	for _, addr := range own {
+		if addr.Is4() {
+			addrs = append(addrs, &netlink.Addr{IPNet: rtnetlink.HostNet(addr)})
+		}
+	}
+	return addrs
+}
+
 // podNeighbours spare the pod every question for its gateway.
 func (w *wiring) podNeighbours(link int) []*netlink.Neigh {
 	var neighbours []*netlink.Neigh

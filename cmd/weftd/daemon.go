@@ -116,12 +116,12 @@ func (d *daemon) run(ctx context.Context, source control.Source, plan *control.P
 	return errors.Join(err, d.down())
 }
 
-// up does what must be done in order before pods can be wired, then starts what
-// goes on beside forwarding.
+// up brings the host into order, and starts what goes on beside forwarding.
 func (d *daemon) up(ctx context.Context, group *errgroup.Group, source control.Source, plan *control.Plan) error {
-	if err := d.apply(ctx, plan); err != nil {
-		return err
-	}
+	// What can't be done now is tried again later. One route that is in another's way
+	// must not cost the node its other peers, nor a restart its guard.
+	applyErr := d.apply(ctx, plan)
+	d.tell(ctx, applyErr)
 	if err := d.serveStatus(ctx, group); err != nil {
 		return err
 	}
@@ -135,13 +135,23 @@ func (d *daemon) up(ctx context.Context, group *errgroup.Group, source control.S
 	})
 	group.Go(func() error { return d.reapplyNowAndThen(ctx) })
 	group.Go(func() error { return logDrops(ctx, d.router.Stats, d.log) })
+	if applyErr == nil {
+		return d.becomeReady()
+	}
+	return nil
+}
+
+// becomeReady tells everyone who waits for it that pods can be wired.
+func (d *daemon) becomeReady() error {
 	if err := writeConflist(d.config); err != nil {
 		return err
 	}
-	d.setReady()
+	d.mu.Lock()
+	d.ready = true
+	d.mu.Unlock()
 	d.log.Info("forwarding", "encapsulation", d.config.Encapsulation, "listen", d.config.Listen,
 		"tun", d.config.TUN.Name, "driver", d.config.TUN.Driver, "lanes", d.config.Lanes(),
-		"mtu", d.report().TUN.MTU, "peers", len(plan.Peers))
+		"mtu", d.report().TUN.MTU, "peers", d.Peers())
 	_, _ = sd.SdNotify(false, sd.SdNotifyReady) // without systemd there is nobody to notify
 	return nil
 }

@@ -1,6 +1,7 @@
 package main_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -176,4 +177,31 @@ func TestStatusSaysWhatIsTheMatterWhenItCannotAsk(t *testing.T) {
 	if got := weft(t, node, "status"); got.status != 1 || got.stderr != gone {
 		t.Errorf("after a stop: exit status %d, %q; want 1, %q", got.status, got.stderr, gone)
 	}
+}
+
+func TestAForeignRouteInTheWayAtTheStartDelaysReadinessAndLeavesTheGuard(t *testing.T) {
+	t.Parallel()
+	cluster := newCluster(t, testnet.ClusterOptions{Nodes: 2})
+	node, other := cluster.Nodes()[0], cluster.Nodes()[1]
+	if err := other.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	run(t, node.Namespace, "ip", "route", "add", "10.244.2.0/24", "via", "192.168.77.254")
+	ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
+	defer cancel()
+	w := watch(t, node, func(string) {})
+	started := make(chan error, 1)
+	go func() { started <- node.Start(ctx) }()
+	eventuallyAnswers(t, node, "the route to 10.244.2.0/24 (table 254) is taken by another program's: "+
+		"10.244.2.0/24 via 192.168.77.254 dev eth0 proto boot metric 0; remove it or change the CIDR")
+	run(t, node.Namespace, "nft", "list", "table", "inet", "weft")
+	if seen := w.stop(); len(seen) > 0 {
+		t.Errorf("what a runtime or plugin would take for a working node: %v", seen)
+	}
+
+	run(t, node.Namespace, "ip", "route", "del", "10.244.2.0/24", "via", "192.168.77.254")
+	if err := <-started; err != nil {
+		t.Fatal(err)
+	}
+	expectPings(t, addPod(t, node, "a"), addPod(t, other, "b"))
 }

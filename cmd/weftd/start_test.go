@@ -204,16 +204,3 @@ func TestTheConflistIsWhatTheCNISpecificationWants(t *testing.T) {
 		t.Errorf("the plugin's configuration (-want +got):\n%s", diff)
 	}
 }
-
-func TestNoConflistAppearsWhenTheStartFails(t *testing.T) {
-	t.Parallel()
-	node := newCluster(t, testnet.ClusterOptions{Nodes: 2}).Nodes()[0]
-	run(t, node.Namespace, "ip", "route", "add", "10.244.2.0/24", "via", "192.168.77.254")
-	w := watch(t, node, func(string) {})
-	if got := finish(t, weftd(t, node, nil)); got.status != 1 || !strings.Contains(got.stderr, "weftd: the route to 10.244.2.0/24 (table 254) is taken by another program's") {
-		t.Errorf("exit status %d: %s", got.status, got.stderr)
-	}
-	if seen := w.stop(); len(seen) > 0 {
-		t.Errorf("what a runtime or plugin would take for a working node: %v", seen)
-	}
-}

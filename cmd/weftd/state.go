@@ -124,7 +124,8 @@ func (d *daemon) hostNetwork(plan *control.Plan, mtu int) hostnet.Network {
 	}
 }
 
-// reapplyNowAndThen compares the host with the Plan from time to time.
+// reapplyNowAndThen compares the host with the Plan from time to time. The first time
+// that it is in order, weftd is ready.
 func (d *daemon) reapplyNowAndThen(ctx context.Context) error {
 	ticker := time.NewTicker(reapplyInterval)
 	defer ticker.Stop()
@@ -134,17 +135,17 @@ func (d *daemon) reapplyNowAndThen(ctx context.Context) error {
 			return nil
 		case <-ticker.C:
 			d.mu.Lock()
-			plan := d.plan
+			plan, ready := d.plan, d.ready
 			d.mu.Unlock()
-			d.tell(ctx, d.apply(ctx, plan))
+			err := d.apply(ctx, plan)
+			d.tell(ctx, err)
+			if err == nil && !ready {
+				if err := d.becomeReady(); err != nil {
+					return err
+				}
+			}
 		}
 	}
-}
-
-func (d *daemon) setReady() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.ready = true
 }
 
 // Stats, Peers and Prefixes tell what the data path has done and knows.

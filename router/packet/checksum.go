@@ -10,6 +10,9 @@ import (
 const (
 	protocolTCP = 6
 	protocolUDP = 17
+
+	tcpChecksum = 16 // where the checksum stands in the header
+	udpChecksum = 6
 )
 
 // PartialChecksum says of a packet, which Parse accepted, whether its TCP or UDP
@@ -34,9 +37,9 @@ func PartialChecksum(b []byte) (VirtioHeader, bool) {
 	offset, least := 0, 0
 	switch protocol {
 	case protocolTCP:
-		offset, least = 16, 20
+		offset, least = tcpChecksum, 20
 	case protocolUDP:
-		offset, least = 6, 8
+		offset, least = udpChecksum, 8
 	default:
 		return VirtioHeader{}, false
 	}
@@ -67,8 +70,8 @@ func (f *Frame) Complete() bool {
 		return false
 	}
 	checksum := ^fold(addSum(0, b[start:])) // the field holds the pseudo header's sum
-	if checksum == 0 {
-		checksum = 0xffff // the same number, and in UDP 0 means none (RFC 768)
+	if checksum == 0 && f.Virtio.CsumOffset == udpChecksum {
+		checksum = 0xffff // the same number, and 0 means none (RFC 768)
 	}
 	binary.BigEndian.PutUint16(b[field:], checksum)
 	f.Virtio = VirtioHeader{}
