@@ -34,7 +34,7 @@ demo-clean: ## remove what `make demo KEEP=1` left running
 	@bin/demo --clean
 
 test: deps ## run all tests, those in network namespaces included, under the race detector
-	go test -race ./...
+	go test -race -count=1 ./...
 
 lint: ## run the linters of .golangci.yaml
 	go run $(GOLANGCI_LINT) run

@@ -1,0 +1,105 @@
+package measure
+
+import (
+	"encoding/json"
+	"errors"
+	"math"
+	"strings"
+	"testing"
+	"time"
+
+	"weft/benchmarks/load"
+	"weft/benchmarks/machine"
+)
+
+func TestSearchFindsWhereLossBegins(t *testing.T) {
+	for name, tt := range map[string]struct {
+		low, high, lossless, want float64
+		tolerance                 float64
+	}{
+		"in between":                {low: 10e3, high: 400e3, lossless: 90e3, want: 90e3, tolerance: 0.06},
+		"every rate loses":          {low: 10e3, high: 400e3, lossless: 1, want: 0},
+		"no rate does":              {low: 10e3, high: 400e3, lossless: 1e9, want: 400e3, tolerance: 0.06},
+		"nothing arrives at all":    {low: 0, high: 400e3, lossless: 1, want: 0},
+		"less is sent than arrives": {low: 10, high: 10, lossless: 100, want: 0},
+	} {
+		tries := 0
+		got, err := search(tt.low, tt.high, func(rate float64) (trial, error) {
+			tries++
+			if rate > tt.lossless {
+				return trial{rate: rate, loss: 0.002}, nil
+			}
+			return trial{rate: rate, loss: 0.001}, nil
+		})
+		if err != nil || tries > searchSteps || got > tt.want || got < tt.want*(1-tt.tolerance) {
+			t.Errorf("%s: got %v after %d tries, %v", name, got, tries, err)
+		}
+	}
+}
+
+func TestSearchReportsTheRateThatWasReached(t *testing.T) {
+	got, err := search(10e3, 400e3, func(rate float64) (trial, error) { return trial{rate: min(rate, 50e3)}, nil })
+	if got != 50e3 || err != nil {
+		t.Errorf("got %v, %v", got, err)
+	}
+	broken := errors.New("broken")
+	if _, err := search(10e3, 400e3, func(float64) (trial, error) { return trial{}, broken }); !errors.Is(err, broken) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestReportsOfIperf(t *testing.T) {
+	values := func(text string) (Values, error) {
+		var report iperfReport
+		if err := json.Unmarshal([]byte(text), &report); err != nil {
+			t.Fatal(err)
+		}
+		return report.values(machine.CPU{Busy: 6})
+	}
+	oneWay, err := values(`{"end": {
+		"sum_sent": {"bytes": 5e9, "bits_per_second": 10e9, "retransmits": 7},
+		"sum_received": {"bytes": 5e9, "bits_per_second": 9.5e9}}}`)
+	if err != nil || oneWay["gbps"] != 9.5 || oneWay["retransmits"] != 7 || oneWay["cpu_per_gbit"] != 6./40 {
+		t.Errorf("one way: %v, %v", oneWay, err)
+	}
+	bothWays, err := values(`{"end": {
+		"sum_sent": {"retransmits": 7}, "sum_received": {"bytes": 5e9, "bits_per_second": 9e9},
+		"sum_sent_bidir_reverse": {"retransmits": 1}, "sum_received_bidir_reverse": {"bytes": 2.5e9, "bits_per_second": 3e9}}}`)
+	if err != nil || bothWays["gbps"] != 12 || bothWays["retransmits"] != 8 || bothWays["cpu_per_gbit"] != 0.1 {
+		t.Errorf("both ways: %v, %v", bothWays, err)
+	}
+	for text, want := range map[string]string{
+		`{"error": "unable to connect"}`: "unable to connect",
+		`{"end": {}}`:                    "nothing",
+	} {
+		if _, err := values(text); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v", text, err)
+		}
+	}
+}
+
+func TestLossIsAPartOfWhatWasSent(t *testing.T) {
+	s := shot{sent: load.Count{Packets: 1000}, arrived: load.Count{Packets: 998}}
+	if got := s.loss(); math.Abs(got-0.002) > 1e-12 {
+		t.Errorf("got %v", got)
+	}
+	if got := (shot{}).loss(); got != 1 {
+		t.Errorf("of nothing, %v is lost", got)
+	}
+}
+
+func TestCellsSayHowLongTheyTake(t *testing.T) {
+	seen := map[string]bool{}
+	for _, c := range All() {
+		if seen[c.Name] || len(c.Metrics) == 0 || strings.ContainsAny(c.Name, ", ") {
+			t.Errorf("bad cell %q", c.Name)
+		}
+		seen[c.Name] = true
+		if got := c.Takes(4 * time.Second); got < 4*time.Second || got > 12*time.Second {
+			t.Errorf("%s takes %v for 4s", c.Name, got)
+		}
+	}
+	if got := wholeSeconds(1500 * time.Millisecond); got != 2*time.Second {
+		t.Errorf("iperf3 runs for %v", got)
+	}
+}

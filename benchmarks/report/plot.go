@@ -1,0 +1,149 @@
+package report
+
+import (
+	"bytes"
+	"fmt"
+	"image/color"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"gonum.org/v1/plot"
+	"gonum.org/v1/plot/font"
+	"gonum.org/v1/plot/plotter"
+	"gonum.org/v1/plot/vg"
+	"gonum.org/v1/plot/vg/draw"
+	"gonum.org/v1/plot/vg/vgsvg"
+
+	"weft/benchmarks/measure"
+	"weft/benchmarks/result"
+)
+
+// palette is that of Okabe and Ito, which people with any colour vision tell apart:
+// https://jfly.uni-koeln.de/color
+var palette = []color.Color{
+	color.RGBA{0x99, 0x99, 0x99, 0xff}, // grey
+	color.RGBA{0x00, 0x72, 0xb2, 0xff}, // blue
+	color.RGBA{0xe6, 0x9f, 0x00, 0xff}, // orange
+	color.RGBA{0x00, 0x9e, 0x73, 0xff}, // bluish green
+	color.RGBA{0x56, 0xb4, 0xe9, 0xff}, // sky blue
+	color.RGBA{0xcc, 0x79, 0xa7, 0xff}, // reddish purple
+	color.RGBA{0xd5, 0x5e, 0x00, 0xff}, // vermilion
+	color.RGBA{0xf0, 0xe4, 0x42, 0xff}, // yellow
+}
+
+const (
+	plotWidth   = 25 * vg.Centimeter
+	plotHeight  = 10 * vg.Centimeter
+	legendWidth = 6 * vg.Centimeter
+	margin      = 0.4 * vg.Centimeter
+
+	// groupsWidth is what the bars of all profiles share.
+	groupsWidth = 14 * vg.Centimeter
+)
+
+// Plots writes one SVG file per metric into a folder: bars of the medians with lines
+// from the lowest to the highest value, the profiles side by side.
+func Plots(dir string, r *result.Run) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("make a folder for plots: %w", err)
+	}
+	for _, row := range rows(r) {
+		if err := writeFigure(filepath.Join(dir, row.fileName()), r, row); err != nil {
+			return fmt.Errorf("plot %s: %w", row.cell.Name, err)
+		}
+	}
+	return nil
+}
+
+func (r row) fileName() string {
+	return strings.ReplaceAll(r.cell.Name+"-"+r.metric.Key, "_", "-") + ".svg"
+}
+
+func writeFigure(path string, r *result.Run, row row) error {
+	canvas := vgsvg.New(plotWidth, plotHeight)
+	if err := drawFigure(draw.New(canvas), r, row); err != nil {
+		return err
+	}
+	var svg bytes.Buffer
+	if _, err := canvas.WriteTo(&svg); err != nil {
+		return err
+	}
+	return os.WriteFile(path, bytes.ReplaceAll(svg.Bytes(), []byte(svgFont), []byte(svgFont+svgFontsAlike)), 0o644)
+}
+
+// Where a reader's machine has not the font that text was laid out for, one of the
+// same widths shall stand in, and not the browser's default.
+const (
+	svgFont       = "font-family:Liberation Sans"
+	svgFontsAlike = ",Arial,Helvetica,sans-serif"
+)
+
+// drawFigure draws the bars, and the legend to the right of them, where it covers none.
+func drawFigure(c draw.Canvas, r *result.Run, row row) error {
+	p := newPlot(r, row)
+	legend := plot.NewLegend()
+	legend.Top, legend.Left, legend.Padding = true, true, 0.15*vg.Centimeter
+	legend.TextStyle.Font = sans
+	width := groupsWidth / vg.Length(len(r.Profiles)) / vg.Length(len(r.Systems)+1)
+	for i, s := range r.Systems {
+		spreads := make(spreads, len(r.Profiles))
+		for j, profile := range r.Profiles {
+			spreads[j] = r.Spread(row.key(profile.Name, s.Name))
+		}
+		bars, err := plotter.NewBarChart(spreads, width*0.9)
+		if err != nil {
+			return err
+		}
+		bars.Offset = (vg.Length(i) - vg.Length(len(r.Systems)-1)/2) * width
+		bars.Color = palette[i%len(palette)]
+		bars.LineStyle.Width = 0
+		p.Add(bars, &whiskers{spreads: spreads, offset: bars.Offset})
+		name := s.Name
+		if s.Encrypted {
+			name += " (encrypted)"
+		}
+		legend.Add(name, bars)
+	}
+	// A page may be dark; what is drawn on it is black.
+	c.FillPolygon(color.White, []vg.Point{c.Min, {X: c.Max.X, Y: c.Min.Y}, c.Max, {X: c.Min.X, Y: c.Max.Y}})
+	c = draw.Crop(c, margin, -margin, margin, -margin)
+	p.Draw(draw.Crop(c, 0, -legendWidth, 0, 0))
+	legend.Draw(draw.Crop(c, plotWidth-2*margin-legendWidth, 0, 0, -1.2*vg.Centimeter))
+	return nil
+}
+
+var sans = font.Font{Typeface: "Liberation", Variant: "Sans", Size: 10}
+
+func newPlot(r *result.Run, row row) *plot.Plot {
+	p := plot.New()
+	better := map[measure.Better]string{measure.Higher: "more is better", measure.Lower: "less is better"}[row.metric.Better]
+	p.Title.Text = fmt.Sprintf("%s: %s (%s)", row.cell.Title, row.metric.Title, better)
+	p.Title.Padding = 0.4 * vg.Centimeter
+	p.Y.Label.Text = row.metric.Unit
+	p.Y.Min = 0
+	var names []string
+	for _, profile := range r.Profiles {
+		names = append(names, profile.Name)
+	}
+	p.NominalX(names...)
+	p.X.Min, p.X.Max = -0.5, float64(len(names))-0.5
+	for _, f := range []*font.Font{&p.Title.TextStyle.Font, &p.X.Tick.Label.Font, &p.Y.Tick.Label.Font, &p.Y.Label.TextStyle.Font} {
+		*f = sans
+	}
+	p.Title.TextStyle.Font.Size = 12
+	grid := plotter.NewGrid()
+	grid.Vertical.Color = nil
+	grid.Horizontal.Color = color.Gray{0xc0}
+	p.Add(grid)
+	return p
+}
+
+// spreads are the heights of bars.
+type spreads []result.Spread
+
+// Len implements plotter.Valuer.
+func (s spreads) Len() int { return len(s) }
+
+// Value implements plotter.Valuer.
+func (s spreads) Value(i int) float64 { return s[i].Median }

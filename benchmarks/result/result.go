@@ -1,0 +1,99 @@
+// Package result is what a run of the benchmarks leaves behind: every sample as it
+// was taken, with what it was taken on, in one JSON file.
+package result
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/google/renameio/v2"
+
+	"weft/benchmarks/machine"
+	"weft/benchmarks/measure"
+	"weft/benchmarks/system"
+)
+
+// Run is one run. Durations are in nanoseconds.
+type Run struct {
+	Started     time.Time           `json:"started"`
+	Took        time.Duration       `json:"took"`
+	Environment machine.Environment `json:"environment"`
+	InnerMTU    int                 `json:"innerMTU"` // bytes
+	Repeat      int                 `json:"repeat"`
+	Time        time.Duration       `json:"time"` // of a measurement
+
+	// Profiles, Systems and Cells are what was chosen, in the order of the tables.
+	Profiles []Profile `json:"profiles"`
+	Systems  []System  `json:"systems"`
+	Cells    []string  `json:"cells"`
+
+	Samples []Sample `json:"samples"`
+}
+
+// Profile is an offload profile as the kernel took it.
+type Profile struct {
+	Name string `json:"name"`
+
+	// Features are those of the wire, by the names of `ethtool -k`, that can be switched.
+	Features system.Features `json:"features"`
+
+	// IdleShare is the part of the machine that all systems together used while nothing
+	// was sent.
+	IdleShare float64 `json:"idleShare"`
+}
+
+// System is one that was measured.
+type System struct {
+	Name      string `json:"name"`
+	Encrypted bool   `json:"encrypted,omitempty"`
+}
+
+// Sample is one measurement.
+type Sample struct {
+	Profile string    `json:"profile"`
+	System  string    `json:"system"`
+	Cell    string    `json:"cell"`
+	Repeat  int       `json:"repeat"` // from 0
+	Started time.Time `json:"started"`
+
+	// Values are absent if the measurement failed. Error then says why.
+	Values measure.Values `json:"values,omitempty"`
+	Error  string         `json:"error,omitempty"`
+
+	// CPU is what the whole machine spent, start and end of the programs included.
+	CPU machine.CPU `json:"cpu"`
+
+	// Counters are what the path's counters gained.
+	Counters system.Counters `json:"counters,omitempty"`
+}
+
+// Save writes the run to a file, whose folder it makes.
+func (r *Run) Save(path string) error {
+	data, err := json.MarshalIndent(r, "", "\t")
+	if err != nil {
+		return fmt.Errorf("encode the results: %w", err)
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return fmt.Errorf("save the results: %w", err)
+	}
+	if err := renameio.WriteFile(path, append(data, '\n'), 0o644); err != nil {
+		return fmt.Errorf("save the results: %w", err)
+	}
+	return nil
+}
+
+// Load reads a file that Save wrote.
+func Load(path string) (*Run, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("load results: %w", err)
+	}
+	r := new(Run)
+	if err := json.Unmarshal(data, r); err != nil {
+		return nil, fmt.Errorf("load results from %s: %w", path, err)
+	}
+	return r, nil
+}

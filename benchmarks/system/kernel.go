@@ -1,0 +1,49 @@
+package system
+
+import (
+	"context"
+	"fmt"
+
+	"weft/encap"
+)
+
+// connectDirect has the nodes route pods' packets over the wire as they are: what
+// the machine can do without any overlay.
+func connectDirect(ctx context.Context, s *site) (*Path, error) {
+	p, err := s.kernelNodes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	p.device = underlayLink
+	for i, n := range p.Nodes {
+		if err := n.AddRoute(podCIDR[1-i], underlay[1-i].Addr()); err != nil {
+			return nil, err
+		}
+	}
+	return p, nil
+}
+
+// connectKernelVXLAN has the kernel's VXLAN device carry them, wired as flannel does
+// it: static neighbours and forwarding entries, no learning, routes over the device.
+// Outer UDP checksums are on, which is the kernel's default.
+func connectKernelVXLAN(ctx context.Context, s *site) (*Path, error) {
+	p, err := s.kernelNodes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	p.device = "vxlan1"
+	for i, n := range p.Nodes {
+		peer := 1 - i
+		mac, peerMAC := encap.DeriveMAC(fmt.Sprint("node", i)), encap.DeriveMAC(fmt.Sprint("node", peer))
+		err := run(ctx, n,
+			fmt.Sprintf("ip link add vxlan1 address %s mtu %d type vxlan id 1 dstport 4789 local %s nolearning", mac, InnerMTU, underlay[i].Addr()),
+			"ip link set vxlan1 up",
+			fmt.Sprintf("bridge fdb add %s dev vxlan1 dst %s", peerMAC, underlay[peer].Addr()),
+			fmt.Sprintf("ip neigh add %s lladdr %s dev vxlan1", gateway[peer].Addr(), peerMAC),
+			fmt.Sprintf("ip route add %s via %s dev vxlan1 onlink", podCIDR[peer], gateway[peer].Addr()))
+		if err != nil {
+			return nil, err
+		}
+	}
+	return p, nil
+}

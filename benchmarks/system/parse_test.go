@@ -1,0 +1,124 @@
+package system
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestLinksAreReadFromProc(t *testing.T) {
+	links, err := parseLinks(`Inter-|   Receive                                                |  Transmit
+ face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed
+    lo:       0       0    0    0    0     0          0         0        0       0    0    0    0     0       0          0
+ weft0: 1384656    2085    0    1    0     0          0         0   902810    2091    3    7    0     0       0          0
+`)
+	if err != nil || links["weft0"] != (transmitted{bytes: 902810, packets: 2091, drops: 7}) || len(links) != 2 {
+		t.Errorf("got %+v, %v", links, err)
+	}
+	for _, bad := range []string{" eth0: 1 2 3\n", " eth0: 0 0 0 0 0 0 0 0 many 0 0 0\n"} {
+		if _, err := parseLinks(bad); err == nil {
+			t.Errorf("%q is read", bad)
+		}
+	}
+}
+
+func TestSNMPCountersAreFoundByName(t *testing.T) {
+	const content = `Icmp: InMsgs RcvbufErrors
+Icmp: 1 2
+Udp: InDatagrams NoPorts InErrors OutDatagrams RcvbufErrors SndbufErrors
+Udp: 10 0 0 20 34 0
+UdpLite: InDatagrams RcvbufErrors
+UdpLite: 0 99
+`
+	if got, err := parseSNMP(content, "Udp", "RcvbufErrors"); err != nil || got != 34 {
+		t.Errorf("got %d, %v", got, err)
+	}
+	if _, err := parseSNMP(content, "Udp", "MemErrors"); err == nil {
+		t.Error("a counter that is not there is read")
+	}
+}
+
+func TestMetricsOfBothNodesAddUp(t *testing.T) {
+	const text = `# HELP weft_drops_total Packets and datagrams not handed on.
+# TYPE weft_drops_total counter
+weft_drops_total{reason="no_route"} 3
+weft_packets_total{direction="inbound"} 1.5e+09
+weft_peers 1
+go_memstats_alloc_bytes_total 77
+weft_state_rejected_total 0
+`
+	c := Counters{}
+	for range 2 {
+		if err := parseMetrics(text, c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := Counters{`weft_drops_total{reason="no_route"}`: 6, `weft_packets_total{direction="inbound"}`: 3e9, "weft_state_rejected_total": 0}
+	if !maps.Equal(c, want) {
+		t.Errorf("got %v", c)
+	}
+	if reason, ok := DropReason(`weft_drops_total{reason="no_route"}`); reason != "no_route" || !ok {
+		t.Errorf("reason %q, %v", reason, ok)
+	}
+	if _, ok := DropReason("weft_state_rejected_total"); ok {
+		t.Error("another counter counts as drops")
+	}
+}
+
+func TestCountersTellWhatWasGained(t *testing.T) {
+	got := Counters{"a": 5, "b": 2, "new": 1}.Since(Counters{"a": 3, "b": 2})
+	if !maps.Equal(got, Counters{"a": 2, "new": 1}) {
+		t.Errorf("got %v", got)
+	}
+}
+
+func TestFeaturesThatCannotBeSwitchedAreLeftOut(t *testing.T) {
+	f := parseFeatures(`Features for eth0:
+rx-checksumming: on
+tx-checksumming: on
+	tx-checksum-ipv4: off [fixed]
+	tx-checksum-ip-generic: on
+tx-udp-segmentation: off [requested on]
+`)
+	if len(f) != 4 || f["tx-udp-segmentation"] {
+		t.Errorf("got %v", f)
+	}
+	if on := f.On(); !slices.Equal(on, []string{"rx-checksumming", "tx-checksum-ip-generic", "tx-checksumming"}) {
+		t.Errorf("on are %v", on)
+	}
+}
+
+func TestAnswersOfWireGuard(t *testing.T) {
+	for answer, want := range map[string]struct {
+		key, value, err string
+	}{
+		"public_key=00ff\ntx_bytes=42\nerrno=0\n\nrest": {key: "tx_bytes", value: "42"},
+		"errno=-22\n\n": {err: "errno -22"},
+		"tx_bytes=42\n": {err: "no whole answer"},
+	} {
+		got, err := parseAnswer(strings.NewReader(answer))
+		if want.err != "" {
+			if err == nil || !strings.Contains(err.Error(), want.err) {
+				t.Errorf("%q: got %v", answer, err)
+			}
+			continue
+		}
+		if err != nil || got[want.key] != want.value {
+			t.Errorf("%q: got %v, %v", answer, got, err)
+		}
+	}
+}
+
+func TestSystemsHaveNamesOfTheirOwn(t *testing.T) {
+	seen := map[string]bool{}
+	for _, s := range All() {
+		if seen[s.Name] || strings.ContainsAny(s.Name, ", ") {
+			t.Errorf("bad name %q", s.Name)
+		}
+		seen[s.Name] = true
+	}
+	if !seen[Baseline] {
+		t.Errorf("no system %s to compare with", Baseline)
+	}
+}

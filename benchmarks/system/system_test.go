@@ -1,0 +1,122 @@
+package system
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"weft/internal/testnet"
+)
+
+// built says where the programs are.
+var built Programs
+
+func TestMain(m *testing.M) {
+	os.Exit(buildAndRun(m))
+}
+
+func buildAndRun(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "weft-bench-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	built = Programs{Weft: dir, WireGuard: filepath.Join(dir, "wireguard")}
+	for folder, packages := range map[string][]string{
+		"../..": {"weft/cmd/weftd", "weft/cmd/weft-cni"}, // of another module
+		".":     {"golang.zx2c4.com/wireguard"},
+	} {
+		build := exec.Command("go", append([]string{"build", "-o", dir + "/"}, packages...)...)
+		build.Dir = folder
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			fmt.Fprintf(os.Stderr, "build %v: %v\n%s", packages, err, out)
+			return 1
+		}
+	}
+	return m.Run()
+}
+
+// startSystem starts the system of this name, which lives as long as the test.
+func startSystem(t *testing.T, name string, offloads testnet.Offloads) *Path {
+	t.Helper()
+	for _, s := range All() {
+		if s.Name != name {
+			continue
+		}
+		path, err := s.Start(context.WithoutCancel(t.Context()), built, offloads)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := path.Stop(); err != nil {
+				t.Error(err)
+			}
+			left, err := path.net.Leftovers(context.Background())
+			if err != nil || len(left) > 0 {
+				t.Errorf("left behind: %v, %v", left, err)
+			}
+		})
+		return path
+	}
+	t.Fatalf("no system %s", name)
+	return nil
+}
+
+func TestEverySystemConnectsPodsAndIsVerified(t *testing.T) {
+	for _, s := range All() {
+		t.Run(s.Name, func(t *testing.T) {
+			path := startSystem(t, s.Name, testnet.NoTunnel)
+			if err := path.Crashed(); err != nil {
+				t.Error(err)
+			}
+			counters, err := path.Counters(t.Context())
+			if err != nil || counters[DevicePackets[0]] == 0 || counters[UnderlayPackets] == 0 {
+				t.Errorf("got %v, %v", counters, err)
+			}
+			if path.Features[0]["tx-udp_tnl-segmentation"] || !path.Features[1]["tx-udp-segmentation"] {
+				t.Errorf("the wire has %v", path.Features)
+			}
+		})
+	}
+}
+
+func TestVerifyNoticesThatAPathIsNotWhatItClaims(t *testing.T) {
+	for name, tt := range map[string]struct {
+		system string
+		spoil  []string // run in node 1
+		want   string
+	}{
+		"other offloads":     {"direct", []string{"ethtool -K eth0 tso off"}, "have changed"},
+		"no way through":     {"direct", []string{"ip route del 10.244.2.0/24"}, "ping"},
+		"past the overlay":   {"kernel-vxlan", []string{"ip route replace 10.244.2.0/24 via 192.168.77.2"}, "only 0 packets left"},
+		"a small MTU beyond": {"kernel-vxlan", []string{"ip link set vxlan1 mtu 1400"}, "ping"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := startSystem(t, tt.system, testnet.Full)
+			if err := run(t.Context(), path.Nodes[0], tt.spoil...); err != nil {
+				t.Fatal(err)
+			}
+			if err := path.Verify(t.Context()); err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
+func TestWeftIsAskedWhatItRuns(t *testing.T) {
+	path := startSystem(t, WeftVXLAN("water"), testnet.Full)
+	nodes := path.net.Nodes()
+	other := weft{encapsulation: "vxlan", driver: "wireguard"}
+	err := other.verify(t.Context(), [2]*testnet.Node{nodes[0], nodes[1]}, Counters{})
+	for _, want := range []string{"with the driver water", "does not rise"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v does not say %q", err, want)
+		}
+	}
+}
