@@ -61,7 +61,7 @@ func (p *Plugin) attach(req *request, k *kernel, node nodefile.Node, store *ipam
 	if err != nil {
 		return err
 	}
-	w := newWiring(req, node.MTU, lease.Addresses)
+	w := newWiring(req, node, lease.Addresses)
 	err = p.wire(w, k, node)
 	if err == nil {
 		err = p.print(req, w)
@@ -119,6 +119,7 @@ func (p *Plugin) steps(w *wiring, k *kernel, node nodefile.Node) []step {
 			pod, err = k.pod.LinkByName(w.podName)
 			return err
 		}},
+		{"bound the pod's super-packets", func() error { return boundSuperPackets(k.pod, pod, w) }},
 		{"set up the host side", func() error { return apply(p.sysctlRoot, w.hostSettings()) }},
 		{"set up the pod's side", func() error {
 			return k.podNS.Do(func(ns.NetNS) error { return apply(p.sysctlRoot, w.podSettings()) })
@@ -147,6 +148,18 @@ func each[T fmt.Stringer](items []T, do func(T) error) error {
 		}
 	}
 	return nil
+}
+
+// boundSuperPackets bounds what the pod leaves to the kernel to segment; the attributes
+// that make a veth pair do so on the host's side only.
+func boundSuperPackets(h *netlink.Handle, pod netlink.Link, w *wiring) error {
+	if w.gsoMaxSize == 0 {
+		return nil
+	}
+	if err := h.LinkSetGSOMaxSize(pod, w.gsoMaxSize); err != nil {
+		return err
+	}
+	return h.LinkSetGSOMaxSegs(pod, w.gsoMaxSegs)
 }
 
 func addAddrs(h *netlink.Handle, link netlink.Link, addrs []*netlink.Addr) error {

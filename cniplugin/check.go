@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"weft/internal/marks"
+	"weft/internal/nodefile"
 	"weft/internal/rtnetlink"
 )
 
@@ -58,7 +59,7 @@ func (p *Plugin) check(args *skel.CmdArgs) error {
 		return err
 	}
 	defer k.close()
-	c := &checker{kernel: k, wiring: newWiring(req, 0, lease.Addresses), result: result}
+	c := &checker{kernel: k, wiring: newWiring(req, nodefile.Node{}, lease.Addresses), result: result}
 	if err := c.run(req.netns); err != nil {
 		return withCode(CodeWiring, err)
 	}

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"weft/internal/marks"
+	"weft/internal/nodefile"
 	"weft/internal/rtnetlink"
 	"weft/ipam"
 )
@@ -34,6 +35,8 @@ type wiring struct {
 	alias     string
 	mtu       int
 	addresses []netip.Addr
+
+	gsoMaxSize, gsoMaxSegs int
 }
 
 // hostName returns the name of the host side of the veth of a: 44 bits of a hash, so two
@@ -43,7 +46,7 @@ func hostName(a ipam.Attachment) string {
 	return "weft" + hex.EncodeToString(sum[:])[:11]
 }
 
-func newWiring(req *request, mtu int, addresses []netip.Addr) *wiring {
+func newWiring(req *request, node nodefile.Node, addresses []netip.Addr) *wiring {
 	sum := sha256.Sum256([]byte(req.attachment.String()))
 	w := &wiring{
 		hostName: hostName(req.attachment),
@@ -53,8 +56,11 @@ func newWiring(req *request, mtu int, addresses []netip.Addr) *wiring {
 		hostMAC:   localMAC(sum[16:22]),
 		podMAC:    localMAC(sum[24:30]),
 		alias:     req.attachment.String(),
-		mtu:       mtu,
+		mtu:       node.MTU,
 		addresses: addresses,
+
+		gsoMaxSize: node.GSOMaxSize,
+		gsoMaxSegs: node.GSOMaxSegs,
 	}
 	if req.pod != "" {
 		w.alias += " " + req.pod
@@ -90,6 +96,7 @@ func (w *wiring) veth(podNS int) *netlink.Veth {
 	attrs.HardwareAddr = w.hostMAC
 	attrs.MTU = w.mtu
 	attrs.Group = marks.PodLinkGroup
+	attrs.GSOMaxSize, attrs.GSOMaxSegs = uint32(w.gsoMaxSize), uint32(w.gsoMaxSegs)
 	veth := netlink.NewVeth(attrs)
 	veth.PeerName = w.podName
 	veth.PeerHardwareAddr = w.podMAC

@@ -12,6 +12,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	"golang.org/x/sys/unix"
 
+	"weft/internal/nodefile"
 	"weft/ipam"
 )
 
@@ -26,7 +27,7 @@ func TestNamesFollowFromTheAttachmentAlone(t *testing.T) {
 			t.Errorf("%s and %s share %s", a, other, hostName(a))
 		}
 	}
-	w := newWiring(&request{attachment: a}, 1500, nil)
+	w := newWiring(&request{attachment: a}, nodefile.Node{}, nil)
 	for _, mac := range []string{w.hostMAC.String(), w.podMAC.String()} {
 		if first := mac[1]; !strings.ContainsRune("26ae", rune(first)) {
 			t.Errorf("%s is not a locally administered unicast address", mac)
@@ -42,7 +43,7 @@ func TestAnAliasIsNeverLongerThanTheKernelTakes(t *testing.T) {
 		attachment: ipam.Attachment{ContainerID: strings.Repeat("c", maxContainerID), IfName: "eth0"},
 		pod:        strings.Repeat("n", 63) + "/" + strings.Repeat("p", 253),
 	}
-	w := newWiring(req, 1500, nil)
+	w := newWiring(req, nodefile.Node{}, nil)
 	if len(w.alias) != maxAlias || !strings.HasPrefix(w.alias, req.attachment.String()+" n") {
 		t.Errorf("%d bytes: %q", len(w.alias), w.alias)
 	}

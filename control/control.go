@@ -33,7 +33,8 @@ type Node struct {
 	PodCIDRs []netip.Prefix
 
 	// VTEPMAC is zero if the control source says nothing: encap.DeriveMAC then
-	// gives the address.
+	// gives the address, and the node is a weft node. A node whose address had to be
+	// written is taken for a kernel VXLAN device.
 	VTEPMAC encap.MAC
 
 	// Origin is where the node was written, for messages: "/etc/weft/nodes.yaml:12".

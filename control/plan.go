@@ -96,6 +96,7 @@ func newPeer(n Node) *encap.Peer {
 		Name:     n.Name,
 		Endpoint: n.Endpoint,
 		VTEPMAC:  vtepMAC(n),
+		Kernel:   n.VTEPMAC != encap.MAC{},
 		Prefixes: append(slices.Clone(n.PodCIDRs), netip.PrefixFrom(endpoint, endpoint.BitLen())),
 	}
 }

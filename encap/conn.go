@@ -8,28 +8,21 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"syscall"
 
-	"golang.org/x/net/ipv4"
 	"golang.org/x/sys/unix"
 
+	"weft/internal/poller"
 	"weft/router/packet"
 )
 
-// batchSize is how many datagrams one system call moves at the most. The kernel's
-// own limit is 1,024 (UIO_MAXIOV); past a few dozen, a longer batch gained nothing
-// and only delays the first datagram.
+// batchSize is how many messages one sendmmsg(2) takes at the most.
 const batchSize = 64
 
-// receiveBuffer is the socket's receive buffer in bytes: about 20 ms of 1.5 Gb/s,
-// for when all of a node's lanes are away at once.
-const receiveBuffer = 4 << 20
-
-// Datagram is one UDP payload on its way to a peer.
-type Datagram struct {
-	To      *Peer
-	Payload []byte
-}
+// socketBuffer is the size in bytes of a socket's receive and send buffers: a few
+// milliseconds of 10 Gb/s, for when a lane is away for that long.
+const socketBuffer = 8 << 20
 
 // Received is one UDP payload that arrived. Its frame holds the payload; a codec
 // pulls the headers off it.
@@ -43,14 +36,23 @@ type Received struct {
 // Conn is one lane's UDP socket. Its reading and its writing half may each be used
 // by one goroutine.
 type Conn struct {
-	udp    *net.UDPConn
+	file   *os.File
+	local  netip.AddrPort
+	poller *poller.Poller
 	reader reader
 	writer writer
 }
 
-// Listen opens the sockets of all lanes, bound to the same address. The kernel
+// Options say how to open the lanes' sockets.
+type Options struct {
+	// GRO has the kernel join datagrams of one flow before they are read (udp(7),
+	// UDP_GRO). Whoever reads must cope with frames that share a buffer.
+	GRO bool
+}
+
+// Listen opens the sockets of n lanes, bound to the same address. The kernel
 // spreads peers over them, so that a flow stays in one (socket(7), SO_REUSEPORT).
-func Listen(ctx context.Context, addr netip.AddrPort, lanes int) ([]*Conn, error) {
+func Listen(ctx context.Context, addr netip.AddrPort, n int, o Options) ([]*Conn, error) {
 	// SO_REUSEPORT would let a second weftd share the port and take half of the
 	// datagrams. So the port must first be free without it.
 	probe, err := listenOne(ctx, addr, false)
@@ -60,21 +62,16 @@ func Listen(ctx context.Context, addr netip.AddrPort, lanes int) ([]*Conn, error
 	if err := probe.Close(); err != nil {
 		return nil, fmt.Errorf("close the UDP port %s again: %w", addr, err)
 	}
-	conns := make([]*Conn, 0, lanes)
-	for range lanes {
-		udp, err := listenOne(ctx, addr, true)
-		if err == nil {
-			var c *Conn
-			if c, err = newConn(udp); err == nil {
-				conns = append(conns, c)
-				continue
+	conns := make([]*Conn, 0, n)
+	for range n {
+		c, err := open(ctx, addr, o)
+		if err != nil {
+			for _, c := range conns {
+				err = errors.Join(err, c.Close())
 			}
-			err = errors.Join(err, udp.Close())
+			return nil, err
 		}
-		for _, c := range conns {
-			err = errors.Join(err, c.Close())
-		}
-		return nil, err
+		conns = append(conns, c)
 	}
 	return conns, nil
 }
@@ -109,8 +106,11 @@ func setOptions(fd int, ipv6, shared bool) error {
 		}
 	}
 	// FORCE ignores net.core.rmem_max, which is 208 KiB on most systems; it needs CAP_NET_ADMIN.
-	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer); err != nil {
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, socketBuffer); err != nil {
 		return fmt.Errorf("set the UDP receive buffer: %w", err)
+	}
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, socketBuffer); err != nil {
+		return fmt.Errorf("set the UDP send buffer: %w", err)
 	}
 	// DF on every datagram: a fragment lost is a datagram lost, and reassembly can be
 	// attacked (RFC 8900 §3). What does not fit comes back as EMSGSIZE (ip(7)).
@@ -125,29 +125,75 @@ func setOptions(fd int, ipv6, shared bool) error {
 	return nil
 }
 
-func newConn(udp *net.UDPConn) (*Conn, error) {
-	raw, err := udp.SyscallConn()
+func open(ctx context.Context, addr netip.AddrPort, o Options) (*Conn, error) {
+	udp, err := listenOne(ctx, addr, true)
+	if err != nil {
+		return nil, err
+	}
+	defer udp.Close()
+	c := &Conn{local: udp.LocalAddr().(*net.UDPAddr).AddrPort()}
+	if c.file, err = detach(udp); err != nil {
+		return nil, fmt.Errorf("take the UDP socket: %w", err)
+	}
+	raw, err := c.file.SyscallConn()
 	if err != nil {
 		return nil, fmt.Errorf("reach the UDP socket: %w", err)
 	}
-	c := &Conn{udp: udp}
-	c.reader.init(raw)
-	c.writer.init(ipv4.NewPacketConn(udp))
+	fd := int(c.file.Fd())
+	if o.GRO {
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_GRO, 1); err != nil {
+			return nil, fmt.Errorf("have datagrams joined (UDP_GRO): %w", err)
+		}
+	}
+	if c.poller, err = poller.New(fd); err != nil {
+		return nil, err
+	}
+	c.reader.init(raw, c.poller)
+	c.writer.init(raw)
 	return c, nil
+}
+
+// detach duplicates the socket into a file that the runtime's poller does not know.
+// It would wake a thread for every datagram that arrives or leaves, and nobody
+// waits there.
+func detach(udp *net.UDPConn) (*os.File, error) {
+	raw, err := udp.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	fd := -1
+	controlErr := raw.Control(func(original uintptr) {
+		if fd, err = unix.FcntlInt(original, unix.F_DUPFD_CLOEXEC, 0); err == nil {
+			err = unix.SetNonblock(fd, false) // NewFile would register it otherwise
+		}
+	})
+	if err := errors.Join(controlErr, err); err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), "udp"), nil
 }
 
 // ReadBatch waits until datagrams are there and returns those that are, a batch at
 // most. They are valid until the next ReadBatch. After Close it returns an error
-// that wraps net.ErrClosed.
+// that wraps os.ErrClosed.
 func (c *Conn) ReadBatch() ([]Received, error) { return c.reader.read() }
 
-// WriteBatch sends datagrams in order and returns how many the kernel took before
-// the first that it refused, and why it did. That one may be skipped and the rest
-// be sent: a peer that cannot be reached loses only its own packets.
-func (c *Conn) WriteBatch(datagrams []Datagram) (int, error) { return c.writer.write(datagrams) }
+// WriteBatch sends what was added to the batch. A peer that cannot be reached loses
+// only its own packets.
+func (c *Conn) WriteBatch(b *Batch) Sent {
+	var sent Sent
+	c.writer.write(b.messages, b.iovecs, &sent)
+	return sent
+}
+
+// Runs reports whether the kernel still takes runs (UDP_SEGMENT).
+func (c *Conn) Runs() bool { return !c.writer.whole.Load() }
+
+// Joined returns how many datagrams GRO has joined with others before they were read.
+func (c *Conn) Joined() uint64 { return c.reader.joined.Load() }
 
 // LocalAddr returns the address that the socket is bound to.
-func (c *Conn) LocalAddr() netip.AddrPort { return c.udp.LocalAddr().(*net.UDPAddr).AddrPort() }
+func (c *Conn) LocalAddr() netip.AddrPort { return c.local }
 
-// Close wakes whoever waits in ReadBatch or WriteBatch.
-func (c *Conn) Close() error { return c.udp.Close() }
+// Close wakes whoever waits in ReadBatch.
+func (c *Conn) Close() error { return errors.Join(c.poller.Close(), c.file.Close()) }

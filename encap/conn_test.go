@@ -4,8 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -17,7 +17,7 @@ import (
 
 func listen(t testing.TB, addr string, lanes int) []*encap.Conn {
 	t.Helper()
-	conns, err := encap.Listen(t.Context(), netip.MustParseAddrPort(addr), lanes)
+	conns, err := encap.Listen(t.Context(), netip.MustParseAddrPort(addr), lanes, encap.Options{GRO: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,6 +52,15 @@ func receive(t testing.TB, c *encap.Conn, n int) (payloads []string, from netip.
 	return payloads, from
 }
 
+// batch makes one of payloads to a peer.
+func batch(to *encap.Peer, payloads ...[]byte) *encap.Batch {
+	b := new(encap.Batch)
+	for _, p := range payloads {
+		b.Add(to, p[:min(len(p), 22)], p[min(len(p), 22):], len(p)-10)
+	}
+	return b
+}
+
 func TestBatchesArriveWholeAndInOrder(t *testing.T) {
 	for _, tc := range []struct{ name, bind, dial string }{
 		{"IPv4", "127.0.0.1:0", "127.0.0.1"},
@@ -61,14 +70,14 @@ func TestBatchesArriveWholeAndInOrder(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			from, to := listen(t, tc.bind, 1)[0], listen(t, tc.bind, 1)[0]
-			var datagrams []encap.Datagram
 			var want []string
-			for i := range 150 { // more than two batches
-				want = append(want, fmt.Sprintf("%d %s", i, strings.Repeat("x", i*9)))
-				datagrams = append(datagrams, encap.Datagram{To: peer(to, tc.dial), Payload: []byte(want[i])})
+			var payloads [][]byte
+			for i := range 300 { // runs of every length, more than one system call
+				text := fmt.Sprintf("%d %s", i, strings.Repeat("x", 100+i/(i%10+1)))
+				want, payloads = append(want, text), append(payloads, []byte(text))
 			}
-			if sent, err := from.WriteBatch(datagrams); sent != len(datagrams) || err != nil {
-				t.Fatalf("WriteBatch = %d, %v", sent, err)
+			if sent := from.WriteBatch(batch(peer(to, tc.dial), payloads...)); sent.Packets != len(want) || sent.Refused != 0 {
+				t.Fatalf("WriteBatch = %+v", sent)
 			}
 			got, sender := receive(t, to, len(want))
 			if fmt.Sprint(got) != fmt.Sprint(want) {
@@ -81,11 +90,72 @@ func TestBatchesArriveWholeAndInOrder(t *testing.T) {
 	}
 }
 
+func TestARunIsOneMessageAndArrivesAsItsDatagrams(t *testing.T) {
+	from, to := listen(t, "127.0.0.1:0", 1)[0], listen(t, "127.0.0.1:0", 1)[0]
+	var payloads [][]byte
+	for i := range 40 {
+		payloads = append(payloads, bytes.Repeat([]byte{byte(i)}, 1400))
+	}
+	payloads = append(payloads, []byte("the last one is shorter"))
+	b := batch(peer(to, "127.0.0.1"), payloads...)
+	if b.Len() != 1 {
+		t.Errorf("%d messages, want 1", b.Len())
+	}
+	if sent := from.WriteBatch(b); sent.Packets != 41 || sent.Bytes != 40*1390+13 {
+		t.Errorf("WriteBatch = %+v", sent)
+	}
+	got, _ := receive(t, to, 41)
+	for i, p := range payloads {
+		if got[i] != string(p) {
+			t.Fatalf("datagram %d has %d bytes, want %d", i, len(got[i]), len(p))
+		}
+	}
+	if joined := to.Joined(); joined != 41 {
+		t.Errorf("GRO joined %d datagrams; does it engage at all?", joined)
+	}
+}
+
+func TestRunsEndWhereOneMessageMust(t *testing.T) {
+	a, c := &encap.Peer{Name: "a"}, &encap.Peer{Name: "c"}
+	b := new(encap.Batch)
+	add := func(to *encap.Peer, size int) int {
+		b.Add(to, make([]byte, size), nil, size)
+		return b.Len()
+	}
+	for i, step := range []struct {
+		to       *encap.Peer
+		size     int
+		messages int
+		why      string
+	}{
+		{a, 100, 1, "the first"}, {a, 100, 1, "as long"}, {a, 60, 1, "shorter"},
+		{a, 60, 2, "behind a shorter one"}, {a, 61, 3, "longer"}, {c, 61, 4, "to another peer"}, {a, 61, 5, "back again"},
+	} {
+		if got := add(step.to, step.size); got != step.messages {
+			t.Errorf("step %d, %s: %d messages, want %d", i, step.why, got, step.messages)
+		}
+	}
+	b.Reset()
+	for range 64 {
+		add(a, 10)
+	}
+	if b.Len() != 1 || add(a, 10) != 2 {
+		t.Errorf("a run holds more or fewer than 64 datagrams: %d messages of 65", b.Len())
+	}
+	b.Reset()
+	for range 3 {
+		add(a, 30000)
+	}
+	if b.Len() != 2 {
+		t.Errorf("3 datagrams of 30,000 bytes are %d messages; two fit one", b.Len())
+	}
+}
+
 func TestTheLargestDatagramArrivesWhole(t *testing.T) {
 	from, to := listen(t, "127.0.0.1:0", 1)[0], listen(t, "127.0.0.1:0", 1)[0]
 	payload := bytes.Repeat([]byte{7}, 65507) // 65,535 − IPv4 and UDP headers
-	if _, err := from.WriteBatch([]encap.Datagram{{To: peer(to, "127.0.0.1"), Payload: payload}}); err != nil {
-		t.Fatal(err)
+	if sent := from.WriteBatch(batch(peer(to, "127.0.0.1"), payload)); sent.Packets != 1 {
+		t.Fatalf("WriteBatch = %+v", sent)
 	}
 	if got, _ := receive(t, to, 1); got[0] != string(payload) {
 		t.Errorf("%d bytes arrived", len(got[0]))
@@ -94,33 +164,54 @@ func TestTheLargestDatagramArrivesWhole(t *testing.T) {
 
 func TestARefusedDatagramStopsNothingButItself(t *testing.T) {
 	from, to := listen(t, "127.0.0.1:0", 1)[0], listen(t, "127.0.0.1:0", 1)[0]
-	good := encap.Datagram{To: peer(to, "127.0.0.1"), Payload: []byte("good")}
-	tooBig := encap.Datagram{To: good.To, Payload: make([]byte, 65508)}
-	pending := []encap.Datagram{good, good, tooBig, good}
-
-	sent, err := from.WriteBatch(pending)
-	if sent != 2 || !errors.Is(err, unix.EMSGSIZE) {
-		t.Fatalf("WriteBatch = %d, %v; want 2, EMSGSIZE", sent, err)
+	b := batch(peer(to, "127.0.0.1"), []byte("good 1"), []byte("good 10"), make([]byte, 65508), []byte("good"), make([]byte, 65508))
+	sent := from.WriteBatch(b)
+	if sent.Packets != 3 || sent.Refused != 2 || sent.Err != unix.EMSGSIZE {
+		t.Fatalf("WriteBatch = %+v; want 3 sent, 2 refused, EMSGSIZE", sent)
 	}
-	if sent, err = from.WriteBatch(pending[sent+1:]); sent != 1 || err != nil {
-		t.Fatalf("WriteBatch of the rest = %d, %v", sent, err)
-	}
-	if got, _ := receive(t, to, 3); fmt.Sprint(got) != "[good good good]" {
+	if got, _ := receive(t, to, 3); fmt.Sprint(got) != "[good 1 good 10 good]" {
 		t.Errorf("received %q", got)
+	}
+}
+
+// A socket without checksums is refused runs (udp_send_skb), as a card without
+// checksum offload is.
+func TestWhereRunsAreRefusedDatagramsGoOneByOne(t *testing.T) {
+	from, to := listen(t, "127.0.0.1:0", 1)[0], listen(t, "127.0.0.1:0", 1)[0]
+	encap.RefuseRuns(t, from)
+	var payloads [][]byte
+	for i := range 100 {
+		payloads = append(payloads, bytes.Repeat([]byte{byte(i)}, 500))
+	}
+	payloads = append(payloads, []byte("the shorter one"))
+	for range 2 {
+		sent := from.WriteBatch(batch(peer(to, "127.0.0.1"), payloads...))
+		if sent.Packets != 101 || sent.Bytes != 100*490+5 || sent.Refused != 0 {
+			t.Errorf("WriteBatch = %+v", sent)
+		}
+		got, _ := receive(t, to, 101)
+		for i, p := range payloads {
+			if got[i] != string(p) {
+				t.Fatalf("datagram %d is %q", i, got[i])
+			}
+		}
+	}
+	if from.Runs() {
+		t.Error("the socket says that it sends runs")
 	}
 }
 
 func TestCloseWakesTheReader(t *testing.T) {
 	c := listen(t, "127.0.0.1:0", 1)[0]
 	time.AfterFunc(20*time.Millisecond, func() { c.Close() })
-	if _, err := c.ReadBatch(); !errors.Is(err, net.ErrClosed) {
-		t.Errorf("ReadBatch = %v, want net.ErrClosed", err)
+	if _, err := c.ReadBatch(); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("ReadBatch = %v, want os.ErrClosed", err)
 	}
 }
 
 func TestLanesShareOnePortAndASecondDaemonDoesNot(t *testing.T) {
 	first := listen(t, "127.0.0.1:0", 1)[0].LocalAddr()
-	_, err := encap.Listen(t.Context(), first, 2)
+	_, err := encap.Listen(t.Context(), first, 2, encap.Options{})
 	if !errors.Is(err, unix.EADDRINUSE) || !strings.Contains(err.Error(), "is another weftd running") {
 		t.Errorf("a second daemon gets %v", err)
 	}
@@ -133,19 +224,19 @@ func TestLanesShareOnePortAndASecondDaemonDoesNot(t *testing.T) {
 	}
 }
 
-// golang.org/x/net keeps its scratch in a sync.Pool, which the race detector has
-// forget at random: one allocation a batch is allowed, none for each packet is.
 func TestDatagramsOverRealSocketsAllocateNothing(t *testing.T) {
 	from, to := listen(t, "127.0.0.1:0", 1)[0], listen(t, "127.0.0.1:0", 1)[0]
-	datagrams := make([]encap.Datagram, 32)
-	for i := range datagrams {
-		datagrams[i] = encap.Datagram{To: peer(to, "127.0.0.1"), Payload: make([]byte, 1400)}
-	}
+	b, p := new(encap.Batch), peer(to, "127.0.0.1")
+	payload := make([]byte, 1400)
 	allocs := testing.AllocsPerRun(200, func() {
-		if _, err := from.WriteBatch(datagrams); err != nil {
-			t.Fatal(err)
+		b.Reset()
+		for range 32 {
+			b.Add(p, payload[:22], payload[22:], 1378)
 		}
-		for n := 0; n < len(datagrams); {
+		if sent := from.WriteBatch(b); sent.Packets != 32 {
+			t.Fatalf("WriteBatch = %+v", sent)
+		}
+		for n := 0; n < 32; {
 			received, err := to.ReadBatch()
 			if err != nil {
 				t.Fatal(err)
@@ -153,8 +244,8 @@ func TestDatagramsOverRealSocketsAllocateNothing(t *testing.T) {
 			n += len(received)
 		}
 	})
-	if allocs > 1 {
-		t.Errorf("%v allocations for %d datagrams sent and received", allocs, len(datagrams))
+	if allocs > 0 {
+		t.Errorf("%v allocations for 32 datagrams sent and received", allocs)
 	}
 }
 

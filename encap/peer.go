@@ -30,6 +30,10 @@ type Peer struct {
 	// VTEPMAC is the node's address on the overlay link (VXLAN only).
 	VTEPMAC MAC
 
+	// Kernel says that the node is a kernel VXLAN device, which wants every checksum
+	// complete. Between weft nodes TCP's and UDP's may stay partial.
+	Kernel bool
+
 	// Prefixes are what lies behind the node: its pod CIDRs and its node address.
 	// Only packets from these are accepted from it, and only packets to these go there.
 	Prefixes []netip.Prefix

@@ -2,14 +2,16 @@ package encap
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"net/netip"
+	"os"
+	"sync/atomic"
 	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 
+	"weft/internal/poller"
 	"weft/router/packet"
 )
 
@@ -19,69 +21,117 @@ type mmsghdr struct {
 	len uint32
 }
 
-// reader is the receiving half of a Conn: recvmmsg(2) into buffers that are laid
-// out once. It stands where ipv4.PacketConn.ReadBatch would, which allocates a
-// net.UDPAddr for every datagram.
+// receiveMessages is how many messages one recvmmsg(2) takes, each of 64 KiB: what
+// GRO has joined of one flow, or a single datagram.
+const receiveMessages = 16
+
+// reader is the receiving half of a Conn: recvmmsg(2) into buffers that are laid out
+// once, on a thread that waits by itself.
 type reader struct {
 	raw      syscall.RawConn
-	received []Received
+	poller   *poller.Poller
 	headers  []mmsghdr
 	iovecs   []unix.Iovec
 	names    []unix.RawSockaddrInet6 // also holds a RawSockaddrInet4, which is smaller
+	control  []segmentControl
+	buffers  []packet.Frame
+	received []Received
 
 	receive func(fd uintptr) bool // bound once: a closure per call would be allocated
 	n       int
-	errno   syscall.Errno
+	err     error
+
+	// joined counts datagrams that GRO had joined with others.
+	joined atomic.Uint64
 }
 
-func (r *reader) init(raw syscall.RawConn) {
-	r.raw = raw
-	r.received = make([]Received, batchSize)
-	r.headers = make([]mmsghdr, batchSize)
-	r.iovecs = make([]unix.Iovec, batchSize)
-	r.names = make([]unix.RawSockaddrInet6, batchSize)
-	frames := packet.NewFrames(batchSize, packet.MaxSize)
+func (r *reader) init(raw syscall.RawConn, p *poller.Poller) {
+	r.raw, r.poller = raw, p
+	r.headers = make([]mmsghdr, receiveMessages)
+	r.iovecs = make([]unix.Iovec, receiveMessages)
+	r.names = make([]unix.RawSockaddrInet6, receiveMessages)
+	r.control = make([]segmentControl, receiveMessages)
+	r.buffers = packet.NewFrames(receiveMessages, packet.MaxSize)
+	r.received = make([]Received, 0, receiveMessages*maxSegments)
 	for i := range r.headers {
-		r.received[i].Frame = frames[i]
-		space := r.received[i].Reset()
+		space := r.buffers[i].Reset()
 		r.iovecs[i].Base = &space[0]
 		r.iovecs[i].SetLen(len(space))
 		r.headers[i].hdr.Iov = &r.iovecs[i]
 		r.headers[i].hdr.SetIovlen(1)
 		r.headers[i].hdr.Name = (*byte)(unsafe.Pointer(&r.names[i]))
+		r.headers[i].hdr.Control = (*byte)(unsafe.Pointer(&r.control[i]))
 	}
 	r.receive = r.recvmmsg
 }
 
 func (r *reader) read() ([]Received, error) {
-	for i := range r.headers {
-		r.headers[i].hdr.Namelen = unix.SizeofSockaddrInet6 // the kernel overwrites it
+	for i := range r.headers { // the kernel overwrites them
+		r.headers[i].hdr.Namelen = unix.SizeofSockaddrInet6
+		r.headers[i].hdr.SetControllen(int(unsafe.Sizeof(r.control[i])))
 	}
 	if err := r.raw.Read(r.receive); err != nil {
-		return nil, fmt.Errorf("wait for datagrams: %w", err)
+		return nil, fmt.Errorf("read datagrams: %w", err)
 	}
-	if r.errno != 0 {
-		return nil, fmt.Errorf("recvmmsg: %w", r.errno)
+	if r.err != nil {
+		return nil, fmt.Errorf("read datagrams: %w", r.err)
 	}
+	r.received = r.received[:0]
 	for i := range r.n {
-		r.received[i].Reset()
-		r.received[i].Fill(int(r.headers[i].len))
-		r.received[i].From = addrPort(&r.names[i])
+		r.split(i)
 	}
-	return r.received[:r.n], nil
+	return r.received, nil
 }
 
-// recvmmsg reports false while there is nothing to read, so that the runtime waits.
+// split makes a Received of each datagram in the i-th message.
+func (r *reader) split(i int) {
+	size := int(r.headers[i].len)
+	segment := size
+	if h := &r.headers[i].hdr; h.Controllen >= unix.SizeofCmsghdr && r.control[i].header.Type == unix.UDP_GRO {
+		if s := int(r.control[i].size); s > 0 && s < size {
+			segment = s
+			r.joined.Add(uint64((size + segment - 1) / segment))
+		}
+	}
+	from := addrPort(&r.names[i])
+	for start := 0; ; start += segment {
+		end := min(start+segment, size)
+		r.received = append(r.received, Received{Frame: r.buffers[i].View(start, end), From: from})
+		if end == size {
+			return
+		}
+	}
+}
+
 func (r *reader) recvmmsg(fd uintptr) bool {
 	for {
-		n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd,
+		n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, fd,
 			uintptr(unsafe.Pointer(&r.headers[0])), uintptr(len(r.headers)), unix.MSG_DONTWAIT, 0, 0)
-		if errno == unix.EINTR {
-			continue
+		switch errno {
+		case 0:
+			r.n, r.err = int(n), nil
+			return true
+		case unix.EAGAIN:
+			if r.err = r.poller.Wait(); r.err != nil {
+				return true
+			}
+		case unix.EINTR:
+		default:
+			r.err = os.NewSyscallError("recvmmsg", errno)
+			return true
 		}
-		r.n, r.errno = int(n), errno
-		return !errors.Is(errno, unix.EAGAIN)
 	}
+}
+
+// putSockaddr writes an address as the kernel wants it, and returns its length.
+func putSockaddr(name *unix.RawSockaddrInet6, addr netip.AddrPort) uint32 {
+	if addr.Addr().Is4() {
+		name4 := (*unix.RawSockaddrInet4)(unsafe.Pointer(name))
+		*name4 = unix.RawSockaddrInet4{Family: unix.AF_INET, Port: bigEndian(addr.Port()), Addr: addr.Addr().As4()}
+		return unix.SizeofSockaddrInet4
+	}
+	*name = unix.RawSockaddrInet6{Family: unix.AF_INET6, Port: bigEndian(addr.Port()), Addr: addr.Addr().As16()}
+	return unix.SizeofSockaddrInet6
 }
 
 // addrPort converts what the kernel wrote. An unknown family gives the zero
@@ -97,7 +147,7 @@ func addrPort(name *unix.RawSockaddrInet6) netip.AddrPort {
 	return netip.AddrPort{}
 }
 
-// bigEndian turns a port as it stands in a sockaddr into a number.
+// bigEndian turns a port as it stands in a sockaddr into a number, and back.
 func bigEndian(port uint16) uint16 {
 	var b [2]byte
 	binary.NativeEndian.PutUint16(b[:], port)

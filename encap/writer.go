@@ -1,49 +1,123 @@
 package encap
 
 import (
-	"net"
+	"sync/atomic"
+	"syscall"
+	"unsafe"
 
-	"golang.org/x/net/ipv4"
+	"golang.org/x/sys/unix"
 )
 
-// writer is the sending half of a Conn: sendmmsg(2) by golang.org/x/net, whose
-// messages and addresses are laid out once and filled anew for each batch. It
-// serves IPv6 sockets too: the two packages of x/net differ in socket options,
-// not in how they send.
+// Sent tells what became of the messages that WriteBatch was given.
+type Sent struct {
+	// Packets and Bytes are the pods' packets that went out.
+	Packets, Bytes int
+
+	// Refused are the packets that the kernel refused, and Err is why it refused the
+	// last of them: an Errno of sendmsg(2).
+	Refused int
+	Err     syscall.Errno
+}
+
+// writer is the sending half of a Conn: sendmmsg(2) without waiting.
 type writer struct {
-	conn     *ipv4.PacketConn
-	messages []ipv4.Message
-	addrs    []net.UDPAddr
+	raw     syscall.RawConn
+	headers []mmsghdr
+	names   []unix.RawSockaddrInet6 // also holds a RawSockaddrInet4, which is smaller
+	control []segmentControl
+
+	// whole is set once the kernel has refused a run: from then on every datagram
+	// is a message of its own.
+	whole  atomic.Bool
+	pieces []message // of a run, when it is sent so
+
+	send  func(fd uintptr) bool // bound once: a closure per call would be allocated
+	count int                   // how many of headers send sends
+	n     int                   // how many it sent
+	errno syscall.Errno         // why not the next one
 }
 
-func (w *writer) init(conn *ipv4.PacketConn) {
-	w.conn = conn
-	w.messages = make([]ipv4.Message, batchSize)
-	w.addrs = make([]net.UDPAddr, batchSize)
-	for i := range w.messages {
-		w.addrs[i].IP = make(net.IP, net.IPv6len)
-		w.messages[i].Addr = &w.addrs[i]
-		w.messages[i].Buffers = make([][]byte, 1)
+// segmentControl is the control message UDP_SEGMENT (udp(7)).
+type segmentControl struct {
+	header unix.Cmsghdr
+	size   uint16
+	_      [6]byte
+}
+
+func (w *writer) init(raw syscall.RawConn) {
+	w.raw = raw
+	w.headers = make([]mmsghdr, batchSize)
+	w.names = make([]unix.RawSockaddrInet6, batchSize)
+	w.control = make([]segmentControl, batchSize)
+	w.pieces = make([]message, maxSegments)
+	for i := range w.headers {
+		w.headers[i].hdr.Name = (*byte)(unsafe.Pointer(&w.names[i]))
+		w.control[i].header.Level = unix.SOL_UDP
+		w.control[i].header.Type = unix.UDP_SEGMENT
+		w.control[i].header.SetLen(unix.CmsgLen(2))
+	}
+	w.send = w.sendmmsg
+}
+
+// write sends messages in order, and goes on behind one that the kernel refuses.
+func (w *writer) write(messages []message, iovecs []unix.Iovec, sent *Sent) {
+	for len(messages) > 0 {
+		if m := &messages[0]; m.packets > 1 && w.whole.Load() {
+			w.write(m.cut(w.pieces, iovecs), iovecs, sent)
+			messages = messages[1:]
+			continue
+		}
+		w.count = min(len(messages), batchSize)
+		for i := range w.count {
+			w.describe(i, &messages[i], iovecs)
+		}
+		if err := w.raw.Write(w.send); err != nil { // the socket is closed
+			w.n, w.errno = 0, unix.EBADF
+		}
+		for i := range messages[:w.n] {
+			sent.Packets += messages[i].packets
+			sent.Bytes += messages[i].bytes
+		}
+		messages = messages[w.n:]
+		if w.errno == 0 {
+			continue
+		}
+		// sendmmsg(2) tells the error of the first message that it did not send.
+		if messages[0].packets > 1 && refusesRuns(w.errno) {
+			w.whole.Store(true)
+			continue
+		}
+		sent.Refused += messages[0].packets
+		sent.Err = w.errno
+		messages = messages[1:]
 	}
 }
 
-func (w *writer) write(datagrams []Datagram) (int, error) {
-	sent := 0
-	for sent < len(datagrams) {
-		batch := datagrams[sent:min(sent+batchSize, len(datagrams))]
-		for i := range batch {
-			w.messages[i].Buffers[0] = batch[i].Payload
-			ip := batch[i].To.Endpoint.Addr().As16() // x/net sends to an IPv4-mapped one by IPv4
-			copy(w.addrs[i].IP, ip[:])
-			w.addrs[i].Port = int(batch[i].To.Endpoint.Port())
-		}
-		n, err := w.conn.WriteBatch(w.messages[:len(batch)], 0)
-		// sendmmsg(2) tells an error only of the first datagram; of a later one it
-		// returns how many went before, and the next call tells why.
-		sent += max(n, 0)
-		if err != nil {
-			return sent, err
-		}
+// refusesRuns tells the errors by which the kernel refuses UDP_SEGMENT, because the
+// card has no checksum offload or the kernel is too old (udp_send_skb in net/ipv4/udp.c).
+func refusesRuns(errno syscall.Errno) bool { return errno == unix.EIO || errno == unix.EINVAL }
+
+// describe makes m the i-th message of the next system call.
+func (w *writer) describe(i int, m *message, iovecs []unix.Iovec) {
+	h := &w.headers[i].hdr
+	h.Namelen = putSockaddr(&w.names[i], m.to.Endpoint)
+	h.Iov = &iovecs[m.first]
+	h.SetIovlen(m.end - m.first)
+	h.Control = nil
+	h.SetControllen(0)
+	if m.packets > 1 {
+		w.control[i].size = uint16(m.segment)
+		h.Control = (*byte)(unsafe.Pointer(&w.control[i]))
+		h.SetControllen(int(unsafe.Sizeof(w.control[i])))
 	}
-	return sent, nil
+}
+
+func (w *writer) sendmmsg(fd uintptr) bool {
+	n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, fd,
+		uintptr(unsafe.Pointer(&w.headers[0])), uintptr(w.count), unix.MSG_DONTWAIT, 0, 0)
+	w.n, w.errno = int(n), errno
+	if errno != 0 {
+		w.n = 0
+	}
+	return true
 }

@@ -1,6 +1,7 @@
 package router
 
 import (
+	"net/netip"
 	"sync/atomic"
 
 	"weft/encap"
@@ -18,7 +19,16 @@ type inbound struct {
 	table    *atomic.Pointer[fib.Table]
 	counters *counters
 
-	frames []packet.Frame // of the present batch; they share memory with the datagrams
+	coalesce  bool // whether queue takes super-packets
+	coalescer packet.Coalescer
+	frames    []packet.Frame // of the present batch; they share memory with the datagrams
+
+	packets, bytes uint64 // in the batch
+
+	last struct { // who sent the last packet that was delivered, and its addresses
+		peer                *encap.Peer
+		source, destination netip.Addr
+	}
 }
 
 func (in *inbound) run() error { return repeat(in.batch, in.counters) }
@@ -28,6 +38,8 @@ func (in *inbound) batch() error {
 	received, err := in.conn.ReadBatch()
 	table := in.table.Load()
 	in.frames = in.frames[:0]
+	in.coalescer.Reset()
+	in.last.peer, in.packets, in.bytes = nil, 0, 0
 	for i := range received {
 		if reason := in.deliver(table, &received[i]); reason != drop.None {
 			in.counters.drop(reason)
@@ -48,32 +60,48 @@ func (in *inbound) deliver(table *fib.Table, r *encap.Received) drop.Reason {
 	if !ok {
 		return drop.Malformed
 	}
-	if owner, _ := table.Lookup(header.Source); owner != peer {
-		return drop.SourceNotPeer
-	}
-	if owner, _ := table.Lookup(header.Destination); owner != table.Self() {
-		return drop.DestinationNotLocal
+	// Most packets of a batch belong to the flow of the packet before.
+	if peer != in.last.peer || header.Source != in.last.source || header.Destination != in.last.destination {
+		if owner, _ := table.Lookup(header.Source); owner != peer {
+			return drop.SourceNotPeer
+		}
+		if owner, _ := table.Lookup(header.Destination); owner != table.Self() {
+			return drop.DestinationNotLocal
+		}
+		in.last.peer, in.last.source, in.last.destination = peer, header.Source, header.Destination
 	}
 	r.Trim(header.Len)
-	r.Virtio, _ = packet.PartialChecksum(r.Packet()) // as a kernel peer may send it
-	in.frames = append(in.frames, r.Frame)
+	r.Virtio, _ = packet.PartialChecksum(r.Packet())
+	in.packets++
+	in.bytes += uint64(header.Len)
+	if in.coalesce {
+		in.coalescer.Add(r.Frame)
+	} else {
+		in.frames = append(in.frames, r.Frame)
+	}
 	return drop.None
 }
 
 // write hands the batch to the kernel.
 func (in *inbound) write() {
-	if len(in.frames) == 0 {
-		return
+	frames := in.frames
+	if in.coalesce {
+		frames = in.coalescer.Frames()
 	}
-	var bytes uint64
-	for i := range in.frames {
-		bytes += uint64(in.frames[i].Len())
+	if len(frames) == 0 {
+		return
 	}
 	// A refused packet is rare and its length does not come back: the bytes count
 	// what was handed over.
-	written, _ := in.queue.Write(in.frames)
-	for range len(in.frames) - written {
+	written, _ := in.queue.Write(frames)
+	for range len(frames) - written {
 		in.counters.drop(drop.WriteRefused)
 	}
-	in.counters.add(uint64(written), bytes)
+	superPackets := uint64(0)
+	for i := range frames {
+		if frames[i].Rest != nil {
+			superPackets++
+		}
+	}
+	in.counters.add(in.packets-uint64(len(frames)-written), in.bytes, superPackets)
 }

@@ -1,8 +1,8 @@
 package router
 
 import (
-	"errors"
 	"sync/atomic"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -21,8 +21,9 @@ type outbound struct {
 	table    *atomic.Pointer[fib.Table]
 	counters *counters
 
-	datagrams []encap.Datagram // of the present batch; they share memory with the queue's frames
-	bytes     []int            // the packet's length for each of them
+	superPackets uint64 // in the present batch
+
+	out encap.Batch // what the present batch sends; it shares memory with the queue's frames
 }
 
 func (o *outbound) run() error { return repeat(o.batch, o.counters) }
@@ -31,7 +32,8 @@ func (o *outbound) run() error { return repeat(o.batch, o.counters) }
 func (o *outbound) batch() error {
 	frames, err := o.queue.Read()
 	table := o.table.Load()
-	o.datagrams, o.bytes = o.datagrams[:0], o.bytes[:0]
+	o.out.Reset()
+	o.superPackets = 0
 	for i := range frames {
 		if reason := o.forward(table, &frames[i]); reason != drop.None {
 			o.counters.drop(reason)
@@ -58,44 +60,38 @@ func (o *outbound) forward(table *fib.Table, f *packet.Frame) drop.Reason {
 	if peer == self {
 		return drop.DestinationLocal
 	}
-	f.Trim(header.Len)
-	var reason drop.Reason
-	encoded := len(o.datagrams)
-	o.datagrams, reason = o.codec.Encode(o.datagrams, f, self, peer)
-	for range o.datagrams[encoded:] {
-		o.bytes = append(o.bytes, header.Len)
+	if f.Virtio.GSOType == 0 {
+		f.Trim(header.Len)
+	} else { // its length is the frame's
+		o.superPackets++
 	}
-	return reason
+	return o.codec.Encode(&o.out, f, self, peer)
 }
 
-// send writes the batch. A datagram that is refused is counted and skipped.
+// send writes the batch. What is refused is counted.
 func (o *outbound) send() {
-	var packets, bytes uint64
-	for pending, lengths := o.datagrams, o.bytes; len(pending) > 0; {
-		sent, err := o.conn.WriteBatch(pending)
-		for _, length := range lengths[:sent] {
-			bytes += uint64(length)
-		}
-		packets += uint64(sent)
-		pending, lengths = pending[sent:], lengths[sent:]
-		if err != nil {
-			o.counters.drop(sendReason(err))
-			pending, lengths = pending[1:], lengths[1:]
-		}
+	if o.out.Len() == 0 {
+		return
 	}
-	o.counters.add(packets, bytes)
+	sent := o.conn.WriteBatch(&o.out)
+	o.counters.add(uint64(sent.Packets), uint64(sent.Bytes), o.superPackets)
+	if sent.Refused > 0 {
+		o.counters.drops[sendReason(sent.Err)].Add(uint64(sent.Refused))
+	}
 }
 
 // sendReason tells the errors apart that an operator can do something about
 // (sendmsg(2), udp(7)).
-func sendReason(err error) drop.Reason {
-	switch {
-	case errors.Is(err, unix.EMSGSIZE):
+func sendReason(errno syscall.Errno) drop.Reason {
+	switch errno {
+	case unix.EMSGSIZE:
 		return drop.TooBig
-	case errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.EHOSTUNREACH):
+	case unix.ENETUNREACH, unix.EHOSTUNREACH:
 		return drop.Unreachable
-	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
+	case unix.EPERM, unix.EACCES:
 		return drop.SendRefused
+	case unix.EAGAIN, unix.ENOBUFS:
+		return drop.SendQueueFull
 	default:
 		return drop.SendFailed
 	}

@@ -9,8 +9,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
+	"runtime"
 	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
@@ -25,21 +25,22 @@ import (
 type Queue interface {
 	Read() ([]packet.Frame, error)
 	Write(frames []packet.Frame) (int, error)
+	Takes() (tcp, udp bool)
 	Close() error
 }
 
 // Conn is what a lane needs of a UDP socket; package encap documents it.
 type Conn interface {
 	ReadBatch() ([]encap.Received, error)
-	WriteBatch(datagrams []encap.Datagram) (int, error)
+	WriteBatch(batch *encap.Batch) encap.Sent
 	Close() error
 }
 
 // Codec is what a lane needs of an encapsulation.
 type Codec interface {
-	// Encode appends what carries the packet f to the peer to. It may write into f's
-	// headroom, and what it appends may share f's memory.
-	Encode(out []encap.Datagram, f *packet.Frame, from, to *encap.Peer) ([]encap.Datagram, drop.Reason)
+	// Encode adds to out what carries the packet f to the peer to. It may write into
+	// f's headroom, and what it adds may share f's memory.
+	Encode(out *encap.Batch, f *packet.Frame, from, to *encap.Peer) drop.Reason
 
 	// Decode checks r, pulls everything off it that is not the packet, and returns
 	// the peer that sent it.
@@ -88,11 +89,14 @@ func (r *Router) Run(ctx context.Context) error {
 	for i := range r.lanes {
 		l := &r.lanes[i]
 		group.Go(func() error {
+			runtime.LockOSThread() // the queue waits on its own thread
 			o := outbound{queue: l.Queue, codec: l.Codec, conn: l.Conn, table: &r.table, counters: &l.out}
 			return describe(ctx, o.run(), "lane %d, outbound", i)
 		})
 		group.Go(func() error {
+			runtime.LockOSThread()
 			in := inbound{conn: l.Conn, codec: l.Codec, queue: l.Queue, table: &r.table, counters: &l.in}
+			in.coalesce, in.coalescer.UDP = l.Queue.Takes()
 			return describe(ctx, in.run(), "lane %d, inbound", i)
 		})
 	}
@@ -134,7 +138,7 @@ func repeat(batch func() error, c *counters) error {
 			failures = 0
 			continue
 		}
-		if errors.Is(err, os.ErrClosed) || errors.Is(err, net.ErrClosed) {
+		if errors.Is(err, os.ErrClosed) {
 			return err
 		}
 		c.drop(drop.Unreadable)

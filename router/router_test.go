@@ -4,10 +4,10 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"net"
 	"net/netip"
 	"os"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -54,7 +54,7 @@ type socket struct {
 	queue  chan datagram
 	closed chan struct{}
 	once   sync.Once
-	refuse func(to *encap.Peer) error
+	refuse func(to *encap.Peer) syscall.Errno
 
 	received []encap.Received
 }
@@ -94,20 +94,23 @@ func (s *socket) ReadBatch() ([]encap.Received, error) {
 		r.From = d.from
 		return s.received[:1], nil
 	case <-s.closed:
-		return nil, net.ErrClosed
+		return nil, os.ErrClosed
 	}
 }
 
-func (s *socket) WriteBatch(datagrams []encap.Datagram) (int, error) {
-	for i, d := range datagrams {
+func (s *socket) WriteBatch(batch *encap.Batch) encap.Sent {
+	var sent encap.Sent
+	for to, payload := range batch.Datagrams() {
 		if s.refuse != nil {
-			if err := s.refuse(d.To); err != nil {
-				return i, err
+			if errno := s.refuse(to); errno != 0 {
+				sent.Refused, sent.Err = sent.Refused+1, errno
+				continue
 			}
 		}
-		s.wire.inject(d.To.Endpoint, s.addr, d.Payload)
+		s.wire.inject(to.Endpoint, s.addr, payload)
+		sent.Packets, sent.Bytes = sent.Packets+1, sent.Bytes+len(payload)-vxlan.HeaderLen
 	}
-	return len(datagrams), nil
+	return sent
 }
 
 func (s *socket) Close() error {
@@ -210,8 +213,12 @@ func TestInboundPacketsAreDroppedUnderTheirReasonAndNotAnswered(t *testing.T) {
 	encapsulated := func(inner []byte) []byte {
 		f := packet.NewFrames(1, 9000)[0]
 		f.Fill(copy(f.Reset(), inner))
-		out, _ := vxlan.New(1).Encode(nil, &f, node1, node2)
-		return out[0].Payload
+		var out encap.Batch
+		vxlan.New(1).Encode(&out, &f, node1, node2)
+		for _, datagram := range out.Datagrams() {
+			return datagram
+		}
+		return nil
 	}
 	good := encapsulated(udp("10.244.1.5", "10.244.2.5"))
 	stranger := netip.MustParseAddrPort("192.168.77.99:9338")
@@ -254,23 +261,24 @@ func TestAPeerThatCannotBeReachedLosesOnlyItsOwnPackets(t *testing.T) {
 	w := newWire()
 	n1 := start(t, w, node1, node2, node3)
 	n3 := start(t, w, node3, node1, node2)
-	for err, want := range map[error]drop.Reason{
+	for errno, want := range map[syscall.Errno]drop.Reason{
 		unix.EHOSTUNREACH: drop.Unreachable,
 		unix.ENETUNREACH:  drop.Unreachable,
 		unix.EMSGSIZE:     drop.TooBig,
 		unix.EPERM:        drop.SendRefused,
-		unix.ENOBUFS:      drop.SendFailed,
+		unix.ENOBUFS:      drop.SendQueueFull,
+		unix.ENOMEM:       drop.SendFailed,
 	} {
 		arrived, dropped := len(n3.queue.Written()), n1.Stats().Drops[want]
-		n1.socket.refuse = func(to *encap.Peer) error {
+		n1.socket.refuse = func(to *encap.Peer) syscall.Errno {
 			if to == node2 {
-				return err
+				return errno
 			}
-			return nil
+			return 0
 		}
 		lost, kept := udp("10.244.1.5", "10.244.2.5"), udp("10.244.1.5", "10.244.3.5")
 		n1.queue.Inject(lost, kept, lost, lost, kept)
-		eventually(t, err.Error(), func() bool {
+		eventually(t, errno.Error(), func() bool {
 			return len(n3.queue.Written()) == arrived+2 && n1.Stats().Drops[want] == dropped+3
 		})
 	}

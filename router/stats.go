@@ -9,16 +9,17 @@ import (
 // counters are one lane's in one direction. One goroutine writes them, others read:
 // the atomic additions are uncontended, once per batch or per drop.
 type counters struct {
-	packets, bytes atomic.Uint64
-	drops          [drop.Count]atomic.Uint64
+	packets, bytes, superPackets atomic.Uint64
+	drops                        [drop.Count]atomic.Uint64
 
 	_ [64]byte // keeps the next lane's counters off this one's cache line
 }
 
-func (c *counters) add(packets, bytes uint64) {
+func (c *counters) add(packets, bytes, superPackets uint64) {
 	if packets > 0 {
 		c.packets.Add(packets)
 		c.bytes.Add(bytes)
+		c.superPackets.Add(superPackets)
 	}
 }
 
@@ -29,6 +30,10 @@ type Traffic struct {
 	// Packets and Bytes are the pods' packets that were handed on, without encapsulation.
 	Packets uint64 `json:"packets"`
 	Bytes   uint64 `json:"bytes"`
+
+	// SuperPackets are the ones that passed the TUN device unsegmented; each stands for
+	// several of Packets.
+	SuperPackets uint64 `json:"superPackets"`
 }
 
 // Stats is what a router has done since its start, over all lanes.
@@ -55,6 +60,7 @@ func (r *Router) Stats() Stats {
 func (c *counters) addTo(t *Traffic, drops *[drop.Count]uint64) {
 	t.Packets += c.packets.Load()
 	t.Bytes += c.bytes.Load()
+	t.SuperPackets += c.superPackets.Load()
 	for reason := range c.drops {
 		drops[reason] += c.drops[reason].Load()
 	}

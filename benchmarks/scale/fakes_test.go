@@ -2,7 +2,6 @@ package scale
 
 import (
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"sync"
@@ -108,6 +107,8 @@ func (q *queue) Write(frames []packet.Frame) (int, error) {
 	return len(frames), nil
 }
 
+func (q *queue) Takes() (tcp, udp bool) { return false, false }
+
 func (q *queue) Close() error {
 	q.close()
 	return nil
@@ -131,7 +132,7 @@ func newConn(datagrams []load, pace time.Duration) *conn {
 
 func (c *conn) ReadBatch() ([]encap.Received, error) {
 	if !c.wait() {
-		return nil, net.ErrClosed
+		return nil, os.ErrClosed
 	}
 	for i := range c.received {
 		c.received[i].From = c.fill(&c.received[i].Frame)
@@ -139,14 +140,19 @@ func (c *conn) ReadBatch() ([]encap.Received, error) {
 	return c.received, nil
 }
 
-func (c *conn) WriteBatch(datagrams []encap.Datagram) (int, error) {
-	for _, d := range datagrams {
-		if first := datagrams[0].To.Endpoint.Port(); d.To.Endpoint.Port() != first {
-			c.mixed = fmt.Errorf("one batch goes to ports %d and %d", first, d.To.Endpoint.Port())
+func (c *conn) WriteBatch(batch *encap.Batch) encap.Sent {
+	first, n := uint16(0), 0
+	for to := range batch.Datagrams() {
+		port := to.Endpoint.Port()
+		if n++; n == 1 {
+			first = port
+		}
+		if port != first {
+			c.mixed = fmt.Errorf("one batch goes to ports %d and %d", first, port)
 		}
 	}
-	c.sent += len(datagrams)
-	return len(datagrams), nil
+	c.sent += n
+	return encap.Sent{Packets: n}
 }
 
 func (c *conn) Close() error {

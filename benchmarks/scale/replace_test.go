@@ -51,8 +51,12 @@ func startRig(tb testing.TB, s size, pace time.Duration) *rig {
 func encode(ip []byte, from, to *encap.Peer) []byte {
 	f := packet.NewFrames(1, packetSize)[0]
 	f.Fill(copy(f.Reset(), ip))
-	datagrams, _ := vxlan.New(1).Encode(nil, &f, from, to)
-	return datagrams[0].Payload
+	var out encap.Batch
+	vxlan.New(1).Encode(&out, &f, from, to)
+	for _, datagram := range out.Datagrams() {
+		return datagram
+	}
+	return nil
 }
 
 // replace publishes one new table after the other, each built from a new State as a

@@ -26,6 +26,9 @@ var mustRise = []struct {
 }{
 	{counter: `weft_packets_total{direction="outbound"}`},
 	{counter: `weft_packets_total{direction="inbound"}`},
+	{counter: `weft_superpackets_total{direction="outbound"}`, driver: "superpacket"},
+	{counter: `weft_superpackets_total{direction="inbound"}`, driver: "superpacket"},
+	{counter: `weft_udp_gro_datagrams_total`, driver: "superpacket"},
 }
 
 // weftSystems is weft with every driver that there is.

@@ -61,7 +61,7 @@ func TestWhatPeopleWriteWrongIsRefusedWithTheRemedyAndNothingChanges(t *testing.
 		{name: "stray argument", args: []string{"start"},
 			want: "weftd: unexpected argument \"start\"; `weftd --help` lists the flags"},
 		{name: "bad flag", args: []string{"--tun-driver=wireguad"},
-			want: `--tun-driver: unknown driver "wireguad"; write wireguard or water`},
+			want: `--tun-driver: unknown driver "wireguad"; write superpacket, wireguard or water`},
 		{name: "unknown variable", environ: []string{"WEFT_TUN_DRIVR=water"},
 			want: "WEFT_TUN_DRIVR: unknown variable; did you mean WEFT_TUN_DRIVER?"},
 		{name: "no list of nodes", weft: strings.Replace(minimal, "nodes.yaml", "absent.yaml", 1),

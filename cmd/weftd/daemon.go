@@ -58,11 +58,11 @@ func serve(ctx context.Context, c config.Config, log *slog.Logger) error {
 			return fmt.Errorf("make weft's folders: %w", err)
 		}
 	}
-	lanes, err := openLanes(ctx, c)
+	conns, queues, err := openLanes(ctx, c)
 	if err != nil {
 		return err
 	}
-	d := newDaemon(c, log, router.New(lanes, plan.Table), hangups)
+	d := newDaemon(c, log, newRouter(c, conns, queues, plan), conns, hangups)
 	return d.run(ctx, source, plan)
 }
 
@@ -78,25 +78,29 @@ func planOptions(c config.Config) control.Options {
 	return control.Options{Node: c.Node, ClusterCIDRs: c.ClusterCIDRs}
 }
 
-func openLanes(ctx context.Context, c config.Config) ([]router.Lane, error) {
-	n := c.Lanes()
-	conns, err := encap.Listen(ctx, c.Listen, n)
+func openLanes(ctx context.Context, c config.Config) ([]*encap.Conn, []tun.Queue, error) {
+	queues, err := tun.Open(string(c.TUN.Driver), c.TUN.Name, c.Lanes())
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	queues, err := tun.Open(string(c.TUN.Driver), c.TUN.Name, n)
+	joins, _ := queues[0].Takes() // joined datagrams are good for joined packets only
+	conns, err := encap.Listen(ctx, c.Listen, len(queues), encap.Options{GRO: joins})
 	if err != nil {
-		for _, conn := range conns {
-			err = errors.Join(err, conn.Close())
+		for _, q := range queues {
+			err = errors.Join(err, q.Close())
 		}
-		return nil, err
+		return nil, nil, err
 	}
+	return conns, queues, nil
+}
+
+func newRouter(c config.Config, conns []*encap.Conn, queues []tun.Queue, plan *control.Plan) *router.Router {
 	codec := vxlan.New(c.VXLAN.VNI)
-	lanes := make([]router.Lane, n)
+	lanes := make([]router.Lane, len(conns))
 	for i := range lanes {
 		lanes[i] = router.Lane{Queue: queues[i], Codec: codec, Conn: conns[i]}
 	}
-	return lanes, nil
+	return router.New(lanes, plan.Table)
 }
 
 // run brings the node up by plan, follows source, and takes the node down again.

@@ -126,7 +126,7 @@ func TestStatusShowsARunningNodeToPeopleAndPrograms(t *testing.T) {
 		"node           node1, ready\n",
 		"pod CIDRs      10.244.1.0/24, fd00:244:1::/64\n",
 		"datagrams      vxlan on 0.0.0.0:9338\n",
-		"TUN            weft0, MTU 1450, driver wireguard, ",
+		"TUN            weft0, MTU 1450, driver superpacket, ",
 		"list of nodes  " + nodesFile(node) + ", in force for ",
 		"outbound       4 packets, 376 B\n", // two echo requests and two replies, of 84 and 104 bytes
 		"inbound        4 packets, 376 B\n",

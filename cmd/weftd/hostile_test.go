@@ -37,9 +37,13 @@ func datagram(from, to string) []byte {
 	inner := packettest.UDP(netip.MustParseAddr(from), netip.MustParseAddr(to), 64)
 	f := packet.NewFrames(1, 1500)[0]
 	f.Fill(copy(f.Reset(), inner))
-	out, _ := vxlan.New(1).Encode(nil, &f,
+	var out encap.Batch
+	vxlan.New(1).Encode(&out, &f,
 		&encap.Peer{VTEPMAC: encap.DeriveMAC("node2")}, &encap.Peer{VTEPMAC: encap.DeriveMAC("node1")})
-	return out[0].Payload
+	for _, datagram := range out.Datagrams() {
+		return datagram
+	}
+	return nil
 }
 
 func TestHostileDatagramsAreCountedByReasonDroppedAndNotAnswered(t *testing.T) {

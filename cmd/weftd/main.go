@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime"
 	"syscall"
 
 	"github.com/spf13/pflag"
@@ -60,6 +61,10 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		fmt.Fprintln(stderr, err)
 		return exitUsage
 	}
+	// Each lane holds two threads, which are in system calls for most of the time. With
+	// more slots than processors none waits for a slot when it returns from one.
+	c.TUN.Lanes = c.Lanes() // by the number of processors, so before it is changed
+	runtime.GOMAXPROCS(max(8, 4*c.TUN.Lanes))
 	log := slog.New(slog.NewTextHandler(stderr, nil)).With("node", c.Node)
 	if err := serve(ctx, c, log); err != nil {
 		fmt.Fprintln(stderr, "weftd:", err)

@@ -155,6 +155,8 @@ func TestTheRuntimeSeesTheNetworkWholeAndOnlyWhenPodsCanBeWired(t *testing.T) {
 	wantNode := nodefile.Node{
 		Name: "node1", PodCIDRs: prefixes("10.244.1.0/24", "fd00:244:1::/64"), TUN: "weft0", MTU: 1450,
 		Reserved: []netip.Addr{netip.MustParseAddr("10.244.1.1"), netip.MustParseAddr("fd00:244:1::1")},
+
+		GSOMaxSize: 61000, GSOMaxSegs: 64,
 	}
 	if diff := cmp.Diff(wantNode, described, cmp.Comparer(func(a, b netip.Addr) bool { return a == b }), cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); diff != "" {
 		t.Errorf("node.json (-want +got):\n%s", diff)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"weft/control"
+	"weft/encap"
 	"weft/encap/vxlan"
 	"weft/internal/config"
 	"weft/internal/hostnet"
@@ -22,6 +23,7 @@ type daemon struct {
 	config  config.Config
 	log     *slog.Logger
 	router  *router.Router
+	conns   []*encap.Conn
 	host    *hostnet.Host
 	hangups <-chan os.Signal // each asks to read the list of nodes again
 
@@ -37,8 +39,8 @@ type daemon struct {
 	ready      bool
 }
 
-func newDaemon(c config.Config, log *slog.Logger, r *router.Router, hangups <-chan os.Signal) *daemon {
-	return &daemon{config: c, log: log, router: r, host: hostnet.New(log), hangups: hangups}
+func newDaemon(c config.Config, log *slog.Logger, r *router.Router, conns []*encap.Conn, hangups <-chan os.Signal) *daemon {
+	return &daemon{config: c, log: log, router: r, conns: conns, host: hostnet.New(log), hangups: hangups}
 }
 
 // update puts the State that the control source emitted into force. If that can't
@@ -90,7 +92,8 @@ func (d *daemon) apply(ctx context.Context, plan *control.Plan) error {
 	}
 	if err == nil { // the plugin is told of nothing that does not hold
 		err = nodefile.Write(d.config.RunDir, nodefile.Node{
-			Name: d.config.Node, PodCIDRs: plan.PodCIDRs, Reserved: plan.NodeAddresses, TUN: d.config.TUN.Name, MTU: mtu})
+			Name: d.config.Node, PodCIDRs: plan.PodCIDRs, Reserved: plan.NodeAddresses, TUN: d.config.TUN.Name, MTU: mtu,
+			GSOMaxSize: encap.MaxSuperPacket, GSOMaxSegs: encap.MaxSegments})
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -115,6 +118,8 @@ func (d *daemon) hostNetwork(plan *control.Plan, mtu int) hostnet.Network {
 	return hostnet.Network{
 		TUN:           d.config.TUN.Name,
 		MTU:           mtu,
+		GSOMaxSize:    encap.MaxSuperPacket,
+		GSOMaxSegs:    encap.MaxSegments,
 		Addresses:     plan.NodeAddresses,
 		PodCIDRs:      plan.PodCIDRs,
 		ClusterCIDRs:  plan.ClusterCIDRs,
@@ -152,6 +157,16 @@ func (d *daemon) reapplyNowAndThen(ctx context.Context) error {
 func (d *daemon) Stats() router.Stats { return d.router.Stats() }
 func (d *daemon) Peers() int          { return d.router.Table().Peers() }
 func (d *daemon) Prefixes() int       { return d.router.Table().Size() }
+
+// UDP returns whether all lanes send runs, and how many datagrams were joined for them.
+func (d *daemon) UDP() (gso bool, gro uint64) {
+	gso = true
+	for _, c := range d.conns {
+		gso = gso && c.Runs()
+		gro += c.Joined()
+	}
+	return gso, gro
+}
 
 // GuardDrops asks nft, which takes some milliseconds.
 func (d *daemon) GuardDrops() (map[string]uint64, error) {

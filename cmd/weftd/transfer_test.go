@@ -172,3 +172,25 @@ func expectValidChecksumsOnTheWire(t *testing.T, pod, node *testnet.Namespace, k
 		}
 	}
 }
+
+// A path that quietly does without offloads passes every other test.
+func TestSuperPacketsPassWholeFromPodToPod(t *testing.T) {
+	cluster := startCluster(t, testnet.ClusterOptions{Nodes: 2})
+	node1, node2 := cluster.Nodes()[0], cluster.Nodes()[1]
+	pod1, pod2 := addPod(t, node1, "a"), addPod(t, node2, "b")
+	transfer(t, pod1.Namespace, pod2.Namespace, addrOf(t, pod2, false), transferSize)
+
+	sent, received := report(t, node1).Outbound, report(t, node2).Inbound
+	if sent.SuperPackets == 0 || sent.Packets/sent.SuperPackets < 20 {
+		t.Errorf("node1 sent %d packets out of %d super-packets", sent.Packets, sent.SuperPackets)
+	}
+	if received.SuperPackets == 0 || received.Packets/received.SuperPackets < 20 {
+		t.Errorf("node2 joined %d packets to %d super-packets", received.Packets, received.SuperPackets)
+	}
+	if gso := metric(t, node1, "weft_udp_gso"); gso != "1" {
+		t.Error("node1 sends datagrams one by one")
+	}
+	if joined := number(t, metric(t, node2, "weft_udp_gro_datagrams_total")); joined < 0.9*float64(received.Packets) {
+		t.Errorf("of %d datagrams, node2 read %v joined", received.Packets, joined)
+	}
+}

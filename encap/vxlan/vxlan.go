@@ -51,23 +51,42 @@ type Codec struct {
 // New returns the codec for vni, which must not exceed MaxVNI.
 func New(vni uint32) *Codec { return &Codec{vni: vni << 8} }
 
-// Encode writes the headers into f's headroom and appends the datagram, which
-// shares f's memory.
-func (c *Codec) Encode(out []encap.Datagram, f *packet.Frame, from, to *encap.Peer) ([]encap.Datagram, drop.Reason) {
-	if f.Virtio != (packet.VirtioHeader{}) {
-		return out, drop.Unfinished
+// Encode adds the datagrams that carry f to the batch. They share f's memory.
+func (c *Codec) Encode(out *encap.Batch, f *packet.Frame, from, to *encap.Peer) drop.Reason {
+	ipv4 := packet.IsIPv4(f.Packet())
+	if f.Virtio.GSOType == 0 {
+		if to.Kernel && !f.Complete() {
+			return drop.Unfinished
+		}
+		bytes := f.Len()
+		c.header(f.Push(HeaderLen), ipv4, from, to)
+		out.Add(to, f.Packet(), nil, bytes)
+		return drop.None
 	}
+	segments, ok := f.Cut(to.Kernel)
+	if !ok {
+		return drop.Unfinished
+	}
+	for i := range segments.Count {
+		h := out.Header(HeaderLen + segments.HeaderLen)
+		c.header(h, ipv4, from, to)
+		segments.Header(h[HeaderLen:], i)
+		payload := segments.Payload(i)
+		out.Add(to, h, payload, segments.HeaderLen+len(payload))
+	}
+	return drop.None
+}
+
+func (c *Codec) header(h []byte, ipv4 bool, from, to *encap.Peer) {
 	etherType := uint16(etherTypeIPv6)
-	if packet.IsIPv4(f.Packet()) {
+	if ipv4 {
 		etherType = etherTypeIPv4
 	}
-	h := f.Push(HeaderLen)
 	binary.BigEndian.PutUint32(h[0:], flagVNI)
 	binary.BigEndian.PutUint32(h[4:], c.vni)
 	copy(h[8:], to.VTEPMAC[:])
 	copy(h[14:], from.VTEPMAC[:])
 	binary.BigEndian.PutUint16(h[20:], etherType)
-	return append(out, encap.Datagram{To: to, Payload: f.Packet()}), drop.None
 }
 
 // Decode checks and removes the headers, and returns the peer that the datagram

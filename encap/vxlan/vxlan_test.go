@@ -29,11 +29,27 @@ func frame(b []byte) packet.Frame {
 func encode(t *testing.T, inner []byte) []byte {
 	t.Helper()
 	f := frame(inner)
-	out, reason := vxlan.New(0x123456).Encode(nil, &f, node1, node2)
-	if reason != drop.None || len(out) != 1 || out[0].To != node2 {
-		t.Fatalf("Encode = %v, %v", out, reason)
+	datagrams := encodeFrame(t, &f, node1, node2)
+	if len(datagrams) != 1 {
+		t.Fatalf("%d datagrams", len(datagrams))
 	}
-	return out[0].Payload
+	return datagrams[0]
+}
+
+func encodeFrame(t *testing.T, f *packet.Frame, from, to *encap.Peer) [][]byte {
+	t.Helper()
+	var out encap.Batch
+	if reason := vxlan.New(0x123456).Encode(&out, f, from, to); reason != drop.None {
+		t.Fatalf("Encode = %v", reason)
+	}
+	var datagrams [][]byte
+	for peer, datagram := range out.Datagrams() {
+		if peer != to {
+			t.Fatalf("a datagram goes to %s", peer.Name)
+		}
+		datagrams = append(datagrams, datagram)
+	}
+	return datagrams
 }
 
 // decode has node2 decode what arrives from an address of the underlay.
@@ -60,11 +76,12 @@ func TestEncodeWritesTheHeadersOfRFC7348(t *testing.T) {
 	}
 }
 
-func TestEncodeRefusesAFrameThatTheKernelLeftUnfinished(t *testing.T) {
+func TestEncodeRefusesASuperPacketThatContradictsItself(t *testing.T) {
 	f := frame(inner)
-	f.Virtio.GSOSize = 1400
-	if out, reason := vxlan.New(1).Encode(nil, &f, node1, node2); reason != drop.Unfinished || len(out) != 0 {
-		t.Errorf("Encode = %d datagrams, %v", len(out), reason)
+	f.Virtio.GSOType = 1 // TCP, which the packet is not
+	var out encap.Batch
+	if reason := vxlan.New(1).Encode(&out, &f, node1, node2); reason != drop.Unfinished || out.Len() != 0 {
+		t.Errorf("Encode = %d messages, %v", out.Len(), reason)
 	}
 }
 
@@ -118,9 +135,12 @@ func TestOverheadIsWhatTheUnderlayCarriesMore(t *testing.T) {
 func FuzzDecode(f *testing.F) {
 	f.Add([]byte{})
 	f.Add(bytes.Repeat([]byte{0xff}, 64))
-	fr := frame(inner)
-	out, _ := vxlan.New(0x123456).Encode(nil, &fr, node1, node2)
-	f.Add(bytes.Clone(out[0].Payload))
+	var out encap.Batch
+	whole := frame(inner)
+	vxlan.New(0x123456).Encode(&out, &whole, node1, node2)
+	for _, datagram := range out.Datagrams() {
+		f.Add(datagram)
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if len(b) > 1500 {
 			return
@@ -138,9 +158,8 @@ func FuzzDecode(f *testing.F) {
 		if _, ok := packet.Parse(r.Packet()); ok && packet.IsIPv4(r.Packet()) == (b[20] == 0x08) {
 			sender := *node1
 			copy(sender.VTEPMAC[:], b[14:20])
-			again, _ := vxlan.New(0x123456).Encode(nil, &r.Frame, &sender, node2)
-			if !bytes.Equal(again[0].Payload, b) {
-				t.Errorf("%x is encoded again as %x", b, again[0].Payload)
+			if again := encodeFrame(t, &r.Frame, &sender, node2); !bytes.Equal(again[0], b) {
+				t.Errorf("%x is encoded again as %x", b, again[0])
 			}
 		}
 	})

@@ -26,19 +26,19 @@ func TestPackagesKnowOnlyWhatTheirPlaceAllows(t *testing.T) {
 	}{
 		{
 			of:  "weft/router",
-			may: []string{"weft/router", "weft/router/fib", "weft/router/packet", "weft/router/drop", "weft/encap"},
+			may: []string{"weft/router", "weft/router/fib", "weft/router/packet", "weft/router/drop", "weft/encap", "weft/internal/poller"},
 			mayNot: []string{"k8s.io", "sigs.k8s.io", "go.etcd.io", "go.yaml.in", "github.com/vishvananda/netlink",
 				"github.com/prometheus", "net/http", "log/slog"},
 		},
-		{of: "weft/router/fib", may: []string{"weft/router/fib", "weft/encap", "weft/router/packet"}},
-		{of: "weft/router/tun", may: []string{"weft/router/tun", "weft/router/packet"}},
-		{of: "weft/encap", may: []string{"weft/encap", "weft/router/packet"}},
-		{of: "weft/encap/vxlan", may: []string{"weft/encap/vxlan", "weft/encap", "weft/router/fib", "weft/router/packet", "weft/router/drop"}},
+		{of: "weft/router/fib", may: []string{"weft/router/fib", "weft/encap", "weft/router/packet", "weft/internal/poller"}},
+		{of: "weft/router/tun", may: []string{"weft/router/tun", "weft/router/packet", "weft/internal/poller"}},
+		{of: "weft/encap", may: []string{"weft/encap", "weft/router/packet", "weft/internal/poller"}},
+		{of: "weft/encap/vxlan", may: []string{"weft/encap/vxlan", "weft/encap", "weft/router/fib", "weft/router/packet", "weft/router/drop", "weft/internal/poller"}},
 		{of: "weft/ipam", may: []string{"weft/ipam"}},
 		{
 			of: "weft/control",
 			may: []string{"weft/control", "weft/encap", "weft/router/fib", "weft/router/packet",
-				"weft/internal/strict"},
+				"weft/internal/strict", "weft/internal/poller"},
 			mayNot: []string{"net/http", "github.com/vishvananda/netlink"},
 		},
 		{

@@ -68,6 +68,9 @@ type Control struct {
 type Driver string
 
 const (
+	// DriverSuperpacket hands super-packets through whole.
+	DriverSuperpacket Driver = "superpacket"
+
 	// DriverWireGuard is golang.zx2c4.com/wireguard/tun, with super-packets.
 	DriverWireGuard Driver = "wireguard"
 

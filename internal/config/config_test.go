@@ -28,7 +28,7 @@ var example = Config{
 	Encapsulation: EncapsulationVXLAN,
 	Listen:        netip.MustParseAddrPort("0.0.0.0:9338"),
 	Control:       Control{File: "/etc/weft/nodes.yaml"},
-	TUN:           TUN{Driver: DriverWireGuard, Name: "weft0"},
+	TUN:           TUN{Driver: DriverSuperpacket, Name: "weft0"},
 	VXLAN:         VXLAN{VNI: 1},
 	StateDir:      "/var/lib/weft",
 	RunDir:        "/run/weft",

@@ -65,11 +65,11 @@ weft.yaml:17: clusterCIDRs[12]: has no value; write one or remove the key`},
 		{"listen on a multicast address", minimal + "listen: 239.0.0.1:9338\n", `weft.yaml:4: listen: 239.0.0.1:9338 is multicast; write an address of this node`},
 		{"listen on an IPv4-mapped address", minimal + "listen: '[::ffff:192.168.77.1]:9338'\n", `weft.yaml:4: listen: [::ffff:192.168.77.1]:9338 is IPv4-mapped; write 192.168.77.1:9338`},
 		{"listen with a zone", minimal + "listen: '[fe80::1%eth0]:9338'\n", `weft.yaml:4: listen: "[fe80::1%eth0]:9338" has a zone; use an address that needs none`},
-		{"tun", minimal + "tun:\n  driver: superpacket\n  name: a-name-too-long0\n  lanes: 17\n  mtu: 1279\n", `weft.yaml:5: tun.driver: unknown driver "superpacket"; write wireguard or water
+		{"tun", minimal + "tun:\n  driver: superpackets\n  name: a-name-too-long0\n  lanes: 17\n  mtu: 1279\n", `weft.yaml:5: tun.driver: unknown driver "superpackets"; write superpacket, wireguard or water
 weft.yaml:6: tun.name: "a-name-too-long0" can't be a device's name; write at most 15 letters, digits, '_', '.' and '-', such as weft0
 weft.yaml:7: tun.lanes: "17" is not a whole number from 0 to 16; write one
 weft.yaml:8: tun.mtu: "1279" is not a whole number from 1280 to 65000; write one, or 0 for the underlay's MTU less the overhead`},
-		{"tun, with other mistakes", minimal + "tun: {driver: '', name: weft/0, lanes: four, mtu: 65001}\n", `weft.yaml:4: tun.driver: unknown driver ""; write wireguard or water
+		{"tun, with other mistakes", minimal + "tun: {driver: '', name: weft/0, lanes: four, mtu: 65001}\n", `weft.yaml:4: tun.driver: unknown driver ""; write superpacket, wireguard or water
 weft.yaml:4: tun.name: "weft/0" can't be a device's name; write at most 15 letters, digits, '_', '.' and '-', such as weft0
 weft.yaml:4: tun.lanes: "four" is not a whole number from 0 to 16; write one
 weft.yaml:4: tun.mtu: "65001" is not a whole number from 1280 to 65000; write one, or 0 for the underlay's MTU less the overhead`},
@@ -111,7 +111,7 @@ func TestMistakesInFlagsAndVariables(t *testing.T) {
 		args, environ []string
 		want          string
 	}{
-		{"flag", []string{"--tun-driver=wireguad"}, nil, `--tun-driver: unknown driver "wireguad"; write wireguard or water`},
+		{"flag", []string{"--tun-driver=wireguad"}, nil, `--tun-driver: unknown driver "wireguad"; write superpacket, wireguard or water`},
 		{"variable", nil, []string{"WEFT_TUN_LANES=many"}, `WEFT_TUN_LANES: "many" is not a whole number from 0 to 16; write one`},
 		{"unknown variable", nil, []string{"WEFT_TUN_DRIVR=water", "WEFT_CLUSTERCIDRS=10.0.0.0/8", "WEFT_COLOUR=blue", "WEFT_CONFIGURATION=/etc/weft"}, `WEFT_CLUSTERCIDRS: unknown variable; did you mean WEFT_CLUSTER_CIDRS?
 WEFT_COLOUR: unknown variable; remove it

@@ -52,7 +52,7 @@ var keys = []key{
 		set: func(c *Config, text string) error { return setAddrPort(&c.Listen, text) }},
 	{path: "control.file", arg: "PATH", help: "the list of nodes", fallback: "/etc/weft/nodes.yaml",
 		set: func(c *Config, text string) error { return setPath(&c.Control.File, text) }},
-	{path: "tun.driver", arg: "DRIVER", help: "how packets pass the TUN device: wireguard or water", fallback: string(DriverWireGuard), set: setDriver},
+	{path: "tun.driver", arg: "DRIVER", help: "how packets pass the TUN device: superpacket, wireguard or water", fallback: string(DriverSuperpacket), set: setDriver},
 	{path: "tun.name", arg: "NAME", help: "name of the TUN device", fallback: "weft0", set: setTUNName},
 	{path: "tun.lanes", arg: "N", help: "number of lanes, at most 16; 0: one for each CPU, at most 4", fallback: "0",
 		set: func(c *Config, text string) error { return setNumber(&c.TUN.Lanes, text, 0, 16) }},
@@ -138,10 +138,10 @@ func setEncapsulation(c *Config, text string) error {
 func setDriver(c *Config, text string) error {
 	c.TUN.Driver = Driver(text)
 	switch c.TUN.Driver {
-	case DriverWireGuard, DriverWater:
+	case DriverSuperpacket, DriverWireGuard, DriverWater:
 		return nil
 	}
-	return fmt.Errorf("unknown driver %s; write %s or %s", strict.Quote(text), DriverWireGuard, DriverWater)
+	return fmt.Errorf("unknown driver %s; write %s, %s or %s", strict.Quote(text), DriverSuperpacket, DriverWireGuard, DriverWater)
 }
 
 // linkName is narrower than dev_valid_name in the kernel's net/core/dev.c: such a

@@ -38,6 +38,10 @@ type Network struct {
 	// is used (RFC 8200, section 5).
 	MTU int
 
+	// GSOMaxSize and GSOMaxSegs bound the super-packets that the node itself sends
+	// into TUN, in bytes and in segments.
+	GSOMaxSize, GSOMaxSegs int
+
 	// Addresses are the node's own overlay addresses, out of PodCIDRs. TUN carries them.
 	Addresses []netip.Addr
 

@@ -40,6 +40,10 @@ func (k *kernel) setUpTUN(tun netlink.Link, n Network) error {
 	}
 	attrs := tun.Attrs()
 	set("set the MTU", attrs.MTU != n.MTU, func() error { return k.LinkSetMTU(tun, n.MTU) })
+	set("bound the size of super-packets", n.GSOMaxSize != 0 && attrs.GSOMaxSize != uint32(n.GSOMaxSize),
+		func() error { return k.LinkSetGSOMaxSize(tun, n.GSOMaxSize) })
+	set("bound the segments of super-packets", n.GSOMaxSegs != 0 && attrs.GSOMaxSegs != uint32(n.GSOMaxSegs),
+		func() error { return k.LinkSetGSOMaxSegs(tun, n.GSOMaxSegs) })
 	set("set the queue length", attrs.TxQLen != txQueueLen, func() error { return k.LinkSetTxQLen(tun, txQueueLen) })
 	// The overlay has no multicast, so the kernel shall not announce its groups
 	// (MLD, IGMP) into it.

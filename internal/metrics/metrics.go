@@ -19,6 +19,10 @@ import (
 // Daemon is what is shown.
 type Daemon interface {
 	Stats() router.Stats
+
+	// UDP returns whether the kernel takes runs of datagrams in one message (UDP GSO),
+	// and how many datagrams it has joined before they were read (UDP GRO).
+	UDP() (gso bool, gro uint64)
 	Peers() int
 	Prefixes() int
 
@@ -39,6 +43,12 @@ var (
 		"Pods' packets handed on, by direction: outbound to peers, inbound to this node.", []string{"direction"}, nil)
 	bytes = prometheus.NewDesc("weft_bytes_total",
 		"Bytes of these packets, without encapsulation.", []string{"direction"}, nil)
+	superPackets = prometheus.NewDesc("weft_superpackets_total",
+		"Packets that passed the TUN device unsegmented, by direction; each stands for several of weft_packets_total.", []string{"direction"}, nil)
+	udpGSO = prometheus.NewDesc("weft_udp_gso",
+		"1 if runs of datagrams are sent in one message, 0 if the kernel or the card refused that.", nil, nil)
+	udpGRO = prometheus.NewDesc("weft_udp_gro_datagrams_total",
+		"Datagrams that the kernel joined with others before they were read.", nil, nil)
 	drops = prometheus.NewDesc("weft_drops_total",
 		"Packets and datagrams not handed on, by reason (docs/OPERATIONS.md).", []string{"reason"}, nil)
 	guardDrops = prometheus.NewDesc("weft_guard_drops_total",
@@ -60,7 +70,7 @@ var (
 type collector struct{ Daemon }
 
 func (c collector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{packets, bytes, drops, guardDrops, peers, prefixes, rejected, current, ready, buildInfo} {
+	for _, d := range []*prometheus.Desc{packets, bytes, superPackets, udpGSO, udpGRO, drops, guardDrops, peers, prefixes, rejected, current, ready, buildInfo} {
 		out <- d
 	}
 }
@@ -77,6 +87,11 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	counter(packets, stats.Inbound.Packets, "inbound")
 	counter(bytes, stats.Outbound.Bytes, "outbound")
 	counter(bytes, stats.Inbound.Bytes, "inbound")
+	counter(superPackets, stats.Outbound.SuperPackets, "outbound")
+	counter(superPackets, stats.Inbound.SuperPackets, "inbound")
+	gso, gro := c.UDP()
+	gauge(udpGSO, number(gso))
+	counter(udpGRO, gro)
 	for _, reason := range drop.All() {
 		counter(drops, stats.Drops[reason], reason.String())
 	}

@@ -29,8 +29,8 @@ type daemon struct {
 
 func newDaemon() *daemon {
 	d := &daemon{rejectedTotal: 9}
-	d.stats.Outbound = router.Traffic{Packets: 101, Bytes: 102}
-	d.stats.Inbound = router.Traffic{Packets: 103, Bytes: 104}
+	d.stats.Outbound = router.Traffic{Packets: 101, Bytes: 102, SuperPackets: 105}
+	d.stats.Inbound = router.Traffic{Packets: 103, Bytes: 104, SuperPackets: 106}
 	for _, reason := range drop.All() {
 		d.stats.Drops[reason] = 1000 + uint64(reason)
 	}
@@ -41,6 +41,7 @@ func (d *daemon) Stats() router.Stats     { return d.stats }
 func (d *daemon) Peers() int              { return 7 }
 func (d *daemon) Prefixes() int           { return 8 }
 func (d *daemon) Rejections() (int, bool) { return d.rejectedTotal, d.rejected }
+func (d *daemon) UDP() (bool, uint64)     { return true, 107 }
 func (d *daemon) Healthy() error          { return d.unhealthy }
 func (d *daemon) GuardDrops() (map[string]uint64, error) {
 	return map[string]uint64{"bare_to_pod": 11, "spoofed_by_pod": 12}, nil
@@ -74,6 +75,8 @@ func TestEveryCountIsExportedAndEveryDropReasonIsOne(t *testing.T) {
 	want := []string{
 		`weft_packets_total{direction="outbound"} 101`, `weft_bytes_total{direction="outbound"} 102`,
 		`weft_packets_total{direction="inbound"} 103`, `weft_bytes_total{direction="inbound"} 104`,
+		`weft_superpackets_total{direction="outbound"} 105`, `weft_superpackets_total{direction="inbound"} 106`,
+		"weft_udp_gso 1", "weft_udp_gro_datagrams_total 107",
 		`weft_guard_drops_total{counter="bare_to_pod"} 11`, `weft_guard_drops_total{counter="spoofed_by_pod"} 12`,
 		"weft_peers 7", "weft_fib_prefixes 8", "weft_state_rejected_total 9", "weft_state_current 1", "weft_ready 1",
 		fmt.Sprintf("weft_build_info{goversion=%q,version=%q} 1", runtime.Version(), version.Version),

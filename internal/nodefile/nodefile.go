@@ -32,6 +32,11 @@ type Node struct {
 
 	// MTU is the largest packet in bytes that TUN takes; pods' interfaces get the same.
 	MTU int `json:"mtu"`
+
+	// GSOMaxSize and GSOMaxSegs bound a super-packet, in bytes and in segments, so
+	// that it fits one datagram run with its encapsulation. 0 leaves the kernel's own bound.
+	GSOMaxSize int `json:"gsoMaxSize,omitempty"`
+	GSOMaxSegs int `json:"gsoMaxSegs,omitempty"`
 }
 
 // ErrAbsent says that weftd has not yet written the file since the node booted.

@@ -21,6 +21,9 @@ var node = nodefile.Node{
 	Reserved: []netip.Addr{netip.MustParseAddr("10.244.1.1"), netip.MustParseAddr("fd00:244:1::1")},
 	TUN:      "weft0",
 	MTU:      1450,
+
+	GSOMaxSize: 61000,
+	GSOMaxSegs: 64,
 }
 
 func diff(a, b nodefile.Node) string {

@@ -25,6 +25,8 @@ const (
 	Unreachable
 	// SendRefused: a packet filter or policy of this host refused the datagram (EPERM, EACCES).
 	SendRefused
+	// SendQueueFull: the socket's buffer or the card's queue has no room (EAGAIN, ENOBUFS).
+	SendQueueFull
 	// SendFailed: the kernel refused the datagram for another reason.
 	SendFailed
 
@@ -71,6 +73,7 @@ var names = [Count]string{
 	TooBig:              "too_big",
 	Unreachable:         "unreachable",
 	SendRefused:         "send_refused",
+	SendQueueFull:       "send_queue_full",
 	SendFailed:          "send_failed",
 	UnknownPeer:         "unknown_peer",
 	Truncated:           "truncated",

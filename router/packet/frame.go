@@ -12,20 +12,6 @@ const Headroom = 64
 // socket hands over (RFC 791 §3.1, total length).
 const MaxSize = 65535
 
-// VirtioRoom is the length in bytes of a virtio-net header (linux/virtio_net.h).
-const VirtioRoom = 10
-
-// VirtioHeader is what the kernel left undone in a packet (struct virtio_net_hdr
-// in linux/virtio_net.h). The zero value says: nothing, the packet is complete.
-type VirtioHeader struct {
-	Flags      uint8
-	GSOType    uint8
-	HdrLen     uint16
-	GSOSize    uint16
-	CsumStart  uint16
-	CsumOffset uint16
-}
-
 // Frame is one packet in a buffer with room before it. Push, Pull and Trim move
 // its edges as skb_push, skb_pull and skb_trim do in the kernel: no byte is copied.
 type Frame struct {
@@ -34,6 +20,10 @@ type Frame struct {
 
 	buf        []byte
 	start, end int
+
+	// Rest are further pieces of the packet behind Packet: of a super-packet that was
+	// joined from segments, the payloads where they were received.
+	Rest [][]byte
 }
 
 // NewFrames returns n empty frames for packets of up to size bytes.
@@ -47,13 +37,19 @@ func NewFrames(n, size int) []Frame {
 
 // Reset empties the frame and returns the bytes that a packet may be read into.
 func (f *Frame) Reset() []byte {
-	f.Virtio = VirtioHeader{}
+	f.Virtio, f.Rest = VirtioHeader{}, nil
 	f.start, f.end = Headroom, Headroom
 	return f.buf[Headroom:]
 }
 
 // Fill makes the first n bytes of what Reset returned the packet.
 func (f *Frame) Fill(n int) { f.end = f.start + n }
+
+// View returns a frame over the bytes from start to end of what Reset returned. It
+// shares the buffer, and what is before and behind it belongs to others.
+func (f *Frame) View(start, end int) Frame {
+	return Frame{buf: f.buf[: Headroom+end : Headroom+end], start: Headroom + start, end: Headroom + end}
+}
 
 // Packet returns the bytes between the frame's edges. Its capacity reaches to the
 // end of the buffer.

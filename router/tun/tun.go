@@ -29,14 +29,18 @@ type Queue interface {
 	// needs packet.VirtioRoom bytes of headroom, and its bytes are undefined afterwards.
 	Write(frames []packet.Frame) (int, error)
 
+	// Takes says which super-packets Write takes: of TCP, of UDP.
+	Takes() (tcp, udp bool)
+
 	// Close wakes whoever waits in Read. When all queues are closed the device is gone.
 	Close() error
 }
 
 // drivers open a new device with n queues.
 var drivers = map[string]func(name string, n int) ([]Queue, error){
-	"wireguard": openWireguard,
-	"water":     openWater,
+	"superpacket": openSuperpacket,
+	"wireguard":   openWireguard,
+	"water":       openWater,
 }
 
 // Drivers returns the names that Open accepts.

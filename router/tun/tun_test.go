@@ -244,7 +244,7 @@ func TestADeviceThatExistsIsNotShared(t *testing.T) {
 
 func TestAnUnknownDriverIsAnErrorThatNamesTheKnown(t *testing.T) {
 	_, err := tun.Open("tap", device, 1)
-	if err == nil || err.Error() != `unknown TUN driver "tap"; there are water, wireguard` {
+	if err == nil || err.Error() != `unknown TUN driver "tap"; there are superpacket, water, wireguard` {
 		t.Errorf("Open = %v", err)
 	}
 }

@@ -57,4 +57,6 @@ func (q *waterQueue) Write(frames []packet.Frame) (int, error) {
 	return written, refused
 }
 
+func (q *waterQueue) Takes() (tcp, udp bool) { return false, false }
+
 func (q *waterQueue) Close() error { return q.device.Close() }

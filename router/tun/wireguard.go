@@ -99,4 +99,7 @@ func countJoined(err error) int {
 	return n
 }
 
+// Takes says no: the library makes super-packets of the packets itself.
+func (w *wireguard) Takes() (tcp, udp bool) { return false, false }
+
 func (w *wireguard) Close() error { return w.device.Close() }

@@ -17,7 +17,7 @@ func UDP(from, to netip.Addr, n int) []byte {
 	b := make([]byte, headerLen+udpLen+n)
 	datagram := b[headerLen:]
 	if from.Is4() {
-		b[0], b[8], b[9] = 0x45, 64, 17
+		b[0], b[6], b[8], b[9] = 0x45, 0x40, 64, 17 // not to be fragmented
 		binary.BigEndian.PutUint16(b[2:], uint16(len(b)))
 		copy(b[12:], from.AsSlice())
 		copy(b[16:], to.AsSlice())

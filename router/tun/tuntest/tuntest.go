@@ -75,6 +75,9 @@ func (q *Queue) Write(frames []packet.Frame) (int, error) {
 	return n, nil
 }
 
+// Takes says no.
+func (q *Queue) Takes() (tcp, udp bool) { return false, false }
+
 // Close ends Read. It may be called more than once.
 func (q *Queue) Close() error {
 	q.once.Do(func() { close(q.closed) })

@@ -1,0 +1,283 @@
+package packet
+
+import (
+	"bytes"
+	"encoding/binary"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxOpen is how many flows are joined side by side. A batch rarely holds more.
+const maxOpen = 16
+
+// Coalescer joins the segments of each flow in a batch into super-packets, as the
+// kernel's GRO would (tcp_gro_receive, udp_gro_receive), without copying payload.
+// The packets of a flow stay in order. A Coalescer belongs to one lane.
+type Coalescer struct {
+	// UDP says whether UDP datagrams are joined too: the device must take them (USO).
+	UDP bool
+
+	frames []Frame
+	rests  [][][]byte // memory of each frame's Rest
+	open   []run      // what may still grow, the latest last
+}
+
+// run is a super-packet that grows.
+type run struct {
+	frame     int // its index in frames
+	segment   segment
+	count     int
+	size      int    // payload bytes in each segment but the last
+	length    int    // of the IP packet so far
+	next      uint32 // TCP: the sequence number that may follow
+	lastFlags byte   // TCP: the last segment's flags
+}
+
+// segment is what joining needs of one packet.
+type segment struct {
+	bytes     []byte
+	transport int // where the transport header starts
+	payload   int // where the payload starts
+	tcp       bool
+}
+
+func (s *segment) payloadLen() int { return len(s.bytes) - s.payload }
+func (s *segment) flags() byte     { return s.bytes[s.transport+13] }
+func (s *segment) seq() uint32     { return binary.BigEndian.Uint32(s.bytes[s.transport+4:]) }
+
+// Reset forgets the frames of the last batch.
+func (c *Coalescer) Reset() { c.frames, c.open = c.frames[:0], c.open[:0] }
+
+// Add takes the next packet of the batch. Its Virtio says whether its checksum is
+// partial. It must stay as it is until the frames were written.
+func (c *Coalescer) Add(f Frame) {
+	s, kind := classify(f.Packet())
+	if kind == unknown {
+		c.closeAll() // it may belong to any of the flows
+		c.frames = append(c.frames, f)
+		return
+	}
+	i := c.find(&s)
+	joinable := kind == data && (s.tcp || c.UDP) && (f.Virtio.Flags != 0 || verify(&s))
+	if i >= 0 {
+		if joinable && c.open[i].takes(&s) {
+			c.join(i, &s)
+			return
+		}
+		c.close(i) // what follows may not overtake this packet
+	}
+	c.frames = append(c.frames, f)
+	if joinable {
+		c.start(&s)
+	}
+}
+
+type kind int
+
+const (
+	unknown kind = iota // neither a whole TCP nor a whole UDP packet
+	control             // a packet of a flow that is never joined, such as a pure ACK
+	data                // one that may be
+)
+
+// classify looks where the headers end, and whether the packet may be joined at all.
+func classify(b []byte) (segment, kind) {
+	s := segment{bytes: b, transport: ipv6HeaderLen}
+	protocol := byte(0)
+	if IsIPv4(b) {
+		s.transport, protocol = int(b[0]&0x0f)*4, b[9]
+		const fragment = 0x3fff // more to come, or an offset
+		if binary.BigEndian.Uint16(b[6:])&fragment != 0 || fold(addSum(0, b[:s.transport])) != 0xffff {
+			return s, unknown // a wrong header checksum must not be repaired either
+		}
+	} else {
+		protocol = b[6]
+	}
+	switch {
+	case protocol == protocolTCP && len(b) >= s.transport+tcpHeaderLen:
+		s.tcp, s.payload = true, s.transport+int(b[s.transport+12]>>4)*4
+		if s.payload < s.transport+tcpHeaderLen || s.payload > len(b) {
+			return s, unknown
+		}
+		const ordinary = tcpFlagACK | tcpFlagECE | tcpFlagFIN | tcpFlagPSH | tcpFlagCWR
+		if s.payload == len(b) || s.flags()&tcpFlagACK == 0 || s.flags()&^ordinary != 0 {
+			return s, control
+		}
+		return s, data
+	case protocol == protocolUDP && len(b) > s.transport+udpHeaderLen:
+		s.payload = s.transport + udpHeaderLen
+		u := b[s.transport:]
+		if int(binary.BigEndian.Uint16(u[4:])) != len(u) || binary.BigEndian.Uint16(u[6:]) == 0 {
+			return s, control
+		}
+		return s, data
+	}
+	return s, unknown
+}
+
+// find returns the index of the open run of the packet's flow, or −1.
+func (c *Coalescer) find(s *segment) int {
+	for i := len(c.open) - 1; i >= 0; i-- {
+		if sameFlow(&c.open[i].segment, s) {
+			return i
+		}
+	}
+	return -1
+}
+
+func sameFlow(a, b *segment) bool {
+	if a.tcp != b.tcp || a.transport != b.transport || a.bytes[0] != b.bytes[0] {
+		return false
+	}
+	addresses := 12 // in IPv4
+	if !IsIPv4(a.bytes) {
+		addresses = 8
+	}
+	ports := a.transport + 4
+	if a.transport == addresses+8 || a.transport == addresses+32 { // no options in between
+		return bytes.Equal(a.bytes[addresses:ports], b.bytes[addresses:ports])
+	}
+	return bytes.Equal(a.bytes[12:20], b.bytes[12:20]) && bytes.Equal(a.bytes[a.transport:ports], b.bytes[a.transport:ports])
+}
+
+func (c *Coalescer) start(s *segment) {
+	r := run{frame: len(c.frames) - 1, segment: *s, count: 1, size: s.payloadLen(), length: len(s.bytes)}
+	if s.tcp {
+		r.next, r.lastFlags = s.seq()+uint32(r.size), s.flags()
+		if r.lastFlags&(tcpFlagFIN|tcpFlagPSH) != 0 {
+			return // nothing may follow
+		}
+	}
+	if len(c.open) == maxOpen {
+		c.close(0)
+	}
+	c.open = append(c.open, r)
+}
+
+// takes reports whether s continues the run, so that cutting the super-packet apart
+// again gives the same packets.
+func (r *run) takes(s *segment) bool {
+	head := r.segment.bytes
+	if s.payload != r.segment.payload || s.payloadLen() > r.size || r.length+s.payloadLen() > MaxSize ||
+		!sameIPHeader(head, s.bytes, r.segment.transport, r.count) {
+		return false
+	}
+	if !s.tcp {
+		return true
+	}
+	t, u := head[r.segment.transport:r.segment.payload], s.bytes[s.transport:s.payload]
+	const mayDiffer = tcpFlagFIN | tcpFlagPSH | tcpFlagCWR
+	return s.seq() == r.next && s.flags()&tcpFlagCWR == 0 &&
+		bytes.Equal(t[8:13], u[8:13]) && (t[13]^u[13])&^mayDiffer == 0 && // acknowledgement, header length, flags
+		bytes.Equal(t[14:16], u[14:16]) && bytes.Equal(t[18:], u[18:]) // window, urgent pointer, options
+}
+
+// sameIPHeader compares what segmentation copies from the first packet to all.
+func sameIPHeader(a, b []byte, length, count int) bool {
+	if !IsIPv4(a) {
+		return bytes.Equal(a[:4], b[:4]) && a[7] == b[7] // traffic class, flow label, hop limit
+	}
+	const dontFragment = 0x40
+	if a[6]&dontFragment == 0 && binary.BigEndian.Uint16(b[4:]) != binary.BigEndian.Uint16(a[4:])+uint16(count) {
+		return false // the identification counts (RFC 6864)
+	}
+	return a[1] == b[1] && a[6] == b[6] && a[8] == b[8] && bytes.Equal(a[20:length], b[20:length]) // TOS, flags, TTL, options
+}
+
+func (c *Coalescer) join(i int, s *segment) {
+	r := &c.open[i]
+	payload := s.bytes[s.payload:]
+	for len(c.rests) <= r.frame {
+		c.rests = append(c.rests, nil)
+	}
+	c.rests[r.frame] = append(c.rests[r.frame][:r.count-1], payload)
+	r.count++
+	r.length += len(payload)
+	ended := len(payload) < r.size
+	if s.tcp {
+		r.next += uint32(len(payload))
+		r.lastFlags = s.flags()
+		ended = ended || r.lastFlags&(tcpFlagFIN|tcpFlagPSH) != 0
+	}
+	if ended {
+		c.close(i)
+	}
+}
+
+// close ends a run.
+func (c *Coalescer) close(i int) {
+	if r := &c.open[i]; r.count > 1 {
+		f := &c.frames[r.frame]
+		f.Rest = c.rests[r.frame]
+		f.Virtio = r.finish()
+	}
+	c.open = slices.Delete(c.open, i, i+1)
+}
+
+func (c *Coalescer) closeAll() {
+	for len(c.open) > 0 {
+		c.close(len(c.open) - 1)
+	}
+}
+
+// finish gives the super-packet's headers its length, flags and partial checksum,
+// and returns what it leaves to the kernel.
+func (r *run) finish() VirtioHeader {
+	b, t := r.segment.bytes, r.segment.bytes[r.segment.transport:]
+	v := VirtioHeader{
+		Flags:     unix.VIRTIO_NET_HDR_F_NEEDS_CSUM,
+		HdrLen:    uint16(r.segment.payload),
+		GSOSize:   uint16(r.size),
+		CsumStart: uint16(r.segment.transport),
+	}
+	protocol := uint64(protocolUDP)
+	if r.segment.tcp {
+		protocol, v.CsumOffset, v.GSOType = protocolTCP, tcpChecksum, unix.VIRTIO_NET_HDR_GSO_TCPV6
+		if IsIPv4(b) {
+			v.GSOType = unix.VIRTIO_NET_HDR_GSO_TCPV4
+		}
+		t[13] |= r.lastFlags & (tcpFlagFIN | tcpFlagPSH)
+		if t[13]&tcpFlagCWR != 0 {
+			v.GSOType |= unix.VIRTIO_NET_HDR_GSO_ECN
+		}
+	} else {
+		v.CsumOffset, v.GSOType = udpChecksum, unix.VIRTIO_NET_HDR_GSO_UDP_L4
+		binary.BigEndian.PutUint16(t[4:], uint16(r.length-r.segment.transport))
+	}
+	var sum uint64
+	if IsIPv4(b) {
+		binary.BigEndian.PutUint16(b[2:], uint16(r.length))
+		b[10], b[11] = 0, 0
+		binary.BigEndian.PutUint16(b[10:], ^fold(addSum(0, b[:r.segment.transport])))
+		sum = addSum(protocol, b[12:20])
+	} else {
+		binary.BigEndian.PutUint16(b[4:], uint16(r.length-ipv6HeaderLen))
+		sum = addSum(protocol, b[8:40])
+	}
+	binary.BigEndian.PutUint16(t[v.CsumOffset:], fold(sum+uint64(r.length-r.segment.transport)))
+	return v
+}
+
+// verify reports whether the packet's checksum is correct: joined packets get a new
+// one, which must not repair a wrong one.
+func verify(s *segment) bool {
+	protocol, sum := uint64(protocolUDP), uint64(0)
+	if s.tcp {
+		protocol = protocolTCP
+	}
+	if IsIPv4(s.bytes) {
+		sum = addSum(protocol, s.bytes[12:20])
+	} else {
+		sum = addSum(protocol, s.bytes[8:40])
+	}
+	t := s.bytes[s.transport:]
+	return fold(addSum(sum+uint64(len(t)), t)) == 0xffff
+}
+
+// Frames returns the batch: super-packets and what could not be joined, each where
+// its first packet stood. They are valid until Reset.
+func (c *Coalescer) Frames() []Frame {
+	c.closeAll()
+	return c.frames
+}

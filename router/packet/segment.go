@@ -1,0 +1,134 @@
+package packet
+
+import (
+	"encoding/binary"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	tcpHeaderLen = 20
+	udpHeaderLen = 8
+
+	tcpFlagFIN = 0x01
+	tcpFlagPSH = 0x08
+	tcpFlagACK = 0x10
+	tcpFlagECE = 0x40
+	tcpFlagCWR = 0x80
+)
+
+// Segments is a super-packet as the segments that it stands for: what the kernel's
+// own segmentation would make of it (tcp_gso_segment and __udp_gso_segment). It
+// refers to the frame's memory.
+type Segments struct {
+	// Count is their number, at least 1.
+	Count int
+
+	// HeaderLen is the length in bytes of the IP and transport headers.
+	HeaderLen int
+
+	packet    []byte
+	size      int // payload bytes in each segment but the last, which may be shorter
+	transport int // where the transport header starts
+	tcp       bool
+	complete  bool   // whether checksums are completed
+	pseudo    uint64 // sum of the pseudo header but for the length
+}
+
+// Cut returns the segments of the super-packet f, or false if its virtio-net header
+// contradicts the packet. With complete, the segments' checksums are complete;
+// otherwise they are left partial, as in f.
+func (f *Frame) Cut(complete bool) (Segments, bool) {
+	v, b := f.Virtio, f.Packet()
+	s := Segments{packet: b, size: int(v.GSOSize), transport: int(v.CsumStart), complete: complete}
+	protocol, offset, least := byte(protocolUDP), uint16(udpChecksum), udpHeaderLen
+	version := byte(4)
+	switch v.GSOType &^ unix.VIRTIO_NET_HDR_GSO_ECN {
+	case unix.VIRTIO_NET_HDR_GSO_TCPV4:
+		s.tcp = true
+	case unix.VIRTIO_NET_HDR_GSO_TCPV6:
+		s.tcp, version = true, 6
+	case unix.VIRTIO_NET_HDR_GSO_UDP_L4:
+		version = b[0] >> 4
+	default:
+		return Segments{}, false
+	}
+	if s.tcp {
+		protocol, offset, least = protocolTCP, tcpChecksum, tcpHeaderLen
+	}
+	if b[0]>>4 != version || v.Flags&unix.VIRTIO_NET_HDR_F_NEEDS_CSUM == 0 || v.CsumOffset != offset ||
+		s.size == 0 || s.transport+least > len(b) || !s.addressed(protocol) {
+		return Segments{}, false
+	}
+	s.HeaderLen = s.transport + udpHeaderLen
+	if s.tcp {
+		s.HeaderLen = s.transport + int(b[s.transport+12]>>4)*4
+	}
+	if s.HeaderLen < s.transport+least || s.HeaderLen >= len(b) {
+		return Segments{}, false
+	}
+	s.Count = (len(b) - s.HeaderLen + s.size - 1) / s.size
+	return s, true
+}
+
+// addressed sums the pseudo header, if the IP header ends where the transport header
+// starts. IPv6 extension headers are in between, and the last one names the protocol.
+func (s *Segments) addressed(protocol byte) bool {
+	if IsIPv4(s.packet) {
+		s.pseudo = addSum(uint64(protocol), s.packet[12:20])
+		return s.transport == int(s.packet[0]&0x0f)*4 && s.packet[9] == protocol
+	}
+	s.pseudo = addSum(uint64(protocol), s.packet[8:40])
+	return s.transport == ipv6HeaderLen && s.packet[6] == protocol
+}
+
+// Payload returns the payload of segment i, in place.
+func (s *Segments) Payload(i int) []byte {
+	start := s.HeaderLen + i*s.size
+	return s.packet[start:min(start+s.size, len(s.packet))]
+}
+
+// Header writes the headers of segment i to b, which has HeaderLen bytes.
+func (s *Segments) Header(b []byte, i int) {
+	payload := s.Payload(i)
+	copy(b, s.packet[:s.HeaderLen])
+	total := s.HeaderLen + len(payload)
+	if IsIPv4(b) {
+		binary.BigEndian.PutUint16(b[2:], uint16(total))
+		binary.BigEndian.PutUint16(b[4:], binary.BigEndian.Uint16(b[4:])+uint16(i)) // RFC 6864: unique for a source
+		b[10], b[11] = 0, 0
+		binary.BigEndian.PutUint16(b[10:], ^fold(addSum(0, b[:s.transport])))
+	} else {
+		binary.BigEndian.PutUint16(b[4:], uint16(total-ipv6HeaderLen))
+	}
+	t, field := b[s.transport:], udpChecksum
+	if s.tcp {
+		field = tcpChecksum
+		s.tcpHeader(t, i)
+	} else {
+		binary.BigEndian.PutUint16(t[4:], uint16(total-s.transport))
+	}
+	sum := s.pseudo + uint64(total-s.transport)
+	if !s.complete {
+		binary.BigEndian.PutUint16(t[field:], fold(sum))
+		return
+	}
+	t[field], t[field+1] = 0, 0
+	checksum := ^fold(addSum(addSum(sum, t), payload)) // t is of even length, as both headers are
+	if checksum == 0 && !s.tcp {
+		checksum = 0xffff // in UDP 0 means none (RFC 768)
+	}
+	binary.BigEndian.PutUint16(t[field:], checksum)
+}
+
+// tcpHeader gives segment i its sequence number and flags: FIN and PSH belong to the
+// last byte, CWR to the first segment (RFC 3168 §6.1.2).
+func (s *Segments) tcpHeader(t []byte, i int) {
+	binary.BigEndian.PutUint32(t[4:], binary.BigEndian.Uint32(t[4:])+uint32(i*s.size))
+	if i > 0 {
+		t[13] &^= tcpFlagCWR
+	}
+	if i < s.Count-1 {
+		t[13] &^= tcpFlagFIN | tcpFlagPSH
+	}
+}

@@ -1,0 +1,162 @@
+package tun
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"weft/internal/poller"
+	"weft/router/packet"
+)
+
+// superpackets is how many frames a Read of the driver superpacket returns at the
+// most, each of up to 64 KiB.
+const superpackets = 32
+
+// superpacket drives a queue with raw virtio-net frames: super-packets pass whole,
+// in and out, with their checksums partial, on a thread that waits by itself.
+type superpacket struct {
+	file   *os.File
+	poller *poller.Poller
+	raw    syscall.RawConn
+	udp    bool // whether super-packets of UDP pass too
+	frames []packet.Frame
+	space  [][]byte // of each frame, with room for the virtio-net header before it
+
+	read func(fd uintptr) bool // bound once: a closure per call would be allocated
+	n    int
+	err  error
+
+	iovecs []unix.Iovec
+	write  func(fd uintptr) bool
+	errno  syscall.Errno
+}
+
+func openSuperpacket(name string, n int) ([]Queue, error) {
+	return openEach(n, func() (Queue, error) { return newSuperpacket(name) })
+}
+
+func newSuperpacket(name string) (*superpacket, error) {
+	fd, err := attach(name)
+	if err != nil {
+		return nil, err
+	}
+	q := &superpacket{file: os.NewFile(uintptr(fd), "/dev/net/tun"), frames: packet.NewFrames(superpackets, packet.MaxSize)}
+	if q.udp, err = offload(fd); err != nil {
+		return nil, errors.Join(err, q.file.Close())
+	}
+	// Only now, so that the runtime's poller does not learn of it: it would wake a
+	// thread for every packet, and nobody waits there.
+	if err := unix.SetNonblock(fd, true); err != nil {
+		return nil, errors.Join(fmt.Errorf("make the queue non-blocking: %w", err), q.file.Close())
+	}
+	if q.raw, err = q.file.SyscallConn(); err != nil {
+		return nil, fmt.Errorf("reach the queue: %w", err)
+	}
+	if q.poller, err = poller.New(fd); err != nil {
+		return nil, errors.Join(err, q.file.Close())
+	}
+	for i := range q.frames {
+		q.frames[i].Reset()
+		q.space = append(q.space, q.frames[i].WithHeadroom(packet.VirtioRoom)[:packet.VirtioRoom+packet.MaxSize])
+	}
+	q.read, q.write = q.readFrames, q.writev
+	return q, nil
+}
+
+// offload has the kernel hand over super-packets of TCP, and reports whether it does so
+// of UDP too (Linux 6.2; it wants both families named).
+func offload(fd int) (udp bool, err error) {
+	const tcp = unix.TUN_F_CSUM | unix.TUN_F_TSO4 | unix.TUN_F_TSO6 | unix.TUN_F_TSO_ECN
+	if unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, tcp|unix.TUN_F_USO4|unix.TUN_F_USO6) == nil {
+		return true, nil
+	}
+	if err := unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, tcp); err != nil {
+		return false, fmt.Errorf("have super-packets handed over (TUNSETOFFLOAD): %w", err)
+	}
+	return false, nil
+}
+
+func (q *superpacket) Read() ([]packet.Frame, error) {
+	q.n, q.err = 0, nil
+	if err := q.raw.Read(q.read); err != nil {
+		return nil, fmt.Errorf("read the TUN device: %w", err)
+	}
+	return q.frames[:q.n], q.err
+}
+
+// readFrames drains the queue: until it is empty, the frames are full, or a
+// super-packet came, which is worth a send of its own at once.
+func (q *superpacket) readFrames(fd uintptr) bool {
+	for q.n < len(q.frames) {
+		space := q.space[q.n]
+		n, _, errno := unix.RawSyscall(unix.SYS_READ, fd, uintptr(unsafe.Pointer(&space[0])), uintptr(len(space)))
+		switch {
+		case errno == unix.EAGAIN && q.n > 0:
+			return true
+		case errno == unix.EAGAIN:
+			if q.err = q.poller.Wait(); q.err != nil {
+				return true
+			}
+			continue
+		case errno == unix.EINTR:
+			continue
+		case errno != 0:
+			q.err = os.NewSyscallError("read", errno)
+			return true
+		case int(n) < packet.VirtioRoom:
+			q.err = fmt.Errorf("a frame of %d bytes has no virtio-net header", n)
+			return true
+		}
+		f := &q.frames[q.n]
+		f.Reset()
+		f.Virtio = packet.ParseVirtioHeader(space)
+		f.Fill(int(n) - packet.VirtioRoom)
+		q.n++
+		if f.Virtio.GSOType != unix.VIRTIO_NET_HDR_GSO_NONE {
+			return true
+		}
+	}
+	return true
+}
+
+func (q *superpacket) Write(frames []packet.Frame) (int, error) {
+	var refused error
+	written := 0
+	for i := range frames {
+		f := &frames[i]
+		head := f.WithHeadroom(packet.VirtioRoom)
+		f.Virtio.Put(head)
+		q.iovecs = append(q.iovecs[:0], unix.Iovec{Base: &head[0], Len: uint64(len(head))})
+		for _, piece := range f.Rest {
+			q.iovecs = append(q.iovecs, unix.Iovec{Base: &piece[0], Len: uint64(len(piece))})
+		}
+		if err := q.raw.Write(q.write); err != nil {
+			return written, fmt.Errorf("write the TUN device: %w", err)
+		}
+		if q.errno != 0 {
+			refused = os.NewSyscallError("writev", q.errno)
+			continue
+		}
+		written++
+	}
+	return written, refused
+}
+
+// writev does not wait: what the kernel takes from a TUN device it takes at once.
+func (q *superpacket) writev(fd uintptr) bool {
+	for {
+		_, _, q.errno = unix.Syscall(unix.SYS_WRITEV, fd, uintptr(unsafe.Pointer(&q.iovecs[0])), uintptr(len(q.iovecs)))
+		if q.errno != unix.EINTR {
+			return true
+		}
+	}
+}
+
+func (q *superpacket) Takes() (tcp, udp bool) { return true, q.udp }
+
+func (q *superpacket) Close() error { return errors.Join(q.poller.Close(), q.file.Close()) }
