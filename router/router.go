@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
@@ -89,12 +88,10 @@ func (r *Router) Run(ctx context.Context) error {
 	for i := range r.lanes {
 		l := &r.lanes[i]
 		group.Go(func() error {
-			runtime.LockOSThread() // the queue waits on its own thread
 			o := outbound{queue: l.Queue, codec: l.Codec, conn: l.Conn, table: &r.table, counters: &l.out}
 			return describe(ctx, o.run(), "lane %d, outbound", i)
 		})
 		group.Go(func() error {
-			runtime.LockOSThread()
 			in := inbound{conn: l.Conn, codec: l.Codec, queue: l.Queue, table: &r.table, counters: &l.in}
 			in.coalesce, in.coalescer.UDP = l.Queue.Takes()
 			return describe(ctx, in.run(), "lane %d, inbound", i)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -23,6 +24,7 @@ type Poller struct {
 	fds   [2]unix.PollFd // the descriptor; the event that wakes for Close
 	event *os.File       // closed by the runtime when nobody holds the poller any more
 	busy  bool           // the last wait ended with something to read
+	ours  bool           // the waiting goroutine has its thread for itself
 }
 
 // New returns a poller for fd, which stays the caller's.
@@ -38,8 +40,12 @@ func New(fd int) (*Poller, error) {
 }
 
 // Wait returns when the descriptor can be read or has an error to tell. After Close
-// it returns os.ErrClosed.
+// it returns os.ErrClosed. The goroutine that waits keeps its thread from then on.
 func (p *Poller) Wait() error {
+	if !p.ours {
+		runtime.LockOSThread()
+		p.ours = true
+	}
 	if p.busy {
 		p.busy = false
 		timeout := unix.Timespec{Nsec: briefly}
