@@ -255,3 +255,26 @@ func TestDerivedMACsAreLocalUnicastAndDiffer(t *testing.T) {
 		t.Errorf("node1 has %s, node2 has %s", a, b)
 	}
 }
+
+// The driver wireguard joins packets by appending to the first one's buffer.
+func TestOnlyADatagramAloneInItsBufferHasTheRoomBehindIt(t *testing.T) {
+	from, to := listen(t, "127.0.0.1:0", 1)[0], listen(t, "127.0.0.1:0", 1)[0]
+	room := func(n int) int {
+		var payloads [][]byte
+		for range n {
+			payloads = append(payloads, make([]byte, 500))
+		}
+		from.WriteBatch(batch(peer(to, "127.0.0.1"), payloads...))
+		received, err := to.ReadBatch()
+		if err != nil || len(received) != n {
+			t.Fatalf("%d datagrams received of %d: %v", len(received), n, err)
+		}
+		return cap(received[0].Packet()) - received[0].Len()
+	}
+	if got := room(1); got < 60000 {
+		t.Errorf("behind a datagram alone are %d bytes of room", got)
+	}
+	if got := room(2); got != 0 {
+		t.Errorf("behind the first of two are %d bytes of room: they are the second's", got)
+	}
+}

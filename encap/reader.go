@@ -94,6 +94,13 @@ func (r *reader) split(i int) {
 		}
 	}
 	from := addrPort(&r.names[i])
+	if segment == size { // alone in its buffer, with all the room behind it
+		whole := r.buffers[i]
+		whole.Reset()
+		whole.Fill(size)
+		r.received = append(r.received, Received{Frame: whole, From: from})
+		return
+	}
 	for start := 0; ; start += segment {
 		end := min(start+segment, size)
 		r.received = append(r.received, Received{Frame: r.buffers[i].View(start, end), From: from})
