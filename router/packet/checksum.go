@@ -24,15 +24,13 @@ const (
 // A correct checksum that equals the pseudo header's sum by chance loses nothing:
 // completing it gives the same checksum again.
 func PartialChecksum(b []byte) (VirtioHeader, bool) {
-	protocol, headerLen, sum := byte(0), ipv6HeaderLen, uint64(0)
+	protocol, headerLen := b[6], ipv6HeaderLen
 	if IsIPv4(b) {
 		headerLen = int(b[0]&0x0f) * 4
 		if binary.BigEndian.Uint16(b[6:])&0x3fff != 0 { // a fragment: more to come, or an offset
 			return VirtioHeader{}, false
 		}
-		protocol, sum = b[9], addSum(0, b[12:20])
-	} else {
-		protocol, sum = b[6], addSum(0, b[8:40])
+		protocol = b[9]
 	}
 	offset, least := 0, 0
 	switch protocol {
@@ -47,7 +45,7 @@ func PartialChecksum(b []byte) (VirtioHeader, bool) {
 	if len(segment) < least {
 		return VirtioHeader{}, false
 	}
-	sum += uint64(protocol) + uint64(len(segment))
+	sum := pseudoHeader(b, protocol) + uint64(len(segment))
 	if field := binary.BigEndian.Uint16(segment[offset:]); field != fold(sum) || field == 0 { // 0: UDP without one
 		return VirtioHeader{}, false
 	}
@@ -76,6 +74,27 @@ func (f *Frame) Complete() bool {
 	binary.BigEndian.PutUint16(b[field:], checksum)
 	f.Virtio = VirtioHeader{}
 	return true
+}
+
+// pseudoHeader sums the pseudo header of the packet b but for the length (RFC 9293
+// §3.1, RFC 8200 §8.1).
+func pseudoHeader(b []byte, protocol byte) uint64 {
+	if IsIPv4(b) {
+		return addSum(uint64(protocol), b[12:20])
+	}
+	return addSum(uint64(protocol), b[8:40])
+}
+
+// setLength gives an IP header of headerLen bytes the packet's length, and IPv4's its
+// checksum.
+func setLength(b []byte, headerLen, length int) {
+	if !IsIPv4(b) {
+		binary.BigEndian.PutUint16(b[4:], uint16(length-ipv6HeaderLen))
+		return
+	}
+	binary.BigEndian.PutUint16(b[2:], uint16(length))
+	b[10], b[11] = 0, 0
+	binary.BigEndian.PutUint16(b[10:], ^fold(addSum(0, b[:headerLen])))
 }
 
 // addSum adds b to a ones' complement sum (RFC 1071), eight bytes at a time.

@@ -231,7 +231,7 @@ func (r *run) finish() VirtioHeader {
 		GSOSize:   uint16(r.size),
 		CsumStart: uint16(r.segment.transport),
 	}
-	protocol := uint64(protocolUDP)
+	protocol := byte(protocolUDP)
 	if r.segment.tcp {
 		protocol, v.CsumOffset, v.GSOType = protocolTCP, tcpChecksum, unix.VIRTIO_NET_HDR_GSO_TCPV6
 		if IsIPv4(b) {
@@ -245,34 +245,20 @@ func (r *run) finish() VirtioHeader {
 		v.CsumOffset, v.GSOType = udpChecksum, unix.VIRTIO_NET_HDR_GSO_UDP_L4
 		binary.BigEndian.PutUint16(t[4:], uint16(r.length-r.segment.transport))
 	}
-	var sum uint64
-	if IsIPv4(b) {
-		binary.BigEndian.PutUint16(b[2:], uint16(r.length))
-		b[10], b[11] = 0, 0
-		binary.BigEndian.PutUint16(b[10:], ^fold(addSum(0, b[:r.segment.transport])))
-		sum = addSum(protocol, b[12:20])
-	} else {
-		binary.BigEndian.PutUint16(b[4:], uint16(r.length-ipv6HeaderLen))
-		sum = addSum(protocol, b[8:40])
-	}
-	binary.BigEndian.PutUint16(t[v.CsumOffset:], fold(sum+uint64(r.length-r.segment.transport)))
+	setLength(b, r.segment.transport, r.length)
+	binary.BigEndian.PutUint16(t[v.CsumOffset:], fold(pseudoHeader(b, protocol)+uint64(r.length-r.segment.transport)))
 	return v
 }
 
 // verify reports whether the packet's checksum is correct: joined packets get a new
 // one, which must not repair a wrong one.
 func verify(s *segment) bool {
-	protocol, sum := uint64(protocolUDP), uint64(0)
+	protocol := byte(protocolUDP)
 	if s.tcp {
 		protocol = protocolTCP
 	}
-	if IsIPv4(s.bytes) {
-		sum = addSum(protocol, s.bytes[12:20])
-	} else {
-		sum = addSum(protocol, s.bytes[8:40])
-	}
 	t := s.bytes[s.transport:]
-	return fold(addSum(sum+uint64(len(t)), t)) == 0xffff
+	return fold(addSum(pseudoHeader(s.bytes, protocol)+uint64(len(t)), t)) == 0xffff
 }
 
 // Frames returns the batch: super-packets and what could not be joined, each where

@@ -74,11 +74,10 @@ func (f *Frame) Cut(complete bool) (Segments, bool) {
 // addressed sums the pseudo header, if the IP header ends where the transport header
 // starts. IPv6 extension headers are in between, and the last one names the protocol.
 func (s *Segments) addressed(protocol byte) bool {
+	s.pseudo = pseudoHeader(s.packet, protocol)
 	if IsIPv4(s.packet) {
-		s.pseudo = addSum(uint64(protocol), s.packet[12:20])
 		return s.transport == int(s.packet[0]&0x0f)*4 && s.packet[9] == protocol
 	}
-	s.pseudo = addSum(uint64(protocol), s.packet[8:40])
 	return s.transport == ipv6HeaderLen && s.packet[6] == protocol
 }
 
@@ -94,13 +93,9 @@ func (s *Segments) Header(b []byte, i int) {
 	copy(b, s.packet[:s.HeaderLen])
 	total := s.HeaderLen + len(payload)
 	if IsIPv4(b) {
-		binary.BigEndian.PutUint16(b[2:], uint16(total))
 		binary.BigEndian.PutUint16(b[4:], binary.BigEndian.Uint16(b[4:])+uint16(i)) // RFC 6864: unique for a source
-		b[10], b[11] = 0, 0
-		binary.BigEndian.PutUint16(b[10:], ^fold(addSum(0, b[:s.transport])))
-	} else {
-		binary.BigEndian.PutUint16(b[4:], uint16(total-ipv6HeaderLen))
 	}
+	setLength(b, s.transport, total)
 	t, field := b[s.transport:], udpChecksum
 	if s.tcp {
 		field = tcpChecksum

@@ -5,7 +5,6 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
-	"time"
 
 	"weft/internal/testnet"
 	"weft/router/packet"
@@ -85,18 +84,7 @@ func TestCutMakesTheSegmentsThatThisKernelMakes(t *testing.T) {
 // readTCP returns the next TCP packet.
 func readTCP(t *testing.T, q tun.Queue) []byte {
 	t.Helper()
-	watchdog := time.AfterFunc(10*time.Second, func() { q.Close() })
-	defer watchdog.Stop()
-	for {
-		frames, err := q.Read()
-		if err != nil {
-			t.Fatal(err)
-		}
-		for i := range frames {
-			b := frames[i].Packet()
-			if _, ok := packet.Parse(b); ok && (packet.IsIPv4(b) && b[9] == 6 || !packet.IsIPv4(b) && b[6] == 6) {
-				return bytes.Clone(b)
-			}
-		}
-	}
+	return readPacket(t, q, func(b []byte, _ packet.Header) bool {
+		return packet.IsIPv4(b) && b[9] == 6 || !packet.IsIPv4(b) && b[6] == 6
+	})
 }

@@ -72,9 +72,15 @@ func bind(t *testing.T, namespace *testnet.Namespace, port int) *net.UDPConn {
 	return conn
 }
 
-// readUDP returns the payload of the next packet to remote; the kernel also sends
-// router solicitations and the like.
+// readUDP returns the payload of the next packet to remote.
 func readUDP(t *testing.T, q tun.Queue) []byte {
+	t.Helper()
+	return readPacket(t, q, func(_ []byte, h packet.Header) bool { return h.Destination == remote })[28:]
+}
+
+// readPacket returns the next packet that is meant; the kernel also sends router
+// solicitations and the like.
+func readPacket(t *testing.T, q tun.Queue, meant func(b []byte, h packet.Header) bool) []byte {
 	t.Helper()
 	watchdog := time.AfterFunc(10*time.Second, func() { q.Close() })
 	defer watchdog.Stop()
@@ -84,8 +90,9 @@ func readUDP(t *testing.T, q tun.Queue) []byte {
 			t.Fatal(err)
 		}
 		for i := range frames {
-			if h, ok := packet.Parse(frames[i].Packet()); ok && h.Destination == remote {
-				return bytes.Clone(frames[i].Packet()[28:])
+			b := frames[i].Packet()
+			if h, ok := packet.Parse(b); ok && meant(b, h) {
+				return bytes.Clone(b)
 			}
 		}
 	}
