@@ -21,6 +21,10 @@ type endless struct {
 	packets  [][]byte
 	frames   []packet.Frame
 	received []encap.Received
+
+	super         packet.Frame // read in the packets' place
+	space, joined []byte       // what the received share, and what it holds at first
+	again         []encap.Received
 }
 
 func newEndless(from netip.AddrPort, packets ...[]byte) *endless {
@@ -32,6 +36,9 @@ func newEndless(from netip.AddrPort, packets ...[]byte) *endless {
 }
 
 func (e *endless) Read() ([]packet.Frame, error) {
+	if e.packets == nil {
+		e.frames = append(e.frames[:0], e.super)
+	}
 	for i, b := range e.packets {
 		e.frames[i].Fill(copy(e.frames[i].Reset(), b))
 	}
@@ -39,6 +46,11 @@ func (e *endless) Read() ([]packet.Frame, error) {
 }
 
 func (e *endless) ReadBatch() ([]encap.Received, error) {
+	if e.packets == nil { // their headers were written to
+		copy(e.space[:100], e.joined[:100])
+		e.again = append(e.again[:0], e.received...)
+		return e.again, nil
+	}
 	for i, b := range e.packets {
 		e.received[i].Fill(copy(e.received[i].Reset(), b))
 	}
@@ -138,6 +150,73 @@ func BenchmarkInboundPacket(b *testing.B) {
 		_ = in.batch()
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(c.packets.Load()), "ns/packet")
+}
+
+// superOutbound reads one super-packet of 43 segments, as the TUN device hands it over.
+func superOutbound(tb testing.TB) *outbound {
+	tb.Helper()
+	o := newOutbound(tb)
+	o.queue = &endless{super: superPacket("10.244.1.5", "10.244.2.5")}
+	return o
+}
+
+func superPacket(from, to string) packet.Frame {
+	p := packettest.TCP{
+		From: netip.AddrPortFrom(netip.MustParseAddr(from), 40000), To: netip.AddrPortFrom(netip.MustParseAddr(to), 80),
+		Flags: packettest.ACK | packettest.PSH, Window: 500, Options: []byte{1, 1, 8, 10, 0, 0, 0, 7, 0, 0, 0, 9},
+		TTL: 63, DontFragment: true, Payload: make([]byte, 43*1368-100),
+	}
+	return p.Super(1368)
+}
+
+// superInbound receives what superOutbound's peer would send, joined by GRO.
+func superInbound(tb testing.TB) *inbound {
+	tb.Helper()
+	in := newInbound(tb)
+	table, peer, _ := fixture(tb)
+	f := superPacket("10.244.2.5", "10.244.1.5")
+	var out encap.Batch
+	vxlan.New(1).Encode(&out, &f, peer, table.Load().Self())
+	joined := packet.NewFrames(1, packet.MaxSize)[0]
+	space, e := joined.Reset(), &endless{}
+	for _, datagram := range out.Datagrams() {
+		start := len(e.joined)
+		e.joined = append(e.joined, datagram...)
+		copy(space[start:], datagram)
+		e.received = append(e.received, encap.Received{Frame: joined.View(start, len(e.joined)), From: peer.Endpoint})
+	}
+	e.space = space
+	in.conn, in.queue = e, e
+	return in
+}
+
+func TestASuperPacketStaysOneFromTheDeviceToTheSocketAndBack(t *testing.T) {
+	o, in := superOutbound(t), superInbound(t)
+	if err := errors.Join(o.batch(), in.batch()); err != nil {
+		t.Fatal(err)
+	}
+	if o.out.Len() != 1 || in.counters.superPackets.Load() != 1 || in.counters.packets.Load() != 43 {
+		t.Errorf("%d messages sent; %d super-packets of %d packets written", o.out.Len(), in.counters.superPackets.Load(), in.counters.packets.Load())
+	}
+	for name, batch := range map[string]func() error{"outbound": o.batch, "inbound": in.batch} {
+		if allocs := testing.AllocsPerRun(100, func() { _ = batch() }); allocs != 0 {
+			t.Errorf("%s: %v allocations for a super-packet", name, allocs)
+		}
+	}
+}
+
+func BenchmarkOutboundSuperPacket(b *testing.B) {
+	o := superOutbound(b)
+	for b.Loop() {
+		_ = o.batch()
+	}
+}
+
+func BenchmarkInboundSuperPacket(b *testing.B) {
+	in := superInbound(b)
+	for b.Loop() {
+		_ = in.batch()
+	}
 }
 
 func TestALaneSurvivesBadReadsButNotABrokenDevice(t *testing.T) {

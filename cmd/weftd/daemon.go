@@ -95,10 +95,9 @@ func openLanes(ctx context.Context, c config.Config) ([]*encap.Conn, []tun.Queue
 }
 
 func newRouter(c config.Config, conns []*encap.Conn, queues []tun.Queue, plan *control.Plan) *router.Router {
-	codec := vxlan.New(c.VXLAN.VNI)
 	lanes := make([]router.Lane, len(conns))
 	for i := range lanes {
-		lanes[i] = router.Lane{Queue: queues[i], Codec: codec, Conn: conns[i]}
+		lanes[i] = router.Lane{Queue: queues[i], Codec: vxlan.New(c.VXLAN.VNI), Conn: conns[i]}
 	}
 	return router.New(lanes, plan.Table)
 }

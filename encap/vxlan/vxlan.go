@@ -7,6 +7,7 @@ package vxlan
 
 import (
 	"encoding/binary"
+	"net/netip"
 
 	"weft/encap"
 	"weft/router/drop"
@@ -43,9 +44,16 @@ func Overhead(ipv6Underlay bool) int {
 	return HeaderLen + udpLen + 20
 }
 
-// Codec encodes and decodes for one VXLAN network. It has no state: all lanes may share it.
+// Codec encodes and decodes for one VXLAN network. Its encoding and its decoding half
+// may each be used by one goroutine: each lane has a Codec.
 type Codec struct {
 	vni uint32 // as on the wire: shifted over the reserved byte
+
+	last struct { // who sent the datagram before: most come from the same peer
+		table *fib.Table
+		addr  netip.Addr
+		peer  *encap.Peer
+	}
 }
 
 // New returns the codec for vni, which must not exceed MaxVNI.
@@ -67,10 +75,17 @@ func (c *Codec) Encode(out *encap.Batch, f *packet.Frame, from, to *encap.Peer) 
 	if !ok {
 		return drop.Unfinished
 	}
+	var before []byte // the headers of the segment before
 	for i := range segments.Count {
 		h := out.Header(HeaderLen + segments.HeaderLen)
-		c.header(h, ipv4, from, to)
-		segments.Header(h[HeaderLen:], i)
+		if i == 0 {
+			c.header(h, ipv4, from, to)
+			segments.Header(h[HeaderLen:], 0)
+		} else {
+			copy(h, before)
+			segments.Next(h[HeaderLen:], i)
+		}
+		before = h
 		payload := segments.Payload(i)
 		out.Add(to, h, payload, segments.HeaderLen+len(payload))
 	}
@@ -93,8 +108,8 @@ func (c *Codec) header(h []byte, ipv4 bool, from, to *encap.Peer) {
 // comes from by its underlay address. The source port is not looked at: RFC 7348
 // §5 has the sender choose it per flow.
 func (c *Codec) Decode(r *encap.Received, table *fib.Table) (*encap.Peer, drop.Reason) {
-	peer, known := table.Sender(r.From.Addr())
-	if !known {
+	peer := c.sender(r.From.Addr(), table)
+	if peer == nil {
 		return nil, drop.UnknownPeer
 	}
 	h := r.Packet()
@@ -115,4 +130,13 @@ func (c *Codec) Decode(r *encap.Received, table *fib.Table) (*encap.Peer, drop.R
 	}
 	r.Pull(HeaderLen)
 	return peer, drop.None
+}
+
+// sender returns the peer that has the underlay address addr, or nil.
+func (c *Codec) sender(addr netip.Addr, table *fib.Table) *encap.Peer {
+	if last := &c.last; last.addr != addr || last.table != table {
+		last.addr, last.table = addr, table
+		last.peer, _ = table.Sender(addr)
+	}
+	return c.last.peer
 }

@@ -20,7 +20,14 @@ type Coalescer struct {
 
 	frames []Frame
 	rests  [][][]byte // memory of each frame's Rest
-	open   []run      // what may still grow, the latest last
+	open   []run      // what may still grow
+
+	// predicted is how the next packet of the run that grew last begins if its sender
+	// just goes on; empty if that is not known. Comparing with it saves reading (header
+	// prediction, as in the kernel's tcp_rcv_established).
+	predicted []byte
+	grown     int    // which of open that run is
+	step      uint16 // by how much its identification grows
 }
 
 // run is a super-packet that grows.
@@ -32,6 +39,7 @@ type run struct {
 	length    int    // of the IP packet so far
 	next      uint32 // TCP: the sequence number that may follow
 	lastFlags byte   // TCP: the last segment's flags
+	lastID    uint16 // IPv4: the last packet's identification
 }
 
 // segment is what joining needs of one packet.
@@ -40,26 +48,51 @@ type segment struct {
 	transport int // where the transport header starts
 	payload   int // where the payload starts
 	tcp       bool
+	partial   bool // whether its checksum is
 }
 
 func (s *segment) payloadLen() int { return len(s.bytes) - s.payload }
 func (s *segment) flags() byte     { return s.bytes[s.transport+13] }
 func (s *segment) seq() uint32     { return binary.BigEndian.Uint32(s.bytes[s.transport+4:]) }
 
+// id is IPv4's identification. What it says of IPv6 means nothing.
+func (s *segment) id() uint16 { return binary.BigEndian.Uint16(s.bytes[4:]) }
+
 // Reset forgets the frames of the last batch.
-func (c *Coalescer) Reset() { c.frames, c.open = c.frames[:0], c.open[:0] }
+func (c *Coalescer) Reset() {
+	c.frames, c.open, c.predicted = c.frames[:0], c.open[:0], c.predicted[:0]
+}
+
+// Continue reports whether b is the very packet with which the flow of the packet
+// before it goes on, and then takes it, as Add would. Like Add it keeps b.
+func (c *Coalescer) Continue(b []byte) bool {
+	n := len(c.predicted)
+	if n == 0 || len(b) < n || !bytes.Equal(b[:n], c.predicted) {
+		return false
+	}
+	r := &c.open[c.grown]
+	if len(b) != n+r.size || r.length+r.size > MaxSize {
+		return false
+	}
+	c.extend(r, b[n:])
+	r.lastID += c.step
+	advance(c.predicted, r.segment.transport, r.segment.tcp, c.step, uint32(r.size))
+	return true
+}
 
 // Add takes the next packet of the batch. Its Virtio says whether its checksum is
 // partial. It must stay as it is until the frames were written.
 func (c *Coalescer) Add(f Frame) {
+	c.predicted = c.predicted[:0]
 	s, kind := classify(f.Packet())
+	s.partial = f.Virtio.Flags != 0
 	if kind == unknown {
 		c.closeAll() // it may belong to any of the flows
 		c.frames = append(c.frames, f)
 		return
 	}
 	i := c.find(&s)
-	joinable := kind == data && (s.tcp || c.UDP) && (f.Virtio.Flags != 0 || verify(&s))
+	joinable := kind == data && (s.tcp || c.UDP) && (s.partial || verify(&s))
 	if i >= 0 {
 		if joinable && c.open[i].takes(&s) {
 			c.join(i, &s)
@@ -126,19 +159,18 @@ func (c *Coalescer) find(s *segment) int {
 	return -1
 }
 
+// sameFlow compares what makes a flow, and nothing else: a packet that differs in more
+// is not joined, but nor may it be overtaken.
 func sameFlow(a, b *segment) bool {
-	if a.tcp != b.tcp || a.transport != b.transport || a.bytes[0] != b.bytes[0] {
+	if a.tcp != b.tcp || a.bytes[0]>>4 != b.bytes[0]>>4 {
 		return false
 	}
-	addresses := 12 // in IPv4
+	addresses, end := 12, 20 // in IPv4
 	if !IsIPv4(a.bytes) {
-		addresses = 8
+		addresses, end = 8, 40
 	}
-	ports := a.transport + 4
-	if a.transport == addresses+8 || a.transport == addresses+32 { // no options in between
-		return bytes.Equal(a.bytes[addresses:ports], b.bytes[addresses:ports])
-	}
-	return bytes.Equal(a.bytes[12:20], b.bytes[12:20]) && bytes.Equal(a.bytes[a.transport:ports], b.bytes[a.transport:ports])
+	return bytes.Equal(a.bytes[addresses:end], b.bytes[addresses:end]) &&
+		bytes.Equal(a.bytes[a.transport:a.transport+4], b.bytes[b.transport:b.transport+4])
 }
 
 func (c *Coalescer) start(s *segment) {
@@ -153,6 +185,7 @@ func (c *Coalescer) start(s *segment) {
 		c.close(0)
 	}
 	c.open = append(c.open, r)
+	c.predict(len(c.open)-1, s, 1)
 }
 
 // takes reports whether s continues the run, so that cutting the super-packet apart
@@ -182,27 +215,47 @@ func sameIPHeader(a, b []byte, length, count int) bool {
 	if a[6]&dontFragment == 0 && binary.BigEndian.Uint16(b[4:]) != binary.BigEndian.Uint16(a[4:])+uint16(count) {
 		return false // the identification counts (RFC 6864)
 	}
-	return a[1] == b[1] && a[6] == b[6] && a[8] == b[8] && bytes.Equal(a[20:length], b[20:length]) // TOS, flags, TTL, options
+	return a[0] == b[0] && a[1] == b[1] && a[6] == b[6] && a[8] == b[8] && // header length, TOS, flags, TTL
+		bytes.Equal(a[20:length], b[20:length]) // options
 }
 
 func (c *Coalescer) join(i int, s *segment) {
 	r := &c.open[i]
-	payload := s.bytes[s.payload:]
+	c.extend(r, s.bytes[s.payload:])
+	ended := s.payloadLen() < r.size
+	if s.tcp {
+		r.lastFlags = s.flags()
+		ended = ended || r.lastFlags&(tcpFlagFIN|tcpFlagPSH) != 0
+	}
+	if ended {
+		c.close(i)
+		return
+	}
+	c.predict(i, s, s.id()-r.lastID)
+}
+
+// extend appends the payload of one more packet to a run.
+func (c *Coalescer) extend(r *run, payload []byte) {
 	for len(c.rests) <= r.frame {
 		c.rests = append(c.rests, nil)
 	}
 	c.rests[r.frame] = append(c.rests[r.frame][:r.count-1], payload)
 	r.count++
 	r.length += len(payload)
-	ended := len(payload) < r.size
-	if s.tcp {
-		r.next += uint32(len(payload))
-		r.lastFlags = s.flags()
-		ended = ended || r.lastFlags&(tcpFlagFIN|tcpFlagPSH) != 0
+	r.next += uint32(len(payload))
+}
+
+// predict expects that the i-th open run, whose last packet is s, goes on with packets
+// like s whose identifications grow by step.
+func (c *Coalescer) predict(i int, s *segment, step uint16) {
+	r := &c.open[i]
+	r.lastID = s.id()
+	if !s.partial {
+		return // the next checksum depends on the payload
 	}
-	if ended {
-		c.close(i)
-	}
+	c.grown, c.step = i, step
+	c.predicted = append(c.predicted, s.bytes[:s.payload]...)
+	advance(c.predicted, s.transport, s.tcp, step, uint32(r.size))
 }
 
 // close ends a run.
@@ -213,6 +266,7 @@ func (c *Coalescer) close(i int) {
 		f.Virtio = r.finish()
 	}
 	c.open = slices.Delete(c.open, i, i+1)
+	c.predicted = c.predicted[:0]
 }
 
 func (c *Coalescer) closeAll() {

@@ -116,6 +116,30 @@ func (s *Segments) Header(b []byte, i int) {
 	binary.BigEndian.PutUint16(t[field:], checksum)
 }
 
+// Next makes the headers of segment i, which is not the first, of those of the segment
+// before it, which b holds.
+func (s *Segments) Next(b []byte, i int) {
+	if s.complete || i == 1 || i == s.Count-1 { // the checksum, the flags or the length differ
+		s.Header(b, i)
+		return
+	}
+	advance(b, s.transport, s.tcp, 1, uint32(s.size))
+}
+
+// advance makes of a segment's headers, whose checksum is partial, those of a segment
+// like it: id further by IPv4's identification, seq further by TCP's sequence number.
+func advance(b []byte, transport int, tcp bool, id uint16, seq uint32) {
+	if IsIPv4(b) {
+		old := binary.BigEndian.Uint16(b[4:])
+		binary.BigEndian.PutUint16(b[4:], old+id)
+		sum := uint64(^binary.BigEndian.Uint16(b[10:])) + uint64(^old) + uint64(old+id) // RFC 1624 §3
+		binary.BigEndian.PutUint16(b[10:], ^fold(sum))
+	}
+	if tcp {
+		binary.BigEndian.PutUint32(b[transport+4:], binary.BigEndian.Uint32(b[transport+4:])+seq)
+	}
+}
+
 // tcpHeader gives segment i its sequence number and flags: FIN and PSH belong to the
 // last byte, CWR to the first segment (RFC 3168 §6.1.2).
 func (s *Segments) tcpHeader(t []byte, i int) {
