@@ -3,6 +3,7 @@ package hostnet
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 
 	"sigs.k8s.io/knftables"
 
@@ -100,8 +101,8 @@ type chain struct {
 // is the first); the rest come before other programs' filters, where the
 // destination is the final one.
 var chains = []chain{
-	{name: "weft_port"},
 	{name: "from_pods"},
+	{name: "from_overlay"},
 	{name: "from_underlay"},
 	{"prerouting", knftables.FilterType, knftables.PreroutingHook, knftables.RawPriority + "-10"},
 	{"input", knftables.FilterType, knftables.InputHook, knftables.FilterPriority + "-10"},
@@ -133,41 +134,45 @@ func rules(n Network) []guardRule {
 	toPort := fmt.Sprintf("udp dport %d", n.Port)
 	fromPort := fmt.Sprintf("udp sport %d", n.Port)
 
+	// In each chain the rules come first that most packets end at, and in each rule
+	// the condition that most packets fail: every packet pays for what it is asked.
 	return []guardRule{
-		{"prerouting", `iif "lo" accept`, "the node speaks to itself"},
 		{"prerouting", fromPods + " goto from_pods", "local pods"},
-		{"prerouting", fromTUN + " goto weft_port", "weftd has checked that the source is the peer's"},
+		{"prerouting", fromTUN + " goto from_overlay", "peers' pods"},
+		{"prerouting", `iif "lo" accept`, "the node speaks to itself"},
 		{"prerouting", "goto from_underlay", "everyone else is a stranger"},
 
-		{"weft_port", toPort + drop(dropTunnelInTunnel), "only nodes speak to weft's port, and never through the overlay"},
-
-		{"from_pods", "jump weft_port", "what pods send there can only be forged"},
+		{"from_pods", toPort + drop(dropTunnelInTunnel), "what pods send there can only be forged"},
 		{"from_pods", "icmpv6 type { nd-router-advert, nd-redirect }" + drop(dropRouterAdvert), "no pod is a router"},
-		{"from_pods", "ip6 saddr { ::, fe80::/10 } meta l4proto ipv6-icmp accept", "neighbour discovery, which never leaves the link"},
+		{"from_pods", "meta l4proto ipv6-icmp ip6 saddr { ::, fe80::/10 } accept", "neighbour discovery, which never leaves the link"},
 		{"from_pods", "fib saddr . iif oif missing" + drop(dropSpoofed), "a pod's source is an address that is routed to its veth"},
 
+		// That the source is the peer's, weftd has checked.
+		{"from_overlay", toPort + drop(dropTunnelInTunnel), "nodes speak to weft's port past the overlay only"},
+
+		{"from_underlay", toPort + " fib daddr type local notrack accept", "weftd tells peers from strangers; a full connection table must not stop the overlay"},
 		{"from_underlay", "ip saddr @cluster4" + drop(dropForeignSource), "pods' packets come encapsulated"},
 		{"from_underlay", "ip6 saddr @cluster6" + drop(dropForeignSource), "pods' packets come encapsulated"},
 		{"from_underlay", "ip daddr @cluster4" + drop(dropBare), "strangers reach pods by hostPort and Service alone, not yet translated here"},
 		{"from_underlay", "ip6 daddr @cluster6" + drop(dropBare), "strangers reach pods by hostPort and Service alone, not yet translated here"},
-		{"from_underlay", toPort + " fib daddr type local notrack", "a full connection table must not stop the overlay"},
 
-		{"input", fromPods + " jump weft_port", "once more: the destination may have been translated"},
-		{"input", fromTUN + " jump weft_port", "once more: the destination may have been translated"},
+		{"input", toPort + " " + fromPods + drop(dropTunnelInTunnel), "once more: the destination may have been translated"},
+		{"input", toPort + " " + fromTUN + drop(dropTunnelInTunnel), "once more: the destination may have been translated"},
 
-		{"forward", fromPods + " jump weft_port", "once more: the destination may have been translated"},
-		{"forward", fromTUN + " jump weft_port", "once more: the destination may have been translated"},
-		{"forward", fromTUN + " " + toPods + " accept", "what the overlay is for"},
-		{"forward", fromTUN + " ct status dnat accept", "Services and hostPorts of this node, both ways"},
-		{"forward", fromTUN + drop(dropTransit), "peers don't reach the underlay, or each other, through this node"},
+		{"forward", toPort + " " + fromPods + drop(dropTunnelInTunnel), "once more: the destination may have been translated"},
+		{"forward", toPort + " " + fromTUN + drop(dropTunnelInTunnel), "once more: the destination may have been translated"},
+		{"forward", fmt.Sprintf("iifname != %q accept", n.TUN), "what follows concerns peers' pods"},
+		{"forward", toPods + " accept", "what the overlay is for"},
+		{"forward", "ct status dnat accept", "Services and hostPorts of this node, both ways"},
+		{"forward", strings.TrimSpace(drop(dropTransit)), "peers don't reach the underlay, or each other, through this node"},
 
-		{"output", fromPort + " notrack", "a full connection table must not stop the overlay"},
+		{"output", fromPort + " notrack accept", "a full connection table must not stop the overlay"},
 		{"output", toPort + " ip daddr @peer_nodes4 notrack", "a full connection table must not stop the overlay"},
 		{"output", toPort + " ip6 daddr @peer_nodes6 notrack", "a full connection table must not stop the overlay"},
 
-		{"postrouting", toTUN + " jump weft_port", "a tunnel in the tunnel would never end"},
-		{"postrouting", fmt.Sprintf(`oifname { "lo", %q } accept`, n.TUN), "the right ways to pods"},
-		{"postrouting", toPods + " accept", "the right ways to pods"},
+		{"postrouting", toPort + " " + toTUN + drop(dropTunnelInTunnel), "a tunnel in the tunnel would never end"},
+		{"postrouting", toPods + " accept", "the right way to pods"},
+		{"postrouting", fmt.Sprintf(`oifname { "lo", %q } accept`, n.TUN), "the right way to pods"},
 		{"postrouting", "ip daddr @cluster4" + drop(dropLeak), "not even if a route says so, or the TUN device is gone"},
 		{"postrouting", "ip6 daddr @cluster6" + drop(dropLeak), "not even if a route says so, or the TUN device is gone"},
 		{"postrouting", "ip saddr @pods4 ip daddr @peer_nodes4" + drop(dropLeak), "pods reach nodes through the overlay only"},
