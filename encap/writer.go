@@ -113,7 +113,7 @@ func (w *writer) describe(i int, m *message, iovecs []unix.Iovec) {
 }
 
 func (w *writer) sendmmsg(fd uintptr) bool {
-	n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, fd,
+	n, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, fd,
 		uintptr(unsafe.Pointer(&w.headers[0])), uintptr(w.count), unix.MSG_DONTWAIT, 0, 0)
 	w.n, w.errno = int(n), errno
 	if errno != 0 {

@@ -150,7 +150,7 @@ func (q *superpacket) Write(frames []packet.Frame) (int, error) {
 // writev does not wait: what the kernel takes from a TUN device it takes at once.
 func (q *superpacket) writev(fd uintptr) bool {
 	for {
-		_, _, q.errno = unix.Syscall(unix.SYS_WRITEV, fd, uintptr(unsafe.Pointer(&q.iovecs[0])), uintptr(len(q.iovecs)))
+		_, _, q.errno = unix.RawSyscall(unix.SYS_WRITEV, fd, uintptr(unsafe.Pointer(&q.iovecs[0])), uintptr(len(q.iovecs)))
 		if q.errno != unix.EINTR {
 			return true
 		}
