@@ -11,6 +11,11 @@ import (
 // maxOpen is how many flows are joined side by side. A batch rarely holds more.
 const maxOpen = 16
 
+// maxDatagrams is how many datagrams a super-packet of UDP holds at the most. The
+// kernel refuses one of more (UDP_MAX_SEGMENTS in virtio_net_hdr_to_skb: 64 before
+// Linux 6.9, 128 since).
+const maxDatagrams = 64
+
 // Coalescer joins the segments of each flow in a batch into super-packets, as the
 // kernel's GRO would (tcp_gro_receive, udp_gro_receive), without copying payload.
 // The packets of a flow stay in order. A Coalescer belongs to one lane.
@@ -71,7 +76,7 @@ func (c *Coalescer) Continue(b []byte) bool {
 		return false
 	}
 	r := &c.open[c.grown]
-	if len(b) != n+r.size || r.length+r.size > MaxSize {
+	if len(b) != n+r.size || !r.hasRoom(r.size) {
 		return false
 	}
 	c.extend(r, b[n:])
@@ -188,11 +193,17 @@ func (c *Coalescer) start(s *segment) {
 	c.predict(len(c.open)-1, s, 1)
 }
 
+// hasRoom reports whether one more packet with n bytes of payload makes the
+// super-packet no larger than it may be.
+func (r *run) hasRoom(n int) bool {
+	return r.length+n <= MaxSize && (r.segment.tcp || r.count < maxDatagrams)
+}
+
 // takes reports whether s continues the run, so that cutting the super-packet apart
 // again gives the same packets.
 func (r *run) takes(s *segment) bool {
 	head := r.segment.bytes
-	if s.payload != r.segment.payload || s.payloadLen() > r.size || r.length+s.payloadLen() > MaxSize ||
+	if s.payload != r.segment.payload || s.payloadLen() > r.size || !r.hasRoom(s.payloadLen()) ||
 		!sameIPHeader(head, s.bytes, r.segment.transport, r.count) {
 		return false
 	}

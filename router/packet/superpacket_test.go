@@ -269,6 +269,26 @@ func TestUDPDatagramsOfOneSizeAreJoined(t *testing.T) {
 	}
 }
 
+func TestASuperPacketOfUDPHoldsNoMoreDatagramsThanTheKernelTakes(t *testing.T) {
+	datagram := packettest.UDP(a4, b4, 36)
+	partial := packettest.UDP(a4, b4, 36)
+	partial[26], partial[27] = 0, 0
+	sum := uint32(17 + 44)
+	for i := 12; i < 20; i += 2 {
+		sum += uint32(binary.BigEndian.Uint16(partial[i:]))
+	}
+	binary.BigEndian.PutUint16(partial[26:], uint16(sum>>16+sum&0xffff))
+	for name, b := range map[string][]byte{"complete": datagram, "partial": partial} {
+		var sizes []int
+		for _, f := range coalesce(slices.Repeat([][]byte{b}, 150)...) {
+			sizes = append(sizes, 1+len(f.Rest))
+		}
+		if !slices.Equal(sizes, []int{64, 64, 22}) {
+			t.Errorf("%s checksums: 150 datagrams are joined to %v", name, sizes)
+		}
+	}
+}
+
 // FuzzCoalesce holds the Coalescer to its word: what goes in comes out, in order for
 // each flow, and byte for byte once the super-packets are cut again.
 func FuzzCoalesce(f *testing.F) {
