@@ -37,7 +37,8 @@ type Batch struct {
 // message is one datagram or a run.
 type message struct {
 	to      *Peer
-	first   int // its iovecs: the first and behind the last
+	class   uint8 // of the outer header
+	first   int   // its iovecs: the first and behind the last
 	end     int
 	segment int // bytes in each datagram but the last, which may be shorter
 	last    int // bytes in the last datagram
@@ -85,9 +86,9 @@ func (b *Batch) Header(n int) []byte {
 }
 
 // Add appends a datagram to a peer: header and then payload, which may be empty.
-// Both must stay as they are until the batch was sent. bytes is the length of the
-// pod's packet in it.
-func (b *Batch) Add(to *Peer, header, payload []byte, bytes int) {
+// Both must stay as they are until the batch was sent. class is the traffic class of
+// the outer IP header (RFC 2474, RFC 3168), and bytes the length of the pod's packet.
+func (b *Batch) Add(to *Peer, class uint8, header, payload []byte, bytes int) {
 	size := len(header) + len(payload)
 	first := len(b.iovecs)
 	b.append(header)
@@ -95,7 +96,7 @@ func (b *Batch) Add(to *Peer, header, payload []byte, bytes int) {
 		b.append(payload)
 	}
 	if n := len(b.messages); n > 0 {
-		if m := &b.messages[n-1]; m.takes(to, size) {
+		if m := &b.messages[n-1]; m.takes(to, class, size) {
 			m.end, m.last = len(b.iovecs), size
 			m.size += size
 			m.packets++
@@ -103,13 +104,13 @@ func (b *Batch) Add(to *Peer, header, payload []byte, bytes int) {
 			return
 		}
 	}
-	b.messages = append(b.messages, message{to: to, first: first, end: len(b.iovecs),
+	b.messages = append(b.messages, message{to: to, class: class, first: first, end: len(b.iovecs),
 		segment: size, last: size, size: size, packets: 1, bytes: bytes})
 }
 
 // takes reports whether a datagram of size bytes may become the last of the run.
-func (m *message) takes(to *Peer, size int) bool {
-	return m.to == to && m.last == m.segment && size <= m.segment && size > 0 &&
+func (m *message) takes(to *Peer, class uint8, size int) bool {
+	return m.to == to && m.class == class && m.last == m.segment && size <= m.segment && size > 0 &&
 		m.packets < maxSegments && m.size+size <= maxMessage
 }
 
@@ -126,7 +127,7 @@ func (m *message) cut(pieces []message, iovecs []unix.Iovec) []message {
 		if i == m.packets-1 {
 			size = m.last
 		}
-		piece := message{to: m.to, first: next, segment: size, last: size, size: size, packets: 1, bytes: size - headers}
+		piece := message{to: m.to, class: m.class, first: next, segment: size, last: size, size: size, packets: 1, bytes: size - headers}
 		for left := size; left > 0; next++ {
 			left -= int(iovecs[next].Len)
 		}

@@ -56,7 +56,7 @@ func BenchmarkBatchByConn(b *testing.B) {
 	for b.Loop() {
 		batch.Reset()
 		for range 32 {
-			batch.Add(peer, payload[:22], payload[22:], 1378)
+			batch.Add(peer, 0, payload[:22], payload[22:], 1378)
 		}
 		if sent := from.WriteBatch(batch); sent.Refused > 0 {
 			b.Fatal(sent.Err)

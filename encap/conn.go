@@ -31,6 +31,9 @@ type Received struct {
 
 	// From is the underlay address that it says it comes from, never IPv4-mapped.
 	From netip.AddrPort
+
+	// Class is the traffic class of the outer IP header.
+	Class uint8
 }
 
 // Conn is one lane's UDP socket. Its reading and its writing half may each be used
@@ -111,6 +114,15 @@ func setOptions(fd int, ipv6, shared bool) error {
 	}
 	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, socketBuffer); err != nil {
 		return fmt.Errorf("set the UDP send buffer: %w", err)
+	}
+	// Congestion that the underlay marks is for the pods' packets inside (RFC 6040).
+	if err := unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_RECVTOS, 1); err != nil {
+		return fmt.Errorf("learn the TOS of datagrams: %w", err)
+	}
+	if ipv6 {
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVTCLASS, 1); err != nil {
+			return fmt.Errorf("learn the traffic class of datagrams: %w", err)
+		}
 	}
 	// DF on every datagram: a fragment lost is a datagram lost, and reassembly can be
 	// attacked (RFC 8900 §3). What does not fit comes back as EMSGSIZE (ip(7)).

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -56,7 +57,7 @@ func receive(t testing.TB, c *encap.Conn, n int) (payloads []string, from netip.
 func batch(to *encap.Peer, payloads ...[]byte) *encap.Batch {
 	b := new(encap.Batch)
 	for _, p := range payloads {
-		b.Add(to, p[:min(len(p), 22)], p[min(len(p), 22):], len(p)-10)
+		b.Add(to, 0, p[:min(len(p), 22)], p[min(len(p), 22):], len(p)-10)
 	}
 	return b
 }
@@ -119,7 +120,7 @@ func TestRunsEndWhereOneMessageMust(t *testing.T) {
 	a, c := &encap.Peer{Name: "a"}, &encap.Peer{Name: "c"}
 	b := new(encap.Batch)
 	add := func(to *encap.Peer, size int) int {
-		b.Add(to, make([]byte, size), nil, size)
+		b.Add(to, 0, make([]byte, size), nil, size)
 		return b.Len()
 	}
 	for i, step := range []struct {
@@ -148,6 +149,44 @@ func TestRunsEndWhereOneMessageMust(t *testing.T) {
 	}
 	if b.Len() != 2 {
 		t.Errorf("3 datagrams of 30,000 bytes are %d messages; two fit one", b.Len())
+	}
+}
+
+func TestTheTrafficClassOfADatagramArrives(t *testing.T) {
+	for _, tc := range []struct{ name, bind, dial string }{
+		{"IPv4", "127.0.0.1:0", "127.0.0.1"},
+		{"IPv6", "[::1]:0", "::1"},
+		{"IPv4 over dual-stack sockets", "[::]:0", "127.0.0.1"},
+		{"IPv6 over dual-stack sockets", "[::]:0", "::1"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			from, to := listen(t, tc.bind, 1)[0], listen(t, tc.bind, 1)[0]
+			const ect0, ce, expedited = 2, 3, 46 << 2
+			b, want := new(encap.Batch), []uint8{0, 0, ect0, ect0, ect0, ce, expedited | ce}
+			p := peer(to, tc.dial)
+			for _, class := range want {
+				b.Add(p, class, make([]byte, 100), nil, 100)
+			}
+			if b.Len() != 4 {
+				t.Errorf("%d messages; a run for each class makes 4", b.Len())
+			}
+			if sent := from.WriteBatch(b); sent.Packets != len(want) {
+				t.Fatalf("WriteBatch = %+v", sent)
+			}
+			var got []uint8
+			for len(got) < len(want) {
+				received, err := to.ReadBatch()
+				if err != nil {
+					t.Fatal(err)
+				}
+				for i := range received {
+					got = append(got, received[i].Class)
+				}
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("classes %v arrive as %v", want, got)
+			}
+		})
 	}
 }
 
@@ -231,7 +270,7 @@ func TestDatagramsOverRealSocketsAllocateNothing(t *testing.T) {
 	allocs := testing.AllocsPerRun(200, func() {
 		b.Reset()
 		for range 32 {
-			b.Add(p, payload[:22], payload[22:], 1378)
+			b.Add(p, 0, payload[:22], payload[22:], 1378)
 		}
 		if sent := from.WriteBatch(b); sent.Packets != 32 {
 			t.Fatalf("WriteBatch = %+v", sent)

@@ -33,7 +33,7 @@ type reader struct {
 	headers  []mmsghdr
 	iovecs   []unix.Iovec
 	names    []unix.RawSockaddrInet6 // also holds a RawSockaddrInet4, which is smaller
-	control  []segmentControl
+	control  [][controlSpace]byte
 	buffers  []packet.Frame
 	received []Received
 
@@ -50,7 +50,7 @@ func (r *reader) init(raw syscall.RawConn, p *poller.Poller) {
 	r.headers = make([]mmsghdr, receiveMessages)
 	r.iovecs = make([]unix.Iovec, receiveMessages)
 	r.names = make([]unix.RawSockaddrInet6, receiveMessages)
-	r.control = make([]segmentControl, receiveMessages)
+	r.control = make([][controlSpace]byte, receiveMessages)
 	r.buffers = packet.NewFrames(receiveMessages, packet.MaxSize)
 	r.received = make([]Received, 0, receiveMessages*maxSegments)
 	for i := range r.headers {
@@ -68,7 +68,7 @@ func (r *reader) init(raw syscall.RawConn, p *poller.Poller) {
 func (r *reader) read() ([]Received, error) {
 	for i := range r.headers { // the kernel overwrites them
 		r.headers[i].hdr.Namelen = unix.SizeofSockaddrInet6
-		r.headers[i].hdr.SetControllen(int(unsafe.Sizeof(r.control[i])))
+		r.headers[i].hdr.SetControllen(controlSpace)
 	}
 	if err := r.raw.Read(r.receive); err != nil {
 		return nil, fmt.Errorf("read datagrams: %w", err)
@@ -86,28 +86,54 @@ func (r *reader) read() ([]Received, error) {
 // split makes a Received of each datagram in the i-th message.
 func (r *reader) split(i int) {
 	size := int(r.headers[i].len)
-	segment := size
-	if h := &r.headers[i].hdr; h.Controllen >= unix.SizeofCmsghdr && r.control[i].header.Type == unix.UDP_GRO {
-		if s := int(r.control[i].size); s > 0 && s < size {
-			segment = s
-			r.joined.Add(uint64((size + segment - 1) / segment))
-		}
+	segment, class := parseControl(r.control[i][:r.headers[i].hdr.Controllen])
+	if segment <= 0 || segment >= size {
+		segment = size
+	} else {
+		r.joined.Add(uint64((size + segment - 1) / segment))
 	}
 	from := addrPort(&r.names[i])
 	if segment == size { // alone in its buffer, with all the room behind it
 		whole := r.buffers[i]
 		whole.Reset()
 		whole.Fill(size)
-		r.received = append(r.received, Received{Frame: whole, From: from})
+		r.received = append(r.received, Received{Frame: whole, From: from, Class: class})
 		return
 	}
 	for start := 0; ; start += segment {
 		end := min(start+segment, size)
-		r.received = append(r.received, Received{Frame: r.buffers[i].View(start, end), From: from})
+		r.received = append(r.received, Received{Frame: r.buffers[i].View(start, end), From: from, Class: class})
 		if end == size {
 			return
 		}
 	}
+}
+
+// controlSpace has room for the control messages of one message: UDP_GRO, and the
+// traffic class.
+const controlSpace = 2 * controlMessageLen
+
+// parseControl reads the control messages that the kernel wrote: into how large
+// datagrams a message is to be cut, or 0, and the traffic class of all of them.
+func parseControl(b []byte) (segment int, class uint8) {
+	for len(b) > unix.SizeofCmsghdr {
+		h := (*unix.Cmsghdr)(unsafe.Pointer(&b[0]))
+		size := int(h.Len)
+		if size <= unix.SizeofCmsghdr || size > len(b) {
+			break
+		}
+		data := b[unix.SizeofCmsghdr:size]
+		switch {
+		case h.Level == unix.SOL_UDP && h.Type == unix.UDP_GRO && len(data) == 4:
+			segment = int(int32(binary.NativeEndian.Uint32(data)))
+		case h.Level == unix.IPPROTO_IP && h.Type == unix.IP_TOS: // one byte
+			class = data[0]
+		case h.Level == unix.IPPROTO_IPV6 && h.Type == unix.IPV6_TCLASS && len(data) == 4:
+			class = uint8(binary.NativeEndian.Uint32(data))
+		}
+		b = b[min(len(b), unix.CmsgSpace(len(data))):]
+	}
+	return segment, class
 }
 
 func (r *reader) recvmmsg(fd uintptr) bool {

@@ -1,6 +1,7 @@
 package encap
 
 import (
+	"encoding/binary"
 	"sync/atomic"
 	"syscall"
 	"unsafe"
@@ -24,7 +25,7 @@ type writer struct {
 	raw     syscall.RawConn
 	headers []mmsghdr
 	names   []unix.RawSockaddrInet6 // also holds a RawSockaddrInet4, which is smaller
-	control []segmentControl
+	control []sendControl
 
 	// whole is set once the kernel has refused a run: from then on every datagram
 	// is a message of its own.
@@ -37,24 +38,34 @@ type writer struct {
 	errno syscall.Errno         // why not the next one
 }
 
-// segmentControl is the control message UDP_SEGMENT (udp(7)).
-type segmentControl struct {
+// sendControl holds the control messages of one message.
+type sendControl struct {
+	segment controlMessage // UDP_SEGMENT (udp(7)), a __u16
+	class   controlMessage // IP_TOS or IPV6_TCLASS (ip(7), ipv6(7)), an int
+}
+
+// controlMessage is one with at most 8 bytes of data (cmsg(3)).
+type controlMessage struct {
 	header unix.Cmsghdr
-	size   uint16
-	_      [6]byte
+	data   [8]byte
+}
+
+const controlMessageLen = int(unsafe.Sizeof(controlMessage{}))
+
+func (c *controlMessage) init(level, kind int32, size int) {
+	c.header.Level, c.header.Type = level, kind
+	c.header.SetLen(unix.CmsgLen(size))
 }
 
 func (w *writer) init(raw syscall.RawConn) {
 	w.raw = raw
 	w.headers = make([]mmsghdr, batchSize)
 	w.names = make([]unix.RawSockaddrInet6, batchSize)
-	w.control = make([]segmentControl, batchSize)
+	w.control = make([]sendControl, batchSize)
 	w.pieces = make([]message, maxSegments)
 	for i := range w.headers {
 		w.headers[i].hdr.Name = (*byte)(unsafe.Pointer(&w.names[i]))
-		w.control[i].header.Level = unix.SOL_UDP
-		w.control[i].header.Type = unix.UDP_SEGMENT
-		w.control[i].header.SetLen(unix.CmsgLen(2))
+		w.control[i].segment.init(unix.SOL_UDP, unix.UDP_SEGMENT, 2)
 	}
 	w.send = w.sendmmsg
 }
@@ -105,10 +116,21 @@ func (w *writer) describe(i int, m *message, iovecs []unix.Iovec) {
 	h.SetIovlen(m.end - m.first)
 	h.Control = nil
 	h.SetControllen(0)
+	c := &w.control[i]
+	if m.class != 0 { // 0 is the socket's
+		if m.to.Endpoint.Addr().Is4() {
+			c.class.init(unix.IPPROTO_IP, unix.IP_TOS, 4)
+		} else {
+			c.class.init(unix.IPPROTO_IPV6, unix.IPV6_TCLASS, 4)
+		}
+		binary.NativeEndian.PutUint32(c.class.data[:], uint32(m.class))
+		h.Control = (*byte)(unsafe.Pointer(&c.class))
+		h.SetControllen(controlMessageLen)
+	}
 	if m.packets > 1 {
-		w.control[i].size = uint16(m.segment)
-		h.Control = (*byte)(unsafe.Pointer(&w.control[i]))
-		h.SetControllen(int(unsafe.Sizeof(w.control[i])))
+		binary.NativeEndian.PutUint16(c.segment.data[:], uint16(m.segment))
+		h.SetControllen(int(h.Controllen) + controlMessageLen)
+		h.Control = (*byte)(unsafe.Pointer(&c.segment)) // and behind it the class
 	}
 }
 

@@ -56,6 +56,9 @@ func (in *inbound) deliver(table *fib.Table, r *encap.Received) drop.Reason {
 	if reason != drop.None {
 		return reason
 	}
+	if !packet.MergeECN(r.Packet(), r.Class) {
+		return drop.Congestion
+	}
 	// What passed for the packet before passes for the one that its flow goes on with.
 	if peer == in.last.peer && in.coalescer.Continue(r.Packet()) {
 		in.packets++

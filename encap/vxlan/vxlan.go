@@ -61,14 +61,14 @@ func New(vni uint32) *Codec { return &Codec{vni: vni << 8} }
 
 // Encode adds the datagrams that carry f to the batch. They share f's memory.
 func (c *Codec) Encode(out *encap.Batch, f *packet.Frame, from, to *encap.Peer) drop.Reason {
-	ipv4 := packet.IsIPv4(f.Packet())
+	ipv4, class := packet.IsIPv4(f.Packet()), packet.TrafficClass(f.Packet())
 	if f.Virtio.GSOType == 0 {
 		if to.Kernel && !f.Complete() {
 			return drop.Unfinished
 		}
-		bytes := f.Len()
+		bytes := f.Len() // Push changes it
 		c.header(f.Push(HeaderLen), ipv4, from, to)
-		out.Add(to, f.Packet(), nil, bytes)
+		out.Add(to, class, f.Packet(), nil, bytes)
 		return drop.None
 	}
 	segments, ok := f.Cut(to.Kernel)
@@ -87,7 +87,7 @@ func (c *Codec) Encode(out *encap.Batch, f *packet.Frame, from, to *encap.Peer) 
 		}
 		before = h
 		payload := segments.Payload(i)
-		out.Add(to, h, payload, segments.HeaderLen+len(payload))
+		out.Add(to, class, h, payload, segments.HeaderLen+len(payload))
 	}
 	return drop.None
 }

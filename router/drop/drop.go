@@ -44,6 +44,9 @@ const (
 	WrongMAC
 	// NotIP: the encapsulated frame is neither IPv4 nor IPv6 (ARP, for one).
 	NotIP
+	// Congestion: the underlay marked congestion, and the packet's flow does not
+	// understand such marks (RFC 6040 §4.2).
+	Congestion
 	// SourceNotPeer: the source address does not belong to the peer that sent the packet.
 	SourceNotPeer
 	// DestinationNotLocal: the destination is neither a pod of this node nor the node.
@@ -81,6 +84,7 @@ var names = [Count]string{
 	WrongVNI:            "wrong_vni",
 	WrongMAC:            "wrong_mac",
 	NotIP:               "not_ip",
+	Congestion:          "congestion",
 	SourceNotPeer:       "source_not_peer",
 	DestinationNotLocal: "destination_not_local",
 	WriteRefused:        "write_refused",

@@ -56,5 +56,49 @@ func Parse(b []byte) (Header, bool) {
 	return Header{}, false
 }
 
+// TrafficClass returns the eight bits of the packet b, which Parse accepted, that are
+// called TOS in IPv4 and traffic class in IPv6: DSCP (RFC 2474) and ECN (RFC 3168).
+func TrafficClass(b []byte) uint8 {
+	if IsIPv4(b) {
+		return b[1]
+	}
+	return b[0]<<4 | b[1]>>4
+}
+
+// The values of the ECN field (RFC 3168 §5).
+const (
+	ecnNotCapable = 0
+	ecnCapable1   = 1
+	ecnCapable0   = 2
+	ecnCongestion = 3
+	ecnMask       = 3
+)
+
+// MergeECN gives the packet b, which need not be parsed yet, the mark that the underlay
+// left in the traffic class of the outer header. It reports false of a packet that must
+// be dropped: congestion was experienced, and its flow cannot be told (RFC 6040 §4.2).
+func MergeECN(b []byte, outer uint8) bool {
+	outer &= ecnMask
+	if outer != ecnCongestion && outer != ecnCapable1 || len(b) < ipv4HeaderLen {
+		return true
+	}
+	inner := TrafficClass(b) & ecnMask
+	switch {
+	case inner == ecnNotCapable:
+		return outer != ecnCongestion
+	case inner == ecnCongestion || inner == outer || inner == ecnCapable1 && outer != ecnCongestion:
+		return true
+	}
+	if IsIPv4(b) {
+		old := binary.BigEndian.Uint16(b)
+		b[1] = b[1]&^ecnMask | outer
+		sum := uint64(^binary.BigEndian.Uint16(b[10:])) + uint64(^old) + uint64(binary.BigEndian.Uint16(b)) // RFC 1624 §3
+		binary.BigEndian.PutUint16(b[10:], ^fold(sum))
+		return true
+	}
+	b[1] = b[1]&^(ecnMask<<4) | outer<<4
+	return true
+}
+
 // IsIPv4 reports whether b, which Parse accepted, is an IPv4 packet.
 func IsIPv4(b []byte) bool { return b[0]>>4 == 4 }
