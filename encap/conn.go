@@ -36,14 +36,17 @@ type Received struct {
 	Class uint8
 }
 
-// Conn is one lane's UDP socket. Its reading and its writing half may each be used
-// by one goroutine.
+// Conn is one lane's way to the underlay: a socket on the port that all lanes listen
+// on, and one with a port of its own to send from. Its reading and its writing half
+// may each be used by one goroutine.
 type Conn struct {
-	file   *os.File
-	local  netip.AddrPort
-	poller *poller.Poller
-	reader reader
-	writer writer
+	receiving *os.File
+	sending   *os.File
+	local     netip.AddrPort
+	source    uint16
+	poller    *poller.Poller
+	reader    reader
+	writer    writer
 }
 
 // Options say how to open the lanes' sockets.
@@ -53,8 +56,8 @@ type Options struct {
 	GRO bool
 }
 
-// Listen opens the sockets of n lanes, bound to the same address. The kernel
-// spreads peers over them, so that a flow stays in one (socket(7), SO_REUSEPORT).
+// Listen opens the sockets of n lanes, which receive at the same address. What a
+// peer's lane sends arrives in one of them (see ports.go).
 func Listen(ctx context.Context, addr netip.AddrPort, n int, o Options) ([]*Conn, error) {
 	// SO_REUSEPORT would let a second weftd share the port and take half of the
 	// datagrams. So the port must first be free without it.
@@ -66,15 +69,20 @@ func Listen(ctx context.Context, addr netip.AddrPort, n int, o Options) ([]*Conn
 		return nil, fmt.Errorf("close the UDP port %s again: %w", addr, err)
 	}
 	conns := make([]*Conn, 0, n)
-	for range n {
-		c, err := open(ctx, addr, o)
+	for lane := range n {
+		c, err := open(ctx, addr, lane, o)
+		if err == nil {
+			conns = append(conns, c)
+		}
+		if err == nil && lane == n-1 {
+			err = spread(int(c.receiving.Fd()), n)
+		}
 		if err != nil {
 			for _, c := range conns {
 				err = errors.Join(err, c.Close())
 			}
 			return nil, err
 		}
-		conns = append(conns, c)
 	}
 	return conns, nil
 }
@@ -137,21 +145,30 @@ func setOptions(fd int, ipv6, shared bool) error {
 	return nil
 }
 
-func open(ctx context.Context, addr netip.AddrPort, o Options) (*Conn, error) {
-	udp, err := listenOne(ctx, addr, true)
+func open(ctx context.Context, addr netip.AddrPort, lane int, o Options) (c *Conn, err error) {
+	receiving, err := listenOne(ctx, addr, true)
 	if err != nil {
 		return nil, err
 	}
-	defer udp.Close()
-	c := &Conn{local: udp.LocalAddr().(*net.UDPAddr).AddrPort()}
-	if c.file, err = detach(udp); err != nil {
-		return nil, fmt.Errorf("take the UDP socket: %w", err)
+	c = new(Conn)
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, c.closeFiles())
+		}
+	}()
+	c.local = receiving.LocalAddr().(*net.UDPAddr).AddrPort()
+	if c.receiving, err = detach(receiving); err != nil {
+		return nil, err
 	}
-	raw, err := c.file.SyscallConn()
+	sending, err := openSource(ctx, netip.AddrPortFrom(addr.Addr(), c.local.Port()), lane)
 	if err != nil {
-		return nil, fmt.Errorf("reach the UDP socket: %w", err)
+		return nil, err
 	}
-	fd := int(c.file.Fd())
+	c.source = sending.LocalAddr().(*net.UDPAddr).AddrPort().Port()
+	if c.sending, err = detach(sending); err != nil {
+		return nil, err
+	}
+	fd := int(c.receiving.Fd())
 	if o.GRO {
 		if err := unix.SetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_GRO, 1); err != nil {
 			return nil, fmt.Errorf("have datagrams joined (UDP_GRO): %w", err)
@@ -160,15 +177,13 @@ func open(ctx context.Context, addr netip.AddrPort, o Options) (*Conn, error) {
 	if c.poller, err = poller.New(fd); err != nil {
 		return nil, err
 	}
-	c.reader.init(raw, c.poller)
-	c.writer.init(raw)
-	return c, nil
+	return c, errors.Join(c.reader.init(c.receiving, c.poller), c.writer.init(c.sending))
 }
 
-// detach duplicates the socket into a file that the runtime's poller does not know.
-// It would wake a thread for every datagram that arrives or leaves, and nobody
-// waits there.
+// detach moves the socket into a file that the runtime's poller does not know. It
+// would wake a thread for every datagram that arrives or leaves, and nobody waits there.
 func detach(udp *net.UDPConn) (*os.File, error) {
+	defer udp.Close()
 	raw, err := udp.SyscallConn()
 	if err != nil {
 		return nil, err
@@ -180,7 +195,7 @@ func detach(udp *net.UDPConn) (*os.File, error) {
 		}
 	})
 	if err := errors.Join(controlErr, err); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("take the UDP socket: %w", err)
 	}
 	return os.NewFile(uintptr(fd), "udp"), nil
 }
@@ -204,8 +219,21 @@ func (c *Conn) Runs() bool { return !c.writer.whole.Load() }
 // Joined returns how many datagrams GRO has joined with others before they were read.
 func (c *Conn) Joined() uint64 { return c.reader.joined.Load() }
 
-// LocalAddr returns the address that the socket is bound to.
+// LocalAddr returns the address that the lanes receive at.
 func (c *Conn) LocalAddr() netip.AddrPort { return c.local }
 
+// SourcePort returns the port that the lane sends from.
+func (c *Conn) SourcePort() uint16 { return c.source }
+
 // Close wakes whoever waits in ReadBatch.
-func (c *Conn) Close() error { return errors.Join(c.poller.Close(), c.file.Close()) }
+func (c *Conn) Close() error { return errors.Join(c.poller.Close(), c.closeFiles()) }
+
+func (c *Conn) closeFiles() error {
+	var errs error
+	for _, f := range []*os.File{c.receiving, c.sending} {
+		if f != nil {
+			errs = errors.Join(errs, f.Close())
+		}
+	}
+	return errs
+}

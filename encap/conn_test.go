@@ -84,8 +84,8 @@ func TestBatchesArriveWholeAndInOrder(t *testing.T) {
 			if fmt.Sprint(got) != fmt.Sprint(want) {
 				t.Errorf("received %d datagrams that are not those sent", len(got))
 			}
-			if sender != peer(from, tc.dial).Endpoint {
-				t.Errorf("they come from %s, want %s", sender, peer(from, tc.dial).Endpoint)
+			if want := netip.AddrPortFrom(netip.MustParseAddr(tc.dial), from.SourcePort()); sender != want {
+				t.Errorf("they come from %s, want %s", sender, want)
 			}
 		})
 	}
@@ -260,6 +260,42 @@ func TestLanesShareOnePortAndASecondDaemonDoesNot(t *testing.T) {
 		if c.LocalAddr() != free {
 			t.Errorf("a lane listens on %s, want %s", c.LocalAddr(), free)
 		}
+	}
+}
+
+func TestWhatOneLaneSendsArrivesInOneLaneAndWhatSeveralSendIsSpread(t *testing.T) {
+	for _, tc := range []struct{ name, bind, dial string }{
+		{"IPv4", "127.0.0.1:", "127.0.0.1"},
+		{"IPv6", "[::1]:", "::1"},
+		{"IPv4 over dual-stack sockets", "[::]:", "127.0.0.1"},
+		{"IPv6 over dual-stack sockets", "[::]:", "::1"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			free := func() string { return fmt.Sprint(tc.bind, listen(t, tc.bind+"0", 1)[0].LocalAddr().Port()+1) }
+			senders, receivers := listen(t, free(), 8), listen(t, free(), 4)
+			for i, from := range senders {
+				var want []string
+				for j := range 10 {
+					text := fmt.Sprintf("%d from lane %d", j, i)
+					want = append(want, text)
+					from.WriteBatch(batch(peer(receivers[0], tc.dial), []byte(text)))
+				}
+				if got, _ := receive(t, receivers[i%4], 10); !slices.Equal(got, want) {
+					t.Errorf("lane %d receives %q, want %q", i%4, got, want)
+				}
+			}
+		})
+	}
+}
+
+func TestWhatIsSentToASourcePortIsNotKept(t *testing.T) {
+	from, to := listen(t, "127.0.0.1:0", 1)[0], listen(t, "127.0.0.1:0", 1)[0]
+	target := &encap.Peer{Endpoint: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), to.SourcePort())}
+	if sent := from.WriteBatch(batch(target, []byte("nobody reads this"))); sent.Packets != 1 {
+		t.Fatalf("WriteBatch = %+v", sent)
+	}
+	if n := encap.Unread(t, to); n != 0 {
+		t.Errorf("%d bytes wait to be read", n)
 	}
 }
 

@@ -45,8 +45,11 @@ type reader struct {
 	joined atomic.Uint64
 }
 
-func (r *reader) init(raw syscall.RawConn, p *poller.Poller) {
-	r.raw, r.poller = raw, p
+func (r *reader) init(socket *os.File, p *poller.Poller) (err error) {
+	if r.raw, err = socket.SyscallConn(); err != nil {
+		return fmt.Errorf("reach the UDP socket: %w", err)
+	}
+	r.poller = p
 	r.headers = make([]mmsghdr, receiveMessages)
 	r.iovecs = make([]unix.Iovec, receiveMessages)
 	r.names = make([]unix.RawSockaddrInet6, receiveMessages)
@@ -63,6 +66,7 @@ func (r *reader) init(raw syscall.RawConn, p *poller.Poller) {
 		r.headers[i].hdr.Control = (*byte)(unsafe.Pointer(&r.control[i]))
 	}
 	r.receive = r.recvmmsg
+	return nil
 }
 
 func (r *reader) read() ([]Received, error) {

@@ -2,6 +2,8 @@ package encap
 
 import (
 	"encoding/binary"
+	"fmt"
+	"os"
 	"sync/atomic"
 	"syscall"
 	"unsafe"
@@ -57,8 +59,10 @@ func (c *controlMessage) init(level, kind int32, size int) {
 	c.header.SetLen(unix.CmsgLen(size))
 }
 
-func (w *writer) init(raw syscall.RawConn) {
-	w.raw = raw
+func (w *writer) init(socket *os.File) (err error) {
+	if w.raw, err = socket.SyscallConn(); err != nil {
+		return fmt.Errorf("reach the UDP socket: %w", err)
+	}
 	w.headers = make([]mmsghdr, batchSize)
 	w.names = make([]unix.RawSockaddrInet6, batchSize)
 	w.control = make([]sendControl, batchSize)
@@ -68,6 +72,7 @@ func (w *writer) init(raw syscall.RawConn) {
 		w.control[i].segment.init(unix.SOL_UDP, unix.UDP_SEGMENT, 2)
 	}
 	w.send = w.sendmmsg
+	return nil
 }
 
 // write sends messages in order, and goes on behind one that the kernel refuses.

@@ -115,6 +115,10 @@ func (d *daemon) chooseMTU(plan *control.Plan) (int, error) {
 }
 
 func (d *daemon) hostNetwork(plan *control.Plan, mtu int) hostnet.Network {
+	sources := make([]uint16, len(d.conns))
+	for i, c := range d.conns {
+		sources[i] = c.SourcePort()
+	}
 	return hostnet.Network{
 		TUN:           d.config.TUN.Name,
 		MTU:           mtu,
@@ -126,6 +130,7 @@ func (d *daemon) hostNetwork(plan *control.Plan, mtu int) hostnet.Network {
 		PeerCIDRs:     plan.PeerCIDRs,
 		PeerAddresses: plan.PeerAddresses,
 		Port:          d.config.Listen.Port(),
+		SourcePorts:   sources,
 	}
 }
 

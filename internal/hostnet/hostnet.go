@@ -60,8 +60,11 @@ type Network struct {
 	// the node itself reaches them as before.
 	PeerAddresses []netip.Addr
 
-	// Port is the UDP port on which nodes exchange datagrams.
+	// Port is the UDP port on which nodes receive datagrams.
 	Port uint16
+
+	// SourcePorts are the UDP ports from which this node sends them.
+	SourcePorts []uint16
 }
 
 // Host applies Networks. Its methods may be called from several goroutines; they
@@ -155,8 +158,8 @@ func (n Network) checked() (checked Network, refused, err error) {
 	if n.TUN == "" || len(n.TUN) >= unix.IFNAMSIZ || strings.ContainsAny(n.TUN, "/\"\\* \t\n") {
 		return n, nil, fmt.Errorf("%q is no name for the TUN device", n.TUN)
 	}
-	if n.Port == 0 {
-		return n, nil, errors.New("weft's UDP port is 0")
+	if n.Port == 0 || len(n.SourcePorts) == 0 {
+		return n, nil, errors.New("weft's UDP ports are not known")
 	}
 	for _, p := range n.ClusterCIDRs {
 		if !p.IsValid() || p != p.Masked() {

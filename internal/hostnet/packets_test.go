@@ -219,9 +219,13 @@ func TestConnectionTrackingIgnoresTheUnderlaysDatagrams(t *testing.T) {
 	forEachFamily(t, func(t *testing.T, a addressing) {
 		sees(t, s.outside, anySource, a.node, 9338, a.outside)
 	})
-	// A datagram from another source port, to a peer.
 	for _, a := range addressings {
-		conn, err := dial(t, s.node, anySource, a.remoteNode, 9338)
+		var conn net.Conn
+		var err error
+		s.node.do(t, func() {
+			dialer := net.Dialer{LocalAddr: &net.UDPAddr{Port: int(testNetwork().SourcePorts[0])}}
+			conn, err = dialer.DialContext(t.Context(), "udp", netip.AddrPortFrom(a.remoteNode, 9338).String())
+		})
 		check(t, err)
 		_, err = conn.Write([]byte("outer"))
 		check(t, err)

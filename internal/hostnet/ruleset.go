@@ -132,7 +132,11 @@ func rules(n Network) []guardRule {
 	fromPods := fmt.Sprintf("iifgroup %d", marks.PodLinkGroup)
 	toPods := fmt.Sprintf("oifgroup %d", marks.PodLinkGroup)
 	toPort := fmt.Sprintf("udp dport %d", n.Port)
-	fromPort := fmt.Sprintf("udp sport %d", n.Port)
+	fromPorts := fmt.Sprintf("udp sport { %d", n.Port)
+	for _, port := range n.SourcePorts {
+		fromPorts += fmt.Sprintf(", %d", port)
+	}
+	fromPorts += " }"
 
 	// In each chain the rules come first that most packets end at, and in each rule
 	// the condition that most packets fail: every packet pays for what it is asked.
@@ -166,9 +170,7 @@ func rules(n Network) []guardRule {
 		{"forward", "ct status dnat accept", "Services and hostPorts of this node, both ways"},
 		{"forward", strings.TrimSpace(drop(dropTransit)), "peers don't reach the underlay, or each other, through this node"},
 
-		{"output", fromPort + " notrack accept", "a full connection table must not stop the overlay"},
-		{"output", toPort + " ip daddr @peer_nodes4 notrack", "a full connection table must not stop the overlay"},
-		{"output", toPort + " ip6 daddr @peer_nodes6 notrack", "a full connection table must not stop the overlay"},
+		{"output", fromPorts + " notrack", "a full connection table must not stop the overlay"},
 
 		{"postrouting", toPort + " " + toTUN + drop(dropTunnelInTunnel), "a tunnel in the tunnel would never end"},
 		{"postrouting", toPods + " accept", "the right way to pods"},
