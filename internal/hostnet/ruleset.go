@@ -3,6 +3,7 @@ package hostnet
 import (
 	"fmt"
 	"net/netip"
+	"strconv"
 	"strings"
 
 	"sigs.k8s.io/knftables"
@@ -132,11 +133,11 @@ func rules(n Network) []guardRule {
 	fromPods := fmt.Sprintf("iifgroup %d", marks.PodLinkGroup)
 	toPods := fmt.Sprintf("oifgroup %d", marks.PodLinkGroup)
 	toPort := fmt.Sprintf("udp dport %d", n.Port)
-	fromPorts := fmt.Sprintf("udp sport { %d", n.Port)
+	ports := []string{strconv.Itoa(int(n.Port))}
 	for _, port := range n.SourcePorts {
-		fromPorts += fmt.Sprintf(", %d", port)
+		ports = append(ports, strconv.Itoa(int(port)))
 	}
-	fromPorts += " }"
+	fromPorts := "udp sport { " + strings.Join(ports, ", ") + " }"
 
 	// In each chain the rules come first that most packets end at, and in each rule
 	// the condition that most packets fail: every packet pays for what it is asked.
