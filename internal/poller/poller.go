@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -25,6 +26,8 @@ type Poller struct {
 	event *os.File       // closed by the runtime when nobody holds the poller any more
 	busy  bool           // the last wait ended with something to read
 	ours  bool           // the waiting goroutine has its thread for itself
+
+	spinning spinning
 }
 
 // New returns a poller for fd, which stays the caller's.
@@ -46,12 +49,11 @@ func (p *Poller) Wait() error {
 		runtime.LockOSThread()
 		p.ours = true
 	}
+	began := time.Now()
+	defer func() { p.spinning.learn(time.Since(began)) }()
 	if p.busy {
 		p.busy = false
-		timeout := unix.Timespec{Nsec: briefly}
-		n, _, errno := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&p.fds[0])), 2,
-			uintptr(unsafe.Pointer(&timeout)), 0, 0, 0)
-		if errno == 0 && n > 0 {
+		if p.spinning.promises(began) && p.spin(began) || p.poll(&unix.Timespec{Nsec: briefly}) {
 			return p.readable()
 		}
 	}
@@ -64,6 +66,32 @@ func (p *Poller) Wait() error {
 			return fmt.Errorf("ppoll: %w", errno)
 		}
 	}
+}
+
+// spin asks again and again instead of sleeping, and reports whether there was
+// something. Between the questions it offers the processor to others.
+func (p *Poller) spin(began time.Time) bool {
+	var atOnce unix.Timespec
+	for asked := began; asked.Sub(began) < spinFor; {
+		if p.poll(&atOnce) {
+			return true
+		}
+		_, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
+		offered := asked
+		asked = time.Now()
+		if asked.Sub(offered) > contended {
+			p.spinning.leaveOff(asked)
+			return false
+		}
+	}
+	return false
+}
+
+// poll waits without telling the runtime, and reports whether there is something.
+func (p *Poller) poll(timeout *unix.Timespec) bool {
+	n, _, errno := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&p.fds[0])), 2,
+		uintptr(unsafe.Pointer(timeout)), 0, 0, 0)
+	return errno == 0 && n > 0
 }
 
 func (p *Poller) readable() error {
