@@ -21,7 +21,7 @@
 //	notun   the same, but not inside of tunnels, as most cloud NICs
 //	bare    neither segmentation nor checksums; the kernel's GRO is on
 //
-// It needs root, iproute2, ethtool and iperf3, and leaves nothing behind but the file
+// It needs root, iproute2, ethtool, iperf3 and sockperf, and leaves nothing behind but the file
 // of results. Its exit status is 0 if everything was measured, 1 if something was not,
 // 2 if it was called wrongly, 130 if it was interrupted.
 package main

@@ -66,7 +66,7 @@ func TestQuickComparesTheDefaultDriverAndStaysShort(t *testing.T) {
 	if len(b.systems) != 2 || b.systems[0].Name != system.Baseline || !strings.HasPrefix(b.systems[1].Name, "weft-vxlan/") {
 		t.Errorf("it compares %v", o.systems)
 	}
-	if estimate := b.estimate(); b.total() != 48 || estimate > time.Minute {
+	if estimate := b.estimate(); b.total() != 24 || estimate > time.Minute {
 		t.Errorf("%d measurements take %v", b.total(), estimate)
 	}
 }

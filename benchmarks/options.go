@@ -47,13 +47,13 @@ func fullOptions() *options {
 	return o
 }
 
-// quickOptions are the defaults of quick. TCP takes whole seconds nevertheless.
+// quickOptions are the defaults of quick.
 func quickOptions() *options {
 	return &options{
 		profiles: allProfiles,
 		systems:  []string{system.Baseline, system.WeftVXLAN(defaultDriver())},
 		cells:    []string{"tcp1", "tcp8", "udp64", "rtt"},
-		repeat:   2, time: 500 * time.Millisecond,
+		repeat:   1, time: time.Second,
 		ratios: true,
 	}
 }

@@ -3,7 +3,6 @@ package load
 import (
 	"net"
 	"net/netip"
-	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -88,39 +87,6 @@ func TestASourceWithoutRateIsFasterThanOneWith(t *testing.T) {
 func TestASourceSaysWhenNobodyListens(t *testing.T) {
 	if _, err := Source(freePort(t), Small, 1000, 100*time.Millisecond); err == nil {
 		t.Error("no error")
-	}
-}
-
-func TestPingMeasuresAPong(t *testing.T) {
-	addr := freePort(t)
-	ready := make(chan struct{})
-	go func() {
-		if err := Pong(addr.Port(), func() { close(ready) }); err != nil {
-			t.Error(err) // it ends with the test's process
-		}
-	}()
-	<-ready
-	trips, err := Ping(addr, 50*time.Millisecond)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if trips.Count == 0 || trips.P50 <= 0 || trips.P50 > trips.P99 || trips.P99 > trips.P999 || trips.P999 > trips.Max {
-		t.Errorf("got %+v", trips)
-	}
-}
-
-func TestPercentilesAreExact(t *testing.T) {
-	var took []time.Duration
-	for i := range 1001 {
-		took = append(took, time.Duration(i))
-	}
-	slices.Reverse(took)
-	got, err := summarize(took, 3)
-	if want := (RoundTrips{Count: 1001, Lost: 3, P50: 500, P99: 990, P999: 999, Max: 1000}); got != want || err != nil {
-		t.Errorf("got %+v, %v", got, err)
-	}
-	if _, err := summarize(nil, 7); err == nil {
-		t.Error("no answer at all is not an error")
 	}
 }
 

@@ -71,7 +71,7 @@ func (c Cell) Takes(during time.Duration) time.Duration { return c.takes(during)
 func All() []Cell {
 	tcp := []Metric{received, retransmits, cpuPerGbit}
 	blast := []Metric{arrived, cpuPerMega}
-	trips := []Metric{p50, p99, p999}
+	oneWay := []Metric{p50, p99, p999}
 	iperf := []string{"iperf3"}
 	return []Cell{
 		{"tcp1", "TCP, 1 stream", tcp, iperf, wholeSeconds, stream("--parallel", "1")},
@@ -81,14 +81,14 @@ func All() []Cell {
 		{"udp64-lossless", "UDP, 64-byte packets, less than 0.1 % lost", []Metric{lossless}, nil, searching, highestRate("small")},
 		{"imix", "UDP, IMIX, sent at full speed", blast, nil, same, flood("imix")},
 		{"imix-lossless", "UDP, IMIX, less than 0.1 % lost", []Metric{lossless}, nil, searching, highestRate("imix")},
-		{"rtt", "UDP round trip", trips, nil, same, roundTrips},
-		{"rtt-tcp", "UDP round trip beside a TCP stream", trips, iperf, besideStream, loadedRoundTrips},
+		{"rtt", "UDP round trip, half of it", oneWay, []string{"sockperf"}, trips, roundTrips},
+		{"rtt-tcp", "UDP round trip beside a TCP stream, half of it", oneWay, []string{"iperf3", "sockperf"}, besideStream, loadedRoundTrips},
 	}
 }
 
 // Explain tells what the figures of UDP are, for those who compare them with others.
 func Explain() string {
-	return fmt.Sprintf("packets are whole IPv4 packets (64 bytes: 36 of UDP payload); IMIX is 7:4:1 of 64, 576 and 1400 bytes, %.0f on average; round trips are there and back, 64 bytes each way",
+	return fmt.Sprintf("packets are whole IPv4 packets (64 bytes: 36 of UDP payload); IMIX is 7:4:1 of 64, 576 and 1400 bytes, %.0f on average; round trips are halved, as sockperf reports them, with 64 bytes each way",
 		load.IMIX.Mean())
 }
 

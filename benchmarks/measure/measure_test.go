@@ -3,6 +3,7 @@ package measure
 import (
 	"encoding/json"
 	"errors"
+	"maps"
 	"math"
 	"strings"
 	"testing"
@@ -101,5 +102,20 @@ func TestCellsSayHowLongTheyTake(t *testing.T) {
 	}
 	if got := wholeSeconds(1500 * time.Millisecond); got != 2*time.Second {
 		t.Errorf("iperf3 runs for %v", got)
+	}
+}
+
+func TestSockperfsPercentilesAreRead(t *testing.T) {
+	values, err := parseSockperf(`sockperf: # dropped messages = 2; # duplicated messages = 0; # out-of-order messages = 0
+sockperf: ---> percentile 99.990 =  493.000
+sockperf: ---> percentile 99.900 =   58.131
+sockperf: ---> percentile 99.000 =   38.817
+sockperf: ---> percentile 50.000 =   26.379
+`)
+	if want := (Values{"p50": 26.379, "p99": 38.817, "p999": 58.131, "lost": 2}); err != nil || !maps.Equal(values, want) {
+		t.Errorf("got %v, %v; want %v", values, err, want)
+	}
+	if _, err := parseSockperf("sockperf: No messages were received from the server. Is the server down?"); err == nil {
+		t.Error("a report without percentiles is taken")
 	}
 }

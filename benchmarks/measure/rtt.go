@@ -4,36 +4,81 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"strconv"
 	"time"
-
-	"weft/benchmarks/load"
 )
 
-// settle is how long a stream runs before round trips beside it are counted.
-const settle = 500 * time.Millisecond
+const (
+	// settle is how long a stream runs before round trips beside it are counted.
+	settle = 500 * time.Millisecond
+
+	// pingPayload makes an IP packet of 64 bytes.
+	pingPayload = "36"
+
+	// sockperfSettles is what sockperf adds to a measurement: its own warming up and
+	// waiting for stragglers.
+	sockperfSettles = 2500 * time.Millisecond
+
+	// sockperfPatience is how much longer than that it may run.
+	sockperfPatience = 10 * time.Second
+)
+
+// trips is how long a measurement of round trips takes. sockperf knows whole seconds only.
+func trips(during time.Duration) time.Duration { return wholeSeconds(during) + sockperfSettles }
 
 // besideStream is how long the stream runs that round trips are measured beside.
-func besideStream(during time.Duration) time.Duration {
-	return wholeSeconds(during + 2*settle)
-}
+func besideStream(during time.Duration) time.Duration { return wholeSeconds(trips(during) + 2*settle) }
 
-// roundTrips measures a ping-pong on an idle path.
+// roundTrips measures a ping-pong on an idle path by sockperf. What it tells is half
+// of each round trip.
 func roundTrips(ctx context.Context, p pods, during time.Duration) (Values, error) {
-	pong, err := start(ctx, p.to, "ready", p.podload, "pong", strconv.Itoa(udpPort))
+	port := strconv.Itoa(udpPort)
+	pong, err := start(ctx, p.to, "to block on socket", "sockperf", "server", "-i", p.to.Addr.String(), "-p", port)
 	if err != nil {
 		return nil, err
 	}
 	defer pong.kill()
-	var trips load.RoundTrips
-	if err := runJSON(ctx, p.from, &trips, p.podload, "ping", p.target(), during.String()); err != nil {
+	ctx, cancel := context.WithTimeoutCause(ctx, trips(during)+sockperfPatience, errors.New("sockperf hangs"))
+	defer cancel()
+	out, err := p.from.Exec(ctx, "sockperf", "ping-pong", "-i", p.to.Addr.String(), "-p", port, "-m", pingPayload,
+		"-t", strconv.Itoa(int(wholeSeconds(during).Seconds())))
+	if err != nil {
 		return nil, err
 	}
-	micros := func(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
-	return Values{
-		p50.Key: micros(trips.P50), p99.Key: micros(trips.P99), p999.Key: micros(trips.P999),
-		"lost": float64(trips.Lost), // for the file of results
-	}, nil
+	return parseSockperf(out)
+}
+
+var (
+	percentile = regexp.MustCompile(`percentile (\d+\.\d+) = +([\d.]+)`)
+	dropped    = regexp.MustCompile(`# dropped messages = (\d+)`)
+)
+
+// parseSockperf reads the percentiles, in microseconds, of a report.
+func parseSockperf(out string) (Values, error) {
+	values := Values{}
+	keys := map[string]string{"50.000": p50.Key, "99.000": p99.Key, "99.900": p999.Key}
+	for _, match := range percentile.FindAllStringSubmatch(out, -1) {
+		key, wanted := keys[match[1]]
+		if !wanted {
+			continue
+		}
+		micros, err := strconv.ParseFloat(match[2], 64)
+		if err != nil {
+			return nil, fmt.Errorf("percentile %s of sockperf: %w", match[1], err)
+		}
+		values[key] = micros
+	}
+	lost := dropped.FindStringSubmatch(out)
+	if len(values) != len(keys) || lost == nil {
+		return nil, fmt.Errorf("no percentiles in the report of sockperf: %s", out)
+	}
+	n, err := strconv.ParseFloat(lost[1], 64)
+	if err != nil {
+		return nil, fmt.Errorf("lost messages of sockperf: %w", err)
+	}
+	values["lost"] = n // for the file of results
+	return values, nil
 }
 
 // loadedRoundTrips measures one beside a TCP stream between the same pods.

@@ -10,7 +10,7 @@ import (
 	"weft/benchmarks/machine"
 )
 
-// udpPort is where sinks and pongs listen.
+// udpPort is where what receives listens.
 const udpPort = 7001
 
 func (p pods) target() string { return netip.AddrPortFrom(p.to.Addr, udpPort).String() }

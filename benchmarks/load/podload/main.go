@@ -2,11 +2,8 @@
 //
 //	podload sink PORT                              counts until its standard input ends
 //	podload source ADDR:PORT small|imix RATE TIME  RATE in packets/s; 0: as fast as it can
-//	podload pong PORT                              answers until it is killed
-//	podload ping ADDR:PORT TIME
 //
-// sink and pong write "ready" when they listen. All but pong end with a line of JSON:
-// load.Count or load.RoundTrips.
+// sink writes "ready" when it listens. Both end with a line of JSON: load.Count.
 package main
 
 import (
@@ -47,12 +44,8 @@ func run(args []string) (report any, err error) {
 		return sink(args[0])
 	case command == "source" && len(args) == 4:
 		return source(args)
-	case command == "pong" && len(args) == 1:
-		return pong(args[0])
-	case command == "ping" && len(args) == 2:
-		return ping(args)
 	}
-	return nil, errors.New("usage: podload sink|source|pong|ping …; it is started by the benchmarks")
+	return nil, errors.New("usage: podload sink|source …; it is started by the benchmarks")
 }
 
 func ready() { fmt.Println("ready") }
@@ -88,24 +81,4 @@ func source(args []string) (any, error) {
 		return nil, err
 	}
 	return load.Source(to, sizes, perSecond, during)
-}
-
-func pong(port string) (any, error) {
-	number, err := strconv.ParseUint(port, 10, 16)
-	if err != nil {
-		return nil, err
-	}
-	return nil, load.Pong(uint16(number), ready)
-}
-
-func ping(args []string) (any, error) {
-	to, err := netip.ParseAddrPort(args[0])
-	if err != nil {
-		return nil, err
-	}
-	during, err := time.ParseDuration(args[1])
-	if err != nil {
-		return nil, err
-	}
-	return load.Ping(to, during)
 }
