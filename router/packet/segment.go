@@ -17,6 +17,11 @@ const (
 	tcpFlagCWR = 0x80
 )
 
+// maxCut is how many segments a super-packet may have. The kernel makes 64 at the most
+// (gso_max_segs of the device); one with more was forged by a pod that may send raw
+// packets, for whom each would be cut into up to 65,000 datagrams.
+const maxCut = 1024
+
 // Segments is a super-packet as the segments that it stands for: what the kernel's
 // own segmentation would make of it (tcp_gso_segment and __udp_gso_segment). It
 // refers to the frame's memory.
@@ -36,7 +41,7 @@ type Segments struct {
 }
 
 // Cut returns the segments of the super-packet f, or false if its virtio-net header
-// contradicts the packet. With complete, the segments' checksums are complete;
+// contradicts the packet or asks for too many. With complete, the segments' checksums are complete;
 // otherwise they are left partial, as in f.
 func (f *Frame) Cut(complete bool) (Segments, bool) {
 	v, b := f.Virtio, f.Packet()
@@ -68,7 +73,7 @@ func (f *Frame) Cut(complete bool) (Segments, bool) {
 		return Segments{}, false
 	}
 	s.Count = (len(b) - s.HeaderLen + s.size - 1) / s.size
-	return s, true
+	return s, s.Count <= maxCut
 }
 
 // addressed sums the pseudo header, if the IP header ends where the transport header

@@ -77,18 +77,19 @@ func TestCutMakesTheSegmentsThatTheKernelWould(t *testing.T) {
 
 func TestCutRefusesHeadersThatContradictThePacket(t *testing.T) {
 	for name, change := range map[string]func(f *packet.Frame){
-		"no gso_size":                    func(f *packet.Frame) { f.Virtio.GSOSize = 0 },
-		"an unknown type":                func(f *packet.Frame) { f.Virtio.GSOType = 9 },
-		"the other IP version":           func(f *packet.Frame) { f.Virtio.GSOType = 4 },
-		"no partial checksum":            func(f *packet.Frame) { f.Virtio.Flags = 0 },
-		"a checksum elsewhere":           func(f *packet.Frame) { f.Virtio.CsumOffset = 6 },
-		"a start behind the end":         func(f *packet.Frame) { f.Virtio.CsumStart = 65535 },
-		"a start inside the IP header":   func(f *packet.Frame) { f.Virtio.CsumStart = 12 },
-		"headers without payload":        func(f *packet.Frame) { f.Trim(52) },
-		"a TCP header cut short":         func(f *packet.Frame) { f.Trim(39) },
-		"a TCP header of 4 bytes":        func(f *packet.Frame) { f.Packet()[32] = 0x10 },
-		"UDP of a TCP packet":            func(f *packet.Frame) { f.Virtio.GSOType, f.Virtio.CsumOffset = 5, 6 },
-		"another protocol in the header": func(f *packet.Frame) { f.Packet()[9] = 17 },
+		"more segments than any kernel makes": func(f *packet.Frame) { f.Virtio.GSOSize = 2 },
+		"no gso_size":                         func(f *packet.Frame) { f.Virtio.GSOSize = 0 },
+		"an unknown type":                     func(f *packet.Frame) { f.Virtio.GSOType = 9 },
+		"the other IP version":                func(f *packet.Frame) { f.Virtio.GSOType = 4 },
+		"no partial checksum":                 func(f *packet.Frame) { f.Virtio.Flags = 0 },
+		"a checksum elsewhere":                func(f *packet.Frame) { f.Virtio.CsumOffset = 6 },
+		"a start behind the end":              func(f *packet.Frame) { f.Virtio.CsumStart = 65535 },
+		"a start inside the IP header":        func(f *packet.Frame) { f.Virtio.CsumStart = 12 },
+		"headers without payload":             func(f *packet.Frame) { f.Trim(52) },
+		"a TCP header cut short":              func(f *packet.Frame) { f.Trim(39) },
+		"a TCP header of 4 bytes":             func(f *packet.Frame) { f.Packet()[32] = 0x10 },
+		"UDP of a TCP packet":                 func(f *packet.Frame) { f.Virtio.GSOType, f.Virtio.CsumOffset = 5, 6 },
+		"another protocol in the header":      func(f *packet.Frame) { f.Packet()[9] = 17 },
 	} {
 		f := tcp(a4, b4, 3000).Super(1000)
 		change(&f)
