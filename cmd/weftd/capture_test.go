@@ -2,6 +2,7 @@ package main_test
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"os/exec"
@@ -13,24 +14,25 @@ import (
 	"weft/internal/testnet"
 )
 
-// capture is a tshark that verifies the TCP checksums of all packets on eth0.
+// capture is a tshark that verifies the checksums of all packets of a protocol on eth0.
 type capture struct {
 	at      *testnet.Namespace
 	command *exec.Cmd
 	counts  chan map[string]int
 }
 
-func startCapture(t *testing.T, at *testnet.Namespace) *capture {
+// startCapture returns when packets are captured.
+func startCapture(t *testing.T, at *testnet.Namespace, protocol string) *capture {
 	t.Helper()
+	// A namespace lists a socket here when it is bound to a device (packet(7)). What
+	// tshark says of itself comes before that.
+	sockets := func() int { return strings.Count(run(t, at, "cat", "/proc/self/net/packet"), "\n") }
+	before := sockets()
 	c := &capture{at: at, counts: make(chan map[string]int, 1)}
-	c.command = at.Command(t.Context(), "tshark", "-l", "-n", "-i", "eth0", "-f", "tcp", "-B", "64",
-		"-o", "tcp.check_checksum:TRUE", "-o", "ip.check_checksum:TRUE",
-		"-T", "fields", "-e", "tcp.checksum.status", "-e", "tcp.checksum")
+	c.command = at.Command(t.Context(), "tshark", "-l", "-n", "-i", "eth0", "-f", protocol, "-B", "64",
+		"-o", protocol+".check_checksum:TRUE", "-o", "ip.check_checksum:TRUE",
+		"-T", "fields", "-e", protocol+".checksum.status", "-e", protocol+".checksum")
 	stdout, err := c.command.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	stderr, err := c.command.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,22 +40,12 @@ func startCapture(t *testing.T, at *testnet.Namespace) *capture {
 		t.Fatal(err)
 	}
 	go func() { c.counts <- count(stdout) }()
-	ready := make(chan struct{})
-	go func() {
-		lines := bufio.NewScanner(stderr)
-		for lines.Scan() {
-			if strings.Contains(lines.Text(), "Capturing on") {
-				close(ready)
-				break
-			}
+	within(t, 20*time.Second, "tshark at "+at.Name()+" captures", func() error {
+		if sockets() == before {
+			return errors.New("no socket is bound yet")
 		}
-		_, _ = io.Copy(io.Discard, stderr)
-	}()
-	select {
-	case <-ready:
-	case <-time.After(20 * time.Second):
-		t.Fatalf("tshark at %s does not start", at.Name())
-	}
+		return nil
+	})
 	return c
 }
 

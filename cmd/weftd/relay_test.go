@@ -1,16 +1,12 @@
 package main_test
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
-	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"golang.org/x/net/ipv4"
 	"golang.org/x/sys/unix"
@@ -204,42 +200,4 @@ func listenUDP(at *testnet.Namespace, addr netip.AddrPort) (conn *net.UDPConn, e
 		return setOption(conn, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 8<<20)
 	})
 	return conn, err
-}
-
-// startCaptureOf captures the packets of one protocol, tcp or udp, on eth0.
-func startCaptureOf(t *testing.T, at *testnet.Namespace, protocol string) *capture {
-	t.Helper()
-	c := &capture{at: at, counts: make(chan map[string]int, 1)}
-	c.command = at.Command(t.Context(), "tshark", "-l", "-n", "-i", "eth0", "-f", protocol, "-B", "64",
-		"-o", protocol+".check_checksum:TRUE", "-o", "ip.check_checksum:TRUE",
-		"-T", "fields", "-e", protocol+".checksum.status", "-e", protocol+".checksum")
-	stdout, err := c.command.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	stderr, err := c.command.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := c.command.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() { c.counts <- count(stdout) }()
-	ready := make(chan struct{})
-	go func() {
-		lines := bufio.NewScanner(stderr)
-		for lines.Scan() {
-			if strings.Contains(lines.Text(), "Capturing on") {
-				close(ready)
-				break
-			}
-		}
-		_, _ = io.Copy(io.Discard, stderr)
-	}()
-	select {
-	case <-ready:
-	case <-time.After(20 * time.Second):
-		t.Fatalf("tshark at %s does not start", at.Name())
-	}
-	return c
 }

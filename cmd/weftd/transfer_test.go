@@ -160,7 +160,7 @@ func expectValidChecksumsOnTheWire(t *testing.T, pod, node *testnet.Namespace, k
 	}{{pod, "eth0"}, {node, hostVeth}, {k.pod, "eth0"}, {k.Namespace, "pod"}} {
 		run(t, link.at, "ethtool", "-K", link.name, "tx", "off")
 	}
-	captures := []*capture{startCapture(t, pod), startCapture(t, k.pod)}
+	captures := []*capture{startCapture(t, pod, "tcp"), startCapture(t, k.pod, "tcp")}
 	for _, addr := range addrs {
 		transfer(t, pod, k.pod, k.addr[addr.Is6()], 2<<20)
 		transfer(t, k.pod, pod, addr, 2<<20)
