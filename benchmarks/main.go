@@ -21,9 +21,9 @@
 //	notun   the same, but not inside of tunnels, as most cloud NICs
 //	bare    neither segmentation nor checksums; the kernel's GRO is on
 //
-// It needs root, iproute2, ethtool, iperf3 and sockperf, and leaves nothing behind but the file
-// of results. Its exit status is 0 if everything was measured, 1 if something was not,
-// 2 if it was called wrongly, 130 if it was interrupted.
+// It needs root, iproute2, ethtool, iperf3 and sockperf, and leaves nothing behind but
+// the file of results. Its exit status is 0 if everything was measured, 1 if something
+// was not, 2 if it was called wrongly, 130 if it was interrupted.
 package main
 
 import (

@@ -1,10 +1,8 @@
 // Package load makes and takes UDP packets inside pods: a source that sends as fast
-// as it can or at a rate, a sink that counts, and the two ends of a ping-pong.
+// as it can or at a rate, and a sink that counts. IPv4 only.
 //
 // iperf3 sends small packets by one system call each, and so measures itself. Here a
-// batch is one call, and nothing is allocated or timed per packet. Round trips are all
-// kept, so that percentiles are exact; on loopback they agree with those of
-// `sockperf ping-pong --full-rtt`. IPv4 only.
+// batch is one call, and nothing is allocated or timed per packet.
 //
 // The functions block in system calls that the Go runtime knows nothing of. They are
 // meant for a process of their own: see podload.

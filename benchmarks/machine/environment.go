@@ -65,14 +65,14 @@ func parseModel(cpuinfo string) string {
 	return runtime.GOARCH
 }
 
-// FirstLine runs a program and returns the first line of what it prints, as programs
-// tell their version.
+// FirstLine runs a program and returns the first line of what it prints that is not
+// empty, as programs tell their version.
 func FirstLine(ctx context.Context, program string, args ...string) (string, error) {
 	out, err := exec.CommandContext(ctx, program, args...).Output()
 	if err != nil {
 		return "", fmt.Errorf("ask %s for its version: %w", program, err)
 	}
-	line, _, _ := bytes.Cut(out, []byte("\n"))
+	line, _, _ := bytes.Cut(bytes.TrimSpace(out), []byte("\n"))
 	return string(line), nil
 }
 

@@ -47,7 +47,7 @@ func TestABusyMachineIsTold(t *testing.T) {
 }
 
 func TestVersionsOfPrograms(t *testing.T) {
-	line, err := FirstLine(context.Background(), "printf", `one\ntwo\n`)
+	line, err := FirstLine(context.Background(), "printf", `\none\ntwo\n`)
 	if line != "one" || err != nil {
 		t.Errorf("got %q, %v", line, err)
 	}

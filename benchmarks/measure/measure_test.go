@@ -101,21 +101,30 @@ func TestCellsSayHowLongTheyTake(t *testing.T) {
 		}
 	}
 	if got := wholeSeconds(1500 * time.Millisecond); got != 2*time.Second {
-		t.Errorf("iperf3 runs for %v", got)
+		t.Errorf("iperf3 and sockperf run for %v", got)
 	}
 }
 
 func TestSockperfsPercentilesAreRead(t *testing.T) {
-	values, err := parseSockperf(`sockperf: # dropped messages = 2; # duplicated messages = 0; # out-of-order messages = 0
+	const report = `sockperf: [Total Run] RunTime=3.000 sec; Warm up time=400 msec; SentMessages=60480; ReceivedMessages=60479
+sockperf: [Valid Duration] RunTime=2.550 sec; SentMessages=47611; ReceivedMessages=47611
+sockperf: # dropped messages = 2; # duplicated messages = 0; # out-of-order messages = 1
+sockperf: ---> <MAX> observation = 1187.548
 sockperf: ---> percentile 99.990 =  493.000
 sockperf: ---> percentile 99.900 =   58.131
 sockperf: ---> percentile 99.000 =   38.817
 sockperf: ---> percentile 50.000 =   26.379
-`)
-	if want := (Values{"p50": 26.379, "p99": 38.817, "p999": 58.131, "lost": 2}); err != nil || !maps.Equal(values, want) {
+sockperf: ---> <MIN> observation =    5.638
+`
+	values, err := parseSockperf(report, 3*time.Second)
+	want := Values{"p50": 26.379, "p99": 38.817, "p999": 58.131, "counted_s": 2.55, "dropped": 2, "duplicated": 0, "out_of_order": 1}
+	if err != nil || !maps.Equal(values, want) {
 		t.Errorf("got %v, %v; want %v", values, err, want)
 	}
-	if _, err := parseSockperf("sockperf: No messages were received from the server. Is the server down?"); err == nil {
+	if _, err := parseSockperf(report, 6*time.Second); err == nil {
+		t.Error("a ping-pong that ended before half of its time is taken")
+	}
+	if _, err := parseSockperf("sockperf: No messages were received from the server. Is the server down?", time.Second); err == nil {
 		t.Error("a report without percentiles is taken")
 	}
 }

@@ -45,7 +45,7 @@ func (r iperfReport) values(cpu machine.CPU) (Values, error) {
 	}, nil
 }
 
-// wholeSeconds rounds up: iperf3 takes nothing else.
+// wholeSeconds rounds up: iperf3 and sockperf take nothing else.
 func wholeSeconds(during time.Duration) time.Duration {
 	return time.Duration(math.Ceil(during.Seconds())) * time.Second
 }
