@@ -99,8 +99,15 @@ func (w *writer) write(messages []message, iovecs []unix.Iovec, sent *Sent) {
 			continue
 		}
 		// sendmmsg(2) tells the error of the first message that it did not send.
-		if messages[0].packets > 1 && refusesRuns(w.errno) {
-			w.whole.Store(true)
+		if m, errno := &messages[0], w.errno; m.packets > 1 && (refusesRuns(errno) || errno == unix.EMSGSIZE) {
+			refused := sent.Refused
+			w.write(m.cut(w.pieces, iovecs), iovecs, sent)
+			// In older kernels EINVAL also says that datagrams are too big for the path;
+			// then they are refused one by one as well, and runs are not to blame.
+			if refusesRuns(errno) && sent.Refused == refused {
+				w.whole.Store(true)
+			}
+			messages = messages[1:]
 			continue
 		}
 		sent.Refused += messages[0].packets

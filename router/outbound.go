@@ -60,12 +60,15 @@ func (o *outbound) forward(table *fib.Table, f *packet.Frame) drop.Reason {
 	if peer == self {
 		return drop.DestinationLocal
 	}
-	if f.Virtio.GSOType == 0 {
+	super := f.Virtio.GSOType != 0 // its length is the frame's
+	if !super {
 		f.Trim(header.Len)
-	} else { // its length is the frame's
+	}
+	reason := o.codec.Encode(&o.out, f, self, peer)
+	if super && reason == drop.None {
 		o.superPackets++
 	}
-	return o.codec.Encode(&o.out, f, self, peer)
+	return reason
 }
 
 // send writes the batch. What is refused is counted.

@@ -127,22 +127,40 @@ type running struct {
 
 func start(t *testing.T, w *wire, self *encap.Peer, peers ...*encap.Peer) running {
 	t.Helper()
+	queue, socket := tuntest.NewQueue(), w.attach(self.Endpoint)
+	return running{startLane(t, queue, socket, self, peers...), queue, socket}
+}
+
+// startLane starts a router of one lane.
+func startLane(t *testing.T, queue router.Queue, conn router.Conn, self *encap.Peer, peers ...*encap.Peer) *router.Router {
+	t.Helper()
 	table, err := fib.New(self, peers)
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := running{queue: tuntest.NewQueue(), socket: w.attach(self.Endpoint)}
-	n.Router = router.New([]router.Lane{{Queue: n.queue, Codec: vxlan.New(1), Conn: n.socket}}, table)
+	r := router.New([]router.Lane{{Queue: queue, Codec: vxlan.New(1), Conn: conn}}, table)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
-	go func() { done <- n.Run(ctx) }()
+	go func() { done <- r.Run(ctx) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
 			t.Errorf("%s: Run = %v", self.Name, err)
 		}
 	})
-	return n
+	return r
+}
+
+// encapsulated is the datagram in which one node sends a packet to another.
+func encapsulated(from, to *encap.Peer, inner []byte) []byte {
+	f := packet.NewFrames(1, 9000)[0]
+	f.Fill(copy(f.Reset(), inner))
+	var out encap.Batch
+	vxlan.New(1).Encode(&out, &f, from, to)
+	for _, datagram := range out.Datagrams() {
+		return datagram
+	}
+	return nil
 }
 
 func eventually(t *testing.T, what string, cond func() bool) {
@@ -210,17 +228,7 @@ func TestInboundPacketsAreDroppedUnderTheirReasonAndNotAnswered(t *testing.T) {
 	w := newWire()
 	n2 := start(t, w, node2, node1, node3)
 	sniffer := map[*encap.Peer]*socket{node1: w.attach(node1.Endpoint), node3: w.attach(node3.Endpoint)}
-	encapsulated := func(inner []byte) []byte {
-		f := packet.NewFrames(1, 9000)[0]
-		f.Fill(copy(f.Reset(), inner))
-		var out encap.Batch
-		vxlan.New(1).Encode(&out, &f, node1, node2)
-		for _, datagram := range out.Datagrams() {
-			return datagram
-		}
-		return nil
-	}
-	good := encapsulated(udp("10.244.1.5", "10.244.2.5"))
+	good := encapsulated(node1, node2, udp("10.244.1.5", "10.244.2.5"))
 	stranger := netip.MustParseAddrPort("192.168.77.99:9338")
 	for _, tc := range []struct {
 		name    string
@@ -235,13 +243,13 @@ func TestInboundPacketsAreDroppedUnderTheirReasonAndNotAnswered(t *testing.T) {
 		{"a truncated packet", node1.Endpoint, good[:len(good)-1], drop.Malformed},
 		{"headers without a packet", node1.Endpoint, good[:22], drop.Malformed},
 		{"another peer's source", node3.Endpoint, good, drop.SourceNotPeer},
-		{"this node's own source", node1.Endpoint, encapsulated(udp("10.244.2.5", "10.244.2.6")), drop.SourceNotPeer},
-		{"a source that is nobody's", node1.Endpoint, encapsulated(udp("1.2.3.4", "10.244.2.6")), drop.SourceNotPeer},
-		{"a loopback source", node1.Endpoint, encapsulated(udp("127.0.0.1", "10.244.2.6")), drop.SourceNotPeer},
-		{"another node's pod", node1.Endpoint, encapsulated(udp("10.244.1.5", "10.244.3.5")), drop.DestinationNotLocal},
-		{"a destination outside the cluster", node1.Endpoint, encapsulated(udp("10.244.1.5", "8.8.8.8")), drop.DestinationNotLocal},
-		{"a loopback destination", node1.Endpoint, encapsulated(udp("10.244.1.5", "127.0.0.1")), drop.DestinationNotLocal},
-		{"a multicast destination", node1.Endpoint, encapsulated(udp("fd00:244:1::5", "ff02::1")), drop.DestinationNotLocal},
+		{"this node's own source", node1.Endpoint, encapsulated(node1, node2, udp("10.244.2.5", "10.244.2.6")), drop.SourceNotPeer},
+		{"a source that is nobody's", node1.Endpoint, encapsulated(node1, node2, udp("1.2.3.4", "10.244.2.6")), drop.SourceNotPeer},
+		{"a loopback source", node1.Endpoint, encapsulated(node1, node2, udp("127.0.0.1", "10.244.2.6")), drop.SourceNotPeer},
+		{"another node's pod", node1.Endpoint, encapsulated(node1, node2, udp("10.244.1.5", "10.244.3.5")), drop.DestinationNotLocal},
+		{"a destination outside the cluster", node1.Endpoint, encapsulated(node1, node2, udp("10.244.1.5", "8.8.8.8")), drop.DestinationNotLocal},
+		{"a loopback destination", node1.Endpoint, encapsulated(node1, node2, udp("10.244.1.5", "127.0.0.1")), drop.DestinationNotLocal},
+		{"a multicast destination", node1.Endpoint, encapsulated(node1, node2, udp("fd00:244:1::5", "ff02::1")), drop.DestinationNotLocal},
 	} {
 		before := n2.Stats().Drops[tc.want]
 		w.inject(node2.Endpoint, tc.from, tc.payload)

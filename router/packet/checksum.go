@@ -59,12 +59,15 @@ func PartialChecksum(b []byte) (VirtioHeader, bool) {
 // Complete does what is left to do, and reports whether it could. Segmenting a
 // super-packet it can't.
 func (f *Frame) Complete() bool {
+	if f.Virtio.GSOType == unix.VIRTIO_NET_HDR_GSO_NONE && f.Virtio.Flags == unix.VIRTIO_NET_HDR_F_DATA_VALID {
+		f.Virtio = VirtioHeader{} // the kernel has found the checksum correct
+	}
 	if f.Virtio == (VirtioHeader{}) {
 		return true
 	}
 	b := f.Packet()
 	start, field := int(f.Virtio.CsumStart), int(f.Virtio.CsumStart)+int(f.Virtio.CsumOffset)
-	if f.Virtio.GSOType != unix.VIRTIO_NET_HDR_GSO_NONE || f.Virtio.Flags != unix.VIRTIO_NET_HDR_F_NEEDS_CSUM || field+2 > len(b) {
+	if f.Virtio.GSOType != unix.VIRTIO_NET_HDR_GSO_NONE || f.Virtio.Flags != unix.VIRTIO_NET_HDR_F_NEEDS_CSUM || start < headerLen(b) || field+2 > len(b) {
 		return false
 	}
 	checksum := ^fold(addSum(0, b[start:])) // the field holds the pseudo header's sum
@@ -121,4 +124,12 @@ func fold(sum uint64) uint16 {
 		sum = sum>>16 + sum&0xffff
 	}
 	return uint16(sum)
+}
+
+// headerLen is the length of the IP header of b.
+func headerLen(b []byte) int {
+	if IsIPv4(b) {
+		return int(b[0]&0x0f) * 4
+	}
+	return ipv6HeaderLen
 }

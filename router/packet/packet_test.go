@@ -184,7 +184,8 @@ func TestCompleteRefusesWhatItCannotDo(t *testing.T) {
 		"a super-packet":                     {Flags: 1, GSOType: 1, GSOSize: 1400, CsumStart: 20, CsumOffset: 16},
 		"a checksum behind the packet":       {Flags: 1, CsumStart: 120, CsumOffset: 16},
 		"a checksum that starts behind it":   {Flags: 1, CsumStart: 65535, CsumOffset: 65535},
-		"flags that it does not know":        {Flags: 2},
+		"flags that it does not know":        {Flags: 4},
+		"a checksum in the IP header":        {Flags: 1, CsumStart: 8, CsumOffset: 6},
 		"a gso_size without a type":          {GSOSize: 1400},
 		"a checksum one byte of which is in": {Flags: 1, CsumStart: 130, CsumOffset: 5},
 	} {
