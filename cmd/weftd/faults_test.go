@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -30,10 +33,12 @@ func expectWholeTransfers(t *testing.T, from, to *testnet.Pod, size int64) {
 	}
 	expectNoChecksumErrors(t, from.Namespace, to.Namespace, from.Node.Namespace, to.Node.Namespace)
 	sent, received := report(t, from.Node).Outbound, report(t, to.Node).Inbound
-	if sent.SuperPackets == 0 || sent.Packets < 10*sent.SuperPackets {
+	// Few, because a sender that takes loss for congestion keeps its window small.
+	const few = 2
+	if sent.SuperPackets == 0 || sent.Packets < few*sent.SuperPackets {
 		t.Errorf("%d packets were sent out of %d super-packets", sent.Packets, sent.SuperPackets)
 	}
-	if received.SuperPackets == 0 || received.Packets < 3*received.SuperPackets {
+	if received.SuperPackets == 0 || received.Packets < few*received.SuperPackets {
 		t.Errorf("%d packets were joined to %d super-packets", received.Packets, received.SuperPackets)
 	}
 }
@@ -210,95 +215,157 @@ func largestDatagram(t *testing.T, node *testnet.Node, v6 bool) int {
 	return report(t, node).TUN.MTU - 20 - 8
 }
 
+// forEachHeld runs send and then receive, for datagrams that meet weft one by one, and
+// for some that a node's weftd finds all at once: only then has it what to join.
+func forEachHeld(t *testing.T, cluster *testnet.Cluster, send, receive func()) {
+	t.Helper()
+	send()
+	receive()
+	for _, node := range cluster.Nodes() {
+		held(t, node, send)
+		receive()
+	}
+}
+
+// held runs f while the node's weftd does nothing.
+func held(t *testing.T, node *testnet.Node, f func()) {
+	t.Helper()
+	signal := func(s syscall.Signal) {
+		if err := syscall.Kill(node.PID(), s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	signal(syscall.SIGSTOP)
+	defer signal(syscall.SIGCONT)
+	eventually(t, "weftd to stand still", func() error {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", node.PID()))
+		if err == nil && !bytes.Contains(stat, []byte(") T ")) { // proc_pid_stat(5)
+			err = fmt.Errorf("it does not: %s", stat)
+		}
+		return err
+	})
+	f()
+}
+
 func TestDatagramsOfEverySizeArriveAsTheyWereSent(t *testing.T) {
 	t.Parallel()
-	_, pod1, pod2 := podsOnTwoNodes(t)
+	cluster, pod1, pod2 := podsOnTwoNodes(t)
+	const atOnce = 40
 	for family, v6 := range families {
 		t.Run(family, func(t *testing.T) {
 			f, largest := newFlow(t, pod1, pod2, v6), largestDatagram(t, pod1.Node, v6)
-			for size := 0; size <= largest; size++ {
-				payload := randomBytes(size, byte(size))
-				f.send(t, payload, 0)
-				f.expect(t, payload)
+			for first := 0; first <= largest; first += atOnce {
+				var payloads [][]byte // of growing, equal, and shrinking size
+				for size := first; size <= min(first+atOnce, largest); size++ {
+					payloads = append(payloads, randomBytes(size, byte(size)))
+				}
+				for _, payload := range slices.Backward(payloads) {
+					payloads = append(payloads, payload)
+				}
+				f.expectAll(t, cluster, payloads)
 			}
 			for _, size := range []int{largest + 1, 2 * largest, 9000, 60_000, 65_000} { // fragments
-				payload := randomBytes(size, byte(size))
-				f.send(t, payload, 0)
-				f.expect(t, payload)
+				f.expectAll(t, cluster, [][]byte{randomBytes(size, byte(size))})
 			}
 		})
 	}
 	expectNoChecksumErrors(t, pod1.Namespace, pod2.Namespace, pod1.Node.Namespace, pod2.Node.Namespace)
+}
+
+// expectAll sends datagrams and fails unless they arrive in their order.
+func (f flow) expectAll(t *testing.T, cluster *testnet.Cluster, payloads [][]byte) {
+	t.Helper()
+	forEachHeld(t, cluster, func() {
+		for _, payload := range payloads {
+			f.send(t, payload, 0)
+		}
+	}, func() {
+		for _, payload := range payloads {
+			f.expect(t, payload)
+		}
+	})
 }
 
 func TestRunsOfDatagramsArriveAsTheyWereSent(t *testing.T) {
 	t.Parallel()
-	_, pod1, pod2 := podsOnTwoNodes(t)
+	cluster, pod1, pod2 := podsOnTwoNodes(t)
 	for family, v6 := range families {
 		t.Run(family, func(t *testing.T) {
 			f, largest := newFlow(t, pod1, pod2, v6), largestDatagram(t, pod1.Node, v6)
 			for _, size := range []int{2, 3, 17, 100, 512, 1000, 1200, largest - 1, largest} {
-				for _, full := range []int{1, 2, 3, 7, 15, 31, 42, 43, 44, 63} {
-					for _, last := range []int{0, 1, size / 2, size - 1} {
-						if total := full*size + last; total <= maxRun-20 {
-							f.expectRun(t, randomBytes(total, byte(total)), size)
+				runs := runsOf(size)
+				forEachHeld(t, cluster, func() {
+					for _, payload := range runs {
+						f.send(t, payload, size)
+					}
+				}, func() {
+					for _, payload := range runs {
+						for datagram := range slices.Chunk(payload, size) {
+							f.expect(t, datagram)
 						}
 					}
-				}
+				})
 			}
 		})
 	}
 	expectNoChecksumErrors(t, pod1.Namespace, pod2.Namespace, pod1.Node.Namespace, pod2.Node.Namespace)
-	if sent := report(t, pod1.Node).Outbound; sent.SuperPackets < 500 {
+	if sent := report(t, pod1.Node).Outbound; sent.SuperPackets < 1000 {
 		t.Errorf("only %d runs reached weft in one piece", sent.SuperPackets)
 	}
 }
 
-// expectRun sends a run and fails unless its datagrams arrive in their order.
-func (f flow) expectRun(t *testing.T, payload []byte, size int) {
-	t.Helper()
-	f.send(t, payload, size)
-	for len(payload) > 0 {
-		n := min(size, len(payload))
-		f.expect(t, payload[:n])
-		payload = payload[n:]
+// runsOf returns payloads of some datagrams of a size, and a shorter one behind them.
+func runsOf(size int) (payloads [][]byte) {
+	for _, full := range []int{1, 2, 3, 7, 15, 31, 42, 43, 44, 63} {
+		for _, last := range []int{0, 1, size / 2, size - 1} {
+			// In IPv6 too, all of it must fit one packet before it is cut.
+			if total := full*size + last; total <= maxRun-20 {
+				payloads = append(payloads, randomBytes(total, byte(total)))
+			}
+		}
 	}
+	return payloads
 }
 
 // Datagrams that differ in nothing but the mark come close behind each other, so that
 // whoever joins them without looking at it loses one.
 func TestTrafficClassesAndCongestionMarksArriveAsTheyWereSent(t *testing.T) {
 	t.Parallel()
-	_, pod1, pod2 := podsOnTwoNodes(t)
-	const marks, size, inRun = 4, 300, 8
+	cluster, pod1, pod2 := podsOnTwoNodes(t)
+	const atOnce, size = 16, 300
 	for family, v6 := range families {
 		t.Run(family, func(t *testing.T) {
-			level, send, receive := unix.IPPROTO_IP, unix.IP_TOS, unix.IP_RECVTOS
+			level, mark, learn := unix.IPPROTO_IP, unix.IP_TOS, unix.IP_RECVTOS
 			if v6 {
-				level, send, receive = unix.IPPROTO_IPV6, unix.IPV6_TCLASS, unix.IPV6_RECVTCLASS
+				level, mark, learn = unix.IPPROTO_IPV6, unix.IPV6_TCLASS, unix.IPV6_RECVTCLASS
 			}
 			f := newFlow(t, pod1, pod2, v6)
-			if err := setOption(f.receiver, level, receive, 1); err != nil {
+			if err := setOption(f.receiver, level, learn, 1); err != nil {
 				t.Fatal(err)
 			}
-			for service := 0; service < 256; service += marks {
-				for class := service; class < service+marks; class++ {
-					if err := setOption(f.sender, level, send, class); err != nil {
-						t.Fatal(err)
-					}
-					f.send(t, randomBytes(size, byte(class)), 0)
-					f.send(t, bytes.Repeat(randomBytes(size, byte(class)), inRun), size)
-				}
-				for class := service; class < service+marks; class++ {
-					for range 1 + inRun {
-						if got := f.expect(t, randomBytes(size, byte(class))); got != class {
-							t.Fatalf("traffic class %#x arrives as %#x", class, got)
+			payload := randomBytes(size, 0)
+			for first := 0; first < 256; first += atOnce {
+				for _, datagrams := range []int{1, 8} {
+					forEachHeld(t, cluster, func() {
+						for class := first; class < first+atOnce; class++ {
+							if err := setOption(f.sender, level, mark, class); err != nil {
+								t.Fatal(err)
+							}
+							f.send(t, bytes.Repeat(payload, datagrams), size)
 						}
-					}
+					}, func() {
+						for i := range atOnce * datagrams {
+							want := first + i/datagrams
+							if got := f.expect(t, payload); got != want {
+								t.Fatalf("traffic class %#x arrives as %#x", want, got)
+							}
+						}
+					})
 				}
 			}
 		})
 	}
+	expectNoChecksumErrors(t, pod1.Namespace, pod2.Namespace, pod1.Node.Namespace, pod2.Node.Namespace)
 }
 
 // With the checksum offload of the pods' links off, what is captured there is what a
