@@ -15,6 +15,15 @@ const (
 	udpChecksum = 6
 )
 
+// protocolOf returns what TCP and UDP differ in: their numbers, where the checksum
+// stands in the header, and the length of the shortest header.
+func protocolOf(tcp bool) (number byte, checksum, least int) {
+	if tcp {
+		return protocolTCP, tcpChecksum, tcpHeaderLen
+	}
+	return protocolUDP, udpChecksum, udpHeaderLen
+}
+
 // PartialChecksum says of a packet, which Parse accepted, whether its TCP or UDP
 // checksum is still to be completed, and if so, how.
 //
@@ -24,24 +33,12 @@ const (
 // A correct checksum that equals the pseudo header's sum by chance loses nothing:
 // completing it gives the same checksum again.
 func PartialChecksum(b []byte) (VirtioHeader, bool) {
-	protocol, headerLen := b[6], ipv6HeaderLen
-	if IsIPv4(b) {
-		headerLen = int(b[0]&0x0f) * 4
-		if binary.BigEndian.Uint16(b[6:])&0x3fff != 0 { // a fragment: more to come, or an offset
-			return VirtioHeader{}, false
-		}
-		protocol = b[9]
-	}
-	offset, least := 0, 0
-	switch protocol {
-	case protocolTCP:
-		offset, least = tcpChecksum, 20
-	case protocolUDP:
-		offset, least = udpChecksum, 8
-	default:
+	protocol, start := transportProtocol(b), headerLen(b)
+	if isFragment(b) || protocol != protocolTCP && protocol != protocolUDP {
 		return VirtioHeader{}, false
 	}
-	segment := b[headerLen:]
+	_, offset, least := protocolOf(protocol == protocolTCP)
+	segment := b[start:]
 	if len(segment) < least {
 		return VirtioHeader{}, false
 	}
@@ -51,7 +48,7 @@ func PartialChecksum(b []byte) (VirtioHeader, bool) {
 	}
 	return VirtioHeader{
 		Flags:      unix.VIRTIO_NET_HDR_F_NEEDS_CSUM,
-		CsumStart:  uint16(headerLen),
+		CsumStart:  uint16(start),
 		CsumOffset: uint16(offset),
 	}, true
 }
@@ -70,11 +67,8 @@ func (f *Frame) Complete() bool {
 	if f.Virtio.GSOType != unix.VIRTIO_NET_HDR_GSO_NONE || f.Virtio.Flags != unix.VIRTIO_NET_HDR_F_NEEDS_CSUM || start < headerLen(b) || field+2 > len(b) {
 		return false
 	}
-	checksum := ^fold(addSum(0, b[start:])) // the field holds the pseudo header's sum
-	if checksum == 0 && f.Virtio.CsumOffset == udpChecksum {
-		checksum = 0xffff // the same number, and 0 means none (RFC 768)
-	}
-	binary.BigEndian.PutUint16(b[field:], checksum)
+	sum := addSum(0, b[start:]) // the field holds the pseudo header's sum
+	binary.BigEndian.PutUint16(b[field:], checksum(sum, f.Virtio.CsumOffset != udpChecksum))
 	f.Virtio = VirtioHeader{}
 	return true
 }
@@ -98,6 +92,22 @@ func setLength(b []byte, headerLen, length int) {
 	binary.BigEndian.PutUint16(b[2:], uint16(length))
 	b[10], b[11] = 0, 0
 	binary.BigEndian.PutUint16(b[10:], ^fold(addSum(0, b[:headerLen])))
+}
+
+// updateChecksum gives the IPv4 header b the checksum that follows when one of its
+// fields, of 16 bits, changes (RFC 1624 §3). A wrong checksum stays wrong.
+func updateChecksum(b []byte, before, after uint16) {
+	sum := uint64(^binary.BigEndian.Uint16(b[10:])) + uint64(^before) + uint64(after)
+	binary.BigEndian.PutUint16(b[10:], ^fold(sum))
+}
+
+// checksum returns the checksum of TCP or UDP for a sum.
+func checksum(sum uint64, tcp bool) uint16 {
+	c := ^fold(sum)
+	if c == 0 && !tcp {
+		return 0xffff // the same number, and 0 means none (RFC 768)
+	}
+	return c
 }
 
 // addSum adds b to a ones' complement sum (RFC 1071), eight bytes at a time.
@@ -124,12 +134,4 @@ func fold(sum uint64) uint16 {
 		sum = sum>>16 + sum&0xffff
 	}
 	return uint16(sum)
-}
-
-// headerLen is the length of the IP header of b.
-func headerLen(b []byte) int {
-	if IsIPv4(b) {
-		return int(b[0]&0x0f) * 4
-	}
-	return ipv6HeaderLen
 }

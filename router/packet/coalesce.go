@@ -121,17 +121,11 @@ const (
 
 // classify looks where the headers end, and whether the packet may be joined at all.
 func classify(b []byte) (segment, kind) {
-	s := segment{bytes: b, transport: ipv6HeaderLen}
-	protocol := byte(0)
-	if IsIPv4(b) {
-		s.transport, protocol = int(b[0]&0x0f)*4, b[9]
-		const fragment = 0x3fff // more to come, or an offset
-		if binary.BigEndian.Uint16(b[6:])&fragment != 0 || fold(addSum(0, b[:s.transport])) != 0xffff {
-			return s, unknown // a wrong header checksum must not be repaired either
-		}
-	} else {
-		protocol = b[6]
+	s := segment{bytes: b, transport: headerLen(b)}
+	if isFragment(b) || IsIPv4(b) && fold(addSum(0, b[:s.transport])) != 0xffff {
+		return s, unknown // a wrong header checksum must not be repaired either
 	}
+	protocol := transportProtocol(b)
 	switch {
 	case protocol == protocolTCP && len(b) >= s.transport+tcpHeaderLen:
 		s.tcp, s.payload = true, s.transport+int(b[s.transport+12]>>4)*4
@@ -296,9 +290,10 @@ func (r *run) finish() VirtioHeader {
 		GSOSize:   uint16(r.size),
 		CsumStart: uint16(r.segment.transport),
 	}
-	protocol := byte(protocolUDP)
+	protocol, field, _ := protocolOf(r.segment.tcp)
+	v.CsumOffset = uint16(field)
 	if r.segment.tcp {
-		protocol, v.CsumOffset, v.GSOType = protocolTCP, tcpChecksum, unix.VIRTIO_NET_HDR_GSO_TCPV6
+		v.GSOType = unix.VIRTIO_NET_HDR_GSO_TCPV6
 		if IsIPv4(b) {
 			v.GSOType = unix.VIRTIO_NET_HDR_GSO_TCPV4
 		}
@@ -307,21 +302,18 @@ func (r *run) finish() VirtioHeader {
 			v.GSOType |= unix.VIRTIO_NET_HDR_GSO_ECN
 		}
 	} else {
-		v.CsumOffset, v.GSOType = udpChecksum, unix.VIRTIO_NET_HDR_GSO_UDP_L4
+		v.GSOType = unix.VIRTIO_NET_HDR_GSO_UDP_L4
 		binary.BigEndian.PutUint16(t[4:], uint16(r.length-r.segment.transport))
 	}
 	setLength(b, r.segment.transport, r.length)
-	binary.BigEndian.PutUint16(t[v.CsumOffset:], fold(pseudoHeader(b, protocol)+uint64(r.length-r.segment.transport)))
+	binary.BigEndian.PutUint16(t[field:], fold(pseudoHeader(b, protocol)+uint64(r.length-r.segment.transport)))
 	return v
 }
 
 // verify reports whether the packet's checksum is correct: joined packets get a new
 // one, which must not repair a wrong one.
 func verify(s *segment) bool {
-	protocol := byte(protocolUDP)
-	if s.tcp {
-		protocol = protocolTCP
-	}
+	protocol, _, _ := protocolOf(s.tcp)
 	t := s.bytes[s.transport:]
 	return fold(addSum(pseudoHeader(s.bytes, protocol)+uint64(len(t)), t)) == 0xffff
 }

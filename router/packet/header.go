@@ -56,6 +56,30 @@ func Parse(b []byte) (Header, bool) {
 	return Header{}, false
 }
 
+// headerLen returns the length in bytes of the IP header of the packet b, which Parse
+// accepted.
+func headerLen(b []byte) int {
+	if IsIPv4(b) {
+		return int(b[0]&0x0f) * 4
+	}
+	return ipv6HeaderLen
+}
+
+// transportProtocol returns what the IP header of b says that follows: in IPv6, that may
+// be an extension header.
+func transportProtocol(b []byte) byte {
+	if IsIPv4(b) {
+		return b[9]
+	}
+	return b[6]
+}
+
+// isFragment reports whether b is a fragment of an IPv4 packet: more are to come, or it
+// has an offset.
+func isFragment(b []byte) bool {
+	return IsIPv4(b) && binary.BigEndian.Uint16(b[6:])&0x3fff != 0
+}
+
 // TrafficClass returns the eight bits of the packet b, which Parse accepted, that are
 // called TOS in IPv4 and traffic class in IPv6: DSCP (RFC 2474) and ECN (RFC 3168).
 func TrafficClass(b []byte) uint8 {
@@ -92,8 +116,7 @@ func MergeECN(b []byte, outer uint8) bool {
 	if IsIPv4(b) {
 		old := binary.BigEndian.Uint16(b)
 		b[1] = b[1]&^ecnMask | outer
-		sum := uint64(^binary.BigEndian.Uint16(b[10:])) + uint64(^old) + uint64(binary.BigEndian.Uint16(b)) // RFC 1624 §3
-		binary.BigEndian.PutUint16(b[10:], ^fold(sum))
+		updateChecksum(b, old, binary.BigEndian.Uint16(b))
 		return true
 	}
 	b[1] = b[1]&^(ecnMask<<4) | outer<<4

@@ -41,12 +41,11 @@ type Segments struct {
 }
 
 // Cut returns the segments of the super-packet f, or false if its virtio-net header
-// contradicts the packet or asks for too many. With complete, the segments' checksums are complete;
-// otherwise they are left partial, as in f.
+// contradicts the packet or asks for too many. With complete, the segments' checksums
+// are complete; otherwise they are left partial, as in f.
 func (f *Frame) Cut(complete bool) (Segments, bool) {
 	v, b := f.Virtio, f.Packet()
 	s := Segments{packet: b, size: int(v.GSOSize), transport: int(v.CsumStart), complete: complete}
-	protocol, offset, least := byte(protocolUDP), uint16(udpChecksum), udpHeaderLen
 	version := byte(4)
 	switch v.GSOType &^ unix.VIRTIO_NET_HDR_GSO_ECN {
 	case unix.VIRTIO_NET_HDR_GSO_TCPV4:
@@ -58,13 +57,13 @@ func (f *Frame) Cut(complete bool) (Segments, bool) {
 	default:
 		return Segments{}, false
 	}
-	if s.tcp {
-		protocol, offset, least = protocolTCP, tcpChecksum, tcpHeaderLen
-	}
-	if b[0]>>4 != version || v.Flags&unix.VIRTIO_NET_HDR_F_NEEDS_CSUM == 0 || v.CsumOffset != offset ||
-		s.size == 0 || s.transport+least > len(b) || !s.addressed(protocol) {
+	protocol, offset, least := protocolOf(s.tcp)
+	if b[0]>>4 != version || v.Flags&unix.VIRTIO_NET_HDR_F_NEEDS_CSUM == 0 || int(v.CsumOffset) != offset ||
+		s.size == 0 || s.transport+least > len(b) ||
+		s.transport != headerLen(b) || transportProtocol(b) != protocol { // or extension headers are in between
 		return Segments{}, false
 	}
+	s.pseudo = pseudoHeader(b, protocol)
 	s.HeaderLen = s.transport + udpHeaderLen
 	if s.tcp {
 		s.HeaderLen = s.transport + int(b[s.transport+12]>>4)*4
@@ -74,16 +73,6 @@ func (f *Frame) Cut(complete bool) (Segments, bool) {
 	}
 	s.Count = (len(b) - s.HeaderLen + s.size - 1) / s.size
 	return s, s.Count <= maxCut
-}
-
-// addressed sums the pseudo header, if the IP header ends where the transport header
-// starts. IPv6 extension headers are in between, and the last one names the protocol.
-func (s *Segments) addressed(protocol byte) bool {
-	s.pseudo = pseudoHeader(s.packet, protocol)
-	if IsIPv4(s.packet) {
-		return s.transport == int(s.packet[0]&0x0f)*4 && s.packet[9] == protocol
-	}
-	return s.transport == ipv6HeaderLen && s.packet[6] == protocol
 }
 
 // Payload returns the payload of segment i, in place.
@@ -101,9 +90,9 @@ func (s *Segments) Header(b []byte, i int) {
 		binary.BigEndian.PutUint16(b[4:], binary.BigEndian.Uint16(b[4:])+uint16(i)) // RFC 6864: unique for a source
 	}
 	setLength(b, s.transport, total)
-	t, field := b[s.transport:], udpChecksum
+	t := b[s.transport:]
+	_, field, _ := protocolOf(s.tcp)
 	if s.tcp {
-		field = tcpChecksum
 		s.tcpHeader(t, i)
 	} else {
 		binary.BigEndian.PutUint16(t[4:], uint16(total-s.transport))
@@ -114,11 +103,8 @@ func (s *Segments) Header(b []byte, i int) {
 		return
 	}
 	t[field], t[field+1] = 0, 0
-	checksum := ^fold(addSum(addSum(sum, t), payload)) // t is of even length, as both headers are
-	if checksum == 0 && !s.tcp {
-		checksum = 0xffff // in UDP 0 means none (RFC 768)
-	}
-	binary.BigEndian.PutUint16(t[field:], checksum)
+	sum = addSum(addSum(sum, t), payload) // t is of even length, as both headers are
+	binary.BigEndian.PutUint16(t[field:], checksum(sum, s.tcp))
 }
 
 // Next makes the headers of segment i, which is not the first, of those of the segment
@@ -137,8 +123,7 @@ func advance(b []byte, transport int, tcp bool, id uint16, seq uint32) {
 	if IsIPv4(b) {
 		old := binary.BigEndian.Uint16(b[4:])
 		binary.BigEndian.PutUint16(b[4:], old+id)
-		sum := uint64(^binary.BigEndian.Uint16(b[10:])) + uint64(^old) + uint64(old+id) // RFC 1624 §3
-		binary.BigEndian.PutUint16(b[10:], ^fold(sum))
+		updateChecksum(b, old, old+id)
 	}
 	if tcp {
 		binary.BigEndian.PutUint32(b[transport+4:], binary.BigEndian.Uint32(b[transport+4:])+seq)
