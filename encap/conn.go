@@ -56,7 +56,7 @@ type Options struct {
 	GRO bool
 }
 
-// Listen opens the sockets of n lanes, which receive at the same address. What a
+// Listen opens the sockets of n lanes, at least one, which receive at the same address. What a
 // peer's lane sends arrives in one of them (see ports.go).
 func Listen(ctx context.Context, addr netip.AddrPort, n int, o Options) ([]*Conn, error) {
 	// SO_REUSEPORT would let a second weftd share the port and take half of the
@@ -71,20 +71,22 @@ func Listen(ctx context.Context, addr netip.AddrPort, n int, o Options) ([]*Conn
 	conns := make([]*Conn, 0, n)
 	for lane := range n {
 		c, err := open(ctx, addr, lane, o)
-		if err == nil {
-			conns = append(conns, c)
-		}
-		if err == nil && lane == n-1 {
-			err = spread(int(c.receiving.Fd()), n)
-		}
 		if err != nil {
-			for _, c := range conns {
-				err = errors.Join(err, c.Close())
-			}
-			return nil, err
+			return nil, closeAll(conns, err)
 		}
+		conns = append(conns, c)
+	}
+	if err := spread(int(conns[0].receiving.Fd()), n); err != nil {
+		return nil, closeAll(conns, err)
 	}
 	return conns, nil
+}
+
+func closeAll(conns []*Conn, err error) error {
+	for _, c := range conns {
+		err = errors.Join(err, c.Close())
+	}
+	return err
 }
 
 func listenOne(ctx context.Context, addr netip.AddrPort, shared bool) (*net.UDPConn, error) {
@@ -166,6 +168,9 @@ func open(ctx context.Context, addr netip.AddrPort, lane int, o Options) (c *Con
 	}
 	c.source = sending.LocalAddr().(*net.UDPAddr).AddrPort().Port()
 	if c.sending, err = detach(sending); err != nil {
+		return nil, err
+	}
+	if err := deafen(int(c.sending.Fd())); err != nil {
 		return nil, err
 	}
 	fd := int(c.receiving.Fd())

@@ -30,6 +30,19 @@ func listen(t testing.TB, addr string, lanes int) []*encap.Conn {
 	return conns
 }
 
+// overEachFamily runs a test for each way to use IPv4 and IPv6: with an address to bind
+// to and one that reaches it.
+func overEachFamily(t *testing.T, test func(t *testing.T, bind, dial string)) {
+	for _, tc := range []struct{ name, bind, dial string }{
+		{"IPv4", "127.0.0.1", "127.0.0.1"},
+		{"IPv6", "[::1]", "::1"},
+		{"IPv4 over dual-stack sockets", "[::]", "127.0.0.1"},
+		{"IPv6 over dual-stack sockets", "[::]", "::1"},
+	} {
+		t.Run(tc.name, func(t *testing.T) { test(t, tc.bind, tc.dial) })
+	}
+}
+
 // peer is the node that receives on c, as one reaches it over addr.
 func peer(c *encap.Conn, addr string) *encap.Peer {
 	return &encap.Peer{Endpoint: netip.AddrPortFrom(netip.MustParseAddr(addr), c.LocalAddr().Port())}
@@ -63,32 +76,25 @@ func batch(to *encap.Peer, payloads ...[]byte) *encap.Batch {
 }
 
 func TestBatchesArriveWholeAndInOrder(t *testing.T) {
-	for _, tc := range []struct{ name, bind, dial string }{
-		{"IPv4", "127.0.0.1:0", "127.0.0.1"},
-		{"IPv6", "[::1]:0", "::1"},
-		{"IPv4 over dual-stack sockets", "[::]:0", "127.0.0.1"},
-		{"IPv6 over dual-stack sockets", "[::]:0", "::1"},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			from, to := listen(t, tc.bind, 1)[0], listen(t, tc.bind, 1)[0]
-			var want []string
-			var payloads [][]byte
-			for i := range 300 { // runs of every length, more than one system call
-				text := fmt.Sprintf("%d %s", i, strings.Repeat("x", 100+i/(i%10+1)))
-				want, payloads = append(want, text), append(payloads, []byte(text))
-			}
-			if sent := from.WriteBatch(batch(peer(to, tc.dial), payloads...)); sent.Packets != len(want) || sent.Refused != 0 {
-				t.Fatalf("WriteBatch = %+v", sent)
-			}
-			got, sender := receive(t, to, len(want))
-			if fmt.Sprint(got) != fmt.Sprint(want) {
-				t.Errorf("received %d datagrams that are not those sent", len(got))
-			}
-			if want := netip.AddrPortFrom(netip.MustParseAddr(tc.dial), from.SourcePort()); sender != want {
-				t.Errorf("they come from %s, want %s", sender, want)
-			}
-		})
-	}
+	overEachFamily(t, func(t *testing.T, bind, dial string) {
+		from, to := listen(t, bind+":0", 1)[0], listen(t, bind+":0", 1)[0]
+		var want []string
+		var payloads [][]byte
+		for i := range 300 { // runs of every length, more than one system call
+			text := fmt.Sprintf("%d %s", i, strings.Repeat("x", 100+i/(i%10+1)))
+			want, payloads = append(want, text), append(payloads, []byte(text))
+		}
+		if sent := from.WriteBatch(batch(peer(to, dial), payloads...)); sent.Packets != len(want) || sent.Refused != 0 {
+			t.Fatalf("WriteBatch = %+v", sent)
+		}
+		got, sender := receive(t, to, len(want))
+		if fmt.Sprint(got) != fmt.Sprint(want) {
+			t.Errorf("received %d datagrams that are not those sent", len(got))
+		}
+		if want := netip.AddrPortFrom(netip.MustParseAddr(dial), from.SourcePort()); sender != want {
+			t.Errorf("they come from %s, want %s", sender, want)
+		}
+	})
 }
 
 func TestARunIsOneMessageAndArrivesAsItsDatagrams(t *testing.T) {
@@ -153,41 +159,34 @@ func TestRunsEndWhereOneMessageMust(t *testing.T) {
 }
 
 func TestTheTrafficClassOfADatagramArrives(t *testing.T) {
-	for _, tc := range []struct{ name, bind, dial string }{
-		{"IPv4", "127.0.0.1:0", "127.0.0.1"},
-		{"IPv6", "[::1]:0", "::1"},
-		{"IPv4 over dual-stack sockets", "[::]:0", "127.0.0.1"},
-		{"IPv6 over dual-stack sockets", "[::]:0", "::1"},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			from, to := listen(t, tc.bind, 1)[0], listen(t, tc.bind, 1)[0]
-			const ect0, ce, expedited = 2, 3, 46 << 2
-			b, want := new(encap.Batch), []uint8{0, 0, ect0, ect0, ect0, ce, expedited | ce}
-			p := peer(to, tc.dial)
-			for _, class := range want {
-				b.Add(p, class, make([]byte, 100), nil, 100)
+	overEachFamily(t, func(t *testing.T, bind, dial string) {
+		from, to := listen(t, bind+":0", 1)[0], listen(t, bind+":0", 1)[0]
+		const ect0, ce, expedited = 2, 3, 46 << 2
+		b, want := new(encap.Batch), []uint8{0, 0, ect0, ect0, ect0, ce, expedited | ce}
+		p := peer(to, dial)
+		for _, class := range want {
+			b.Add(p, class, make([]byte, 100), nil, 100)
+		}
+		if b.Len() != 4 {
+			t.Errorf("%d messages; a run for each class makes 4", b.Len())
+		}
+		if sent := from.WriteBatch(b); sent.Packets != len(want) {
+			t.Fatalf("WriteBatch = %+v", sent)
+		}
+		var got []uint8
+		for len(got) < len(want) {
+			received, err := to.ReadBatch()
+			if err != nil {
+				t.Fatal(err)
 			}
-			if b.Len() != 4 {
-				t.Errorf("%d messages; a run for each class makes 4", b.Len())
+			for i := range received {
+				got = append(got, received[i].Class)
 			}
-			if sent := from.WriteBatch(b); sent.Packets != len(want) {
-				t.Fatalf("WriteBatch = %+v", sent)
-			}
-			var got []uint8
-			for len(got) < len(want) {
-				received, err := to.ReadBatch()
-				if err != nil {
-					t.Fatal(err)
-				}
-				for i := range received {
-					got = append(got, received[i].Class)
-				}
-			}
-			if !slices.Equal(got, want) {
-				t.Errorf("classes %v arrive as %v", want, got)
-			}
-		})
-	}
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("classes %v arrive as %v", want, got)
+		}
+	})
 }
 
 func TestTheLargestDatagramArrivesWhole(t *testing.T) {
@@ -264,28 +263,21 @@ func TestLanesShareOnePortAndASecondDaemonDoesNot(t *testing.T) {
 }
 
 func TestWhatOneLaneSendsArrivesInOneLaneAndWhatSeveralSendIsSpread(t *testing.T) {
-	for _, tc := range []struct{ name, bind, dial string }{
-		{"IPv4", "127.0.0.1:", "127.0.0.1"},
-		{"IPv6", "[::1]:", "::1"},
-		{"IPv4 over dual-stack sockets", "[::]:", "127.0.0.1"},
-		{"IPv6 over dual-stack sockets", "[::]:", "::1"},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			free := func() string { return fmt.Sprint(tc.bind, listen(t, tc.bind+"0", 1)[0].LocalAddr().Port()+1) }
-			senders, receivers := listen(t, free(), 8), listen(t, free(), 4)
-			for i, from := range senders {
-				var want []string
-				for j := range 10 {
-					text := fmt.Sprintf("%d from lane %d", j, i)
-					want = append(want, text)
-					from.WriteBatch(batch(peer(receivers[0], tc.dial), []byte(text)))
-				}
-				if got, _ := receive(t, receivers[i%4], 10); !slices.Equal(got, want) {
-					t.Errorf("lane %d receives %q, want %q", i%4, got, want)
-				}
+	overEachFamily(t, func(t *testing.T, bind, dial string) {
+		free := func() string { return fmt.Sprint(bind, ":", listen(t, bind+":0", 1)[0].LocalAddr().Port()+1) }
+		senders, receivers := listen(t, free(), 8), listen(t, free(), 4)
+		for i, from := range senders {
+			var want []string
+			for j := range 10 {
+				text := fmt.Sprintf("%d from lane %d", j, i)
+				want = append(want, text)
+				from.WriteBatch(batch(peer(receivers[0], dial), []byte(text)))
 			}
-		})
-	}
+			if got, _ := receive(t, receivers[i%4], 10); !slices.Equal(got, want) {
+				t.Errorf("lane %d receives %q, want %q", i%4, got, want)
+			}
+		}
+	})
 }
 
 func TestWhatIsSentToASourcePortIsNotKept(t *testing.T) {

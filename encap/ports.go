@@ -19,7 +19,7 @@ const (
 	firstSource = 49152 // the dynamic ports (RFC 6335 §6)
 	lastSource  = 65535
 
-	// laneStride is the largest number of lanes.
+	// laneStride is how many ports are for one daemon; tun.lanes is at most as many.
 	laneStride = 16
 )
 
@@ -33,7 +33,7 @@ func openSource(ctx context.Context, addr netip.AddrPort, lane int) (*net.UDPCon
 		port := uint16(firstSource + block*laneStride + lane%laneStride)
 		var udp *net.UDPConn
 		if udp, err = listenOne(ctx, netip.AddrPortFrom(addr.Addr(), port), false); err == nil {
-			return udp, deafen(udp)
+			return udp, nil
 		}
 		if !errors.Is(err, unix.EADDRINUSE) {
 			break
@@ -43,18 +43,8 @@ func openSource(ctx context.Context, addr netip.AddrPort, lane int) (*net.UDPCon
 }
 
 // deafen drops what comes to a socket that nobody reads.
-func deafen(udp *net.UDPConn) error {
-	raw, err := udp.SyscallConn()
-	if err != nil {
-		return err
-	}
-	controlErr := raw.Control(func(fd uintptr) {
-		err = attach(int(fd), unix.SO_ATTACH_FILTER, []bpf.Instruction{bpf.RetConstant{Val: 0}})
-	})
-	if err := errors.Join(controlErr, err); err != nil {
-		return errors.Join(fmt.Errorf("close the port that datagrams are sent from: %w", err), udp.Close())
-	}
-	return nil
+func deafen(fd int) error {
+	return attach(fd, unix.SO_ATTACH_FILTER, []bpf.Instruction{bpf.RetConstant{Val: 0}})
 }
 
 // spread has the kernel choose among n sockets that share a port, of which fd is one,

@@ -55,7 +55,7 @@ func newSuperpacket(name string) (*superpacket, error) {
 		return nil, errors.Join(fmt.Errorf("make the queue non-blocking: %w", err), q.file.Close())
 	}
 	if q.raw, err = q.file.SyscallConn(); err != nil {
-		return nil, fmt.Errorf("reach the queue: %w", err)
+		return nil, errors.Join(fmt.Errorf("reach the queue: %w", err), q.file.Close())
 	}
 	if q.poller, err = poller.New(fd); err != nil {
 		return nil, errors.Join(err, q.file.Close())
