@@ -10,6 +10,7 @@ import (
 
 	"weft/encap"
 	"weft/encap/vxlan"
+	"weft/encap/vxlan/vxlantest"
 	"weft/router/drop"
 	"weft/router/fib"
 	"weft/router/packet"
@@ -101,14 +102,8 @@ func newInbound(tb testing.TB) *inbound {
 	table, peer, packets := fixture(tb)
 	var datagrams [][]byte
 	for _, b := range packets[:64] { // from node1 as node2 would encode the answer
-		f := packet.NewFrames(1, 9000)[0]
 		answer := packettest.UDP(netip.MustParseAddr("10.244.2.5"), netip.MustParseAddr("10.244.1.5"), len(b))
-		f.Fill(copy(f.Reset(), answer))
-		var out encap.Batch
-		vxlan.New(1).Encode(&out, &f, peer, table.Load().Self())
-		for _, datagram := range out.Datagrams() {
-			datagrams = append(datagrams, datagram)
-		}
+		datagrams = append(datagrams, vxlantest.Datagram(answer, peer, table.Load().Self()))
 	}
 	e := newEndless(peer.Endpoint, append(datagrams, []byte("garbage"))...)
 	in := &inbound{conn: e, codec: vxlan.New(1), queue: e, table: table, counters: new(counters), coalesce: true}

@@ -14,6 +14,7 @@ import (
 
 	"weft/encap"
 	"weft/encap/vxlan"
+	"weft/encap/vxlan/vxlantest"
 	"weft/router/drop"
 	"weft/router/packet"
 	"weft/router/packet/packettest"
@@ -243,7 +244,7 @@ func TestAWrongInnerChecksumIsNotRepairedOnTheWayIn(t *testing.T) {
 			t.Run(fmt.Sprintf("%s, joining %v", name, joins), func(t *testing.T) {
 				var datagrams [][]byte
 				for _, inner := range [][]byte{tcpStream(0), wrong, tcpStream(1000), tcpStream(2000)} {
-					datagrams = append(datagrams, encapsulated(node1, node2, inner))
+					datagrams = append(datagrams, vxlantest.Datagram(inner, node1, node2))
 				}
 				queue := joiner{tuntest.NewQueue(), joins, make(chan []written, 1)}
 				startLane(t, queue, receiving(newWire().attach(node2.Endpoint), node1, datagrams...), node2, node1)

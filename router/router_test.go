@@ -15,6 +15,7 @@ import (
 
 	"weft/encap"
 	"weft/encap/vxlan"
+	"weft/encap/vxlan/vxlantest"
 	"weft/router"
 	"weft/router/drop"
 	"weft/router/fib"
@@ -151,18 +152,6 @@ func startLane(t *testing.T, queue router.Queue, conn router.Conn, self *encap.P
 	return r
 }
 
-// encapsulated is the datagram in which one node sends a packet to another.
-func encapsulated(from, to *encap.Peer, inner []byte) []byte {
-	f := packet.NewFrames(1, 9000)[0]
-	f.Fill(copy(f.Reset(), inner))
-	var out encap.Batch
-	vxlan.New(1).Encode(&out, &f, from, to)
-	for _, datagram := range out.Datagrams() {
-		return datagram
-	}
-	return nil
-}
-
 func eventually(t *testing.T, what string, cond func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(5 * time.Second); !cond(); time.Sleep(time.Millisecond) {
@@ -228,7 +217,7 @@ func TestInboundPacketsAreDroppedUnderTheirReasonAndNotAnswered(t *testing.T) {
 	w := newWire()
 	n2 := start(t, w, node2, node1, node3)
 	sniffer := map[*encap.Peer]*socket{node1: w.attach(node1.Endpoint), node3: w.attach(node3.Endpoint)}
-	good := encapsulated(node1, node2, udp("10.244.1.5", "10.244.2.5"))
+	good := vxlantest.Datagram(udp("10.244.1.5", "10.244.2.5"), node1, node2)
 	stranger := netip.MustParseAddrPort("192.168.77.99:9338")
 	for _, tc := range []struct {
 		name    string
@@ -243,13 +232,13 @@ func TestInboundPacketsAreDroppedUnderTheirReasonAndNotAnswered(t *testing.T) {
 		{"a truncated packet", node1.Endpoint, good[:len(good)-1], drop.Malformed},
 		{"headers without a packet", node1.Endpoint, good[:22], drop.Malformed},
 		{"another peer's source", node3.Endpoint, good, drop.SourceNotPeer},
-		{"this node's own source", node1.Endpoint, encapsulated(node1, node2, udp("10.244.2.5", "10.244.2.6")), drop.SourceNotPeer},
-		{"a source that is nobody's", node1.Endpoint, encapsulated(node1, node2, udp("1.2.3.4", "10.244.2.6")), drop.SourceNotPeer},
-		{"a loopback source", node1.Endpoint, encapsulated(node1, node2, udp("127.0.0.1", "10.244.2.6")), drop.SourceNotPeer},
-		{"another node's pod", node1.Endpoint, encapsulated(node1, node2, udp("10.244.1.5", "10.244.3.5")), drop.DestinationNotLocal},
-		{"a destination outside the cluster", node1.Endpoint, encapsulated(node1, node2, udp("10.244.1.5", "8.8.8.8")), drop.DestinationNotLocal},
-		{"a loopback destination", node1.Endpoint, encapsulated(node1, node2, udp("10.244.1.5", "127.0.0.1")), drop.DestinationNotLocal},
-		{"a multicast destination", node1.Endpoint, encapsulated(node1, node2, udp("fd00:244:1::5", "ff02::1")), drop.DestinationNotLocal},
+		{"this node's own source", node1.Endpoint, vxlantest.Datagram(udp("10.244.2.5", "10.244.2.6"), node1, node2), drop.SourceNotPeer},
+		{"a source that is nobody's", node1.Endpoint, vxlantest.Datagram(udp("1.2.3.4", "10.244.2.6"), node1, node2), drop.SourceNotPeer},
+		{"a loopback source", node1.Endpoint, vxlantest.Datagram(udp("127.0.0.1", "10.244.2.6"), node1, node2), drop.SourceNotPeer},
+		{"another node's pod", node1.Endpoint, vxlantest.Datagram(udp("10.244.1.5", "10.244.3.5"), node1, node2), drop.DestinationNotLocal},
+		{"a destination outside the cluster", node1.Endpoint, vxlantest.Datagram(udp("10.244.1.5", "8.8.8.8"), node1, node2), drop.DestinationNotLocal},
+		{"a loopback destination", node1.Endpoint, vxlantest.Datagram(udp("10.244.1.5", "127.0.0.1"), node1, node2), drop.DestinationNotLocal},
+		{"a multicast destination", node1.Endpoint, vxlantest.Datagram(udp("fd00:244:1::5", "ff02::1"), node1, node2), drop.DestinationNotLocal},
 	} {
 		before := n2.Stats().Drops[tc.want]
 		w.inject(node2.Endpoint, tc.from, tc.payload)

@@ -7,11 +7,10 @@ import (
 	"testing"
 	"time"
 
-	"weft/encap"
 	"weft/encap/vxlan"
+	"weft/encap/vxlan/vxlantest"
 	"weft/router"
 	"weft/router/drop"
-	"weft/router/packet"
 	"weft/router/packet/packettest"
 )
 
@@ -37,7 +36,7 @@ func startRig(tb testing.TB, s size, pace time.Duration) *rig {
 		ipv6, peer := i%2 == 1, 1+random.IntN(s.nodes-1)
 		own, other := s.addr(0, 0, ipv6), s.addr(peer, random.IntN(s.prefixes/2), ipv6)
 		outbound = append(outbound, load{bytes: packettest.UDP(own, other, 64)})
-		inbound = append(inbound, load{bytes: encode(packettest.UDP(other, own, 64), nodes[peer], nodes[0]), from: nodes[peer].Endpoint})
+		inbound = append(inbound, load{bytes: vxlantest.Datagram(packettest.UDP(other, own, 64), nodes[peer], nodes[0]), from: nodes[peer].Endpoint})
 	}
 	r := &rig{size: s, queue: newQueue(outbound, pace), conn: newConn(inbound, pace), ended: make(chan error, 1)}
 	r.router = router.New([]router.Lane{{Queue: r.queue, Codec: vxlan.New(1), Conn: r.conn}}, newTable(tb, nodes))
@@ -45,18 +44,6 @@ func startRig(tb testing.TB, s size, pace time.Duration) *rig {
 	r.stop = stop
 	go func() { r.ended <- r.router.Run(ctx) }()
 	return r
-}
-
-// encode returns the datagram that carries a packet from node to node.
-func encode(ip []byte, from, to *encap.Peer) []byte {
-	f := packet.NewFrames(1, packetSize)[0]
-	f.Fill(copy(f.Reset(), ip))
-	var out encap.Batch
-	vxlan.New(1).Encode(&out, &f, from, to)
-	for _, datagram := range out.Datagrams() {
-		return datagram
-	}
-	return nil
 }
 
 // replace publishes one new table after the other, each built from a new State as a
@@ -102,9 +89,6 @@ func TestReplacingTheTableLosesNoPacket(t *testing.T) {
 		tables int
 	}{{largest, 100}, {million, 4}} {
 		t.Run(tt.name, func(t *testing.T) {
-			if testing.Short() && tt.nodes*tt.prefixes > 100_000 {
-				t.Skip("takes some seconds and a gigabyte")
-			}
 			r := startRig(t, tt.size, 0)
 			r.replace(t, func(n int) bool { return n < tt.tables })
 			r.finish(t)

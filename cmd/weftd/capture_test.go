@@ -78,3 +78,30 @@ func (c *capture) stop(t *testing.T) map[string]int {
 	_ = c.command.Wait()
 	return counts
 }
+
+// With the checksum offload of the pods' links off, what is captured there is what a
+// real card would send.
+func TestPodsWithoutChecksumOffloadSeeOnlyValidChecksums(t *testing.T) {
+	t.Parallel()
+	_, pod1, pod2 := podsOnTwoNodes(t)
+	for _, pod := range []*testnet.Pod{pod1, pod2} {
+		run(t, pod.Namespace, "ethtool", "-K", "eth0", "tx", "off", "rx", "off")
+		run(t, pod.Node.Namespace, "ethtool", "-K", hostVeth(t, pod.Node.Namespace), "tx", "off")
+	}
+	for family, v6 := range families {
+		t.Run(family, func(t *testing.T) {
+			captures := []*capture{startCapture(t, pod2.Namespace, "tcp"), startCapture(t, pod2.Namespace, "udp")}
+			transfer(t, pod1.Namespace, pod2.Namespace, addrOf(t, pod2, v6), 4<<20)
+			f := newFlow(t, pod1, pod2, v6)
+			for size := range 1000 {
+				f.expectBurst(t, randomBytes(size, byte(size)))
+			}
+			for i, protocol := range []string{"TCP", "UDP"} {
+				if seen := captures[i].stop(t); len(seen) != 1 || seen["Good"] < 1000 {
+					t.Errorf("tshark sees %s checksums: %v", protocol, seen)
+				}
+			}
+		})
+	}
+	expectNoChecksumErrors(t, pod1.Namespace, pod2.Namespace, pod1.Node.Namespace, pod2.Node.Namespace)
+}

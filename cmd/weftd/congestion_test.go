@@ -1,63 +1,32 @@
 package main_test
 
 import (
-	"errors"
-	"net"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
-
-	"weft/internal/testnet"
 )
 
-// withTOS sends a datagram with a TOS between pods and returns the TOS that it arrives
-// with, or false if it does not arrive.
-func withTOS(t *testing.T, from, to *testnet.Pod, tos int) (arrived int, ok bool) {
+// withTOS sends a datagram with a TOS and returns the TOS that it arrives with, or
+// false if it does not arrive.
+func (f flow) withTOS(t *testing.T, tos int) (arrived int, ok bool) {
 	t.Helper()
-	option := func(c *net.UDPConn, name, value int) {
-		raw, err := c.SyscallConn()
-		if err != nil {
-			t.Fatal(err)
-		}
-		controlErr := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, name, value) })
-		if err := errors.Join(controlErr, err); err != nil {
-			t.Fatal(err)
-		}
-	}
-	receiver, sender := socketAt(t, to.Namespace, 0), socketAt(t, from.Namespace, 0)
-	defer receiver.Close()
-	defer sender.Close()
-	option(receiver, unix.IP_RECVTOS, 1)
-	option(sender, unix.IP_TOS, tos)
-	target := &net.UDPAddr{IP: addrOf(t, to, false).AsSlice(), Port: receiver.LocalAddr().(*net.UDPAddr).Port}
-	if _, err := sender.WriteTo([]byte("?"), target); err != nil {
-		t.Fatal(err)
-	}
-	_ = receiver.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
-	control := make([]byte, 64)
-	_, n, _, _, err := receiver.ReadMsgUDP(make([]byte, 10), control)
-	if err != nil {
-		return 0, false
-	}
-	messages, err := syscall.ParseSocketControlMessage(control[:n])
-	if err != nil || len(messages) != 1 {
-		t.Fatalf("control messages %v: %v", messages, err)
-	}
-	return int(messages[0].Data[0]), true
+	f.setClass(t, tos)
+	f.send(t, []byte("?"), 0)
+	_, arrived, err := f.receive(t, 300*time.Millisecond)
+	return arrived, err == nil
 }
 
 func TestCongestionOnTheUnderlayReachesThePodsThatUnderstandIt(t *testing.T) {
 	t.Parallel()
 	cluster, a, b := podsOnTwoNodes(t)
+	f := newFlow(t, a, b, false)
+	f.learnClasses(t)
 	const (
 		capable0, capable1, congestion = 2, 1, 3
 		expedited                      = 46 << 2
 	)
 	for _, tos := range []int{0, capable0, capable1, congestion, expedited | capable0} {
-		if got, ok := withTOS(t, a, b, tos); !ok || got != tos {
+		if got, ok := f.withTOS(t, tos); !ok || got != tos {
 			t.Errorf("without congestion TOS %#x arrives as %#x, %v", tos, got, ok)
 		}
 	}
@@ -77,11 +46,11 @@ func TestCongestionOnTheUnderlayReachesThePodsThatUnderstandIt(t *testing.T) {
 		{capable0, congestion}, {capable1, congestion}, {congestion, congestion},
 		{expedited | capable0, expedited | congestion},
 	} {
-		if got, ok := withTOS(t, a, b, c.tos); !ok || got != c.want {
+		if got, ok := f.withTOS(t, c.tos); !ok || got != c.want {
 			t.Errorf("with congestion TOS %#x arrives as %#x, %v; want %#x", c.tos, got, ok, c.want)
 		}
 	}
-	if got, ok := withTOS(t, a, b, 0); ok {
+	if got, ok := f.withTOS(t, 0); ok {
 		t.Errorf("a packet whose flow does not understand congestion arrives all the same, with TOS %#x", got)
 	}
 	if dropped := metric(t, node, `weft_drops_total{reason="congestion"}`); dropped != "1" {

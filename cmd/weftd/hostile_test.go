@@ -11,20 +11,15 @@ import (
 	"time"
 
 	"weft/encap"
-	"weft/encap/vxlan"
+	"weft/encap/vxlan/vxlantest"
 	"weft/internal/testnet"
-	"weft/router/packet"
 	"weft/router/packet/packettest"
 )
 
 // socketAt opens a UDP socket in a namespace.
 func socketAt(t *testing.T, at *testnet.Namespace, port int) *net.UDPConn {
 	t.Helper()
-	var conn *net.UDPConn
-	err := at.Do(func() (err error) {
-		conn, err = net.ListenUDP("udp4", &net.UDPAddr{Port: port})
-		return err
-	})
+	conn, err := listenUDP(at, netip.AddrPortFrom(netip.IPv4Unspecified(), uint16(port)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -32,18 +27,10 @@ func socketAt(t *testing.T, at *testnet.Namespace, port int) *net.UDPConn {
 	return conn
 }
 
-// datagram is what peer2 would send to node1 for a pod's packet.
+// datagram is what node2 would send to node1 for a pod's packet.
 func datagram(from, to string) []byte {
 	inner := packettest.UDP(netip.MustParseAddr(from), netip.MustParseAddr(to), 64)
-	f := packet.NewFrames(1, 1500)[0]
-	f.Fill(copy(f.Reset(), inner))
-	var out encap.Batch
-	vxlan.New(1).Encode(&out, &f,
-		&encap.Peer{VTEPMAC: encap.DeriveMAC("node2")}, &encap.Peer{VTEPMAC: encap.DeriveMAC("node1")})
-	for _, datagram := range out.Datagrams() {
-		return datagram
-	}
-	return nil
+	return vxlantest.Datagram(inner, &encap.Peer{VTEPMAC: encap.DeriveMAC("node2")}, &encap.Peer{VTEPMAC: encap.DeriveMAC("node1")})
 }
 
 func TestHostileDatagramsAreCountedByReasonDroppedAndNotAnswered(t *testing.T) {

@@ -45,20 +45,12 @@ func TestFourLanesUnderLoadAllocateNothingPerPacketAndStaySmall(t *testing.T) {
 		streams.Wait()
 	}
 	load(40) // whatever is allocated once
-	before := make([]float64, 2)
-	for i, node := range cluster.Nodes() {
-		before[i] = number(t, metric(t, node, "go_memstats_mallocs_total"))
-	}
 	const megabytes, segment = 400, 1400
-	load(megabytes)
-	for i, node := range cluster.Nodes() {
-		allocated := number(t, metric(t, node, "go_memstats_mallocs_total")) - before[i]
-		if most := float64(megabytes<<20/segment) / 20; allocated > most { // the two readings make 2,000 each
-			t.Errorf("%s made %.0f objects while %d MB passed, want less than one for twenty packets: %.0f",
-				node.Entry().Name, allocated, megabytes, most)
-		}
-		t.Logf("%s: %.0f objects, %.1f MB", node.Entry().Name, allocated, residentMB(t, node.PID()))
-		if mb := residentMB(t, node.PID()); mb >= 40 {
+	expectFewObjects(t, cluster, megabytes<<20/segment/20, func() { load(megabytes) })
+	for _, node := range cluster.Nodes() {
+		mb := residentMB(t, node.PID())
+		t.Logf("%s: %.1f MB", node.Entry().Name, mb)
+		if mb >= 40 {
 			t.Errorf("%s takes %.1f MB of memory, want less than 40", node.Entry().Name, mb)
 		}
 	}

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
-	"slices"
 	"testing"
 
 	"weft/encap"
@@ -176,58 +175,6 @@ func randomAddr(random *rand.Rand) netip.Addr {
 		a[i+1] = few()
 	}
 	return netip.AddrFrom16(a)
-}
-
-// million is a table of 1,000,000 prefixes of 5,000 nodes, half of each family, and
-// addresses inside them in random order.
-func million(b *testing.B) (*fib.Table, []netip.Addr) {
-	const nodes, prefixes = 5000, 200
-	random := rand.New(rand.NewPCG(1, 2))
-	var all []*encap.Peer
-	var addrs []netip.Addr
-	for i := range nodes {
-		p := &encap.Peer{
-			Name:     fmt.Sprintf("node%d", i),
-			Endpoint: netip.AddrPortFrom(netip.AddrFrom4([4]byte{172, 16, byte(i >> 8), byte(i)}), 9338),
-		}
-		for j := range prefixes / 2 {
-			n := i*prefixes/2 + j // a /28 and a /64 each
-			v4 := netip.AddrFrom4([4]byte{byte(10 + n>>20), byte(n >> 12), byte(n >> 4), byte(n << 4)})
-			v6 := netip.AddrFrom16([16]byte{0xfd, 0, 0, 0, 0, byte(n >> 16), byte(n >> 8), byte(n), 15: 1})
-			p.Prefixes = append(p.Prefixes, netip.PrefixFrom(v4, 28), netip.PrefixFrom(v6, 64).Masked())
-			addrs = append(addrs, v4.Next(), v6)
-		}
-		all = append(all, p)
-	}
-	table := newTable(b, all[0], all[1:]...)
-	if table.Size() != nodes*prefixes {
-		b.Fatalf("%d prefixes", table.Size())
-	}
-	random.Shuffle(len(addrs), func(i, j int) { addrs[i], addrs[j] = addrs[j], addrs[i] })
-	return table, addrs
-}
-
-func BenchmarkLookupAmongAMillionPrefixes(b *testing.B) {
-	table, all := million(b)
-	for _, family := range []string{"IPv4", "IPv6"} {
-		addrs := slices.DeleteFunc(slices.Clone(all), func(a netip.Addr) bool { return a.Is4() != (family == "IPv4") })
-		b.Run(family+"/one flow", func(b *testing.B) { lookup(b, table, addrs[:1]) })
-		b.Run(family+"/1000 flows", func(b *testing.B) { lookup(b, table, addrs[:1000]) })
-		b.Run(family+"/all", func(b *testing.B) { lookup(b, table, addrs) })
-	}
-}
-
-func lookup(b *testing.B, table *fib.Table, addrs []netip.Addr) {
-	b.ReportAllocs()
-	i := 0
-	for b.Loop() {
-		if _, ok := table.Lookup(addrs[i]); !ok {
-			b.Fatalf("%s has no owner", addrs[i])
-		}
-		if i++; i == len(addrs) {
-			i = 0
-		}
-	}
 }
 
 func TestLookupAllocatesNothing(t *testing.T) {
