@@ -35,6 +35,7 @@ demo-clean: ## remove what `make demo KEEP=1` left running
 
 test: deps ## run all tests, those in network namespaces included, under the race detector
 	go test -race -count=1 ./...
+	go test -count=1 -run ManyNodes ./encap/sealed/handshake # 500 of them, too many for the race detector
 
 lint: ## run the linters of .golangci.yaml
 	go run $(GOLANGCI_LINT) run

@@ -71,6 +71,25 @@ func checkUnique(nodes []Node, problems *strict.Problems) {
 	}
 }
 
+// checkKeys makes a problem of every node that has no key of its own, or that can have none.
+func checkKeys(state State, opts Options, problems *strict.Problems) {
+	owners := make(map[encap.Fingerprint]Node, len(state.Nodes))
+	for _, n := range state.Nodes {
+		switch other, taken := owners[n.Key]; {
+		case n.VTEPMAC != (encap.MAC{}):
+			problems.Addf(n.Origin, label(n), "has a vtepMAC, so it is a kernel VXLAN device, which does not understand the encapsulation sealed; remove the node or its vtepMAC")
+			continue
+		case n.Key == (encap.Fingerprint{}):
+			problems.Addf(n.Origin, label(n), "has no key, which the encapsulation sealed needs; run `weft keygen` there, and write the fingerprint that it prints under key")
+		case n.Name == opts.Node && n.Key != opts.Key:
+			problems.Addf(n.Origin, label(n), "this node's key is %s, not %s; write the first under key, or name the file of the other under the configuration's key keyFile", opts.Key, n.Key)
+		case taken:
+			problems.Addf(n.Origin, label(n), "the key is that of node %s%s; run `weft keygen` on one of the two", label(other), at(other))
+		}
+		owners[n.Key] = n
+	}
+}
+
 // label is the node's name, fit for a message.
 func label(n Node) string {
 	if strict.CheckNodeName(n.Name) == nil {

@@ -121,6 +121,66 @@ nodes.yaml:7: derived: the VTEP MAC 02:ca:12:f3:1b:8c is taken by node node1 (no
 	}
 }
 
+func withKey(n Node, b byte) Node {
+	n.Key = encap.Fingerprint{b}
+	return n
+}
+
+func TestKeysThatMakeNoPlan(t *testing.T) {
+	node1 := withKey(node(2, "node1", "192.168.77.1:9338", "10.244.1.0/24"), 1)
+	node2 := withKey(node(3, "node2", "192.168.77.2:9338", "10.244.2.0/24"), 2)
+	node3 := node(4, "node3", "192.168.77.3:9338", "10.244.3.0/24")
+	tests := []struct {
+		name  string
+		nodes []Node
+		want  string
+	}{
+		{"nodes without one", []Node{node1, node2, node3, node(5, "node4", "192.168.77.4:9338", "10.244.4.0/24")},
+			`nodes.yaml:4: node3: NONE
+nodes.yaml:5: node4: NONE`},
+		{"this node without one", []Node{withKey(node1, 0), node2}, `nodes.yaml:2: node1: NONE`},
+		{"one of two nodes", []Node{node1, node2, withKey(node3, 2)},
+			"nodes.yaml:4: node3: the key is that of node node2 (nodes.yaml:3); run `weft keygen` on one of the two"},
+		{"one of three nodes, of which this is the last", []Node{withKey(node2, 1), withKey(node3, 1), node1},
+			"nodes.yaml:2: node1: the key is that of node node3 (nodes.yaml:4); run `weft keygen` on one of the two\n" +
+				"nodes.yaml:4: node3: the key is that of node node2 (nodes.yaml:3); run `weft keygen` on one of the two"},
+		{"not that of this node's key file", []Node{withKey(node1, 7), node2},
+			`nodes.yaml:2: node1: this node's key is 01ZEROS, not 07ZEROS; write the first under key, or name the file of the other under the configuration's key keyFile`},
+		{"another's key file on this node", []Node{withKey(node1, 2), withKey(node2, 1)},
+			`nodes.yaml:2: node1: this node's key is 01ZEROS, not 02ZEROS; write the first under key, or name the file of the other under the configuration's key keyFile`},
+		{"a kernel VXLAN device", []Node{node1, withMAC(node2, encap.MAC{2, 0, 0, 0, 0, 2}), withMAC(node3, encap.MAC{2, 0, 0, 0, 0, 3})},
+			`nodes.yaml:3: node2: KERNEL
+nodes.yaml:4: node3: KERNEL`},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			state := State{Origin: "nodes.yaml", Nodes: tt.nodes}
+			_, err := NewPlan(state, Options{Node: "node1", ClusterCIDRs: clusterCIDRs, Key: encap.Fingerprint{1}})
+			if err == nil {
+				t.Fatal("accepted")
+			}
+			want := strings.NewReplacer(
+				"NONE", "has no key, which the encapsulation sealed needs; run `weft keygen` there, and write the fingerprint that it prints under key",
+				"KERNEL", "has a vtepMAC, so it is a kernel VXLAN device, which does not understand the encapsulation sealed; remove the node or its vtepMAC",
+				"ZEROS", strings.Repeat("00", len(encap.Fingerprint{})-1),
+			).Replace(tt.want)
+			if got := err.Error(); got != want {
+				t.Errorf("error:\n%s\nwant:\n%s", got, want)
+			}
+			if _, err := NewPlan(state, Options{Node: "node1", ClusterCIDRs: clusterCIDRs}); err != nil {
+				t.Errorf("where keys don't matter: %v", err)
+			}
+		})
+	}
+}
+
+func TestEveryPeerOfAPlanHasItsKey(t *testing.T) {
+	p := keyedPlan(t)
+	if p.Self.Key != (encap.Fingerprint{1}) || len(p.Peers) != 2 || p.Peers[0].Key != (encap.Fingerprint{2}) || p.Peers[1].Key != (encap.Fingerprint{3}) {
+		t.Errorf("%v, %v", p.Self, p.Peers)
+	}
+}
+
 func TestWithoutClusterCIDRsNothingFits(t *testing.T) {
 	_, err := NewPlan(threeNodes(), Options{Node: "node1"})
 	if err == nil || !strings.Contains(err.Error(), "in none of the cluster CIDRs") {

@@ -37,6 +37,9 @@ type Node struct {
 	// written is taken for a kernel VXLAN device.
 	VTEPMAC encap.MAC
 
+	// Key is the fingerprint of the node's key; zero if the control source says nothing.
+	Key encap.Fingerprint
+
 	// Origin is where the node was written, for messages: "/etc/weft/nodes.yaml:12".
 	Origin string
 }

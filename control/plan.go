@@ -18,6 +18,9 @@ type Options struct {
 
 	// ClusterCIDRs are the ranges of all pods' addresses: masked, not overlapping.
 	ClusterCIDRs []netip.Prefix
+
+	// Key is the fingerprint of this node's key. If it is not zero, every node must have one.
+	Key encap.Fingerprint
 }
 
 // Plan is what a node must have: whom it forwards to, and which addresses and
@@ -62,6 +65,9 @@ func NewPlan(state State, opts Options) (*Plan, error) {
 	var problems strict.Problems
 	checkSelf(state, opts, &problems)
 	checkNodes(state, opts.ClusterCIDRs, &problems)
+	if opts.Key != (encap.Fingerprint{}) {
+		checkKeys(state, opts, &problems)
+	}
 	if err := problems.Err(); err != nil {
 		return nil, err
 	}
@@ -96,6 +102,7 @@ func newPeer(n Node) *encap.Peer {
 		Name:     n.Name,
 		Endpoint: n.Endpoint,
 		VTEPMAC:  vtepMAC(n),
+		Key:      n.Key,
 		Kernel:   n.VTEPMAC != encap.MAC{},
 		Prefixes: append(slices.Clone(n.PodCIDRs), netip.PrefixFrom(endpoint, endpoint.BitLen())),
 	}
@@ -118,6 +125,27 @@ func nodeAddresses(podCIDRs []netip.Prefix) []netip.Addr {
 	return addrs
 }
 
+// WithEndpoint returns a plan in which the peer with a key is reached at addr, and the
+// port of its endpoint. What lies behind the peer stays the same.
+func (p *Plan) WithEndpoint(key encap.Fingerprint, addr netip.Addr) (*Plan, error) {
+	moved := *p
+	moved.Peers = slices.Clone(p.Peers)
+	for i, peer := range p.Peers {
+		if peer.Key == key {
+			there := *peer
+			there.Endpoint = netip.AddrPortFrom(addr, peer.Endpoint.Port())
+			moved.Peers[i] = &there
+			moved.EndpointIPv6 = moved.EndpointIPv6 || addr.Is6()
+		}
+	}
+	table, err := fib.New(moved.Self, moved.Peers)
+	if err != nil {
+		return nil, fmt.Errorf("build the FIB: %w", err)
+	}
+	moved.Table = table
+	return &moved, nil
+}
+
 // Equal reports whether two plans ask for the same. Their tables, being made of
 // the peers, needn't be compared.
 func (p *Plan) Equal(o *Plan) bool {
@@ -132,6 +160,6 @@ func (p *Plan) Equal(o *Plan) bool {
 }
 
 func equalPeers(a, b *encap.Peer) bool {
-	return a.Name == b.Name && a.Endpoint == b.Endpoint && a.VTEPMAC == b.VTEPMAC &&
+	return a.Name == b.Name && a.Endpoint == b.Endpoint && a.VTEPMAC == b.VTEPMAC && a.Key == b.Key &&
 		slices.Equal(a.Prefixes, b.Prefixes)
 }

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -171,12 +172,95 @@ func TestPlansDifferByWhatTheyAskFor(t *testing.T) {
 		"a peer's name":      plan(opts, func(nodes []Node) []Node { nodes[2].Name = "node4"; return nodes }),
 		"a peer's port":      plan(opts, func(nodes []Node) []Node { nodes[2].Endpoint = netip.MustParseAddrPort("192.168.77.2:1"); return nodes }),
 		"a peer's VTEP MAC":  plan(opts, func(nodes []Node) []Node { nodes[2].VTEPMAC = encap.MAC{2, 9}; return nodes }),
+		"a peer's key":       plan(opts, func(nodes []Node) []Node { nodes[2].Key = encap.Fingerprint{9}; return nodes }),
+		"this node's key":    plan(opts, func(nodes []Node) []Node { nodes[1].Key = encap.Fingerprint{9}; return nodes }),
 		"a peer's pod CIDR":  plan(opts, func(nodes []Node) []Node { nodes[2].PodCIDRs = prefixes("10.244.9.0/24"); return nodes }),
 		"the cluster's CIDR": plan(Options{Node: "node1", ClusterCIDRs: append(prefixes("10.99.0.0/16"), clusterCIDRs...)}, func(nodes []Node) []Node { return nodes }),
 		"this node":          plan(Options{Node: "node2", ClusterCIDRs: clusterCIDRs}, func(nodes []Node) []Node { return nodes }),
 	} {
 		if changed.Equal(same) || same.Equal(changed) {
 			t.Errorf("%s changed, but the plans are equal", name)
+		}
+	}
+}
+
+// keyedNodes are three, of which node1 has key 1, and so on.
+func keyedNodes() State {
+	state := State{Origin: "nodes.yaml"}
+	for i := range byte(3) {
+		n := node(int(i)+2, fmt.Sprintf("node%d", i+1), fmt.Sprintf("192.168.77.%d:%d", i+1, 9338+int(i)), fmt.Sprintf("10.244.%d.0/24", i+1))
+		n.Key = encap.Fingerprint{i + 1}
+		state.Nodes = append(state.Nodes, n)
+	}
+	return state
+}
+
+func keyedPlan(t *testing.T) *Plan {
+	t.Helper()
+	p, err := NewPlan(keyedNodes(), Options{Node: "node1", ClusterCIDRs: clusterCIDRs, Key: encap.Fingerprint{1}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func TestAPeerThatHasMovedKeepsItsPortAndWhatLiesBehindIt(t *testing.T) {
+	before := keyedPlan(t)
+	moved, err := before.WithEndpoint(encap.Fingerprint{3}, netip.MustParseAddr("172.16.0.3"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !before.Equal(keyedPlan(t)) {
+		t.Error("the plan that was there has changed")
+	}
+	if moved.Equal(before) {
+		t.Error("the plans are equal")
+	}
+	want := keyedPlan(t)
+	want.Peers[1].Endpoint = netip.MustParseAddrPort("172.16.0.3:9340")
+	if !moved.Equal(want) {
+		t.Errorf("plan (-want +got):\n%s", diff(want, moved))
+	}
+	for addr, owner := range map[string]string{"10.244.3.9": "node3", "192.168.77.3": "node3", "172.16.0.3": "", "10.244.2.9": "node2"} {
+		got := ""
+		if peer, ok := moved.Table.Lookup(netip.MustParseAddr(addr)); ok {
+			got = peer.Name
+		}
+		if got != owner {
+			t.Errorf("%s belongs to %q; want %q", addr, got, owner)
+		}
+	}
+	if peer, ok := moved.Table.Sender(netip.MustParseAddr("172.16.0.3")); !ok || peer != moved.Peers[1] {
+		t.Errorf("from the new address sends %v", peer)
+	}
+	if peer, ok := moved.Table.Sender(netip.MustParseAddr("192.168.77.3")); ok {
+		t.Errorf("from the old address sends %v", peer)
+	}
+	if peer := moved.Table.ByKey(encap.Fingerprint{3}); peer != moved.Peers[1] {
+		t.Errorf("the key is that of %v", peer)
+	}
+}
+
+func TestAPeerThatHasMovedToIPv6NeedsTheLongerHeader(t *testing.T) {
+	p, err := keyedPlan(t).WithEndpoint(encap.Fingerprint{2}, netip.MustParseAddr("fd00:77::2"))
+	if err != nil || !p.EndpointIPv6 {
+		t.Errorf("%v, %v", p, err)
+	}
+}
+
+func TestNobodyMovesToAnAddressThatIsAnothers(t *testing.T) {
+	for _, taken := range []string{"192.168.77.1", "192.168.77.2"} {
+		if _, err := keyedPlan(t).WithEndpoint(encap.Fingerprint{3}, netip.MustParseAddr(taken)); err == nil || !strings.Contains(err.Error(), taken) {
+			t.Errorf("to %s: %v", taken, err)
+		}
+	}
+}
+
+func TestAMoveOfNobodyChangesNothing(t *testing.T) {
+	for _, key := range []encap.Fingerprint{{1}, {4}} { // this node's own, and a stranger's
+		p, err := keyedPlan(t).WithEndpoint(key, netip.MustParseAddr("fd00:77::9"))
+		if err != nil || !p.Equal(keyedPlan(t)) {
+			t.Errorf("%v\n%s", err, diff(keyedPlan(t), p))
 		}
 	}
 }

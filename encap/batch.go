@@ -31,7 +31,7 @@ const (
 type Batch struct {
 	messages []message
 	iovecs   []unix.Iovec
-	headers  []byte
+	space    []byte
 }
 
 // message is one datagram or a run.
@@ -49,7 +49,7 @@ type message struct {
 
 // Reset empties the batch.
 func (b *Batch) Reset() {
-	b.messages, b.iovecs, b.headers = b.messages[:0], b.iovecs[:0], b.headers[:0]
+	b.messages, b.iovecs, b.space = b.messages[:0], b.iovecs[:0], b.space[:0]
 }
 
 // Len returns the number of messages.
@@ -74,15 +74,14 @@ func (b *Batch) Datagrams() iter.Seq2[*Peer, []byte] {
 	}
 }
 
-// Header returns n bytes for the headers of a datagram that Add shall send. They
-// are valid until Reset.
-func (b *Batch) Header(n int) []byte {
-	if len(b.headers)+n > cap(b.headers) {
+// Space returns n bytes for what Add shall send. They are valid until Reset.
+func (b *Batch) Space(n int) []byte {
+	if len(b.space)+n > cap(b.space) {
 		// What was handed out before stays where it is, held by the iovecs.
-		b.headers = make([]byte, 0, 2*(cap(b.headers)+n))
+		b.space = make([]byte, 0, 2*(cap(b.space)+n))
 	}
-	b.headers = b.headers[:len(b.headers)+n]
-	return b.headers[len(b.headers)-n:]
+	b.space = b.space[:len(b.space)+n]
+	return b.space[len(b.space)-n:]
 }
 
 // Add appends a datagram to a peer: header and then payload, which may be empty.

@@ -54,6 +54,9 @@ type Options struct {
 	// GRO has the kernel join datagrams of one flow before they are read (udp(7),
 	// UDP_GRO). Whoever reads must cope with frames that share a buffer.
 	GRO bool
+
+	// Spread says which lane receives a datagram.
+	Spread Spread
 }
 
 // Listen opens the sockets of n lanes, at least one, which receive at the same address. What a
@@ -76,7 +79,7 @@ func Listen(ctx context.Context, addr netip.AddrPort, n int, o Options) ([]*Conn
 		}
 		conns = append(conns, c)
 	}
-	if err := spread(int(conns[0].receiving.Fd()), n); err != nil {
+	if err := spread(int(conns[0].receiving.Fd()), n, o.Spread); err != nil {
 		return nil, closeAll(conns, err)
 	}
 	return conns, nil
@@ -216,6 +219,26 @@ func (c *Conn) WriteBatch(b *Batch) Sent {
 	var sent Sent
 	c.writer.write(b.messages, b.iovecs, &sent)
 	return sent
+}
+
+// WriteTo sends one datagram from the port that all lanes receive at, for what is not
+// a lane's. It may be called at any time.
+func (c *Conn) WriteTo(payload []byte, to netip.AddrPort) error {
+	var err error
+	controlErr := c.reader.raw.Control(func(fd uintptr) {
+		err = unix.Sendto(int(fd), payload, unix.MSG_DONTWAIT, sockaddr(to))
+	})
+	if err := errors.Join(controlErr, err); err != nil {
+		return fmt.Errorf("send a datagram to %s: %w", to, err)
+	}
+	return nil
+}
+
+func sockaddr(to netip.AddrPort) unix.Sockaddr {
+	if to.Addr().Is4() {
+		return &unix.SockaddrInet4{Addr: to.Addr().As4(), Port: int(to.Port())}
+	}
+	return &unix.SockaddrInet6{Addr: to.Addr().As16(), Port: int(to.Port())}
 }
 
 // Runs reports whether the kernel still takes runs (UDP_SEGMENT).

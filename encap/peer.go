@@ -2,6 +2,9 @@ package encap
 
 import (
 	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 )
@@ -18,6 +21,26 @@ func DeriveMAC(node string) MAC {
 	return MAC{0x02, sum[0], sum[1], sum[2], sum[3], sum[4]}
 }
 
+// Fingerprint names a node's public key: its SHA-256.
+type Fingerprint [sha256.Size]byte
+
+func (f Fingerprint) String() string { return hex.EncodeToString(f[:]) }
+
+// MarshalText implements encoding.TextMarshaler.
+func (f Fingerprint) MarshalText() ([]byte, error) { return []byte(f.String()), nil }
+
+// ParseFingerprint reads what String writes of a key: not all zeros.
+func ParseFingerprint(text string) (Fingerprint, error) {
+	var f, none Fingerprint
+	if len(text) != hex.EncodedLen(len(f)) {
+		return none, fmt.Errorf("a fingerprint has %d hexadecimal digits", hex.EncodedLen(len(f)))
+	}
+	if _, err := hex.Decode(f[:], []byte(text)); err != nil || f == none {
+		return none, errors.New("these are no hexadecimal digits, or all zeros")
+	}
+	return f, nil
+}
+
 // Peer is another node, as this node forwards to it; the node itself is described
 // by one too. A Peer never changes once it was handed to the data path.
 type Peer struct {
@@ -29,6 +52,9 @@ type Peer struct {
 
 	// VTEPMAC is the node's address on the overlay link (VXLAN only).
 	VTEPMAC MAC
+
+	// Key is the fingerprint of the node's key (sealed only).
+	Key Fingerprint
 
 	// Kernel says that the node is a kernel VXLAN device, which wants every checksum
 	// complete. Between weft nodes TCP's and UDP's may stay partial.

@@ -14,7 +14,8 @@ import (
 // Each lane sends from a port of its own, so that cards, links and the receiving
 // node's lanes tell a peer's lanes apart (RFC 7348 §5, RFC 7510 §3): what one lane
 // sends stays together, and what several send is spread. The port's remainder by
-// laneStride is the lane, and by the receiver's number of lanes where it arrives.
+// laneStride is the lane, and by the receiver's number of lanes where it arrives (unless
+// Spread says otherwise).
 const (
 	firstSource = 49152 // the dynamic ports (RFC 6335 §6)
 	lastSource  = 65535
@@ -47,10 +48,30 @@ func deafen(fd int) error {
 	return attach(fd, unix.SO_ATTACH_FILTER, []bpf.Instruction{bpf.RetConstant{Val: 0}})
 }
 
-// spread has the kernel choose among n sockets that share a port, of which fd is one,
-// by the source port of a datagram (socket(7), SO_ATTACH_REUSEPORT_CBPF). Without, it
-// would choose by a hash, in which lanes of one peer often meet.
-func spread(fd, n int) error {
+// Spread is how a datagram is assigned to one of the lanes that share a port: by a number
+// that it has in the masked bits of a byte of its payload, or with no mask by its source
+// port. The number's remainder is the lane.
+type Spread struct {
+	Offset int
+	Mask   uint8
+}
+
+// spread has the kernel choose among n sockets that share a port, of which fd is one
+// (socket(7), SO_ATTACH_REUSEPORT_CBPF). Without, it would choose by a hash, in which
+// lanes of one peer often meet. A datagram that is too short goes to lane 0.
+func spread(fd, n int, s Spread) error {
+	if s.Mask != 0 {
+		return attach(fd, unix.SO_ATTACH_REUSEPORT_CBPF, []bpf.Instruction{
+			bpf.LoadAbsolute{Off: uint32(s.Offset), Size: 1}, // from the UDP payload on
+			bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: uint32(s.Mask)},
+			bpf.ALUOpConstant{Op: bpf.ALUOpMod, Val: uint32(n)},
+			bpf.RetA{},
+		})
+	}
+	return spreadByPort(fd, n)
+}
+
+func spreadByPort(fd, n int) error {
 	const (
 		network = 0xfff00000 // SKF_NET_OFF in linux/filter.h: from the IP header on
 		ipv6Len = 40

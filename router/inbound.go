@@ -53,7 +53,7 @@ func (in *inbound) batch() error {
 // only from what lies behind that peer, and only to what lies behind this node.
 func (in *inbound) deliver(table *fib.Table, r *encap.Received) drop.Reason {
 	peer, reason := in.codec.Decode(r, table)
-	if reason != drop.None {
+	if peer == nil { // dropped, or not a packet
 		return reason
 	}
 	if !packet.MergeECN(r.Packet(), r.Class) {

@@ -42,7 +42,8 @@ type Codec interface {
 	Encode(out *encap.Batch, f *packet.Frame, from, to *encap.Peer) drop.Reason
 
 	// Decode checks r, pulls everything off it that is not the packet, and returns
-	// the peer that sent it.
+	// the peer that sent it. Without a peer, there is nothing to deliver; drop.None then
+	// says that nothing is lost.
 	Decode(r *encap.Received, table *fib.Table) (*encap.Peer, drop.Reason)
 }
 

@@ -13,8 +13,15 @@ import (
 
 // weft is weft with one encapsulation and one TUN driver.
 type weft struct {
-	encapsulation string
-	driver        string
+	sealed bool
+	driver string
+}
+
+func (w weft) encapsulation() string {
+	if w.sealed {
+		return "sealed"
+	}
+	return "vxlan"
 }
 
 // mustRise are weftd's counters that a TCP transfer raises if the data path is the one
@@ -35,11 +42,19 @@ var mustRise = []struct {
 func weftSystems() []System {
 	var systems []System
 	for _, driver := range tun.Drivers() {
-		w := weft{encapsulation: "vxlan", driver: driver}
+		w := weft{driver: driver}
 		systems = append(systems, System{Name: WeftVXLAN(driver), connect: w.connect})
 	}
-	return systems
+	// The drivers compare alike with both: one is enough.
+	w := weft{sealed: true, driver: sealedDriver}
+	return append(systems, System{Name: WeftSealed, Encrypted: true, connect: w.connect})
 }
+
+// WeftSealed is the name of the system of weft as it is installed.
+const (
+	WeftSealed   = "weft-sealed/" + sealedDriver
+	sealedDriver = "superpacket"
+)
 
 // WeftVXLAN is the name of the system of weft with VXLAN and a TUN driver.
 func WeftVXLAN(driver string) string { return "weft-vxlan/" + driver }
@@ -90,8 +105,8 @@ func (w weft) addNodes(ctx context.Context, s *site) (nodes [2]*testnet.Node, er
 				PodCIDRs: []netip.Prefix{podCIDR[i]},
 			},
 			ClusterCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")},
+			Sealed:       w.sealed,
 			Configure: func(config map[string]any) {
-				config["encapsulation"] = w.encapsulation
 				config["tun"] = map[string]any{"name": testnet.TUNName, "driver": w.driver, "mtu": InnerMTU}
 			},
 		})
@@ -110,9 +125,9 @@ func (w weft) verify(ctx context.Context, nodes [2]*testnet.Node, seen Counters)
 		if err != nil {
 			return err
 		}
-		if r.Encapsulation != w.encapsulation || r.TUN.Driver != w.driver || r.TUN.MTU != InnerMTU {
+		if r.Encapsulation != w.encapsulation() || r.TUN.Driver != w.driver || r.TUN.MTU != InnerMTU {
 			errs = append(errs, fmt.Errorf("weftd on %s runs %s with the driver %s and MTU %d; want %s, %s and %d",
-				n.Entry().Name, r.Encapsulation, r.TUN.Driver, r.TUN.MTU, w.encapsulation, w.driver, InnerMTU))
+				n.Entry().Name, r.Encapsulation, r.TUN.Driver, r.TUN.MTU, w.encapsulation(), w.driver, InnerMTU))
 		}
 	}
 	for _, must := range mustRise {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
@@ -16,33 +15,25 @@ import (
 )
 
 func newStatusCommand(socket *string) *cobra.Command {
-	var output string
 	c := &cobra.Command{
 		Use:   "status",
 		Short: "Show what weftd does on this node",
 		Args:  cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			if output != "text" && output != "json" {
-				return fmt.Errorf("unknown output format %q; there are text and json", output)
-			}
-			report, err := status.Fetch(c.Context(), *socket)
-			if err != nil {
-				return failure{err}
-			}
-			if output == "json" {
-				encoder := json.NewEncoder(c.OutOrStdout())
-				encoder.SetIndent("", "  ")
-				err = encoder.Encode(report)
-			} else {
-				err = printStatus(c.OutOrStdout(), report, time.Now())
-			}
-			if err != nil {
-				return failure{err}
-			}
-			return nil
-		},
 	}
-	c.Flags().StringVarP(&output, "output", "o", "text", "`format` of the output: text or json")
+	output := addOutput(c)
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		report, err := status.Fetch(c.Context(), *socket)
+		if err != nil {
+			return failure{err}
+		}
+		err = show(c.OutOrStdout(), *output, report, func(out io.Writer) error {
+			return printStatus(out, report, time.Now())
+		})
+		if err != nil {
+			return failure{err}
+		}
+		return nil
+	}
 	return c
 }
 

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"weft/internal/nodekey"
 	"weft/internal/testnet"
 )
 
@@ -30,10 +31,27 @@ const goodNodes = `nodes:
   podCIDRs: [10.244.2.0/24]
 `
 
+// keyedNodes is a list in which all is right for a node whose fingerprint is OWN.
+const keyedNodes = `nodes:
+- name: node1
+  endpoint: 192.168.77.1:9338
+  podCIDRs: [10.244.1.0/24]
+  key: OWN
+- name: node2
+  endpoint: 192.168.77.2:9338
+  podCIDRs: [10.244.2.0/24]
+  key: OTHER
+`
+
 func TestWhatPeopleWriteWrongIsRefusedWithTheRemedyAndNothingChanges(t *testing.T) {
 	t.Parallel()
 	node := newCluster(t, testnet.ClusterOptions{Nodes: 1}).Nodes()[0]
-	without := func(line string) string { return strings.Replace(minimal, line, "", 1) }
+	sealed := strings.Replace(minimal, "encapsulation: vxlan\n", "", 1) + "keyFile: DIR/keys/node.key\n"
+	own, other := newKey(t, filepath.Join(node.Dir(), "keys")), strings.Repeat("02", 32)
+	newKey(t, filepath.Join(node.Dir(), "open"))
+	if err := os.Chmod(filepath.Join(node.Dir(), "open", nodekey.FileName), 0o644); err != nil {
+		t.Fatal(err)
+	}
 	tests := []struct {
 		name        string
 		weft, nodes string // minimal and goodNodes if empty
@@ -43,10 +61,20 @@ func TestWhatPeopleWriteWrongIsRefusedWithTheRemedyAndNothingChanges(t *testing.
 	}{
 		{name: "unknown key", weft: minimal + "tun:\n  drivr: water\n",
 			want: "DIR/weft.yaml:9: tun.drivr: unknown key; did you mean tun.driver?"},
-		{name: "no encapsulation", weft: without("encapsulation: vxlan\n"),
-			want: `DIR/weft.yaml: encapsulation: missing; its default, sealed, is not built yet: write "encapsulation: vxlan" if packets may cross the underlay unencrypted`},
-		{name: "sealed", weft: strings.Replace(minimal, "vxlan", "sealed", 1),
-			want: `DIR/weft.yaml:3: encapsulation: sealed is not built yet; write "encapsulation: vxlan" if packets may cross the underlay unencrypted`},
+		{name: "sealed without a key", weft: strings.Replace(sealed, "/keys", "", 1), nodes: keyedNodes,
+			want: "weftd: DIR/node.key: there is no key; make one with: weft keygen --out DIR"},
+		{name: "a key that others may read", weft: strings.Replace(sealed, "/keys", "/open", 1), nodes: keyedNodes,
+			want: "weftd: DIR/open/node.key: others may read or write it (mode 0644), so that the key may be known to them; make a new one, or if nobody has seen it: chmod 600 DIR/open/node.key"},
+		{name: "a node without a key in the list", weft: sealed, nodes: strings.Replace(keyedNodes, "  key: OTHER\n", "", 1),
+			want: "weftd: DIR/nodes.yaml:6: node2: has no key, which the encapsulation sealed needs; run `weft keygen` there, and write the fingerprint that it prints under key"},
+		{name: "two nodes with one key", weft: sealed, nodes: strings.Replace(keyedNodes, "OTHER", "OWN", 1),
+			want: "weftd: DIR/nodes.yaml:6: node2: the key is that of node node1 (DIR/nodes.yaml:2); run `weft keygen` on one of the two"},
+		{name: "another key in the list than in the key file", weft: sealed, nodes: strings.NewReplacer("OTHER", "OWN", "OWN", "OTHER").Replace(keyedNodes),
+			want: "weftd: DIR/nodes.yaml:2: node1: this node's key is OWN, not OTHER; write the first under key, or name the file of the other under the configuration's key keyFile"},
+		{name: "a kernel VXLAN device among sealed nodes", weft: sealed, nodes: keyedNodes + "  vtepMAC: 02:00:00:00:00:02\n",
+			want: "weftd: DIR/nodes.yaml:6: node2: has a vtepMAC, so it is a kernel VXLAN device, which does not understand the encapsulation sealed; remove the node or its vtepMAC"},
+		{name: "a fingerprint that is too long", weft: sealed, nodes: strings.Replace(keyedNodes, "OTHER", "OTHER00", 1),
+			want: `weftd: DIR/nodes.yaml:9: nodes[1].key: "OTHER"... is no fingerprint; write the 64 hexadecimal digits that ` + "`weft keygen` prints, or remove the key"},
 		{name: "broken YAML", weft: "node: [\n",
 			want: "DIR/weft.yaml:2: not valid YAML at column 1: did not find expected node content (while parsing a flow node that began in line 2); correct the indentation, quotes or brackets here or just before"},
 		{name: "two mistakes", weft: minimal + "listen: nowhere\ntun: {lanes: many}\n",
@@ -80,9 +108,9 @@ func TestWhatPeopleWriteWrongIsRefusedWithTheRemedyAndNothingChanges(t *testing.
 	before, routing := network(t, node.Namespace), forwarding(t, node.Namespace)
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			inDir := strings.NewReplacer("DIR", node.Dir())
+			inDir := strings.NewReplacer("DIR", node.Dir(), "OWN", own, "OTHER", other)
 			write(t, configFile(node), inDir.Replace(or(tt.weft, minimal)))
-			write(t, nodesFile(node), or(tt.nodes, goodNodes))
+			write(t, nodesFile(node), inDir.Replace(or(tt.nodes, goodNodes)))
 			cmd := weftd(t, node, nil, tt.args...)
 			cmd.Env = append(cmd.Env, tt.environ...)
 			got := finish(t, cmd)
@@ -95,6 +123,19 @@ func TestWhatPeopleWriteWrongIsRefusedWithTheRemedyAndNothingChanges(t *testing.
 			expectSame(t, "the runtime's folder", "", files(t, filepath.Dir(conflist(node))))
 		})
 	}
+}
+
+// newKey generates a key in a new folder, and returns its fingerprint.
+func newKey(t *testing.T, dir string) string {
+	t.Helper()
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	_, fingerprint, err := nodekey.Generate(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fingerprint.String()
 }
 
 func or(text, fallback string) string {

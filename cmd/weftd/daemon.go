@@ -16,7 +16,6 @@ import (
 	"weft/control"
 	"weft/control/file"
 	"weft/encap"
-	"weft/encap/vxlan"
 	"weft/internal/config"
 	"weft/internal/hostnet"
 	"weft/router"
@@ -43,8 +42,12 @@ func serve(ctx context.Context, c config.Config, log *slog.Logger) error {
 	if err := hostnet.Check(); err != nil {
 		return unfit{err}
 	}
+	options, key, err := identify(c)
+	if err != nil {
+		return unfit{err}
+	}
 	source := file.New(c.Control.File)
-	plan, err := firstPlan(source, c)
+	plan, err := firstPlan(source, options)
 	if err != nil {
 		return unfit{err}
 	}
@@ -62,20 +65,22 @@ func serve(ctx context.Context, c config.Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	d := newDaemon(c, log, newRouter(c, conns, queues, plan), conns, hangups)
-	return d.run(ctx, source, plan)
+	d := newDaemon(c, log, hangups)
+	d.options, d.conns = options, conns
+	if d.keys, err = newKeys(key, conns, log); err != nil {
+		return err
+	}
+	d.router = newRouter(c, d.keys, conns, queues, plan)
+	d.list(plan)
+	return d.run(ctx, source)
 }
 
-func firstPlan(source *file.Source, c config.Config) (*control.Plan, error) {
+func firstPlan(source *file.Source, options control.Options) (*control.Plan, error) {
 	state, err := source.Load()
 	if err != nil {
 		return nil, err
 	}
-	return control.NewPlan(state, planOptions(c))
-}
-
-func planOptions(c config.Config) control.Options {
-	return control.Options{Node: c.Node, ClusterCIDRs: c.ClusterCIDRs}
+	return control.NewPlan(state, options)
 }
 
 func openLanes(ctx context.Context, c config.Config) ([]*encap.Conn, []tun.Queue, error) {
@@ -84,7 +89,7 @@ func openLanes(ctx context.Context, c config.Config) ([]*encap.Conn, []tun.Queue
 		return nil, nil, err
 	}
 	joins, _ := queues[0].Takes() // joined datagrams are good for joined packets only
-	conns, err := encap.Listen(ctx, c.Listen, len(queues), encap.Options{GRO: joins})
+	conns, err := encap.Listen(ctx, c.Listen, len(queues), encap.Options{GRO: joins, Spread: spread(c)})
 	if err != nil {
 		for _, q := range queues {
 			err = errors.Join(err, q.Close())
@@ -94,20 +99,21 @@ func openLanes(ctx context.Context, c config.Config) ([]*encap.Conn, []tun.Queue
 	return conns, queues, nil
 }
 
-func newRouter(c config.Config, conns []*encap.Conn, queues []tun.Queue, plan *control.Plan) *router.Router {
+func newRouter(c config.Config, k *keys, conns []*encap.Conn, queues []tun.Queue, plan *control.Plan) *router.Router {
 	lanes := make([]router.Lane, len(conns))
 	for i := range lanes {
-		lanes[i] = router.Lane{Queue: queues[i], Codec: vxlan.New(c.VXLAN.VNI), Conn: conns[i]}
+		lanes[i] = router.Lane{Queue: queues[i], Codec: codec(c, k, i, len(lanes)), Conn: conns[i]}
 	}
 	return router.New(lanes, plan.Table)
 }
 
-// run brings the node up by plan, follows source, and takes the node down again.
-func (d *daemon) run(ctx context.Context, source control.Source, plan *control.Plan) error {
+// run brings the node up, follows source, and takes the node down again.
+func (d *daemon) run(ctx context.Context, source control.Source) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return d.router.Run(ctx) }) // owns the lanes: closes them in any case
+	group.Go(func() error { return d.keys.run(ctx, d.follow) })
 	group.Go(func() error {
-		err := d.up(ctx, group, source, plan)
+		err := d.up(ctx, group, source)
 		if ctx.Err() != nil { // weftd was told to end, or another part of it has said why it ends
 			return nil
 		}
@@ -120,10 +126,10 @@ func (d *daemon) run(ctx context.Context, source control.Source, plan *control.P
 }
 
 // up brings the host into order, and starts what goes on beside forwarding.
-func (d *daemon) up(ctx context.Context, group *errgroup.Group, source control.Source, plan *control.Plan) error {
+func (d *daemon) up(ctx context.Context, group *errgroup.Group, source control.Source) error {
 	// What can't be done now is tried again later. One route that is in another's way
 	// must not cost the node its other peers, nor a restart its guard.
-	applyErr := d.apply(ctx, plan)
+	applyErr := d.apply(ctx)
 	d.tell(ctx, applyErr)
 	if err := d.serveStatus(ctx, group); err != nil {
 		return err

@@ -7,10 +7,13 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"weft/encap"
+	"weft/encap/sealed/handshake"
 	"weft/internal/metrics"
 	"weft/internal/status"
 	"weft/internal/version"
@@ -23,7 +26,7 @@ func (d *daemon) serveStatus(ctx context.Context, group *errgroup.Group) error {
 	if err != nil {
 		return err
 	}
-	serveHTTP(ctx, group, listener, status.Handler(d.report))
+	serveHTTP(ctx, group, listener, status.Handler(d.report, d.rotate))
 	return nil
 }
 
@@ -56,6 +59,7 @@ func serveHTTP(ctx context.Context, group *errgroup.Group, listener net.Listener
 
 // report is what `weft status` shows.
 func (d *daemon) report() status.Report {
+	links := d.keys.links()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	r := status.Report{
@@ -78,7 +82,7 @@ func (d *daemon) report() status.Report {
 		r.State.Rejected = d.rejected.Error()
 	}
 	for _, p := range d.plan.Peers {
-		r.Peers = append(r.Peers, status.Peer{Name: p.Name, Endpoint: p.Endpoint, Prefixes: p.Prefixes})
+		r.Peers = append(r.Peers, status.Peer{Name: p.Name, Endpoint: p.Endpoint, Prefixes: p.Prefixes, Link: links[p.Key]})
 	}
 	for _, reason := range drop.All() {
 		if n := r.Stats.Drops[reason]; n > 0 {
@@ -86,4 +90,60 @@ func (d *daemon) report() status.Report {
 		}
 	}
 	return r
+}
+
+// links tells how this node and each peer stand.
+func (k *keys) links() map[encap.Fingerprint]*status.Link {
+	if k == nil {
+		return nil
+	}
+	links := map[encap.Fingerprint]*status.Link{}
+	for _, s := range k.manager.Status() {
+		l := &status.Link{
+			Key: s.Key.String(), State: string(s.State), KeysBegan: s.Began, RTT: s.RTT.Microseconds(),
+			SentPackets: s.Traffic.SentPackets, SentBytes: s.Traffic.SentBytes,
+			ReceivedPackets: s.Traffic.ReceivedPackets, ReceivedBytes: s.Traffic.ReceivedBytes,
+			Refused: s.Traffic.Refused,
+		}
+		if s.State == handshake.Unreachable {
+			l.Failures, l.Retry = s.Failures, s.Retry
+			if s.Err != nil {
+				l.Error = s.Err.Error()
+			}
+		}
+		links[s.Key] = l
+	}
+	return links
+}
+
+// rotate is what `weft rotate-key` asks for.
+func (d *daemon) rotate(ctx context.Context, names []string) (status.Rotation, error) {
+	if d.keys == nil {
+		return status.Rotation{}, fmt.Errorf("there are no keys: %s does not encrypt", d.config.Encapsulation)
+	}
+	named, err := d.report().Select(names)
+	if err != nil {
+		return status.Rotation{}, err
+	}
+	var with []string
+	for _, p := range named {
+		if len(names) > 0 || p.Link != nil && !p.KeysBegan.IsZero() {
+			with = append(with, p.Name)
+		}
+	}
+	r := status.Rotation{Peers: []string{}}
+	if len(with) == 0 {
+		return r, nil
+	}
+	asked := time.Now()
+	if err := d.keys.manager.Rotate(ctx, with...); err != nil {
+		r.Error = err.Error()
+	}
+	r.Took = time.Since(asked).Microseconds()
+	for _, s := range d.keys.manager.Status() {
+		if s.Began.After(asked) && slices.Contains(with, s.Name) {
+			r.Peers = append(r.Peers, s.Name)
+		}
+	}
+	return r, nil
 }

@@ -4,15 +4,19 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
 	"weft/control"
 	"weft/encap"
-	"weft/encap/vxlan"
+	"weft/encap/sealed"
+	"weft/encap/sealed/handshake"
 	"weft/internal/config"
 	"weft/internal/hostnet"
+	"weft/internal/metrics"
 	"weft/internal/nodefile"
 	"weft/router"
 )
@@ -21,6 +25,8 @@ import (
 // goroutines.
 type daemon struct {
 	config  config.Config
+	options control.Options
+	keys    *keys
 	log     *slog.Logger
 	router  *router.Router
 	conns   []*encap.Conn
@@ -29,18 +35,21 @@ type daemon struct {
 
 	applying sync.Mutex // held while the host is changed: one change at a time
 
-	mu         sync.Mutex // guards what follows
-	plan       *control.Plan
-	applied    time.Time // when plan came into force
-	mtu        int       // of the TUN device, in bytes
-	hostErr    error     // why the host is not as plan wants it
-	rejected   error     // why the newest State is not in force
+	mu         sync.Mutex    // guards what follows
+	listed     *control.Plan // as the newest good State says
+	moves      []move
+	next       *control.Plan // listed, with the peers that have moved where they are
+	plan       *control.Plan // in force
+	applied    time.Time     // when plan came into force
+	mtu        int           // of the TUN device, in bytes
+	hostErr    error         // why the host is not as plan wants it
+	rejected   error         // why the newest State is not in force
 	rejections int
 	ready      bool
 }
 
-func newDaemon(c config.Config, log *slog.Logger, r *router.Router, conns []*encap.Conn, hangups <-chan os.Signal) *daemon {
-	return &daemon{config: c, log: log, router: r, conns: conns, host: hostnet.New(log), hangups: hangups}
+func newDaemon(c config.Config, log *slog.Logger, hangups <-chan os.Signal) *daemon {
+	return &daemon{config: c, log: log, host: hostnet.New(log), hangups: hangups}
 }
 
 // update puts the State that the control source emitted into force. If that can't
@@ -48,7 +57,7 @@ func newDaemon(c config.Config, log *slog.Logger, r *router.Router, conns []*enc
 func (d *daemon) update(ctx context.Context, state control.State, err error) {
 	var plan *control.Plan
 	if err == nil {
-		plan, err = control.NewPlan(state, planOptions(d.config))
+		plan, err = control.NewPlan(state, d.options)
 	}
 	if err != nil {
 		d.log.Error("the new list of nodes is refused; the last good one stays in force", "error", err)
@@ -59,8 +68,11 @@ func (d *daemon) update(ctx context.Context, state control.State, err error) {
 		return
 	}
 	d.mu.Lock()
-	same, mended := d.plan.Equal(plan), d.rejected != nil
+	same, mended := d.listed.Equal(plan), d.rejected != nil
 	d.rejected = nil
+	if !same {
+		d.list(plan)
+	}
 	d.mu.Unlock()
 	if same {
 		if mended {
@@ -69,7 +81,7 @@ func (d *daemon) update(ctx context.Context, state control.State, err error) {
 		return
 	}
 	d.log.Info("a new list of nodes is in force", "peers", len(plan.Peers), "prefixes", plan.Table.Size())
-	d.tell(ctx, d.apply(ctx, plan))
+	d.tell(ctx, d.apply(ctx))
 }
 
 // tell logs that the host is not as it must be. The next turn of reapplyNowAndThen
@@ -80,11 +92,53 @@ func (d *daemon) tell(ctx context.Context, err error) {
 	}
 }
 
-// apply puts plan into force: first in the data path, so that no route leads a
+// move is a peer that is not where the control source says.
+type move struct {
+	key    encap.Fingerprint
+	listed netip.AddrPort
+	addr   netip.Addr
+}
+
+// follow has a peer's datagrams go where its authentic ones come from.
+func (d *daemon) follow(ctx context.Context, m sealed.Move) {
+	d.mu.Lock()
+	d.moves = slices.DeleteFunc(d.moves, func(o move) bool { return o.key == m.Peer.Key })
+	if p := d.listed.Table.ByKey(m.Peer.Key); p != nil && p.Endpoint.Addr() != m.Addr {
+		d.moves = append(d.moves, move{m.Peer.Key, p.Endpoint, m.Addr})
+	}
+	d.list(d.listed)
+	d.mu.Unlock()
+	d.log.Info("a node has moved", "peer", m.Peer.Name, "from", m.Peer.Endpoint.Addr(), "to", m.Addr)
+	d.tell(ctx, d.apply(ctx))
+}
+
+// list makes a plan, and the moves since, what shall be in force. A move of which the
+// control source has said something new does not count any more. d.mu is held.
+func (d *daemon) list(plan *control.Plan) {
+	d.listed, d.next = plan, plan
+	d.moves = slices.DeleteFunc(d.moves, func(m move) bool {
+		p := plan.Table.ByKey(m.key)
+		return p == nil || p.Endpoint != m.listed
+	})
+	for _, m := range d.moves {
+		moved, err := d.next.WithEndpoint(m.key, m.addr)
+		if err != nil {
+			d.log.Warn("a node has moved to an address that is another's", "to", m.addr, "error", err)
+			continue
+		}
+		d.next = moved
+	}
+}
+
+// apply puts the newest plan into force: first in the data path, so that no route leads a
 // packet to a table that does not know where to send it, then on the host.
-func (d *daemon) apply(ctx context.Context, plan *control.Plan) error {
+func (d *daemon) apply(ctx context.Context) error {
 	d.applying.Lock()
 	defer d.applying.Unlock()
+	d.mu.Lock()
+	plan := d.next
+	d.mu.Unlock()
+	d.keys.update(plan)
 	d.router.Publish(plan.Table)
 	mtu, err := d.chooseMTU(plan)
 	if err == nil {
@@ -111,7 +165,7 @@ func (d *daemon) chooseMTU(plan *control.Plan) (int, error) {
 		return d.config.TUN.MTU, nil
 	}
 	underlay, _, err := hostnet.UnderlayMTU(plan.Self.Endpoint.Addr())
-	return underlay - vxlan.Overhead(plan.EndpointIPv6), err
+	return underlay - overhead(d.config, plan.EndpointIPv6), err
 }
 
 func (d *daemon) hostNetwork(plan *control.Plan, mtu int) hostnet.Network {
@@ -145,9 +199,9 @@ func (d *daemon) reapplyNowAndThen(ctx context.Context) error {
 			return nil
 		case <-ticker.C:
 			d.mu.Lock()
-			plan, ready := d.plan, d.ready
+			ready := d.ready
 			d.mu.Unlock()
-			err := d.apply(ctx, plan)
+			err := d.apply(ctx)
 			d.tell(ctx, err)
 			if err == nil && !ready {
 				if err := d.becomeReady(); err != nil {
@@ -171,6 +225,23 @@ func (d *daemon) UDP() (gso bool, gro uint64) {
 		gro += c.Joined()
 	}
 	return gso, gro
+}
+
+// Links returns how many peers are in which state, and what has happened with them, or
+// nil with vxlan.
+func (d *daemon) Links() *metrics.Links {
+	if d.keys == nil {
+		return nil
+	}
+	counts := d.keys.manager.Counts()
+	links := &metrics.Links{Peers: map[string]int{}, Agreed: counts.Agreed, Failed: counts.Failed, Unreachable: counts.Unreachable, Lost: counts.Lost}
+	for _, state := range []handshake.State{handshake.NoKeys, handshake.Agreeing, handshake.Up, handshake.Idle, handshake.Unreachable} {
+		links.Peers[string(state)] = 0
+	}
+	for _, s := range d.keys.manager.Status() {
+		links.Peers[string(s.State)]++
+	}
+	return links
 }
 
 // GuardDrops asks nft, which takes some milliseconds.

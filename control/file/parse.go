@@ -1,6 +1,7 @@
 package file
 
 import (
+	"encoding/hex"
 	"fmt"
 	"net"
 
@@ -39,7 +40,7 @@ func parseNode(n *yamltree.Node, problems *strict.Problems) control.Node {
 	if !n.Is(yamltree.Mapping, problems) {
 		return node
 	}
-	n.OnlyKeys(problems, "name", "endpoint", "podCIDRs", "vtepMAC")
+	n.OnlyKeys(problems, "name", "endpoint", "podCIDRs", "vtepMAC", "key")
 	for _, required := range []string{"name", "endpoint", "podCIDRs"} {
 		if n.Get(required) == nil {
 			problems.Addf(n.Origin(), n.Path(), "%s is missing; a node has name, endpoint and podCIDRs", required)
@@ -66,6 +67,10 @@ func parseNode(n *yamltree.Node, problems *strict.Problems) control.Node {
 		node.VTEPMAC, err = parseMAC(text)
 		return err
 	})
+	parse(n.Get("key"), problems, func(text string) (err error) {
+		node.Key, err = parseKey(text)
+		return err
+	})
 	return node
 }
 
@@ -86,4 +91,12 @@ func parseMAC(text string) (encap.MAC, error) {
 		return mac, fmt.Errorf("%s is not an Ethernet address; write it like 02:00:00:00:00:01, or remove the key", strict.Quote(text))
 	}
 	return encap.MAC(hw), nil
+}
+
+func parseKey(text string) (encap.Fingerprint, error) {
+	key, err := encap.ParseFingerprint(text)
+	if err != nil {
+		return key, fmt.Errorf("%s is no fingerprint; write the %d hexadecimal digits that `weft keygen` prints, or remove the key", strict.Quote(text), hex.EncodedLen(len(key)))
+	}
+	return key, nil
 }

@@ -23,6 +23,9 @@ const twoNodes = `nodes:
   vtepMAC: 02:00:00:00:00:02
 `
 
+// fingerprint is one, as `weft keygen` prints it.
+const fingerprint = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
+
 func TestNodesAreReadWithTheirLines(t *testing.T) {
 	got, err := Parse("nodes.yaml", []byte(twoNodes))
 	if err != nil {
@@ -42,7 +45,37 @@ func TestNodesAreReadWithTheirLines(t *testing.T) {
 	}
 }
 
+// withKeys are nodes, one a line.
+func withKeys(keys ...string) string {
+	var nodes strings.Builder
+	for _, key := range keys {
+		fmt.Fprintf(&nodes, "- {name: a, endpoint: 192.168.77.1:9338, podCIDRs: [10.244.1.0/24], key: %s}\n", key)
+	}
+	return nodes.String()
+}
+
+func TestANodesKeyIsReadHoweverItsDigitsLook(t *testing.T) {
+	for _, text := range []string{
+		fingerprint,
+		strings.ToUpper(fingerprint),
+		"'" + fingerprint + "'",
+		strings.Repeat("1", 64),        // YAML takes it for a number
+		"1e" + strings.Repeat("2", 62), // and this one
+	} {
+		state, err := Parse("nodes.yaml", []byte(twoNodes+"  key: "+text+"\n"))
+		if err != nil {
+			t.Errorf("%s: %v", text, err)
+			continue
+		}
+		want := strings.ToLower(strings.Trim(text, "'"))
+		if got := state.Nodes[1].Key.String(); got != want || state.Nodes[0].Key != (encap.Fingerprint{}) {
+			t.Errorf("%s: the keys are %s and %s", text, state.Nodes[0].Key, got)
+		}
+	}
+}
+
 func TestMistakesInTheFile(t *testing.T) {
+	const noFingerprint = " is no fingerprint; write the 64 hexadecimal digits that `weft keygen` prints, or remove the key\n"
 	tests := []struct{ name, file, want string }{
 		{"empty file", "", `nodes.yaml: nodes: missing; list the cluster's nodes under it`},
 		{"no list", "nodes:\n", `nodes.yaml:1: nodes: has no value; write one or remove the key`},
@@ -50,7 +83,7 @@ func TestMistakesInTheFile(t *testing.T) {
 		{"list at the top", "- name: node1\n", `nodes.yaml:1: must be a mapping, not a list; write keys with their values`},
 		{"unknown keys", "nodes: []\nnode: []\nclusterCIDRs: [10.244.0.0/16]\n", `nodes.yaml:2: node: unknown key; did you mean nodes?
 nodes.yaml:3: clusterCIDRs: unknown key; remove it`},
-		{"unknown keys of a node", strings.Replace(twoNodes, "  vtepMAC", "  key: c29tZQ==\n  podCIDR: 10.244.3.0/24\n  vtepMac", 1), `nodes.yaml:9: nodes[1].key: unknown key; remove it
+		{"unknown keys of a node", strings.Replace(twoNodes, "  vtepMAC", "  colour: blue\n  podCIDR: 10.244.3.0/24\n  vtepMac", 1), `nodes.yaml:9: nodes[1].colour: unknown key; remove it
 nodes.yaml:10: nodes[1].podCIDR: unknown key; did you mean podCIDRs?
 nodes.yaml:11: nodes[1].vtepMac: unknown key; did you mean vtepMAC?`},
 		{"duplicate keys", twoNodes + "  name: node3\nnodes: []\n", `nodes.yaml:10: nodes[1].name: already written in line 5; remove one of the two
@@ -96,6 +129,9 @@ nodes.yaml:11: nodes[2].podCIDRs[0]: ::ffff:10.244.3.0/120 is IPv4-mapped; write
 nodes.yaml:12: nodes[2].vtepMAC: "00:00:00:00:00:00" is not an Ethernet address; write it like 02:00:00:00:00:01, or remove the key
 nodes.yaml:14: nodes[3].endpoint: must be a single value, not a mapping; write the value alone, in quotes if it has a colon at its end
 nodes.yaml:16: nodes[3].vtepMAC: "02-00-00-00-00-04-05-06" is not an Ethernet address; write it like 02:00:00:00:00:01, or remove the key`},
+		{"keys", "nodes:\n" + withKeys("c29tZQ==", fingerprint[1:], fingerprint+"0", fingerprint+"00", strings.Repeat(fingerprint, 1000),
+			"SHA256:"+fingerprint[7:], strings.Repeat("0", 64), "''", "", "["+fingerprint+"]"), `nodes.yaml:2: nodes[0].key: "c29tZQ=="` + noFingerprint + `nodes.yaml:3: nodes[1].key: "0112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"` + noFingerprint + `nodes.yaml:4: nodes[2].key: "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"...` + noFingerprint + `nodes.yaml:5: nodes[3].key: "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"...` + noFingerprint + `nodes.yaml:6: nodes[4].key: "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"...` + noFingerprint + `nodes.yaml:7: nodes[5].key: "SHA256:3445566778899aabbccddeeff00112233445566778899aabbccddeeff"` + noFingerprint + `nodes.yaml:8: nodes[6].key: "0000000000000000000000000000000000000000000000000000000000000000"` + noFingerprint + `nodes.yaml:9: nodes[7].key: ""` + noFingerprint + `nodes.yaml:10: nodes[8].key: has no value; write one or remove the key
+nodes.yaml:11: nodes[9].key: must be a single value, not a list; write the value alone, in quotes if it has a colon at its end`},
 		{"alias", "nodes:\n- &a\n  name: node1\n  endpoint: 192.168.77.1:9338\n  podCIDRs: [10.244.1.0/24]\n- *a\n", `nodes.yaml:6: nodes[1]: aliases are not allowed; write the value out`},
 		{"broken syntax", "nodes:\n- name: node1\n endpoint: 192.168.77.1:9338\n", `nodes.yaml:3: not valid YAML at column 2: did not find expected key (while parsing a block mapping that began in line 1); correct the indentation, quotes or brackets here or just before`},
 	}
@@ -125,6 +161,7 @@ func FuzzNodes(f *testing.F) {
 	f.Add([]byte(twoNodes))
 	f.Add([]byte("nodes: &a [*a, {name: a, name: b}, !!x y, ~]\n"))
 	f.Add([]byte("nodes:\n- {name: a, endpoint: '[::1%0]:1', podCIDRs: [::/0], vtepMAC: 02:00:00:00:00:00:00:00}\n"))
+	f.Add([]byte("nodes:\n" + withKeys(fingerprint, fingerprint+"00", "''")))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		state, err := Parse("nodes.yaml", data)
 		if err != nil {
@@ -144,7 +181,10 @@ func FuzzNodes(f *testing.F) {
 			}
 		}
 		// A plan may be refused, but not panic.
-		_, _ = control.NewPlan(state, control.Options{Node: "node1", ClusterCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}})
+		options := control.Options{Node: "node1", ClusterCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}}
+		_, _ = control.NewPlan(state, options)
+		options.Key[0] = 1
+		_, _ = control.NewPlan(state, options)
 	})
 }
 

@@ -77,7 +77,7 @@ func (c *Codec) Encode(out *encap.Batch, f *packet.Frame, from, to *encap.Peer) 
 	}
 	var before []byte // the headers of the segment before
 	for i := range segments.Count {
-		h := out.Header(HeaderLen + segments.HeaderLen)
+		h := out.Space(HeaderLen + segments.HeaderLen)
 		if i == 0 {
 			c.header(h, ipv4, from, to)
 			segments.Header(h[HeaderLen:], 0)

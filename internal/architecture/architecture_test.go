@@ -28,12 +28,17 @@ func TestPackagesKnowOnlyWhatTheirPlaceAllows(t *testing.T) {
 			of:  "weft/router",
 			may: []string{"weft/router", "weft/router/fib", "weft/router/packet", "weft/router/drop", "weft/encap", "weft/internal/poller"},
 			mayNot: []string{"k8s.io", "sigs.k8s.io", "go.etcd.io", "go.yaml.in", "github.com/vishvananda/netlink",
-				"github.com/prometheus", "net/http", "log/slog"},
+				"github.com/prometheus", "github.com/quic-go", "net/http", "log/slog"},
 		},
 		{of: "weft/router/fib", may: []string{"weft/router/fib", "weft/encap", "weft/router/packet", "weft/internal/poller"}},
 		{of: "weft/router/tun", may: []string{"weft/router/tun", "weft/router/packet", "weft/internal/poller"}},
 		{of: "weft/encap", may: []string{"weft/encap", "weft/router/packet", "weft/internal/poller"}},
 		{of: "weft/encap/vxlan", may: []string{"weft/encap/vxlan", "weft/encap", "weft/router/fib", "weft/router/packet", "weft/router/drop", "weft/internal/poller"}},
+		{
+			of:     "weft/encap/sealed", // the handshake knows the data path, not the other way round
+			may:    []string{"weft/encap/sealed", "weft/encap", "weft/router/fib", "weft/router/packet", "weft/router/drop", "weft/internal/poller"},
+			mayNot: []string{"github.com/quic-go", "crypto/tls", "log/slog"},
+		},
 		{of: "weft/ipam", may: []string{"weft/ipam"}},
 		{
 			of: "weft/control",

@@ -1,20 +1,54 @@
 package architecture
 
 import (
-	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
 	"testing"
+
+	"github.com/spf13/pflag"
 
 	"weft/control"
 	"weft/control/file"
+	"weft/encap"
+	"weft/internal/config"
 )
 
-func TestTheShippedListOfNodesMakesAPlan(t *testing.T) {
-	state, err := file.New("../../deploy/nodes.yaml").Load()
+// expectPlan checks that two files are right together, for the first node of the list.
+func expectPlan(t *testing.T, weft, nodes string) {
+	t.Helper()
+	state, err := file.New(nodes).Load()
 	if err != nil {
 		t.Fatal(err)
 	}
-	cluster := []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16"), netip.MustParsePrefix("fd00:244::/48")} // of deploy/weft.yaml
-	if _, err := control.NewPlan(state, control.Options{Node: "node1", ClusterCIDRs: cluster}); err != nil {
+	self := state.Nodes[0]
+	flags := pflag.NewFlagSet("weftd", pflag.ContinueOnError)
+	config.AddFlags(flags)
+	if err := flags.Parse([]string{"--config", weft, "--node", self.Name}); err != nil {
+		t.Fatal(err)
+	}
+	c, err := config.Load(flags, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Encapsulation != config.EncapsulationSealed || self.Key == (encap.Fingerprint{}) {
+		t.Errorf("encapsulation %s, key %s", c.Encapsulation, self.Key)
+	}
+	if _, err := control.NewPlan(state, control.Options{Node: c.Node, ClusterCIDRs: c.ClusterCIDRs, Key: self.Key}); err != nil {
 		t.Error(err)
 	}
+}
+
+func TestTheShippedFilesMakeAPlan(t *testing.T) {
+	expectPlan(t, "../../deploy/weft.yaml", "../../deploy/nodes.yaml")
+}
+
+func TestTheReadmesFilesMakeAPlan(t *testing.T) {
+	dir := t.TempDir()
+	for _, block := range regexp.MustCompile("(?ms)^```yaml\n(# /etc/weft/([a-z.]+).*?)^```").FindAllStringSubmatch(read(t, "README.md"), -1) {
+		if err := os.WriteFile(filepath.Join(dir, block[2]), []byte(block[1]), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	expectPlan(t, filepath.Join(dir, "weft.yaml"), filepath.Join(dir, "nodes.yaml"))
 }

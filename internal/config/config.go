@@ -37,6 +37,9 @@ type Config struct {
 
 	Encapsulation Encapsulation
 
+	// KeyFile is the path of the node's key (EncapsulationSealed).
+	KeyFile string
+
 	// Listen is where datagrams are received. [::]:PORT stands for both families.
 	Listen netip.AddrPort
 
@@ -55,8 +58,13 @@ type Config struct {
 // Encapsulation is the format of the datagrams between nodes.
 type Encapsulation string
 
-// EncapsulationVXLAN is RFC 7348: neither encrypted nor authenticated.
-const EncapsulationVXLAN Encapsulation = "vxlan"
+const (
+	// EncapsulationSealed encrypts and authenticates everything between weft nodes.
+	EncapsulationSealed Encapsulation = "sealed"
+
+	// EncapsulationVXLAN is RFC 7348: neither encrypted nor authenticated.
+	EncapsulationVXLAN Encapsulation = "vxlan"
+)
 
 // Control says where the list of nodes comes from.
 type Control struct {

@@ -25,7 +25,8 @@ var ipTypes = cmp.Options{
 var example = Config{
 	Node:          "node1",
 	ClusterCIDRs:  []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16"), netip.MustParsePrefix("fd00:244::/48")},
-	Encapsulation: EncapsulationVXLAN,
+	Encapsulation: EncapsulationSealed,
+	KeyFile:       "/etc/weft/node.key",
 	Listen:        netip.MustParseAddrPort("0.0.0.0:9338"),
 	Control:       Control{File: "/etc/weft/nodes.yaml"},
 	TUN:           TUN{Driver: DriverSuperpacket, Name: "weft0"},
@@ -36,7 +37,7 @@ var example = Config{
 	Metrics:       Metrics{Listen: netip.MustParseAddrPort("127.0.0.1:9339")},
 }
 
-const minimal = "node: node1\nclusterCIDRs: [10.244.0.0/16, 'fd00:244::/48']\nencapsulation: vxlan\n"
+const minimal = "node: node1\nclusterCIDRs: [10.244.0.0/16, 'fd00:244::/48']\n"
 
 // load loads a file with the given content; its path in errors is just "weft.yaml".
 func load(t *testing.T, content string, args, environ []string) (Config, error) {
@@ -98,7 +99,7 @@ func TestNodeIsTheHostNameByDefault(t *testing.T) {
 	if err != nil || strict.CheckNodeName(strings.ToLower(host)) != nil {
 		t.Skipf("host name %q, %v", host, err)
 	}
-	c, err := load(t, "clusterCIDRs: [10.244.0.0/16]\nencapsulation: vxlan\n", nil, nil)
+	c, err := load(t, "clusterCIDRs: [10.244.0.0/16]\n", nil, nil)
 	if err != nil || c.Node != strings.ToLower(host) {
 		t.Errorf("node %q, %v; want %q", c.Node, err, host)
 	}
@@ -108,6 +109,7 @@ func TestEveryKeyIsAFlagAndAVariable(t *testing.T) {
 	want := example
 	want.Node = "node2"
 	want.ClusterCIDRs = []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("10.2.0.0/16")}
+	want.Encapsulation, want.KeyFile = EncapsulationVXLAN, "/k"
 	want.Listen = netip.MustParseAddrPort("[::]:4790")
 	want.Control.File = "/n"
 	want.TUN = TUN{Driver: DriverWater, Name: "tun7", Lanes: 16, MTU: 1280}
@@ -116,7 +118,7 @@ func TestEveryKeyIsAFlagAndAVariable(t *testing.T) {
 	want.CNI = CNI{ConfDir: "/c", Name: "pods"}
 	want.Metrics = Metrics{}
 	values := map[string]string{
-		"node": "node2", "cluster-cidrs": "10.1.0.0/16, 10.2.0.0/16", "encapsulation": "vxlan", "listen": "[::]:4790",
+		"node": "node2", "cluster-cidrs": "10.1.0.0/16, 10.2.0.0/16", "encapsulation": "vxlan", "key-file": "/k", "listen": "[::]:4790",
 		"control-file": "/n", "tun-driver": "water", "tun-name": "tun7", "tun-lanes": "16", "tun-mtu": "1280",
 		"vxlan-vni": "16777215", "state-dir": "/s/", "run-dir": "/r", "cni-conf-dir": "/c", "cni-name": "pods", "metrics-listen": "",
 	}
@@ -175,15 +177,15 @@ func TestAbsentFile(t *testing.T) {
 		args    []string
 		wantErr string
 	}{
-		{"is fine if flags say enough", []string{"--cluster-cidrs=10.244.0.0/16", "--encapsulation=vxlan", "--node=node1"}, ""},
+		{"is fine if flags say enough", []string{"--cluster-cidrs=10.244.0.0/16", "--node=node1"}, ""},
 		{"is one problem if they don't", nil,
-			"/etc/weft/weft.yaml: the file does not exist; write it, name another one with --config, or give --cluster-cidrs and --encapsulation"},
-		{"beside what else is wrong", []string{"--cluster-cidrs=10.244.0.0", "--node=node1"},
-			"--cluster-cidrs: 10.244.0.0 has no prefix length; write it like 10.244.0.0/24\n" +
-				"/etc/weft/weft.yaml: the file does not exist; write it, name another one with --config, or give --encapsulation"},
+			"/etc/weft/weft.yaml: the file does not exist; write it, name another one with --config, or give --cluster-cidrs"},
+		{"beside what else is wrong", []string{"--listen=192.168.77.1", "--node=node1"},
+			"--listen: 192.168.77.1 has no port; write it like 192.168.77.1:9338\n" +
+				"/etc/weft/weft.yaml: the file does not exist; write it, name another one with --config, or give --cluster-cidrs"},
 		{"is another matter than an unreadable one", []string{"--config=/proc/self", "--node=node1"},
 			"read the configuration: /proc/self: not a regular file"},
-		{"is never fine if it was named", []string{"--config=/no/weft.yaml", "--cluster-cidrs=10.244.0.0/16", "--encapsulation=vxlan", "--node=node1"},
+		{"is never fine if it was named", []string{"--config=/no/weft.yaml", "--cluster-cidrs=10.244.0.0/16", "--node=node1"},
 			"/no/weft.yaml: the file does not exist; write it, or name another one with --config"},
 	}
 	for _, tt := range tests {

@@ -4,30 +4,28 @@ import "testing"
 
 func TestMistakesInTheFile(t *testing.T) {
 	tests := []struct{ name, file, want string }{
-		{"misspelt key", minimal + "tun:\n  drivr: water\n", `weft.yaml:5: tun.drivr: unknown key; did you mean tun.driver?`},
-		{"misspelt group", minimal + "tunn: {driver: water}\n", `weft.yaml:4: tunn: unknown key; did you mean tun?`},
+		{"misspelt key", minimal + "tun:\n  drivr: water\n", `weft.yaml:4: tun.drivr: unknown key; did you mean tun.driver?`},
+		{"misspelt group", minimal + "tunn: {driver: water}\n", `weft.yaml:3: tunn: unknown key; did you mean tun?`},
 		{"other case", "node: node1\nclustercidrs: [10.244.0.0/16]\nencapsulation: vxlan\n", `weft.yaml: clusterCIDRs: missing; write the ranges that all pods' addresses come from, such as clusterCIDRs: [10.244.0.0/16]
 weft.yaml:2: clustercidrs: unknown key; did you mean clusterCIDRs?`},
-		{"key outside its group", minimal + "vni: 7\n", `weft.yaml:4: vni: unknown key; did you mean vxlan.vni?`},
-		{"key of a later version", minimal + "keyFile: /etc/weft/node.key\n", `weft.yaml:4: keyFile: unknown key; remove it`},
-		{"another control source", minimal + "control: {etcd: {endpoints: ['http://[::1]:2379']}}\n", `weft.yaml:4: control.etcd: unknown key; did you mean control.file?`},
-		{"key that would garble the message", minimal + "\"a\\nb\\e[31m\": 1\n", `weft.yaml:4: "a\nb\x1b[31m": unknown key; remove it`},
-		{"duplicate key", minimal + "listen: 0.0.0.0:1\nlisten: 0.0.0.0:2\n", `weft.yaml:5: listen: already written in line 4; remove one of the two`},
-		{"duplicate key in a group", minimal + "tun:\n  mtu: 1400\n  name: a\n  mtu: 1500\n", `weft.yaml:7: tun.mtu: already written in line 5; remove one of the two`},
-		{"no value", minimal + "tun:\n", `weft.yaml:4: tun: has no value; write one or remove the key`},
+		{"key outside its group", minimal + "vni: 7\n", `weft.yaml:3: vni: unknown key; did you mean vxlan.vni?`},
+		{"key that is like no other", minimal + "colour: blue\n", `weft.yaml:3: colour: unknown key; remove it`},
+		{"another control source", minimal + "control: {etcd: {endpoints: ['http://[::1]:2379']}}\n", `weft.yaml:3: control.etcd: unknown key; did you mean control.file?`},
+		{"key that would garble the message", minimal + "\"a\\nb\\e[31m\": 1\n", `weft.yaml:3: "a\nb\x1b[31m": unknown key; remove it`},
+		{"duplicate key", minimal + "listen: 0.0.0.0:1\nlisten: 0.0.0.0:2\n", `weft.yaml:4: listen: already written in line 3; remove one of the two`},
+		{"duplicate key in a group", minimal + "tun:\n  mtu: 1400\n  name: a\n  mtu: 1500\n", `weft.yaml:6: tun.mtu: already written in line 4; remove one of the two`},
+		{"no value", minimal + "tun:\n", `weft.yaml:3: tun: has no value; write one or remove the key`},
 		{"no node", "node: ~\nclusterCIDRs: [10.244.0.0/16]\nencapsulation: vxlan\n", `weft.yaml:1: node: has no value; write one or remove the key`},
-		{"group that is a value", minimal + "tun: weft0\n", `weft.yaml:4: tun: must be a mapping, not a single value; write keys with their values`},
-		{"value that is a group", minimal + "listen: {port: 9338}\n", `weft.yaml:4: listen: must be a single value, not a mapping; write the value alone, in quotes if it has a colon at its end`},
+		{"group that is a value", minimal + "tun: weft0\n", `weft.yaml:3: tun: must be a mapping, not a single value; write keys with their values`},
+		{"value that is a group", minimal + "listen: {port: 9338}\n", `weft.yaml:3: listen: must be a single value, not a mapping; write the value alone, in quotes if it has a colon at its end`},
 		{"list that is a value", "node: node1\nclusterCIDRs: 10.244.0.0/16\nencapsulation: vxlan\n", `weft.yaml:2: clusterCIDRs: must be a list, not a single value; write clusterCIDRs: [10.244.0.0/16]`},
 		{"IPv6 list that is a value", "node: node1\nclusterCIDRs: fd00::/48\nencapsulation: vxlan\n", `weft.yaml:2: clusterCIDRs: must be a list, not a single value; write clusterCIDRs: ["fd00::/48"]`},
 		{"list in the list", "node: node1\nclusterCIDRs: [[10.244.0.0/16]]\nencapsulation: vxlan\n", `weft.yaml:2: clusterCIDRs[0]: must be a single value, not a list; write the value alone, in quotes if it has a colon at its end`},
 		{"file that is a list", "- node: node1\n", `weft.yaml:1: must be a mapping, not a list; write keys with their values`},
-		{"empty file", "", `weft.yaml: clusterCIDRs: missing; write the ranges that all pods' addresses come from, such as clusterCIDRs: [10.244.0.0/16]
-weft.yaml: encapsulation: missing; its default, sealed, is not built yet: write "encapsulation: vxlan" if packets may cross the underlay unencrypted`},
+		{"empty file", "", `weft.yaml: clusterCIDRs: missing; write the ranges that all pods' addresses come from, such as clusterCIDRs: [10.244.0.0/16]`},
 		{"empty list", "node: node1\nclusterCIDRs: []\nencapsulation: vxlan\n", `weft.yaml:2: clusterCIDRs: the list is empty; write the ranges that all pods' addresses come from, such as clusterCIDRs: [10.244.0.0/16]`},
-		{"sealed", "node: node1\nclusterCIDRs: [10.244.0.0/16]\nencapsulation: sealed\n", `weft.yaml:3: encapsulation: sealed is not built yet; write "encapsulation: vxlan" if packets may cross the underlay unencrypted`},
-		{"no encapsulation", "node: node1\nclusterCIDRs: [10.244.0.0/16]\n", `weft.yaml: encapsulation: missing; its default, sealed, is not built yet: write "encapsulation: vxlan" if packets may cross the underlay unencrypted`},
-		{"unknown encapsulation", "node: node1\nclusterCIDRs: [10.244.0.0/16]\nencapsulation: geneve\n", `weft.yaml:3: encapsulation: unknown encapsulation "geneve"; write "encapsulation: vxlan" if packets may cross the underlay unencrypted`},
+		{"key file", minimal + "keyFile: node.key\n", `weft.yaml:3: keyFile: "node.key" is not an absolute path; write it with all folders from / on`},
+		{"unknown encapsulation", "node: node1\nclusterCIDRs: [10.244.0.0/16]\nencapsulation: geneve\n", `weft.yaml:3: encapsulation: unknown encapsulation "geneve"; write sealed, or vxlan if packets may cross the underlay unencrypted`},
 		{"node name", "node: Node_1\nclusterCIDRs: [10.244.0.0/16]\nencapsulation: vxlan\n", `weft.yaml:1: node: "Node_1" is not a valid node name; use lower-case letters, digits, '-' and '.', with a letter or digit at both ends of every part`},
 		{"cluster CIDRs", `
 node: node1
@@ -59,41 +57,41 @@ weft.yaml:14: clusterCIDRs[9]: 127.0.0.0/16 overlaps 127.0.0.0/8 (loopback); use
 weft.yaml:15: clusterCIDRs[10]: 0.0.0.0/0 overlaps 0.0.0.0/8 (this network); use a range such as 10.244.0.0/16 or fd00:244::/48
 weft.yaml:16: clusterCIDRs[11]: fe80::/64 overlaps fe80::/10 (link-local); use a range such as 10.244.0.0/16 or fd00:244::/48
 weft.yaml:17: clusterCIDRs[12]: has no value; write one or remove the key`},
-		{"listen", minimal + "listen: :9338\n", `weft.yaml:4: listen: ":9338" is not an IP address and port; write it like 192.168.77.1:9338 or [fd00:77::1]:9338`},
-		{"listen without port", minimal + "listen: 192.168.77.1\n", `weft.yaml:4: listen: 192.168.77.1 has no port; write it like 192.168.77.1:9338`},
-		{"listen on port 0", minimal + "listen: 0.0.0.0:0\n", `weft.yaml:4: listen: 0.0.0.0:0 has port 0; write a port from 1 to 65535`},
-		{"listen on a multicast address", minimal + "listen: 239.0.0.1:9338\n", `weft.yaml:4: listen: 239.0.0.1:9338 is multicast; write an address of this node`},
-		{"listen on an IPv4-mapped address", minimal + "listen: '[::ffff:192.168.77.1]:9338'\n", `weft.yaml:4: listen: [::ffff:192.168.77.1]:9338 is IPv4-mapped; write 192.168.77.1:9338`},
-		{"listen with a zone", minimal + "listen: '[fe80::1%eth0]:9338'\n", `weft.yaml:4: listen: "[fe80::1%eth0]:9338" has a zone; use an address that needs none`},
-		{"tun", minimal + "tun:\n  driver: superpackets\n  name: a-name-too-long0\n  lanes: 17\n  mtu: 1279\n", `weft.yaml:5: tun.driver: unknown driver "superpackets"; write superpacket, wireguard or water
-weft.yaml:6: tun.name: "a-name-too-long0" can't be a device's name; write at most 15 letters, digits, '_', '.' and '-', such as weft0
-weft.yaml:7: tun.lanes: "17" is not a whole number from 0 to 16; write one
-weft.yaml:8: tun.mtu: "1279" is not a whole number from 1280 to 65000; write one, or 0 for the underlay's MTU less the overhead`},
-		{"tun, with other mistakes", minimal + "tun: {driver: '', name: weft/0, lanes: four, mtu: 65001}\n", `weft.yaml:4: tun.driver: unknown driver ""; write superpacket, wireguard or water
-weft.yaml:4: tun.name: "weft/0" can't be a device's name; write at most 15 letters, digits, '_', '.' and '-', such as weft0
-weft.yaml:4: tun.lanes: "four" is not a whole number from 0 to 16; write one
-weft.yaml:4: tun.mtu: "65001" is not a whole number from 1280 to 65000; write one, or 0 for the underlay's MTU less the overhead`},
-		{"tun named like sysctl's default", minimal + "tun: {name: default}\n", `weft.yaml:4: tun.name: "default" can't be a device's name; write at most 15 letters, digits, '_', '.' and '-', such as weft0`},
-		{"numbers that YAML has but weft has not", minimal + "tun: {lanes: 0x4, mtu: 1_400}\nvxlan: {vni: 1e3}\n", `weft.yaml:4: tun.lanes: "0x4" is not a whole number from 0 to 16; write one
-weft.yaml:4: tun.mtu: "1_400" is not a whole number from 1280 to 65000; write one, or 0 for the underlay's MTU less the overhead
-weft.yaml:5: vxlan.vni: "1e3" is not a whole number from 0 to 16777215; write one`},
-		{"vni", minimal + "vxlan: {vni: 16777216}\n", `weft.yaml:4: vxlan.vni: "16777216" is not a whole number from 0 to 16777215; write one`},
-		{"negative number", minimal + "vxlan: {vni: -1}\n", `weft.yaml:4: vxlan.vni: "-1" is not a whole number from 0 to 16777215; write one`},
-		{"relative paths", minimal + "stateDir: state\nrunDir: ./run\ncontrol: {file: nodes.yaml}\ncni: {confDir: ''}\n", `weft.yaml:4: stateDir: "state" is not an absolute path; write it with all folders from / on
-weft.yaml:5: runDir: "./run" is not an absolute path; write it with all folders from / on
-weft.yaml:6: control.file: "nodes.yaml" is not an absolute path; write it with all folders from / on
-weft.yaml:7: cni.confDir: "" is not an absolute path; write it with all folders from / on`},
-		{"network name", minimal + "cni: {name: ../weft}\n", `weft.yaml:4: cni.name: "../weft" can't be a network's name; write at most 63 letters, digits, '_', '.' and '-', such as weft`},
-		{"metrics", minimal + "metrics: {listen: localhost:9339}\n", `weft.yaml:4: metrics.listen: "localhost:9339" is not an IP address and port; write it like 192.168.77.1:9338 or [fd00:77::1]:9338, or an empty string ("") for no metrics`},
-		{"metrics switched off in the wrong way", minimal + "metrics: {listen: }\n", `weft.yaml:4: metrics.listen: has no value; write one or remove the key`},
-		{"tag", minimal + "listen: !!binary aGVsbG8=\n", `weft.yaml:4: listen: the tag "!!binary" is not allowed; remove it`},
-		{"alias", minimal + "runDir: &dir /run/weft\nstateDir: *dir\n", `weft.yaml:5: stateDir: aliases are not allowed; write the value out`},
-		{"merge key", minimal + "tun: {<<: {name: a}}\n", `weft.yaml:4: tun."<<": unknown key; remove it`},
-		{"key that is no text", minimal + "? [a, b]\n: c\n", `weft.yaml:4: a key must be plain text; write it without brackets and aliases`},
-		{"second document", minimal + "---\nnode: node2\n", `weft.yaml:4: a second YAML document begins here; only one is allowed: remove it or merge it into the first`},
+		{"listen", minimal + "listen: :9338\n", `weft.yaml:3: listen: ":9338" is not an IP address and port; write it like 192.168.77.1:9338 or [fd00:77::1]:9338`},
+		{"listen without port", minimal + "listen: 192.168.77.1\n", `weft.yaml:3: listen: 192.168.77.1 has no port; write it like 192.168.77.1:9338`},
+		{"listen on port 0", minimal + "listen: 0.0.0.0:0\n", `weft.yaml:3: listen: 0.0.0.0:0 has port 0; write a port from 1 to 65535`},
+		{"listen on a multicast address", minimal + "listen: 239.0.0.1:9338\n", `weft.yaml:3: listen: 239.0.0.1:9338 is multicast; write an address of this node`},
+		{"listen on an IPv4-mapped address", minimal + "listen: '[::ffff:192.168.77.1]:9338'\n", `weft.yaml:3: listen: [::ffff:192.168.77.1]:9338 is IPv4-mapped; write 192.168.77.1:9338`},
+		{"listen with a zone", minimal + "listen: '[fe80::1%eth0]:9338'\n", `weft.yaml:3: listen: "[fe80::1%eth0]:9338" has a zone; use an address that needs none`},
+		{"tun", minimal + "tun:\n  driver: superpackets\n  name: a-name-too-long0\n  lanes: 17\n  mtu: 1279\n", `weft.yaml:4: tun.driver: unknown driver "superpackets"; write superpacket, wireguard or water
+weft.yaml:5: tun.name: "a-name-too-long0" can't be a device's name; write at most 15 letters, digits, '_', '.' and '-', such as weft0
+weft.yaml:6: tun.lanes: "17" is not a whole number from 0 to 16; write one
+weft.yaml:7: tun.mtu: "1279" is not a whole number from 1280 to 65000; write one, or 0 for the underlay's MTU less the overhead`},
+		{"tun, with other mistakes", minimal + "tun: {driver: '', name: weft/0, lanes: four, mtu: 65001}\n", `weft.yaml:3: tun.driver: unknown driver ""; write superpacket, wireguard or water
+weft.yaml:3: tun.name: "weft/0" can't be a device's name; write at most 15 letters, digits, '_', '.' and '-', such as weft0
+weft.yaml:3: tun.lanes: "four" is not a whole number from 0 to 16; write one
+weft.yaml:3: tun.mtu: "65001" is not a whole number from 1280 to 65000; write one, or 0 for the underlay's MTU less the overhead`},
+		{"tun named like sysctl's default", minimal + "tun: {name: default}\n", `weft.yaml:3: tun.name: "default" can't be a device's name; write at most 15 letters, digits, '_', '.' and '-', such as weft0`},
+		{"numbers that YAML has but weft has not", minimal + "tun: {lanes: 0x4, mtu: 1_400}\nvxlan: {vni: 1e3}\n", `weft.yaml:3: tun.lanes: "0x4" is not a whole number from 0 to 16; write one
+weft.yaml:3: tun.mtu: "1_400" is not a whole number from 1280 to 65000; write one, or 0 for the underlay's MTU less the overhead
+weft.yaml:4: vxlan.vni: "1e3" is not a whole number from 0 to 16777215; write one`},
+		{"vni", minimal + "vxlan: {vni: 16777216}\n", `weft.yaml:3: vxlan.vni: "16777216" is not a whole number from 0 to 16777215; write one`},
+		{"negative number", minimal + "vxlan: {vni: -1}\n", `weft.yaml:3: vxlan.vni: "-1" is not a whole number from 0 to 16777215; write one`},
+		{"relative paths", minimal + "stateDir: state\nrunDir: ./run\ncontrol: {file: nodes.yaml}\ncni: {confDir: ''}\n", `weft.yaml:3: stateDir: "state" is not an absolute path; write it with all folders from / on
+weft.yaml:4: runDir: "./run" is not an absolute path; write it with all folders from / on
+weft.yaml:5: control.file: "nodes.yaml" is not an absolute path; write it with all folders from / on
+weft.yaml:6: cni.confDir: "" is not an absolute path; write it with all folders from / on`},
+		{"network name", minimal + "cni: {name: ../weft}\n", `weft.yaml:3: cni.name: "../weft" can't be a network's name; write at most 63 letters, digits, '_', '.' and '-', such as weft`},
+		{"metrics", minimal + "metrics: {listen: localhost:9339}\n", `weft.yaml:3: metrics.listen: "localhost:9339" is not an IP address and port; write it like 192.168.77.1:9338 or [fd00:77::1]:9338, or an empty string ("") for no metrics`},
+		{"metrics switched off in the wrong way", minimal + "metrics: {listen: }\n", `weft.yaml:3: metrics.listen: has no value; write one or remove the key`},
+		{"tag", minimal + "listen: !!binary aGVsbG8=\n", `weft.yaml:3: listen: the tag "!!binary" is not allowed; remove it`},
+		{"alias", minimal + "runDir: &dir /run/weft\nstateDir: *dir\n", `weft.yaml:4: stateDir: aliases are not allowed; write the value out`},
+		{"merge key", minimal + "tun: {<<: {name: a}}\n", `weft.yaml:3: tun."<<": unknown key; remove it`},
+		{"key that is no text", minimal + "? [a, b]\n: c\n", `weft.yaml:3: a key must be plain text; write it without brackets and aliases`},
+		{"second document", minimal + "---\nnode: node2\n", `weft.yaml:3: a second YAML document begins here; only one is allowed: remove it or merge it into the first`},
 		{"open bracket", "node: node1\nclusterCIDRs: [10.244.0.0/16\nencapsulation: vxlan\n", `weft.yaml:3: not valid YAML at column 14: did not find expected ',' or ']' (while parsing a flow sequence that began in line 2); correct the indentation, quotes or brackets here or just before`},
 		{"tab", "tun:\n\tname: weft0\n", `weft.yaml:2: not valid YAML at column 1: found character that cannot start any token (while scanning for the next token that began in line 2); correct the indentation, quotes or brackets here or just before`},
-		{"colon in a value", minimal + "listen: a: b\n", `weft.yaml:4: not valid YAML at column 10: mapping values are not allowed in this context; correct the indentation, quotes or brackets here or just before`},
+		{"colon in a value", minimal + "listen: a: b\n", `weft.yaml:3: not valid YAML at column 10: mapping values are not allowed in this context; correct the indentation, quotes or brackets here or just before`},
 		{"not text", "node: node1\nlisten: \xff\xfe\n", `weft.yaml:2: contains what is not text; save it as UTF-8 without control characters`},
 		{"control character", "node: node1\n\x00\n", `weft.yaml:2: contains what is not text; save it as UTF-8 without control characters`},
 	}
@@ -142,7 +140,7 @@ func TestEveryMistakeIsToldAtOnce(t *testing.T) {
 tun:
   drivr: water
   lanes: 99
-encapsulation: sealed
+encapsulation: none
 listen: nowhere
 node: node1
 `, []string{"--cni-name=/"}, []string{"WEFT_STATE_DIR=here", "WEFT_NODES=1"})
@@ -151,6 +149,6 @@ WEFT_NODES: unknown variable; did you mean WEFT_NODE?
 WEFT_STATE_DIR: "here" is not an absolute path; write it with all folders from / on
 weft.yaml:3: tun.drivr: unknown key; did you mean tun.driver?
 weft.yaml:4: tun.lanes: "99" is not a whole number from 0 to 16; write one
-weft.yaml:5: encapsulation: sealed is not built yet; write "encapsulation: vxlan" if packets may cross the underlay unencrypted
+weft.yaml:5: encapsulation: unknown encapsulation "none"; write sealed, or vxlan if packets may cross the underlay unencrypted
 weft.yaml:6: listen: "nowhere" is not an IP address and port; write it like 192.168.77.1:9338 or [fd00:77::1]:9338`)
 }

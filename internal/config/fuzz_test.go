@@ -16,7 +16,7 @@ func FuzzConfig(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(data)
-	f.Add([]byte(minimal))
+	f.Add([]byte(minimal + "encapsulation: vxlan\n"))
 	f.Add([]byte("tun: &a {mtu: 1, mtu: 2}\nvxlan: *a\n---\n? [x]\n: !!binary eA==\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var problems strict.Problems
@@ -25,7 +25,7 @@ func FuzzConfig(f *testing.F) {
 		if problems.Err() != nil {
 			return
 		}
-		if len(c.ClusterCIDRs) == 0 || c.Encapsulation != EncapsulationVXLAN || !c.Listen.IsValid() || c.Control.File == "" ||
+		if len(c.ClusterCIDRs) == 0 || c.Encapsulation != EncapsulationSealed && c.Encapsulation != EncapsulationVXLAN || c.KeyFile == "" || !c.Listen.IsValid() || c.Control.File == "" ||
 			c.TUN.Name == "" || c.TUN.Driver == "" || c.Lanes() < 1 || c.StateDir == "" || c.RunDir == "" || c.CNI.ConfDir == "" || c.CNI.Name == "" {
 			t.Errorf("accepted, but incomplete: %+v", c)
 		}

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 	"path/filepath"
@@ -36,8 +35,6 @@ type key struct {
 	set func(c *Config, text string) error
 }
 
-const unencrypted = "write \"encapsulation: vxlan\" if packets may cross the underlay unencrypted"
-
 // keys is every key there is, in the order of the documentation.
 var keys = []key{
 	{path: "node", arg: "NAME", help: "this node's name in the control source (default: the host name)", set: func(c *Config, text string) error {
@@ -46,8 +43,10 @@ var keys = []key{
 	}},
 	{path: "clusterCIDRs", arg: "PREFIX,...", help: "the ranges that all pods' addresses come from", list: true,
 		missing: "write the ranges that all pods' addresses come from, such as clusterCIDRs: [10.244.0.0/16]", set: addClusterCIDR},
-	{path: "encapsulation", arg: "FORMAT", help: "format of the datagrams between nodes: vxlan, which is not encrypted",
-		missing: "its default, sealed, is not built yet: " + unencrypted, set: setEncapsulation},
+	{path: "encapsulation", arg: "FORMAT", help: "format of the datagrams between nodes: sealed, which is encrypted, or vxlan, which is not",
+		fallback: string(EncapsulationSealed), set: setEncapsulation},
+	{path: "keyFile", arg: "PATH", help: "this node's key, written by weft keygen (sealed)", fallback: "/etc/weft/node.key",
+		set: func(c *Config, text string) error { return setPath(&c.KeyFile, text) }},
 	{path: "listen", arg: "ADDR:PORT", help: "where datagrams are received; [::]:PORT stands for IPv4 and IPv6", fallback: "0.0.0.0:9338",
 		set: func(c *Config, text string) error { return setAddrPort(&c.Listen, text) }},
 	{path: "control.file", arg: "PATH", help: "the list of nodes", fallback: "/etc/weft/nodes.yaml",
@@ -126,13 +125,12 @@ func addClusterCIDR(c *Config, text string) error {
 
 func setEncapsulation(c *Config, text string) error {
 	c.Encapsulation = Encapsulation(text)
-	switch text {
-	case string(EncapsulationVXLAN):
+	switch c.Encapsulation {
+	case EncapsulationSealed, EncapsulationVXLAN:
 		return nil
-	case "sealed":
-		return errors.New("sealed is not built yet; " + unencrypted)
 	}
-	return fmt.Errorf("unknown encapsulation %s; %s", strict.Quote(text), unencrypted)
+	return fmt.Errorf("unknown encapsulation %s; write %s, or %s if packets may cross the underlay unencrypted",
+		strict.Quote(text), EncapsulationSealed, EncapsulationVXLAN)
 }
 
 func setDriver(c *Config, text string) error {

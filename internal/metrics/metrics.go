@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"runtime"
+	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -33,9 +34,21 @@ type Daemon interface {
 	// GuardDrops returns the packets that the guard table has dropped, by its counters.
 	GuardDrops() (map[string]uint64, error)
 
+	// Links returns how this node and its peers stand, or nil where packets are not sealed.
+	Links() *Links
+
 	// Healthy and Ready return nil, or why it is not so.
 	Healthy() error
 	Ready() error
+}
+
+// Links is how this node and its peers stand, and what has happened until now.
+type Links struct {
+	Peers       map[string]int // by state; every state is there
+	Agreed      uint64         // handshakes that made keys
+	Failed      uint64         // handshakes of this node that came to nothing
+	Unreachable uint64         // times that a peer stopped answering
+	Lost        uint64         // packets that waited for keys in vain
 }
 
 var (
@@ -57,6 +70,14 @@ var (
 		"Other nodes that this one forwards to.", nil, nil)
 	prefixes = prometheus.NewDesc("weft_fib_prefixes",
 		"Prefixes in the forwarding table, this node's own included.", nil, nil)
+	sealedPeers = prometheus.NewDesc("weft_sealed_peers",
+		"Peers by how this node and they stand (docs/OPERATIONS.md).", []string{"state"}, nil)
+	handshakes = prometheus.NewDesc("weft_handshakes_total",
+		"Handshakes that made keys, whoever began them, and those of this node that came to nothing.", []string{"result"}, nil)
+	unreachable = prometheus.NewDesc("weft_peer_unreachable_total",
+		"Times that a peer stopped answering.", nil, nil)
+	waitingLost = prometheus.NewDesc("weft_waiting_lost_total",
+		"Packets that waited for keys in vain.", nil, nil)
 	rejected = prometheus.NewDesc("weft_state_rejected_total",
 		"States of the control source that were refused; the last good one stayed in force.", nil, nil)
 	current = prometheus.NewDesc("weft_state_current",
@@ -70,7 +91,8 @@ var (
 type collector struct{ Daemon }
 
 func (c collector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{packets, bytes, superPackets, udpGSO, udpGRO, drops, guardDrops, peers, prefixes, rejected, current, ready, buildInfo} {
+	for _, d := range []*prometheus.Desc{packets, bytes, superPackets, udpGSO, udpGRO, drops, guardDrops, peers, prefixes,
+		sealedPeers, handshakes, unreachable, waitingLost, rejected, current, ready, buildInfo} {
 		out <- d
 	}
 }
@@ -102,6 +124,15 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	}
 	gauge(peers, float64(c.Peers()))
 	gauge(prefixes, float64(c.Prefixes()))
+	if links := c.Links(); links != nil {
+		for state, n := range links.Peers {
+			gauge(sealedPeers, float64(n), strings.ReplaceAll(state, " ", "_"))
+		}
+		counter(handshakes, links.Agreed, "agreed")
+		counter(handshakes, links.Failed, "failed")
+		counter(unreachable, links.Unreachable)
+		counter(waitingLost, links.Lost)
+	}
 	total, newest := c.Rejections()
 	counter(rejected, uint64(total))
 	gauge(current, number(!newest))

@@ -1,5 +1,5 @@
-// Package status is how weft asks weftd what it is doing: one JSON document over
-// HTTP on a unix socket in the run directory, which only root may open.
+// Package status is how weft asks weftd what it is doing, and for new data keys: JSON
+// documents over HTTP on a unix socket in the run directory, which only root may open.
 package status
 
 import (
@@ -12,10 +12,12 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"weft/internal/strict"
 	"weft/router"
 )
 
@@ -54,6 +56,59 @@ type Peer struct {
 	Name     string         `json:"name"`
 	Endpoint netip.AddrPort `json:"endpoint"`
 	Prefixes []netip.Prefix `json:"prefixes"`
+
+	*Link // nil with vxlan
+}
+
+// Link is how this node and a peer stand, where packets are sealed.
+type Link struct {
+	Key       string    `json:"key"`                // fingerprint of the peer's
+	State     string    `json:"state"`              // no keys, agreeing, up, idle or unreachable
+	KeysBegan time.Time `json:"keysBegan,omitzero"` // of the present data keys, if there are any
+
+	// RTT is known while the peer shows signs of life.
+	RTT int64 `json:"rttMicroseconds,omitempty"`
+
+	// Pods' packets, without encapsulation.
+	SentPackets     uint64 `json:"sentPackets"`
+	SentBytes       uint64 `json:"sentBytes"`
+	ReceivedPackets uint64 `json:"receivedPackets"`
+	ReceivedBytes   uint64 `json:"receivedBytes"`
+
+	// Refused are datagrams that were replayed, or sealed with another key.
+	Refused uint64 `json:"refusedDatagrams"`
+
+	// Of an unreachable peer: why, how many attempts have failed in a row, and when the
+	// next one is due if there are packets.
+	Error    string    `json:"error,omitempty"`
+	Failures int       `json:"failedAttempts,omitempty"`
+	Retry    time.Time `json:"nextAttempt,omitzero"`
+}
+
+// Select returns the named peers, or all if no names are given, in the report's order.
+func (r Report) Select(names []string) ([]Peer, error) {
+	if len(names) == 0 {
+		return r.Peers, nil
+	}
+	known := make([]string, len(r.Peers))
+	for i, p := range r.Peers {
+		known[i] = p.Name
+	}
+	var errs []error
+	for _, name := range names {
+		switch {
+		case slices.Contains(known, name):
+		case name == r.Node:
+			errs = append(errs, fmt.Errorf("%s is this node itself, and not a peer", name))
+		default:
+			errs = append(errs, fmt.Errorf("no peer is named %s; %s", strict.Quote(name), strict.DidYouMean(name, known)))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	unnamed := func(p Peer) bool { return !slices.Contains(names, p.Name) }
+	return slices.DeleteFunc(slices.Clone(r.Peers), unnamed), nil
 }
 
 // State tells where the State in force comes from.
@@ -81,14 +136,17 @@ func Listen(path string) (net.Listener, error) {
 	return listener, nil
 }
 
-// Handler serves reports.
-func Handler(report func() Report) http.Handler {
+// Handler serves reports, and agrees on new data keys when it is asked to.
+func Handler(report func() Report, rotate Rotate) http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(report()) // the client has gone; there is nobody to tell
-	})
+	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) { reply(w, report()) })
+	mux.HandleFunc("POST /v1/rotate-key", rotate.serve)
 	return mux
+}
+
+func reply(w http.ResponseWriter, document any) {
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(document) // the client has gone; there is nobody to tell
 }
 
 // answerLimit is how long Fetch waits: a weftd that runs answers at once.
@@ -98,34 +156,47 @@ const answerLimit = 5 * time.Second
 func Fetch(ctx context.Context, path string) (Report, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerLimit)
 	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://weftd/v1/status", nil)
+	if err != nil {
+		return Report{}, fmt.Errorf("ask weftd: %w", err)
+	}
+	var report Report
+	if err := ask(path, request, &report); err != nil {
+		return Report{}, err
+	}
+	return report, nil
+}
+
+// ask sends a request to the daemon behind the socket at path, and reads its answer into
+// document.
+func ask(path string, request *http.Request, document any) error {
 	client := http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "unix", path)
 		},
 	}}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://weftd/v1/status", nil)
-	if err != nil {
-		return Report{}, fmt.Errorf("ask weftd: %w", err)
-	}
 	response, err := client.Do(request)
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ECONNREFUSED):
-		return Report{}, fmt.Errorf("no weftd answers at %s; is it running (systemctl status weftd), and is its runDir another (--socket)?", path)
+		return fmt.Errorf("no weftd answers at %s; is it running (systemctl status weftd), and is its runDir another (--socket)?", path)
 	case errors.Is(err, fs.ErrPermission):
-		return Report{}, fmt.Errorf("not allowed to open %s: run as root", path)
+		return fmt.Errorf("not allowed to open %s: run as root", path)
 	case errors.Is(err, context.DeadlineExceeded):
-		return Report{}, fmt.Errorf("the weftd at %s does not answer; its log may tell why (journalctl -u weftd)", path)
+		return fmt.Errorf("the weftd at %s does not answer; its log may tell why (journalctl -u weftd)", path)
 	case err != nil:
-		return Report{}, fmt.Errorf("ask weftd: %w", err)
+		return fmt.Errorf("ask weftd: %w", err)
 	}
 	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		return Report{}, fmt.Errorf("the weftd at %s answers %s; is it of another version than weft?", path, response.Status)
+	switch response.StatusCode {
+	case http.StatusOK:
+	case http.StatusConflict:
+		return refusal(response.Body)
+	default:
+		return fmt.Errorf("the weftd at %s answers %s; is it of another version than weft?", path, response.Status)
 	}
-	var report Report
-	if err := json.NewDecoder(response.Body).Decode(&report); err != nil {
-		return Report{}, fmt.Errorf("read weftd's answer: %w", err)
+	if err := json.NewDecoder(response.Body).Decode(document); err != nil {
+		return fmt.Errorf("read weftd's answer: %w", err)
 	}
-	return report, nil
+	return nil
 }

@@ -63,12 +63,19 @@ func TestAReportArrivesAsItWasMade(t *testing.T) {
 		Peers: []status.Peer{{
 			Name: "node2", Endpoint: netip.MustParseAddrPort("192.168.77.2:9338"),
 			Prefixes: []netip.Prefix{netip.MustParsePrefix("fd00:244:2::/64")},
+		}, {
+			Name: "node3", Endpoint: netip.MustParseAddrPort("[fd00:77::3]:9338"),
+			Prefixes: []netip.Prefix{netip.MustParsePrefix("10.244.3.0/24")},
+			Link: &status.Link{
+				Key: "0a", State: "unreachable", KeysBegan: time.Now().UTC(), RTT: 1, SentPackets: 2, SentBytes: 3,
+				ReceivedPackets: 4, ReceivedBytes: 5, Refused: 6, Error: "why", Failures: 7, Retry: time.Now().UTC(),
+			},
 		}},
 		State: status.State{Source: "/etc/weft/nodes.yaml", Applied: time.Now().UTC(), Rejected: "line 1\nline 2"},
 		Stats: router.Stats{Outbound: router.Traffic{Packets: 1 << 60, Bytes: 2}, Inbound: router.Traffic{Packets: 3, Bytes: 4}},
 		Drops: map[string]uint64{drop.NoRoute.String(): 5},
 	}
-	got, err := status.Fetch(t.Context(), serve(t, status.Handler(func() status.Report { return want })))
+	got, err := status.Fetch(t.Context(), serve(t, status.Handler(func() status.Report { return want }, nil)))
 	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{}, netip.Prefix{})); diff != "" || err != nil {
 		t.Errorf("%v, (-want +got):\n%s", err, diff)
 	}
@@ -148,21 +155,54 @@ func TestFetchDoesNotWaitForAWeftdThatHangs(t *testing.T) {
 	}
 }
 
-func TestOnlyTheReportCanBeAskedFor(t *testing.T) {
-	handler := status.Handler(func() status.Report { return status.Report{} })
+func TestNothingElseCanBeAskedFor(t *testing.T) {
+	handler := status.Handler(
+		func() status.Report { return status.Report{} },
+		func(context.Context, []string) (status.Rotation, error) { return status.Rotation{}, nil })
 	for _, tt := range []struct {
-		method, path string
-		want         int
+		method, path, body string
+		want               int
 	}{
-		{http.MethodGet, "/v1/status", http.StatusOK},
-		{http.MethodPost, "/v1/status", http.StatusMethodNotAllowed},
-		{http.MethodGet, "/", http.StatusNotFound},
-		{http.MethodGet, "/debug/pprof/", http.StatusNotFound},
+		{http.MethodGet, "/v1/status", "", http.StatusOK},
+		{http.MethodPost, "/v1/status", "", http.StatusMethodNotAllowed},
+		{http.MethodPost, "/v1/rotate-key", "{}", http.StatusOK},
+		{http.MethodPost, "/v1/rotate-key", `{"peers": ["node2"]}`, http.StatusOK},
+		{http.MethodPost, "/v1/rotate-key", `{"peer": ["node2"]}`, http.StatusBadRequest}, // and not all
+		{http.MethodPost, "/v1/rotate-key", "", http.StatusBadRequest},
+		{http.MethodPost, "/v1/rotate-key", `{"peers": ["` + strings.Repeat("n", 2<<20) + `"]}`, http.StatusBadRequest},
+		{http.MethodGet, "/v1/rotate-key", "", http.StatusMethodNotAllowed},
+		{http.MethodGet, "/", "", http.StatusNotFound},
+		{http.MethodGet, "/debug/pprof/", "", http.StatusNotFound},
 	} {
 		answer := httptest.NewRecorder()
-		handler.ServeHTTP(answer, httptest.NewRequestWithContext(t.Context(), tt.method, tt.path, nil))
+		handler.ServeHTTP(answer, httptest.NewRequestWithContext(t.Context(), tt.method, tt.path, strings.NewReader(tt.body)))
 		if answer.Code != tt.want {
-			t.Errorf("%s %s: %d, want %d", tt.method, tt.path, answer.Code, tt.want)
+			t.Errorf("%s %s %.30s: %d, want %d", tt.method, tt.path, tt.body, answer.Code, tt.want)
+		}
+	}
+}
+
+func TestPeersAreSelectedByTheirNames(t *testing.T) {
+	r := status.Report{Node: "node1", Peers: []status.Peer{{Name: "node2"}, {Name: "node3"}, {Name: "rack-7"}}}
+	for _, tt := range []struct{ names, want, err string }{
+		{"", "node2 node3 rack-7", ""},
+		{"node3", "node3", ""},
+		{"rack-7 node2 node2", "node2 rack-7", ""},
+		{"rack7", "", `no peer is named "rack7"; did you mean rack-7?`},
+		{"node1", "", "node1 is this node itself, and not a peer"},
+		{"node2 gateway nod3", "", `no peer is named "gateway"; remove it` + "\n" + `no peer is named "nod3"; did you mean node3?`},
+	} {
+		peers, err := r.Select(strings.Fields(tt.names))
+		var got []string
+		for _, p := range peers {
+			got = append(got, p.Name)
+		}
+		message := ""
+		if err != nil {
+			message = err.Error()
+		}
+		if strings.Join(got, " ") != tt.want || message != tt.err {
+			t.Errorf("Select(%s) = %v, %q; want %s, %q", tt.names, got, message, tt.want, tt.err)
 		}
 	}
 }

@@ -42,6 +42,9 @@ type ClusterOptions struct {
 	// Underlay6 has the nodes speak to each other over IPv6.
 	Underlay6 bool
 
+	// Sealed has the nodes encrypt what they send to each other.
+	Sealed bool
+
 	// Configure may change the weft.yaml of each node.
 	Configure func(weft map[string]any)
 }
@@ -116,6 +119,7 @@ func (c *Cluster) AddNode(ctx context.Context) (*Node, error) {
 			},
 		},
 		ClusterCIDRs: clusterCIDRs,
+		Sealed:       c.options.Sealed,
 		Configure:    c.options.Configure,
 	})
 	if err != nil {

@@ -15,6 +15,7 @@ type NodeEntry struct {
 	Endpoint netip.AddrPort `yaml:"endpoint"`
 	PodCIDRs []netip.Prefix `yaml:"podCIDRs"`
 	VTEPMAC  string         `yaml:"vtepMAC,omitempty"`
+	Key      string         `yaml:"key,omitempty"`
 }
 
 // SetNodes replaces the node's nodes.yaml as a whole. A running weftd reads it again
@@ -29,7 +30,8 @@ func (n *Node) writeConfig() error {
 	config := map[string]any{
 		"node":          n.options.Name,
 		"clusterCIDRs":  n.options.ClusterCIDRs,
-		"encapsulation": "vxlan",
+		"encapsulation": n.options.encapsulation(),
+		"keyFile":       n.KeyFile(),
 		"listen":        netip.AddrPortFrom(unspecified(n.options.Endpoint.Addr()), n.options.Endpoint.Port()),
 		"control":       map[string]any{"file": n.nodesFile()},
 		"tun":           map[string]any{"name": TUNName},

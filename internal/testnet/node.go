@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+
+	"weft/internal/nodekey"
 )
 
 const (
@@ -26,6 +28,9 @@ type NodeOptions struct {
 
 	// ClusterCIDRs contain the pod CIDRs of all nodes.
 	ClusterCIDRs []netip.Prefix
+
+	// Sealed has the node encrypt what it sends to others. It gets a key of its own.
+	Sealed bool
 
 	// Configure may change weft.yaml before it is written, key by key.
 	Configure func(weft map[string]any)
@@ -78,7 +83,21 @@ func (n *Node) prepare() error {
 			return err
 		}
 	}
+	if n.options.Sealed {
+		_, fingerprint, err := nodekey.Generate(n.dir)
+		if err != nil {
+			return err
+		}
+		n.options.Key = fingerprint.String()
+	}
 	return errors.Join(n.writeConfig(), n.SetNodes([]NodeEntry{n.Entry()}))
+}
+
+func (o NodeOptions) encapsulation() string {
+	if o.Sealed {
+		return "sealed"
+	}
+	return "vxlan"
 }
 
 // Entry is the node as nodes.yaml lists it.
@@ -89,6 +108,9 @@ func (n *Node) Dir() string { return n.dir }
 
 // RunDir is the runDir of the node's configuration.
 func (n *Node) RunDir() string { return filepath.Join(n.dir, "run") }
+
+// KeyFile holds the key of a sealed node.
+func (n *Node) KeyFile() string { return filepath.Join(n.dir, nodekey.FileName) }
 
 // Socket is where weftd answers the weft command.
 func (n *Node) Socket() string { return filepath.Join(n.RunDir(), "weftd.sock") }

@@ -19,6 +19,8 @@ const (
 	NoRoute
 	// DestinationLocal: the destination is this node's own; the kernel should not have sent it here.
 	DestinationLocal
+	// NoKeys: no keys are agreed with the peer, and too much waits for them already.
+	NoKeys
 	// TooBig: the datagram exceeds the path's MTU (EMSGSIZE).
 	TooBig
 	// Unreachable: the underlay has no way to the peer (ENETUNREACH, EHOSTUNREACH).
@@ -38,6 +40,14 @@ const (
 	Truncated
 	// BadHeader: the encapsulation header has unknown flags, or none of ours.
 	BadHeader
+	// UnknownIndex: the datagram names no session that there is.
+	UnknownIndex
+	// Replayed: the datagram came before, or so late that this cannot be told.
+	Replayed
+	// NotAuthentic: the datagram was not sealed with the session's key, or was changed.
+	NotAuthentic
+	// HandshakesFull: more parts of handshakes wait than there is room for.
+	HandshakesFull
 	// WrongVNI: the datagram belongs to another VXLAN network.
 	WrongVNI
 	// WrongMAC: the Ethernet destination is not this node's VTEP address.
@@ -73,6 +83,7 @@ var names = [Count]string{
 	SourceNotLocal:      "source_not_local",
 	NoRoute:             "no_route",
 	DestinationLocal:    "destination_local",
+	NoKeys:              "no_keys",
 	TooBig:              "too_big",
 	Unreachable:         "unreachable",
 	SendRefused:         "send_refused",
@@ -81,6 +92,10 @@ var names = [Count]string{
 	UnknownPeer:         "unknown_peer",
 	Truncated:           "truncated",
 	BadHeader:           "bad_header",
+	UnknownIndex:        "unknown_index",
+	Replayed:            "replayed",
+	NotAuthentic:        "not_authentic",
+	HandshakesFull:      "handshakes_full",
 	WrongVNI:            "wrong_vni",
 	WrongMAC:            "wrong_mac",
 	NotIP:               "not_ip",

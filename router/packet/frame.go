@@ -71,6 +71,20 @@ func (f *Frame) Pull(n int) { f.start += n }
 // Trim cuts what is behind the first n bytes off. n must be at most Len.
 func (f *Frame) Trim(n int) { f.end = f.start + n }
 
-// WithHeadroom returns the packet with n bytes of headroom before it, to which
-// the bytes of the slice then also reach.
-func (f *Frame) WithHeadroom(n int) []byte { return f.buf[f.start-n : f.end] }
+// WithRoom returns the packet with bytes before and behind it that belong to the frame,
+// or nil if there are not so many behind it. before must be at most the headroom left.
+func (f *Frame) WithRoom(before, behind int) []byte {
+	if f.end+behind > len(f.buf) {
+		return nil
+	}
+	return f.buf[f.start-before : f.end+behind]
+}
+
+// Clone returns a copy that shares nothing with f, with bytes of room behind the packet.
+// f has no Rest.
+func (f *Frame) Clone(behind int) Frame {
+	c := NewFrames(1, f.Len()+behind)[0]
+	c.Fill(copy(c.Reset(), f.Packet()))
+	c.Virtio = f.Virtio
+	return c
+}

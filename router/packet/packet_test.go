@@ -108,7 +108,7 @@ func TestFrameMovesItsEdgesWithoutCopying(t *testing.T) {
 	if got := string(f.Packet()); got != "packet" || &f.Packet()[0] != first {
 		t.Errorf("after Pull: %q", got)
 	}
-	if got := string(f.WithHeadroom(3)); got != "er:packet" {
+	if got := string(f.WithRoom(3, 0)); got != "er:packet" {
 		t.Errorf("with 3 bytes of headroom: %q", got)
 	}
 	if f.Virtio != (packet.VirtioHeader{}) {

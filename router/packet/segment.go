@@ -17,6 +17,10 @@ const (
 	tcpFlagCWR = 0x80
 )
 
+// MaxHeaders is the most that an IP and a TCP header take, in bytes: those of IPv4, both
+// with all options.
+const MaxHeaders = 60 + 60
+
 // maxCut is how many segments a super-packet may have. The kernel makes 64 at the most
 // (gso_max_segs of the device); one with more was forged by a pod that may send raw
 // packets, for whom each would be cut into up to 65,000 datagrams.
@@ -32,6 +36,7 @@ type Segments struct {
 	// HeaderLen is the length in bytes of the IP and transport headers.
 	HeaderLen int
 
+	headers   []byte // as they are in the packet
 	packet    []byte
 	size      int // payload bytes in each segment but the last, which may be shorter
 	transport int // where the transport header starts
@@ -71,6 +76,7 @@ func (f *Frame) Cut(complete bool) (Segments, bool) {
 	if s.HeaderLen < s.transport+least || s.HeaderLen >= len(b) {
 		return Segments{}, false
 	}
+	s.headers = b[:s.HeaderLen]
 	s.Count = (len(b) - s.HeaderLen + s.size - 1) / s.size
 	return s, s.Count <= maxCut
 }
@@ -81,10 +87,26 @@ func (s *Segments) Payload(i int) []byte {
 	return s.packet[start:min(start+s.size, len(s.packet))]
 }
 
+// KeepHeaders copies the packet's headers to scratch, of MaxHeaders bytes, so that what
+// InPlace returns may be written to.
+func (s *Segments) KeepHeaders(scratch []byte) {
+	s.headers = scratch[:copy(scratch, s.headers)]
+}
+
+// InPlace returns the payload of segment i, and the bytes before it that its headers may
+// be written to: they belong to the segment before.
+func (s *Segments) InPlace(i int) []byte {
+	start := i * s.size
+	return s.packet[start:min(start+s.HeaderLen+s.size, len(s.packet))]
+}
+
+// Len returns the length in bytes of all segments.
+func (s *Segments) Len() int { return len(s.packet) + (s.Count-1)*s.HeaderLen }
+
 // Header writes the headers of segment i to b, which has HeaderLen bytes.
 func (s *Segments) Header(b []byte, i int) {
 	payload := s.Payload(i)
-	copy(b, s.packet[:s.HeaderLen])
+	copy(b, s.headers)
 	total := s.HeaderLen + len(payload)
 	if IsIPv4(b) {
 		binary.BigEndian.PutUint16(b[4:], binary.BigEndian.Uint16(b[4:])+uint16(i)) // RFC 6864: unique for a source

@@ -89,7 +89,7 @@ func fenced(f *packet.Frame, v packet.VirtioHeader, b []byte) *packet.Frame {
 	space := f.Reset()
 	f.Fill(copy(space, b))
 	f.Virtio = v
-	copy(f.WithHeadroom(packet.Headroom)[:packet.Headroom], fence)
+	copy(f.WithRoom(packet.Headroom, 0)[:packet.Headroom], fence)
 	copy(space[len(b):], fence)
 	return f
 }
@@ -97,7 +97,7 @@ func fenced(f *packet.Frame, v packet.VirtioHeader, b []byte) *packet.Frame {
 // expectFence looks at the bytes around the packet, which had n bytes.
 func expectFence(t *testing.T, f *packet.Frame, n int) {
 	t.Helper()
-	all := f.WithHeadroom(packet.Headroom)[:packet.Headroom+packet.MaxSize]
+	all := f.WithRoom(packet.Headroom, 0)[:packet.Headroom+packet.MaxSize]
 	if !bytes.HasPrefix(fence, all[:packet.Headroom]) || !bytes.HasPrefix(fence, all[packet.Headroom+n:]) {
 		t.Fatal("bytes around the packet were written")
 	}

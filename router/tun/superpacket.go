@@ -62,7 +62,7 @@ func newSuperpacket(name string) (*superpacket, error) {
 	}
 	for i := range q.frames {
 		q.frames[i].Reset()
-		q.space = append(q.space, q.frames[i].WithHeadroom(packet.VirtioRoom)[:packet.VirtioRoom+packet.MaxSize])
+		q.space = append(q.space, q.frames[i].WithRoom(packet.VirtioRoom, 0)[:packet.VirtioRoom+packet.MaxSize])
 	}
 	q.read, q.write = q.readFrames, q.writev
 	return q, nil
@@ -129,7 +129,7 @@ func (q *superpacket) Write(frames []packet.Frame) (int, error) {
 	written := 0
 	for i := range frames {
 		f := &frames[i]
-		head := f.WithHeadroom(packet.VirtioRoom)
+		head := f.WithRoom(packet.VirtioRoom, 0)
 		f.Virtio.Put(head)
 		q.iovecs = append(q.iovecs[:0], unix.Iovec{Base: &head[0], Len: uint64(len(head))})
 		for _, piece := range f.Rest {

@@ -76,7 +76,7 @@ func (w *wireguard) Write(frames []packet.Frame) (int, error) {
 		if !frames[i].Complete() {
 			continue
 		}
-		w.out = append(w.out, frames[i].WithHeadroom(packet.VirtioRoom))
+		w.out = append(w.out, frames[i].WithRoom(packet.VirtioRoom, 0))
 	}
 	_, err := w.device.Write(w.out, packet.VirtioRoom)
 	// The library goes on behind a packet that the kernel refused and joins the

@@ -1,0 +1,31 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+)
+
+// addOutput gives a command the flag -o, and refuses what it can't be.
+func addOutput(c *cobra.Command) (format *string) {
+	format = c.Flags().StringP("output", "o", "text", "`format` of the output: text or json")
+	c.PreRunE = func(*cobra.Command, []string) error {
+		if *format != "text" && *format != "json" {
+			return fmt.Errorf("unknown output format %q; there are text and json", *format)
+		}
+		return nil
+	}
+	return format
+}
+
+// show writes a document as it is for programs, or calls text for people.
+func show(out io.Writer, format string, document any, text func(io.Writer) error) error {
+	if format == "text" {
+		return text(out)
+	}
+	encoder := json.NewEncoder(out)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(document)
+}

@@ -1,0 +1,124 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+	"unicode"
+
+	"github.com/spf13/cobra"
+
+	"weft/internal/config"
+	"weft/internal/status"
+)
+
+func newPeersCommand(socket *string) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "peers [PEER...]",
+		Short: "Show how this node and the others stand",
+		Long: "Show how this node and its peers stand, or only the named ones. KEYS AGE is that of the\n" +
+			"present data keys. SENT and RECEIVED are pods' packets, REFUSED are datagrams that were\n" +
+			"replayed, or sealed with another key.",
+	}
+	output := addOutput(c)
+	c.RunE = func(c *cobra.Command, names []string) error {
+		report, err := status.Fetch(c.Context(), *socket)
+		if err != nil {
+			return failure{err}
+		}
+		peers, err := report.Select(names)
+		if err != nil {
+			return failure{err}
+		}
+		err = show(c.OutOrStdout(), *output, peers, func(out io.Writer) error {
+			if report.Encapsulation == string(config.EncapsulationVXLAN) {
+				return printEndpoints(out, peers)
+			}
+			return printPeers(out, peers, time.Now())
+		})
+		if err != nil {
+			return failure{err}
+		}
+		return nil
+	}
+	return c
+}
+
+// printEndpoints writes what is known of peers without keys.
+func printEndpoints(out io.Writer, peers []status.Peer) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(w, "NAME\tENDPOINT\n")
+	for _, p := range peers {
+		fmt.Fprintf(w, "%s\t%s\n", p.Name, p.Endpoint)
+	}
+	fmt.Fprintf(w, "\nWith vxlan nothing tells whether peers live.\n")
+	return w.Flush()
+}
+
+// printPeers writes a line for each peer, as of now, and one more for each unreachable one.
+func printPeers(out io.Writer, peers []status.Peer, now time.Time) error {
+	var table bytes.Buffer
+	w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(w, "NAME\tENDPOINT\tSTATE\tKEYS AGE\tRTT\tSENT\tRECEIVED\tREFUSED\n")
+	for _, p := range peers {
+		if p.Link == nil {
+			fmt.Fprintf(w, "%s\t%s\t-\t-\t-\t-\t-\t-\n", p.Name, p.Endpoint)
+			continue
+		}
+		age, rtt := "-", "-"
+		if !p.KeysBegan.IsZero() {
+			age = now.Sub(p.KeysBegan).Round(time.Second).String()
+		}
+		if p.RTT > 0 {
+			rtt = (time.Duration(p.RTT) * time.Microsecond).String()
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\n", p.Name, p.Endpoint, p.State, age, rtt,
+			traffic(p.SentPackets, p.SentBytes), traffic(p.ReceivedPackets, p.ReceivedBytes), p.Refused)
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	// A line without columns would end those of the table, so it comes in afterwards.
+	heading, lines, _ := strings.Cut(table.String(), "\n")
+	text := bytes.NewBufferString(heading + "\n")
+	for i, line := range strings.SplitAfter(lines, "\n") {
+		text.WriteString(line)
+		if i < len(peers) {
+			text.WriteString(trouble(peers[i], now))
+		}
+	}
+	_, err := text.WriteTo(out)
+	return err
+}
+
+func traffic(packets, bytes uint64) string {
+	return fmt.Sprintf("%d %s, %s", packets, plural(packets, "packet"), size(bytes))
+}
+
+// trouble is the line on why a peer is unreachable, and when it is tried again.
+func trouble(p status.Peer, now time.Time) string {
+	if p.Link == nil || p.Error == "" {
+		return ""
+	}
+	text := "  " + printable(strings.ReplaceAll(p.Error, "\n", " "))
+	if p.Failures > 1 {
+		text += fmt.Sprintf(", %d times in a row", p.Failures)
+	}
+	if wait := p.Retry.Sub(now); wait > 0 {
+		return text + fmt.Sprintf("; tried again in %s if there are packets for it\n", wait.Round(100*time.Millisecond))
+	}
+	return text + "; tried again with the next packet for it\n"
+}
+
+// printable keeps what a stranger may have put into an error from steering a terminal.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r != '\n' && !unicode.IsPrint(r) {
+			return unicode.ReplacementChar
+		}
+		return r
+	}, text)
+}

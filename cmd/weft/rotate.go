@@ -1,0 +1,49 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"weft/internal/status"
+)
+
+func newRotateCommand(socket *string) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "rotate-key [PEER...]",
+		Short: "Agree on new data keys with other nodes now",
+		Long: "Agree on new data keys with the named peers, or with all that have keys, and return when\n" +
+			"they are in use. No packet is lost by that. weftd does it by itself about every hour; the\n" +
+			"node's own key stays as it is.",
+	}
+	output := addOutput(c)
+	c.RunE = func(c *cobra.Command, names []string) error {
+		rotation, err := status.RotateKeys(c.Context(), *socket, names)
+		if err != nil {
+			return failure{err}
+		}
+		err = show(c.OutOrStdout(), *output, rotation, func(out io.Writer) error { return printRotation(out, rotation) })
+		if err != nil {
+			return failure{err}
+		}
+		if rotation.Error != "" {
+			return failure{errors.New(printable(rotation.Error))}
+		}
+		return nil
+	}
+	return c
+}
+
+func printRotation(out io.Writer, r status.Rotation) (err error) {
+	switch n := len(r.Peers); {
+	case n > 0:
+		took := time.Duration(r.Took) * time.Microsecond
+		_, err = fmt.Fprintf(out, "new keys with %d %s in %d ms\n", n, plural(n, "peer"), took.Milliseconds())
+	case r.Error == "":
+		_, err = fmt.Fprintln(out, "no peer has keys yet; the first packet to one makes them")
+	}
+	return err
+}

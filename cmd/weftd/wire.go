@@ -1,0 +1,98 @@
+package main
+
+import (
+	"context"
+	"crypto/ed25519"
+	"log/slog"
+
+	"weft/control"
+	"weft/encap"
+	"weft/encap/sealed"
+	"weft/encap/sealed/handshake"
+	"weft/encap/vxlan"
+	"weft/internal/config"
+	"weft/internal/nodekey"
+	"weft/router"
+)
+
+// identify returns what the node knows of itself by its configuration, and its key if
+// the encapsulation needs one.
+func identify(c config.Config) (control.Options, ed25519.PrivateKey, error) {
+	options := control.Options{Node: c.Node, ClusterCIDRs: c.ClusterCIDRs}
+	if c.Encapsulation != config.EncapsulationSealed {
+		return options, nil, nil
+	}
+	key, err := nodekey.Load(c.KeyFile)
+	if err != nil {
+		return options, nil, err
+	}
+	options.Key = nodekey.FingerprintOf(key.Public().(ed25519.PublicKey))
+	return options, key, nil
+}
+
+// overhead is by how many bytes an encapsulation makes packets longer.
+func overhead(c config.Config, ipv6Underlay bool) int {
+	if c.Encapsulation == config.EncapsulationSealed {
+		return sealed.Overhead(ipv6Underlay)
+	}
+	return vxlan.Overhead(ipv6Underlay)
+}
+
+// spread is how the datagrams of an encapsulation tell their lane.
+func spread(c config.Config) encap.Spread {
+	if c.Encapsulation == config.EncapsulationSealed {
+		return sealed.SpreadBy()
+	}
+	return encap.Spread{}
+}
+
+// keys are the keys agreed with the peers, or nil where packets are not sealed.
+type keys struct {
+	peers   *sealed.Peers
+	manager *handshake.Manager
+}
+
+func newKeys(key ed25519.PrivateKey, conns []*encap.Conn, log *slog.Logger) (*keys, error) {
+	if key == nil {
+		return nil, nil
+	}
+	peers := sealed.NewPeers()
+	manager, err := handshake.New(key, len(conns), peers, conns[0], conns[0].LocalAddr(), log)
+	if err != nil {
+		return nil, err
+	}
+	return &keys{peers, manager}, nil
+}
+
+// codec returns that of one lane.
+func codec(c config.Config, k *keys, lane, lanes int) router.Codec {
+	if k == nil {
+		return vxlan.New(c.VXLAN.VNI)
+	}
+	return sealed.NewCodec(k.peers, k.manager, lane, lanes)
+}
+
+// update makes the peers those of a Plan, before its table is in force.
+func (k *keys) update(plan *control.Plan) {
+	if k != nil {
+		k.manager.Update(plan.Peers)
+	}
+}
+
+// run agrees on keys until ctx is done, and tells moved where peers have moved to.
+func (k *keys) run(ctx context.Context, moved func(context.Context, sealed.Move)) error {
+	if k == nil {
+		return nil
+	}
+	go func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case m := <-k.manager.Followed:
+				moved(ctx, m)
+			}
+		}
+	}()
+	return k.manager.Run(ctx)
+}

@@ -1,0 +1,128 @@
+package sealed
+
+import (
+	"net/netip"
+
+	"weft/encap"
+	"weft/router/drop"
+	"weft/router/fib"
+	"weft/router/packet"
+)
+
+// Handshakes takes what arrives that is not data.
+type Handshakes interface {
+	// Receive is given a QUIC packet, which it must not keep. It returns drop.None, or
+	// why it does not take it.
+	Receive(payload []byte, from netip.AddrPort) drop.Reason
+}
+
+// Codec seals and opens for one lane. Its sealing and its opening half may each be used
+// by one goroutine.
+type Codec struct {
+	peers       *Peers
+	handshakes  Handshakes
+	lane, lanes int
+
+	out struct { // where the packet before went to: most go to the same peer
+		known *known
+		to    *encap.Peer
+		peer  *Peer
+	}
+	in struct { // where the datagram before came from
+		opener *opener
+		index  uint32
+		table  *fib.Table
+		peer   *encap.Peer
+	}
+}
+
+// NewCodec returns the codec of one lane of several.
+func NewCodec(peers *Peers, handshakes Handshakes, lane, lanes int) *Codec {
+	return &Codec{peers: peers, handshakes: handshakes, lane: lane, lanes: lanes}
+}
+
+// Encode adds the datagrams that carry f to the batch. They share f's memory. A packet
+// to a peer with whom no keys are agreed yet waits, and Encode returns drop.None.
+func (c *Codec) Encode(out *encap.Batch, f *packet.Frame, _, to *encap.Peer) drop.Reason {
+	peer := c.peer(to)
+	if peer == nil {
+		return drop.NoKeys
+	}
+	for {
+		if e := peer.sending.Load(); e != nil {
+			s := e.sealer(c.lane)
+			if s == nil {
+				return drop.NoKeys
+			}
+			return s.seal(out, f, to)
+		}
+		if waits, reason := peer.wait(f, to); waits {
+			return reason
+		}
+	}
+}
+
+// peer returns whom to's keys are agreed with.
+func (c *Codec) peer(to *encap.Peer) *Peer {
+	known := c.peers.known.Load()
+	if last := &c.out; last.to != to || last.known != known {
+		last.to, last.known, last.peer = to, known, known.peers[to.Key]
+	}
+	return c.out.peer
+}
+
+// Decode checks and opens a datagram, and returns the peer whose key sealed it. What
+// belongs to a handshake it hands on: then both results are zero.
+func (c *Codec) Decode(r *encap.Received, table *fib.Table) (*encap.Peer, drop.Reason) {
+	b := r.Packet()
+	if len(b) > 0 && b[0] >= quicBit {
+		return nil, c.handshakes.Receive(b, r.From)
+	}
+	if len(b) < HeaderLen+TagLen {
+		return nil, drop.Truncated
+	}
+	h, ok := parseHeader(b)
+	if !ok {
+		return nil, drop.BadHeader
+	}
+	o := c.opener(h.index)
+	if o == nil {
+		c.peers.stranger(r.From.Addr(), table)
+		return nil, drop.UnknownIndex
+	}
+	plain, reason := o.open(b, h.counter)
+	if reason != drop.None {
+		return nil, reason
+	}
+	r.Pull(HeaderLen)
+	r.Trim(len(plain))
+	if c.in.table != table {
+		c.in.table, c.in.peer = table, table.ByKey(o.epoch.peer.Key)
+	}
+	peer := c.in.peer
+	if peer == nil {
+		return nil, drop.UnknownPeer
+	}
+	if r.From.Addr() != peer.Endpoint.Addr() {
+		c.peers.moved(peer, r.From.Addr())
+	}
+	return peer, drop.None
+}
+
+// opener returns the half of the epoch that an index names, or nil.
+func (c *Codec) opener(index uint32) *opener {
+	if o := c.in.opener; o != nil && c.in.index == index && !o.epoch.retired.Load() {
+		return o
+	}
+	c.in.opener, c.in.table = nil, nil
+	lane := int(index % maxLanes)
+	if lane%c.lanes != c.lane { // forged: the socket's filter would have brought it elsewhere
+		return nil
+	}
+	e := c.peers.sessions.find(index)
+	if e == nil {
+		return nil
+	}
+	c.in.opener, c.in.index = e.opener(lane), index
+	return c.in.opener
+}

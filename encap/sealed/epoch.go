@@ -1,0 +1,205 @@
+package sealed
+
+import (
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hkdf"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"weft/encap"
+	"weft/router/drop"
+	"weft/router/packet"
+)
+
+// How much one key seals. With 2^28 datagrams of up to 2 KiB the advantage of an attacker
+// who wants to tell AES-GCM from noise is below 2^-60 (RFC 9001 §B.1.1); new keys are
+// asked for long before a lane has to stop, which it does at counterLimit.
+const (
+	rekeyAfter   = 1 << 27
+	counterLimit = 1 << 28
+)
+
+// Secrets are what the keys of an epoch are made of: one for each direction. Lane i's
+// key is HKDF-Expand(secret, "weft lane i") (RFC 5869).
+type Secrets struct {
+	Send, Receive [sha256.Size]byte
+}
+
+// Epoch is the lifetime of one set of data keys with a peer: a key for each lane and
+// direction, made when the lane first needs it.
+type Epoch struct {
+	peer    *Peer
+	secrets Secrets
+	local   uint32 // this node's session, as the peer names it, shifted over the lane
+	remote  uint32 // the peer's
+	began   time.Time
+
+	lanes     atomic.Int32 // of the peer: others send nothing
+	retired   atomic.Bool  // its keys are not used any more
+	worn      atomic.Bool  // a lane wants new keys
+	senders   [maxLanes]atomic.Pointer[sealer]
+	receivers [maxLanes]atomic.Pointer[opener]
+}
+
+// Began returns when the keys were agreed on.
+func (e *Epoch) Began() time.Time { return e.began }
+
+// Worn reports whether a lane has sealed so much that new keys are due.
+func (e *Epoch) Worn() bool { return e.worn.Load() }
+
+// aead returns the cipher of a lane.
+func aead(secret [sha256.Size]byte, lane int) cipher.AEAD {
+	const keyLen = 32
+	key, err := hkdf.Expand(sha256.New, secret[:], fmt.Sprintf("weft lane %d", lane), keyLen)
+	if err != nil {
+		panic(err) // only for a key that is too long
+	}
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		panic(err) // only for a key of another length
+	}
+	gcm, err := cipher.NewGCM(block)
+	if err != nil {
+		panic(err) // only for another block size
+	}
+	return gcm
+}
+
+// nonce is the counter behind four zero bytes: unique, since each key has one counter.
+type nonce [12]byte
+
+func (n *nonce) set(counter uint64) []byte {
+	binary.BigEndian.PutUint64(n[4:], counter)
+	return n[:]
+}
+
+// sealer is one lane's sending half of an epoch. Only that lane uses it.
+type sealer struct {
+	epoch *Epoch
+	aead  cipher.AEAD
+	index uint32
+	next  uint64 // the counter of the next datagram
+	nonce nonce
+
+	scratch [packet.MaxHeaders]byte // the headers of a super-packet
+
+	packets, bytes atomic.Uint64 // of pods; for people
+}
+
+// sealer returns the lane's half, or nil if it has sealed all that its key may.
+func (e *Epoch) sealer(lane int) *sealer {
+	s := e.senders[lane].Load()
+	if s == nil {
+		s = &sealer{epoch: e, aead: aead(e.secrets.Send, lane), index: e.remote | uint32(lane)}
+		e.senders[lane].Store(s)
+	}
+	if s.next >= rekeyAfter {
+		e.worn.Store(true)
+		if s.next >= counterLimit-1<<10 { // room for the largest super-packet
+			return nil
+		}
+	}
+	return s
+}
+
+// seal adds the datagrams that carry f to the batch. What was sealed in place shares
+// f's memory.
+func (s *sealer) seal(out *encap.Batch, f *packet.Frame, to *encap.Peer) drop.Reason {
+	class := packet.TrafficClass(f.Packet())
+	if f.Virtio.GSOType != 0 {
+		return s.sealSuper(out, f, to, class)
+	}
+	n := f.Len()
+	b := f.WithRoom(HeaderLen, TagLen)
+	if b == nil {
+		b = out.Space(HeaderLen + n + TagLen)
+		copy(b[HeaderLen:], f.Packet())
+	}
+	s.sealOne(b, b[HeaderLen:HeaderLen+n])
+	out.Add(to, class, b, nil, n)
+	return drop.None
+}
+
+// sealSuper seals each segment of a super-packet out of the frame and into a datagram. A
+// segment's headers are written in front of its payload, over that of the segment before,
+// which is sealed by then: so nothing is copied to make the two contiguous.
+func (s *sealer) sealSuper(out *encap.Batch, f *packet.Frame, to *encap.Peer, class uint8) drop.Reason {
+	segments, ok := f.Cut(false)
+	if !ok {
+		return drop.Unfinished
+	}
+	segments.KeepHeaders(s.scratch[:])
+	space := out.Space(segments.Len() + segments.Count*(HeaderLen+TagLen))
+	var before []byte
+	for i := range segments.Count {
+		plain := segments.InPlace(i)
+		headers := plain[:segments.HeaderLen]
+		if i == 0 {
+			segments.Header(headers, 0)
+		} else {
+			copy(headers, before)
+			segments.Next(headers, i)
+		}
+		before = headers
+		n := HeaderLen + len(plain) + TagLen
+		s.sealOne(space[:n], plain)
+		out.Add(to, class, space[:n], nil, len(plain))
+		space = space[n:]
+	}
+	return drop.None
+}
+
+// sealOne makes b the datagram of a packet, which is in its place in b or elsewhere.
+func (s *sealer) sealOne(b, plain []byte) {
+	header{index: s.index, counter: s.next}.put(b)
+	s.aead.Seal(b[HeaderLen:HeaderLen], s.nonce.set(s.next), plain, b[:HeaderLen])
+	s.next++
+	s.packets.Store(s.packets.Load() + 1) // nobody else writes them
+	s.bytes.Store(s.bytes.Load() + uint64(len(plain)))
+}
+
+// opener is the receiving half of an epoch for one of the peer's lanes. Only the lane
+// that receives from it uses it.
+type opener struct {
+	epoch  *Epoch
+	aead   cipher.AEAD
+	nonce  nonce
+	window window
+
+	packets, bytes atomic.Uint64 // of pods; for people
+	refused        atomic.Uint64 // replayed or not authentic
+}
+
+// opener returns the half for the peer's lane, or nil if the peer has no such lane.
+func (e *Epoch) opener(lane int) *opener {
+	if lane >= int(e.lanes.Load()) && lane != controlLane {
+		return nil
+	}
+	o := e.receivers[lane].Load()
+	if o == nil {
+		o = &opener{epoch: e, aead: aead(e.secrets.Receive, lane)}
+		e.receivers[lane].Store(o)
+	}
+	return o
+}
+
+// open decrypts a datagram in place. Nothing of one that is refused is left to read.
+func (o *opener) open(b []byte, counter uint64) (plain []byte, reason drop.Reason) {
+	if !o.window.fresh(counter) {
+		o.refused.Add(1)
+		return nil, drop.Replayed
+	}
+	plain, err := o.aead.Open(b[HeaderLen:HeaderLen], o.nonce.set(counter), b[HeaderLen:], b[:HeaderLen])
+	if err != nil {
+		o.refused.Add(1)
+		return nil, drop.NotAuthentic
+	}
+	o.window.mark(counter)
+	o.packets.Store(o.packets.Load() + 1) // nobody else writes them
+	o.bytes.Store(o.bytes.Load() + uint64(len(plain)))
+	return plain, drop.None
+}

@@ -1,0 +1,185 @@
+package handshake
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/quic-go/quic-go"
+
+	"weft/encap"
+	"weft/encap/sealed"
+)
+
+// dialSoon dials unless a handshake is under way, and not before the time to retry has
+// come. The manager's lock is held.
+func (m *Manager) dialSoon(l *link) {
+	if l.dial != nil || l.answering > 0 {
+		return
+	}
+	m.start(l, new(dial), time.Until(l.retry))
+}
+
+func (m *Manager) start(l *link, d *dial, wait time.Duration) {
+	d.Context, d.stop = context.WithCancel(context.Background())
+	l.dial = d
+	go m.dial(l, d, wait)
+}
+
+// look agrees on keys with a peer where authentic datagrams of it have come from.
+func (m *Manager) look(moved sealed.Move) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	l := m.links[moved.Peer.Key]
+	if l == nil || l.answering > 0 || l.endpoint.Addr() == moved.Addr || time.Since(l.looked) < courtesy {
+		return // or later: the next datagram tells again
+	}
+	l.looked = time.Now()
+	l.stopDialing() // where nobody may be any more
+	m.start(l, &dial{moved: &moved}, 0)
+	m.expect()
+}
+
+// dial agrees on keys, after a while, unless it is stopped before.
+func (m *Manager) dial(l *link, d *dial, wait time.Duration) {
+	defer d.stop()
+	select {
+	case <-d.Done():
+		return
+	case <-time.After(wait):
+	}
+	m.mu.Lock()
+	d.began = time.Now()
+	to := l.endpoint
+	if d.moved != nil {
+		to = netip.AddrPortFrom(d.moved.Addr, to.Port())
+	}
+	m.mu.Unlock()
+
+	conn, err := m.transport.Dial(d, net.UDPAddrFromAddrPort(to), tlsConfig(m.certificate, l.pinned), m.config)
+	if err != nil {
+		m.failed(l, d, err)
+		return
+	}
+	epoch, err := m.offer(l, conn)
+	if err != nil {
+		_ = conn.CloseWithError(codeRefused, "")
+		m.failed(l, d, err)
+		return
+	}
+	m.agreed(l, conn, epoch)
+	if d.moved != nil {
+		m.Followed <- *d.moved
+	}
+}
+
+// pinned accepts the peer's key only.
+func (l *link) pinned(key encap.Fingerprint) error {
+	if key != l.peer.Key {
+		return fmt.Errorf("the node there has the key %s, not %s as the list of nodes says", key, l.peer.Key)
+	}
+	return nil
+}
+
+// agreed makes the epoch and its connection those of the link.
+func (m *Manager) agreed(l *link, conn *quic.Conn, epoch *sealed.Epoch) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.links[l.peer.Key] != l {
+		epoch.End()
+		_ = conn.CloseWithError(codeGone, "")
+		return
+	}
+	l.stopDialing()
+	l.close(codeReplaced)
+	l.conn = conn
+	l.settle(true)
+	if l.unreachable {
+		m.log.Info("a node is reachable again", "peer", l.name)
+	}
+	l.failures, l.retry, l.unreachable, l.lastErr = 0, time.Time{}, false, nil
+	l.active = time.Now()
+	m.counts.Agreed++
+	m.tellChanged()
+	go m.attend(l, conn)
+}
+
+// failed counts and tells, and lets time pass before the next attempt.
+func (m *Manager) failed(l *link, d *dial, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if l.dial != d { // the peer's own dial has gone on in its place, or the peer is gone
+		return
+	}
+	l.dial = nil
+	m.tellChanged()
+	if d.moved != nil { // nobody is there, or somebody else; the endpoint is as good as before
+		if l.wanted {
+			m.dialSoon(l)
+		}
+		return
+	}
+	if mayRetry(err) {
+		l.retry = time.Now().Add(courtesy + rand.N(courtesy))
+		if l.wanted { // what waits goes on waiting
+			m.dialSoon(l)
+		}
+		return
+	}
+	l.failures++
+	l.retry = time.Now().Add(l.backoff())
+	m.counts.Failed++
+	m.counts.Lost += uint64(l.settle(false))
+	l.lastErr = err
+	if l.conn == nil {
+		m.lost(l)
+	}
+}
+
+// tellChanged wakes who waits for a handshake to end.
+func (m *Manager) tellChanged() {
+	close(m.changed)
+	m.changed = make(chan struct{})
+}
+
+// mayRetry reports whether the other node has refused for now only: its own dial is to go
+// on, or it is given more handshakes at once than it takes.
+func mayRetry(err error) bool {
+	if busy, ok := errors.AsType[*quic.ApplicationError](err); ok {
+		return busy.Remote && busy.ErrorCode == codeBusy
+	}
+	refused, ok := errors.AsType[*quic.TransportError](err)
+	return ok && refused.Remote && refused.ErrorCode == quic.ConnectionRefused
+}
+
+// attend waits until a connection ends.
+func (m *Manager) attend(l *link, conn *quic.Conn) {
+	<-conn.Context().Done()
+	cause := context.Cause(conn.Context())
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if l.conn != conn {
+		return
+	}
+	l.conn = nil
+	switch closed, ok := errors.AsType[*quic.ApplicationError](cause); {
+	case !ok:
+		l.lastErr = cause
+		m.lost(l)
+	case closed.ErrorCode == codeIdle:
+		l.active = time.Time{} // here too, until packets pass again
+	}
+}
+
+// lost notes that a node does not answer.
+func (m *Manager) lost(l *link) {
+	if !l.unreachable {
+		l.unreachable = true
+		m.counts.Unreachable++
+		m.log.Warn("a node does not answer", "peer", l.name, "endpoint", l.endpoint, "error", l.lastErr)
+	}
+}

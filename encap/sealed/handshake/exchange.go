@@ -1,0 +1,125 @@
+package handshake
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/quic-go/quic-go"
+
+	"weft/encap"
+	"weft/encap/sealed"
+)
+
+// hello is all that two nodes tell each other beside their keys: by which number
+// datagrams shall name the session, and how many lanes send them. The dialer speaks first, the acceptor answers, and
+// the dialer ends the stream when it has begun to use the keys.
+type hello struct {
+	lanes   int
+	session uint32
+}
+
+const (
+	helloLen     = 6
+	helloVersion = 1
+)
+
+func (h hello) bytes() []byte {
+	return binary.BigEndian.AppendUint32([]byte{helloVersion, byte(h.lanes)}, h.session)
+}
+
+func readHello(r io.Reader) (hello, error) {
+	var b [helloLen]byte
+	if _, err := io.ReadFull(r, b[:]); err != nil {
+		return hello{}, fmt.Errorf("read the other node's session: %w", err)
+	}
+	if b[0] != helloVersion {
+		return hello{}, fmt.Errorf("the other node speaks version %d of the key exchange, this one %d", b[0], helloVersion)
+	}
+	h := hello{lanes: int(b[1]), session: binary.BigEndian.Uint32(b[2:])}
+	if h.lanes == 0 || h.lanes > sealed.MaxLanes || h.session > sealed.MaxSession {
+		return hello{}, fmt.Errorf("the other node speaks of %d lanes and session %d, which cannot be", h.lanes, h.session)
+	}
+	return h, nil
+}
+
+// offer is the dialer's part: it leaves an epoch of which both ends have the keys.
+func (m *Manager) offer(l *link, conn *quic.Conn) (*sealed.Epoch, error) {
+	stream, err := conn.OpenStream()
+	if err != nil {
+		return nil, fmt.Errorf("open a stream: %w", err)
+	}
+	_ = stream.SetDeadline(time.Now().Add(patience))
+	epoch, err := begin(l, conn, fromDialer, fromAcceptor)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := stream.Write(hello{m.lanes, epoch.Session()}.bytes()); err != nil {
+		epoch.End()
+		return nil, fmt.Errorf("tell this node's session: %w", err)
+	}
+	theirs, err := readHello(stream)
+	if err != nil {
+		epoch.End()
+		return nil, err
+	}
+	epoch.Expect(theirs.lanes)
+	m.use(l, epoch, theirs)
+	_ = stream.Close() // if the connection has ended by now, the link will notice
+	return epoch, nil
+}
+
+// answer is the acceptor's part. It seals with the new keys once it knows that the dialer
+// has them. From its hello on the dialer may use them, so an epoch that comes to nothing
+// after that is not ended at once, but like one that was replaced.
+func (m *Manager) answer(l *link, conn *quic.Conn) (*sealed.Epoch, error) {
+	ctx, cancel := context.WithTimeout(conn.Context(), patience)
+	defer cancel()
+	stream, err := conn.AcceptStream(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("accept a stream: %w", err)
+	}
+	_ = stream.SetDeadline(time.Now().Add(patience))
+	theirs, err := readHello(stream)
+	if err != nil {
+		return nil, err
+	}
+	epoch, err := begin(l, conn, fromAcceptor, fromDialer)
+	if err != nil {
+		return nil, err
+	}
+	epoch.Expect(theirs.lanes)
+	if _, err := stream.Write(hello{m.lanes, epoch.Session()}.bytes()); err != nil {
+		return nil, fmt.Errorf("tell this node's session: %w", err)
+	}
+	if _, err := io.ReadFull(stream, make([]byte, 1)); err != io.EOF {
+		return nil, fmt.Errorf("wait for the other node to have the keys: %w", err)
+	}
+	m.use(l, epoch, theirs)
+	_ = stream.Close()
+	return epoch, nil
+}
+
+// begin begins an epoch with a connection's keys.
+func begin(l *link, conn *quic.Conn, send, receive string) (*sealed.Epoch, error) {
+	secrets, err := export(conn.ConnectionState().TLS, send, receive)
+	if err != nil {
+		return nil, err
+	}
+	epoch, err := l.peer.Begin(secrets)
+	if err != nil {
+		return nil, fmt.Errorf("begin an epoch: %w", err)
+	}
+	return epoch, nil
+}
+
+// use has what goes to the peer sealed with the epoch, and what has waited sent.
+func (m *Manager) use(l *link, epoch *sealed.Epoch, theirs hello) {
+	l.using.Lock()
+	defer l.using.Unlock()
+	epoch.Use(theirs.session, func(datagram []byte, to *encap.Peer) {
+		_ = m.conn.socket.WriteTo(datagram, to.Endpoint) // as on any way, packets may be lost
+	})
+}

@@ -1,0 +1,195 @@
+package handshake_test
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"weft/encap"
+	"weft/encap/sealed/handshake"
+	"weft/router/drop"
+)
+
+func TestTheFirstPacketMakesTwoNodesAgreeOnKeysAndArrives(t *testing.T) {
+	nodes := newNodes(t, 2)
+	a, b := nodes[0], nodes[1]
+	acquaint(a, b)
+	if s := a.status(t, b); s.State != handshake.NoKeys {
+		t.Errorf("before the first packet: %s", s.State)
+	}
+	if reason := a.send(b.self, "hello"); reason != drop.None {
+		t.Fatal(reason)
+	}
+	b.expect(t, "hello", 5*time.Second)
+	b.send(a.self, "hello yourself")
+	a.expect(t, "hello yourself", 5*time.Second)
+	for _, n := range nodes {
+		if s := n.status(t, nodes[2-n.number]); s.State != handshake.Up || s.RTT <= 0 || s.RTT > time.Second || s.Began.IsZero() {
+			t.Errorf("%s: %+v", n.self.Name, s)
+		}
+	}
+}
+
+func TestBothMayBeginAtOnce(t *testing.T) {
+	for range 20 {
+		nodes := newNodes(t, 2)
+		a, b := nodes[0], nodes[1]
+		acquaint(a, b)
+		var both sync.WaitGroup
+		both.Go(func() { a.send(b.self, "from a") })
+		both.Go(func() { b.send(a.self, "from b") })
+		both.Wait()
+		a.expect(t, "from b", 5*time.Second)
+		b.expect(t, "from a", 5*time.Second)
+		// What is sent with is received by the other one.
+		for i := range 10 {
+			a.send(b.self, fmt.Sprint(i))
+			b.expect(t, fmt.Sprint(i), time.Second)
+			b.send(a.self, fmt.Sprint(i))
+			a.expect(t, fmt.Sprint(i), time.Second)
+		}
+		a.stop()
+		b.stop()
+	}
+}
+
+func TestRotationLosesNothing(t *testing.T) {
+	nodes := newNodes(t, 2)
+	a, b := nodes[0], nodes[1]
+	acquaint(a, b)
+	a.send(b.self, "first")
+	b.expect(t, "first", 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() {
+		for i := range 50 {
+			if err := nodes[i%2].manager.Rotate(ctx); err != nil {
+				done <- err
+				return
+			}
+		}
+		done <- nil
+	}()
+	sent := 0
+	for running := true; running; sent++ {
+		text := fmt.Sprint("packet ", sent)
+		a.send(b.self, text)
+		b.expect(t, text, 2*time.Second)
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Fatal(err)
+			}
+			running = false
+		default:
+		}
+	}
+	if lost := b.dropped(); lost != "" {
+		t.Errorf("of %d packets some were dropped: %s", sent, lost)
+	}
+	if n := b.manager.Counts().Agreed; n < 51 {
+		t.Errorf("keys were agreed %d times", n)
+	}
+}
+
+func TestAStrangerGetsNoKeysAndNoAnswer(t *testing.T) {
+	nodes := newNodes(t, 3)
+	a, b, stranger := nodes[0], nodes[1], nodes[2]
+	acquaint(a, b)
+	stranger.know(a.self, b.self)
+	stranger.send(b.self, "let me in")
+	eventually(t, "the stranger gives up", 10*time.Second, func() bool { return stranger.manager.Counts().Failed > 0 })
+	if n := b.drops[drop.UnknownPeer].Load(); n == 0 {
+		t.Error("its packets were not dropped")
+	}
+	if b.manager.Counts().Agreed != 0 || len(b.arrived) != 0 {
+		t.Error("it got keys")
+	}
+}
+
+// Nobody gets keys by being where a peer is.
+func TestAWrongKeyIsRefused(t *testing.T) {
+	for name, wrong := range map[string]func(a, b *node){
+		"the node that is dialed knows another key": func(a, b *node) { b.know(withKey(a.self, 1)) },
+		"the node that dials knows another key":     func(a, b *node) { a.know(withKey(b.self, 1)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			nodes := newNodes(t, 2)
+			a, b := nodes[0], nodes[1]
+			acquaint(a, b)
+			wrong(a, b)
+			to := a.table.Load().ByKey(a.manager.Status()[0].Key)
+			a.send(to, "secret")
+			eventually(t, "the handshake fails", 10*time.Second, func() bool { return a.manager.Counts().Failed > 0 })
+			if a.manager.Counts().Agreed+b.manager.Counts().Agreed != 0 || len(b.arrived) != 0 {
+				t.Error("keys were agreed")
+			}
+			if s := a.manager.Status()[0]; s.State != handshake.Unreachable || s.Err == nil {
+				t.Errorf("status: %+v", s)
+			}
+		})
+	}
+}
+
+// withKey is the same node with another key.
+func withKey(p *encap.Peer, first byte) *encap.Peer {
+	other := *p
+	other.Key = encap.Fingerprint{first}
+	return &other
+}
+
+func TestADeadNodeIsNoticedAndComesBack(t *testing.T) {
+	nodes := newNodes(t, 2)
+	a, b := nodes[0], nodes[1]
+	acquaint(a, b)
+	a.send(b.self, "hello")
+	b.expect(t, "hello", 5*time.Second)
+	eventually(t, "both are up", 5*time.Second, func() bool { return a.status(t, b).State == handshake.Up })
+	b.conn.Close() // as a node that is killed: no word of farewell
+	died := time.Now()
+	for a.status(t, b).State != handshake.Unreachable {
+		a.send(b.self, "are you there?")
+		if time.Sleep(10 * time.Millisecond); time.Since(died) > 10*time.Second {
+			t.Fatal("after 10 s a dead node is not noticed")
+		}
+	}
+	t.Logf("noticed after %s", time.Since(died))
+	b.stop()
+
+	again := startNode(t, int(nextSubnet.Load()), 2, b.key)
+	again.know(a.self)
+	back := time.Now()
+	for deadline := time.Now().Add(5 * time.Second); ; {
+		a.send(b.self, "again")
+		select {
+		case <-again.arrived:
+			t.Logf("packets arrive %s after its restart", time.Since(back))
+			if time.Since(back) > time.Second {
+				t.Error("that is more than a second")
+			}
+			return
+		case <-time.After(10 * time.Millisecond):
+			if time.Now().After(deadline) {
+				t.Fatalf("nothing arrives: %s", again.dropped())
+			}
+		}
+	}
+}
+
+func TestAKeyThatChangesInTheListIsCutOff(t *testing.T) {
+	nodes := newNodes(t, 2)
+	a, b := nodes[0], nodes[1]
+	acquaint(a, b)
+	a.send(b.self, "hello")
+	b.expect(t, "hello", 5*time.Second)
+	b.know(withKey(a.self, 1))
+	a.send(b.self, "still me")
+	eventually(t, "what it sends is dropped", time.Second, func() bool { return b.drops[drop.UnknownIndex].Load() > 0 })
+	if len(b.arrived) != 0 {
+		t.Error("it still is listened to")
+	}
+	eventually(t, "a is told", 5*time.Second, func() bool { return a.status(t, b).State != handshake.Up })
+}

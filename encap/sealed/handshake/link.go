@@ -1,0 +1,137 @@
+package handshake
+
+import (
+	"bytes"
+	"context"
+	"math/rand/v2"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/quic-go/quic-go"
+
+	"weft/encap"
+	"weft/encap/sealed"
+)
+
+// Why a connection is closed, as the other node is told.
+const (
+	codeReplaced quic.ApplicationErrorCode = iota // newer keys are agreed
+	codeIdle                                      // no packets pass
+	codeBusy                                      // the other direction's handshake is to go on
+	codeRefused                                   // the exchange failed
+	codeGone                                      // the node is not in the list any more, or ends
+)
+
+// How long to wait after failures in a row, at the least and at the most. Between half
+// of it and all of it is really waited, so that nodes do not keep time with each other.
+const (
+	firstBackoff = 250 * time.Millisecond
+	lastBackoff  = 8 * time.Second
+)
+
+// courtesy is for how long a dial of this node goes before one of the other node, if it
+// does at all: a dial that has gone on for longer met a node that was not there yet.
+const courtesy = 300 * time.Millisecond
+
+// link is what is known about a peer. The manager's lock guards it.
+type link struct {
+	peer     *sealed.Peer
+	name     string
+	endpoint netip.AddrPort
+	using    sync.Mutex // held while an epoch begins to be used
+
+	conn      *quic.Conn // of the newest epoch, or nil
+	wanted    bool       // Settle is due
+	answering int        // handshakes of the peer that are under way
+	dial      *dial      // under way, or nil
+
+	failures    int       // in a row
+	retry       time.Time // when to dial again, at the earliest
+	looked      time.Time // when the peer was last looked for elsewhere
+	unreachable bool
+	lastErr     error
+
+	seen   sealed.Traffic // when the link was last looked at
+	active time.Time      // when packets last passed
+}
+
+// dial is an attempt of this node to agree on keys.
+type dial struct {
+	context.Context // done when the attempt is given up
+	stop            context.CancelFunc
+	began           time.Time // zero while the time to retry has not come
+
+	// moved is where the peer may be now. Its endpoint changes only when keys are agreed
+	// there: a datagram that somebody has held back and sends from elsewhere is authentic.
+	moved *sealed.Move
+}
+
+// observe notices whether packets pass.
+func (l *link) observe(now time.Time) {
+	t := l.peer.Traffic()
+	t.Refused = 0
+	if t != l.seen {
+		l.seen, l.active = t, now
+	}
+}
+
+// endOld ends the epochs that were replaced, or came to nothing, long enough ago.
+func (l *link) endOld(now time.Time) {
+	using := l.peer.Sending()
+	for _, e := range l.peer.Epochs() {
+		since := now.Sub(e.Began())
+		if using != nil {
+			since = min(since, now.Sub(using.Began()))
+		}
+		if e != using && since > overlap {
+			e.End()
+		}
+	}
+}
+
+// lifetime is after how long this node replaces keys: one of the two is earlier.
+func (l *link) lifetime(self encap.Fingerprint) time.Duration {
+	if less(self, l.peer.Key) {
+		return lifetime
+	}
+	return lifetime + lifetime/10
+}
+
+func less(a, b encap.Fingerprint) bool { return bytes.Compare(a[:], b[:]) < 0 }
+
+// dialWins reports whether this node's dial is to go on when the peer dials too. Both
+// come to the same result.
+func (l *link) dialWins(self encap.Fingerprint) bool {
+	return l.dial != nil && less(self, l.peer.Key) && time.Since(l.dial.began) < courtesy
+}
+
+func (l *link) stopDialing() {
+	if l.dial != nil {
+		l.dial.stop()
+		l.dial = nil
+	}
+}
+
+func (l *link) close(code quic.ApplicationErrorCode) {
+	if l.conn != nil {
+		_ = l.conn.CloseWithError(code, "")
+		l.conn = nil
+	}
+}
+
+// settle answers the wish for keys, if there is one, and returns how many packets
+// waited in vain.
+func (l *link) settle(agreed bool) (lost int) {
+	if !l.wanted {
+		return 0
+	}
+	l.wanted = false
+	return l.peer.Settle(agreed)
+}
+
+// backoff is how long to wait after the failures there were.
+func (l *link) backoff() time.Duration {
+	d := min(firstBackoff<<min(l.failures, 10), lastBackoff)
+	return d/2 + rand.N(d/2)
+}

@@ -1,0 +1,301 @@
+// Package handshake agrees on data keys with the other nodes: over QUIC (RFC 9000), on
+// the port that datagrams arrive at, with TLS 1.3, hybrid post-quantum key exchange, and
+// the keys of both nodes pinned. docs/SECURITY.md says what that is good for.
+//
+// A connection makes one epoch. While packets pass, it stays open to tell whether the
+// other node lives; new keys come from a new connection.
+package handshake
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/quic-go/quic-go"
+
+	"weft/encap"
+	"weft/encap/sealed"
+	"weft/internal/nodekey"
+	"weft/router/drop"
+)
+
+// What is not configurable, since nobody could know better values.
+const (
+	// patience is how long a handshake may be without an answer, and the exchange after it.
+	patience = 3 * time.Second
+
+	// silence is after how long without an answer a node is unreachable; it is asked for a
+	// sign of life every keepAlive.
+	silence   = 6 * time.Second
+	keepAlive = 2 * time.Second
+
+	// idle is after how long without packets a connection is closed. Its keys live on.
+	idle = time.Minute
+
+	// overlap is for how long an epoch that was replaced is still received from.
+	overlap = 10 * time.Second
+
+	// lifetime is after how long keys are replaced if packets pass. Unused ones are
+	// forgotten after twice as long.
+	lifetime = time.Hour
+)
+
+// Manager agrees on keys with peers. Its methods may be called from several goroutines.
+type Manager struct {
+	certificate tls.Certificate
+	self        encap.Fingerprint
+	peers       *sealed.Peers
+	lanes       int
+	conn        *packetConn
+	transport   *quic.Transport
+	config      *quic.Config
+	log         *slog.Logger
+	admission   admission
+
+	// Followed receives peers that have moved, once keys are agreed with them where they
+	// are now.
+	Followed chan sealed.Move
+
+	expected atomic.Pointer[map[netip.Addr]struct{}] // where QUIC packets may come from
+
+	mu      sync.Mutex // guards what follows
+	links   map[encap.Fingerprint]*link
+	changed chan struct{} // closed when a handshake has ended, and replaced
+	counts  Counts
+}
+
+// Counts is what has happened.
+type Counts struct {
+	Agreed      uint64 // epochs begun
+	Failed      uint64 // attempts of this node that came to nothing
+	Unreachable uint64 // times that a node stopped answering
+	Lost        uint64 // packets that waited for keys in vain
+}
+
+// New returns a manager for the node that has key and lanes. It sends through socket, which is bound
+// to local, and is given what lanes receive by Receive.
+func New(key ed25519.PrivateKey, lanes int, peers *sealed.Peers, socket Socket, local netip.AddrPort, log *slog.Logger) (*Manager, error) {
+	certificate, err := newCertificate(key)
+	if err != nil {
+		return nil, err
+	}
+	m := &Manager{
+		certificate: certificate,
+		self:        nodekey.FingerprintOf(key.Public().(ed25519.PublicKey)),
+		peers:       peers,
+		lanes:       lanes,
+		conn:        newPacketConn(socket, local),
+		log:         log,
+		links:       map[encap.Fingerprint]*link{},
+		changed:     make(chan struct{}),
+		Followed:    make(chan sealed.Move, 64),
+	}
+	m.expect()
+	m.transport = &quic.Transport{
+		Conn:                             m.conn,
+		ConnectionIDLength:               8,
+		DisableVersionNegotiationPackets: true,
+		VerifySourceAddress:              m.admission.verifyAddress,
+		ConnContext:                      m.admission.admit,
+	}
+	m.config = &quic.Config{
+		Versions:                []quic.Version{quic.Version1},
+		HandshakeIdleTimeout:    patience,
+		MaxIdleTimeout:          silence,
+		KeepAlivePeriod:         keepAlive,
+		MaxIncomingStreams:      1,
+		MaxIncomingUniStreams:   -1,
+		DisablePathMTUDiscovery: true,
+		// A hello is some bytes. Windows of this size cannot be made to cost memory.
+		InitialStreamReceiveWindow:     1 << 10,
+		MaxStreamReceiveWindow:         1 << 10,
+		InitialConnectionReceiveWindow: 1 << 10,
+		MaxConnectionReceiveWindow:     1 << 10,
+	}
+	return m, nil
+}
+
+// Update makes the peers those of a State.
+func (m *Manager) Update(all []*encap.Peer) {
+	m.mu.Lock() // before the peers are there, and wish for keys
+	defer m.mu.Unlock()
+	come, gone := m.peers.Set(all)
+	for _, peer := range gone {
+		l := m.links[peer.Key]
+		delete(m.links, peer.Key)
+		l.stopDialing()
+		l.close(codeGone)
+	}
+	for _, peer := range come {
+		m.links[peer.Key] = &link{peer: peer}
+	}
+	for _, p := range all {
+		l := m.links[p.Key]
+		l.name, l.endpoint = p.Name, p.Endpoint
+	}
+	m.expect()
+}
+
+// Receive implements sealed.Handshakes: nobody who is not where a peer is gets an answer.
+func (m *Manager) Receive(payload []byte, from netip.AddrPort) drop.Reason {
+	if _, ok := (*m.expected.Load())[from.Addr()]; !ok {
+		return drop.UnknownPeer
+	}
+	return m.conn.receive(payload, from)
+}
+
+// expect makes the addresses that packets are taken from those of the endpoints, and of
+// where peers may have moved to. The lock is held.
+func (m *Manager) expect() {
+	addrs := make(map[netip.Addr]struct{}, len(m.links))
+	for _, l := range m.links {
+		addrs[l.endpoint.Addr()] = struct{}{}
+		if l.dial != nil && l.dial.moved != nil {
+			addrs[l.dial.moved.Addr] = struct{}{}
+		}
+	}
+	m.expected.Store(&addrs)
+}
+
+// Run agrees on keys until ctx is done.
+func (m *Manager) Run(ctx context.Context) error {
+	listener, err := m.transport.Listen(tlsConfig(m.certificate, m.known), m.config)
+	if err != nil {
+		return fmt.Errorf("listen for handshakes: %w", err)
+	}
+	var tasks sync.WaitGroup
+	tasks.Go(func() { m.accept(ctx, listener) })
+	tasks.Go(func() { m.watch(ctx) })
+	<-ctx.Done()
+	m.closeAll()
+	err = errors.Join(listener.Close(), m.transport.Close(), m.conn.Close())
+	tasks.Wait()
+	if err != nil {
+		return fmt.Errorf("end handshakes: %w", err)
+	}
+	return nil
+}
+
+// known decides about a node that wants to agree on keys.
+func (m *Manager) known(key encap.Fingerprint) error {
+	if m.peers.Find(key) == nil {
+		return fmt.Errorf("no node in the list has the key %s", key)
+	}
+	return nil
+}
+
+// watch does what is due.
+func (m *Manager) watch(ctx context.Context) {
+	ticker := time.NewTicker(time.Second)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case peer := <-m.peers.Wanted:
+			m.want(peer)
+		case moved := <-m.peers.Moved:
+			m.look(moved)
+		case now := <-ticker.C:
+			m.tick(now)
+		}
+	}
+}
+
+func (m *Manager) want(peer *sealed.Peer) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if l := m.links[peer.Key]; l != nil && l.peer == peer {
+		l.wanted = true
+		m.dialSoon(l)
+	}
+}
+
+// tick looks at every peer.
+func (m *Manager) tick(now time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, l := range m.links {
+		l.observe(now)
+		l.endOld(now)
+		switch using := l.peer.Sending(); {
+		case using == nil:
+		case l.conn != nil && now.Sub(l.active) > idle:
+			l.close(codeIdle)
+		case now.Sub(using.Began()) > 2*lifetime:
+			using.End()
+		case now.Sub(l.active) > idle:
+		case l.conn == nil, using.Worn(), now.Sub(using.Began()) > l.lifetime(m.self):
+			m.dialSoon(l)
+		}
+	}
+}
+
+// accept agrees on keys with whoever has dialed and is known.
+func (m *Manager) accept(ctx context.Context, listener *quic.Listener) {
+	for {
+		conn, err := listener.Accept(ctx)
+		if err != nil {
+			return // the listener is closed
+		}
+		m.admission.settle(conn.Context())
+		go m.acceptOne(conn)
+	}
+}
+
+func (m *Manager) acceptOne(conn *quic.Conn) {
+	key, err := peerFingerprint(conn.ConnectionState().TLS)
+	if err != nil {
+		_ = conn.CloseWithError(codeRefused, "")
+		return
+	}
+	m.mu.Lock()
+	l := m.links[key]
+	if l == nil || l.dialWins(m.self) {
+		m.mu.Unlock()
+		_ = conn.CloseWithError(codeBusy, "")
+		return
+	}
+	l.stopDialing()
+	l.answering++
+	m.mu.Unlock()
+
+	epoch, err := m.answer(l, conn)
+	m.mu.Lock()
+	l.answering--
+	m.mu.Unlock()
+	if err != nil {
+		_ = conn.CloseWithError(codeRefused, "")
+		m.log.Debug("a handshake failed", "peer", l.name, "error", err)
+		m.goOn(l)
+		return
+	}
+	m.agreed(l, conn, epoch)
+}
+
+// goOn has this node dial where the peer's handshake came to nothing.
+func (m *Manager) goOn(l *link) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.tellChanged()
+	if l.wanted && m.links[l.peer.Key] == l {
+		m.dialSoon(l)
+	}
+}
+
+func (m *Manager) closeAll() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, l := range m.links {
+		l.stopDialing()
+		l.close(codeGone)
+	}
+	clear(m.links) // what is still under way leads nowhere
+}

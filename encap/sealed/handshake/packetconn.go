@@ -1,0 +1,109 @@
+package handshake
+
+import (
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+
+	"weft/router/drop"
+)
+
+// Socket sends from the port that all nodes listen on.
+type Socket interface {
+	WriteTo(payload []byte, to netip.AddrPort) error
+}
+
+const (
+	// maxQueued is how many QUIC packets may wait for their turn: some for each of
+	// each of many nodes that start at once. What does not fit, QUIC sends again.
+	maxQueued = 1024
+
+	// maxPacket is the largest QUIC packet in bytes: what quic-go sends without path MTU
+	// discovery has 1,280 at the most.
+	maxPacket = 1500
+)
+
+// packetConn is the weft port as QUIC sees it: lanes hand it what is not data.
+type packetConn struct {
+	socket Socket
+	local  *net.UDPAddr
+	queue  chan *queued
+	spare  sync.Pool
+	closed chan struct{}
+	once   sync.Once
+}
+
+type queued struct {
+	bytes [maxPacket]byte
+	n     int
+	from  netip.AddrPort
+}
+
+func newPacketConn(socket Socket, local netip.AddrPort) *packetConn {
+	return &packetConn{
+		socket: socket,
+		local:  net.UDPAddrFromAddrPort(local),
+		queue:  make(chan *queued, maxQueued),
+		spare:  sync.Pool{New: func() any { return new(queued) }},
+		closed: make(chan struct{}),
+	}
+}
+
+// receive queues a copy of a packet. It is called by lanes, and never waits.
+func (c *packetConn) receive(payload []byte, from netip.AddrPort) drop.Reason {
+	if len(payload) > maxPacket {
+		return drop.BadHeader
+	}
+	if len(c.queue) == cap(c.queue) {
+		return drop.HandshakesFull
+	}
+	q := c.spare.Get().(*queued)
+	q.n, q.from = copy(q.bytes[:], payload), from
+	select {
+	case c.queue <- q:
+		return drop.None
+	default:
+		c.spare.Put(q)
+		return drop.HandshakesFull
+	}
+}
+
+// ReadFrom implements net.PacketConn.
+func (c *packetConn) ReadFrom(b []byte) (int, net.Addr, error) {
+	select {
+	case q := <-c.queue:
+		defer c.spare.Put(q)
+		return copy(b, q.bytes[:q.n]), net.UDPAddrFromAddrPort(q.from), nil
+	case <-c.closed:
+		return 0, nil, net.ErrClosed
+	}
+}
+
+// WriteTo implements net.PacketConn. What cannot be sent is as good as lost: QUIC
+// sends it again.
+func (c *packetConn) WriteTo(b []byte, addr net.Addr) (int, error) {
+	_ = c.socket.WriteTo(b, addr.(*net.UDPAddr).AddrPort())
+	return len(b), nil
+}
+
+// Close implements net.PacketConn.
+func (c *packetConn) Close() error {
+	c.once.Do(func() { close(c.closed) })
+	return nil
+}
+
+// LocalAddr implements net.PacketConn.
+func (c *packetConn) LocalAddr() net.Addr { return c.local }
+
+// SetReadDeadline implements net.PacketConn: QUIC sets one to end its reading.
+func (c *packetConn) SetReadDeadline(time.Time) error { return c.Close() }
+
+// SetDeadline and SetWriteDeadline implement net.PacketConn; nobody needs them.
+func (c *packetConn) SetDeadline(time.Time) error      { return os.ErrNoDeadline }
+func (c *packetConn) SetWriteDeadline(time.Time) error { return os.ErrNoDeadline }
+
+// SetReadBuffer and SetWriteBuffer keep QUIC from a warning: the socket has large ones.
+func (c *packetConn) SetReadBuffer(int) error  { return nil }
+func (c *packetConn) SetWriteBuffer(int) error { return nil }

@@ -1,0 +1,214 @@
+package handshake_test
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"weft/encap"
+	"weft/encap/sealed"
+	"weft/encap/sealed/handshake"
+	"weft/internal/nodekey"
+	"weft/router/drop"
+	"weft/router/fib"
+	"weft/router/packet"
+	"weft/router/packet/packettest"
+)
+
+// node is a daemon's sealed half, on a real socket of the loopback.
+type node struct {
+	number  int
+	self    *encap.Peer
+	key     ed25519.PrivateKey
+	conn    *encap.Conn
+	peers   *sealed.Peers
+	manager *handshake.Manager
+	codec   *sealed.Codec
+	table   atomic.Pointer[fib.Table]
+	out     encap.Batch
+
+	arrived chan []byte // packets of pods
+	drops   [drop.Count]atomic.Int64
+
+	followed atomic.Pointer[sealed.Move]
+	stop     func()
+}
+
+var nextSubnet atomic.Int32
+
+// newNodes starts n nodes that do not know each other yet.
+func newNodes(t testing.TB, n int) []*node {
+	t.Helper()
+	subnet := int(nextSubnet.Add(1))
+	var nodes []*node
+	for i := range n {
+		_, key, err := ed25519.GenerateKey(rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		nodes = append(nodes, startNode(t, subnet, i+1, key))
+	}
+	return nodes
+}
+
+func startNode(t testing.TB, subnet, number int, key ed25519.PrivateKey) *node {
+	t.Helper()
+	n := &node{number: number, key: key, arrived: make(chan []byte, 1024)}
+	n.self = &encap.Peer{
+		Name:     fmt.Sprintf("node%d", number),
+		Endpoint: netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, byte(subnet), byte(number >> 8), byte(number)}), 9338),
+		Prefixes: []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(number >> 8), byte(number), 0}), 24)},
+		Key:      nodekey.FingerprintOf(key.Public().(ed25519.PublicKey)),
+	}
+	conns, err := encap.Listen(t.Context(), n.self.Endpoint, 1, encap.Options{GRO: true, Spread: sealed.SpreadBy()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.conn, n.peers = conns[0], sealed.NewPeers()
+	log := slog.New(slog.NewTextHandler(io.Discard, nil))
+	if testing.Verbose() {
+		log = slog.New(slog.NewTextHandler(t.Output(), nil)).With("node", n.self.Name)
+	}
+	if n.manager, err = handshake.New(key, 1, n.peers, n.conn, n.self.Endpoint, log); err != nil {
+		t.Fatal(err)
+	}
+	n.codec = sealed.NewCodec(n.peers, n.manager, 0, 1)
+	n.know()
+	ctx, cancel := context.WithCancel(context.Background())
+	var tasks sync.WaitGroup
+	tasks.Go(func() {
+		if err := n.manager.Run(ctx); err != nil {
+			t.Errorf("%s: Run = %v", n.self.Name, err)
+		}
+	})
+	tasks.Go(n.receive)
+	tasks.Go(func() {
+		for {
+			select {
+			case m := <-n.manager.Followed:
+				n.followed.Store(&m)
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	n.stop = sync.OnceFunc(func() {
+		cancel()
+		n.conn.Close()
+		tasks.Wait()
+	})
+	t.Cleanup(func() { n.stop() })
+	return n
+}
+
+// know makes others, without n itself, the peers of n.
+func (n *node) know(others ...*encap.Peer) {
+	others = slices.DeleteFunc(others, func(p *encap.Peer) bool { return p == n.self })
+	table, err := fib.New(n.self, others)
+	if err != nil {
+		panic(err)
+	}
+	n.manager.Update(others)
+	n.table.Store(table)
+}
+
+// acquaint makes all nodes peers of each other.
+func acquaint(nodes ...*node) {
+	for _, n := range nodes {
+		var all []*encap.Peer
+		for _, o := range nodes {
+			all = append(all, o.self)
+		}
+		n.know(all...)
+	}
+}
+
+// receive is what a lane does inbound.
+func (n *node) receive() {
+	for {
+		received, err := n.conn.ReadBatch()
+		if err != nil {
+			return
+		}
+		for i := range received {
+			switch peer, reason := n.codec.Decode(&received[i], n.table.Load()); {
+			case peer != nil:
+				select {
+				case n.arrived <- append([]byte(nil), received[i].Packet()...):
+				default:
+				}
+			case reason != drop.None:
+				n.drops[reason].Add(1)
+			}
+		}
+	}
+}
+
+// send is what a lane does outbound, with a packet that holds text.
+func (n *node) send(to *encap.Peer, text string) drop.Reason {
+	ip := packettest.UDP(pod(n.self), pod(to), len(text))
+	copy(ip[28:], text)
+	f := packet.NewFrames(1, 2000)[0]
+	f.Fill(copy(f.Reset(), ip))
+	n.out.Reset()
+	reason := n.codec.Encode(&n.out, &f, n.self, to)
+	n.conn.WriteBatch(&n.out)
+	return reason
+}
+
+// pod is one of a node's pods.
+func pod(of *encap.Peer) netip.Addr { return of.Prefixes[0].Addr().Next() }
+
+// expect waits for a packet that holds text; others before it are skipped.
+func (n *node) expect(t testing.TB, text string, within time.Duration) {
+	t.Helper()
+	for deadline := time.After(within); ; {
+		select {
+		case ip := <-n.arrived:
+			if string(ip[28:]) == text {
+				return
+			}
+		case <-deadline:
+			t.Fatalf("%s: %q does not arrive; drops: %s", n.self.Name, text, n.dropped())
+		}
+	}
+}
+
+func (n *node) dropped() (text string) {
+	for _, reason := range drop.All() {
+		if c := n.drops[reason].Load(); c > 0 {
+			text += fmt.Sprintf("%s %d ", reason, c)
+		}
+	}
+	return text
+}
+
+// status is what n says of another node.
+func (n *node) status(t testing.TB, of *node) handshake.Status {
+	t.Helper()
+	for _, s := range n.manager.Status() {
+		if s.Name == of.self.Name {
+			return s
+		}
+	}
+	t.Fatalf("%s does not know %s", n.self.Name, of.self.Name)
+	return handshake.Status{}
+}
+
+func eventually(t testing.TB, what string, within time.Duration, cond func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(within); !cond(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("did not happen: %s", what)
+		}
+	}
+}

@@ -1,0 +1,140 @@
+package handshake
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"weft/encap"
+	"weft/encap/sealed"
+)
+
+// State says how this node and a peer stand.
+type State string
+
+// A link is in one of these states.
+const (
+	NoKeys      State = "no keys"     // nothing has had to be sent yet
+	Agreeing    State = "agreeing"    // a handshake is under way
+	Up          State = "up"          // the peer shows signs of life
+	Idle        State = "idle"        // no packets pass; the keys are still there
+	Unreachable State = "unreachable" // the peer does not answer
+)
+
+// Status is what is known about a peer.
+type Status struct {
+	Name     string
+	Key      encap.Fingerprint
+	Endpoint netip.AddrPort
+	State    State
+	Began    time.Time     // of the present keys; zero if there are none
+	RTT      time.Duration // of the handshake and the signs of life; zero if the state is not Up
+	Traffic  sealed.Traffic
+
+	// Of an unreachable peer: why, how many attempts have failed in a row, and when the
+	// next one is due if there are packets.
+	Err      error
+	Failures int
+	Retry    time.Time
+}
+
+// Status returns all peers, by name.
+func (m *Manager) Status() []Status {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	all := make([]Status, 0, len(m.links))
+	for _, l := range m.links {
+		s := Status{Name: l.name, Key: l.peer.Key, Endpoint: l.endpoint, Traffic: l.peer.Traffic(),
+			Err: l.lastErr, Failures: l.failures, Retry: l.retry}
+		using := l.peer.Sending()
+		if using != nil {
+			s.Began = using.Began()
+		}
+		switch {
+		case l.unreachable:
+			s.State = Unreachable
+		case l.conn != nil:
+			s.State, s.RTT = Up, l.conn.ConnectionStats().SmoothedRTT
+		case using != nil:
+			s.State = Idle
+		case l.dial != nil:
+			s.State = Agreeing
+		default:
+			s.State = NoKeys
+		}
+		all = append(all, s)
+	}
+	slices.SortFunc(all, func(a, b Status) int { return cmp.Compare(a.Name, b.Name) })
+	return all
+}
+
+// Counts returns what has happened until now.
+func (m *Manager) Counts() Counts {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.counts
+}
+
+// Rotate agrees on new keys with the named peers, or with all that have keys, and
+// returns when they are in use.
+func (m *Manager) Rotate(ctx context.Context, names ...string) error {
+	asked := time.Now()
+	var asking []*link
+	m.mu.Lock()
+	for _, l := range m.links {
+		if slices.Contains(names, l.name) || len(names) == 0 && l.peer.Sending() != nil {
+			asking = append(asking, l)
+		}
+	}
+	m.mu.Unlock()
+	if len(asking) < len(names) {
+		return fmt.Errorf("not all of %s are peers of this node", strings.Join(names, ", "))
+	}
+	var group errgroup.Group
+	group.SetLimit(atOnce)
+	errs := make([]error, len(asking))
+	for i, l := range asking {
+		group.Go(func() error {
+			if err := m.awaitKeys(ctx, l, asked); err != nil {
+				errs[i] = fmt.Errorf("no new keys with %s: %w", l.name, err)
+			}
+			return nil
+		})
+	}
+	_ = group.Wait()
+	return errors.Join(errs...)
+}
+
+// atOnce is with how many peers keys are rotated at a time.
+const atOnce = 64
+
+// awaitKeys dials, and returns when keys are in use that were agreed after a point in time.
+func (m *Manager) awaitKeys(ctx context.Context, l *link, after time.Time) error {
+	for {
+		m.mu.Lock()
+		changed, using, err := m.changed, l.peer.Sending(), l.lastErr
+		done, gone := using != nil && using.Began().After(after), m.links[l.peer.Key] != l
+		if !done && !gone {
+			m.dialSoon(l) // or again: another handshake that ended stopped the first one
+		}
+		m.mu.Unlock()
+		switch {
+		case done:
+			return nil
+		case gone:
+			return errors.New("the node is not in the list any more")
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return cmp.Or(err, ctx.Err())
+		}
+	}
+}

@@ -1,0 +1,88 @@
+package handshake
+
+import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"math/big"
+	"time"
+
+	"weft/encap"
+	"weft/encap/sealed"
+	"weft/internal/nodekey"
+)
+
+// protocol is negotiated with every connection (RFC 7301); the number grows with every
+// change that an older weft would misunderstand.
+const protocol = "weft/1"
+
+// exporterLabel is what data keys are made with out of a TLS session (RFC 8446 §7.5). The
+// context says who sends with them.
+const (
+	exporterLabel = "EXPORTER weft sealed 1"
+	fromDialer    = "dialer"
+	fromAcceptor  = "acceptor"
+)
+
+// newCertificate wraps the node's key. There is no authority that certifies keys, so
+// nothing in it counts but the key, and clocks do not matter.
+func newCertificate(key ed25519.PrivateKey) (tls.Certificate, error) {
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Unix(0, 0), NotAfter: time.Unix(1<<36, 0)}
+	certificate, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		return tls.Certificate{}, fmt.Errorf("make a certificate of the node's key: %w", err)
+	}
+	return tls.Certificate{Certificate: [][]byte{certificate}, PrivateKey: key}, nil
+}
+
+// tlsConfig returns what both ends of a connection use. pinned decides about the other
+// end's key.
+func tlsConfig(own tls.Certificate, pinned func(encap.Fingerprint) error) *tls.Config {
+	return &tls.Config{
+		Certificates:           []tls.Certificate{own},
+		NextProtos:             []string{protocol},
+		MinVersion:             tls.VersionTLS13,
+		CurvePreferences:       []tls.CurveID{tls.X25519MLKEM768},
+		ClientAuth:             tls.RequireAnyClientCert,
+		InsecureSkipVerify:     true, // by names and authorities: VerifyConnection does it by key
+		VerifyConnection:       func(s tls.ConnectionState) error { return verify(s, pinned) },
+		SessionTicketsDisabled: true,
+	}
+}
+
+func verify(s tls.ConnectionState, pinned func(encap.Fingerprint) error) error {
+	if s.Version != tls.VersionTLS13 || s.CurveID != tls.X25519MLKEM768 {
+		return fmt.Errorf("agreed on %s with %s, where TLS 1.3 with X25519MLKEM768 must be", tls.VersionName(s.Version), s.CurveID)
+	}
+	fingerprint, err := peerFingerprint(s)
+	if err != nil {
+		return err
+	}
+	return pinned(fingerprint)
+}
+
+func peerFingerprint(s tls.ConnectionState) (encap.Fingerprint, error) {
+	if len(s.PeerCertificates) == 0 {
+		return encap.Fingerprint{}, errors.New("the other node has shown no key")
+	}
+	key, ok := s.PeerCertificates[0].PublicKey.(ed25519.PublicKey)
+	if !ok {
+		return encap.Fingerprint{}, errors.New("the other node's key is not an Ed25519 key")
+	}
+	return nodekey.FingerprintOf(key), nil
+}
+
+// export returns what the data keys of a connection's epoch are made of.
+func export(s tls.ConnectionState, send, receive string) (secrets sealed.Secrets, err error) {
+	for context, secret := range map[string][]byte{send: secrets.Send[:], receive: secrets.Receive[:]} {
+		material, err := s.ExportKeyingMaterial(exporterLabel, []byte(context), len(secret))
+		if err != nil {
+			return sealed.Secrets{}, fmt.Errorf("export data keys: %w", err)
+		}
+		copy(secret, material)
+	}
+	return secrets, nil
+}

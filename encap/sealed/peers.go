@@ -1,0 +1,307 @@
+package sealed
+
+import (
+	"errors"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"weft/encap"
+	"weft/router/drop"
+	"weft/router/fib"
+	"weft/router/packet"
+)
+
+// How much may wait for keys: packets and bytes for one peer, and bytes for all.
+const (
+	maxWaiting      = 64
+	maxWaitingBytes = 256 << 10
+	maxWaitingAll   = 8 << 20
+)
+
+// Peers are the nodes that this one may exchange packets with, and the keys agreed
+// with each. Its methods may be called from several goroutines.
+type Peers struct {
+	known    atomic.Pointer[known]
+	sessions sessions
+	waiting  atomic.Int64 // bytes that wait, of all peers
+
+	// Wanted receives peers with whom keys are to be agreed, each once until Settle is
+	// called for it.
+	Wanted chan *Peer
+
+	// Moved receives peers of which authentic datagrams come from another address than
+	// their endpoint's.
+	Moved chan Move
+}
+
+// Move tells where a peer's datagrams come from.
+type Move struct {
+	Peer *encap.Peer
+	Addr netip.Addr
+}
+
+// known is never changed.
+type known struct {
+	peers map[encap.Fingerprint]*Peer
+}
+
+// NewPeers returns an empty set.
+func NewPeers() *Peers {
+	p := &Peers{Wanted: make(chan *Peer, 1024), Moved: make(chan Move, 64)}
+	p.known.Store(new(known))
+	return p
+}
+
+// Set makes the peers those of a State. It returns who was not there before, and who is
+// not there any more: their keys are not used from now on, in either direction.
+func (p *Peers) Set(all []*encap.Peer) (come, gone []*Peer) {
+	before := p.known.Load().peers
+	now := make(map[encap.Fingerprint]*Peer, len(all))
+	for _, e := range all {
+		peer, ok := before[e.Key]
+		if !ok {
+			peer = &Peer{Key: e.Key, peers: p}
+			come = append(come, peer)
+		}
+		now[e.Key] = peer
+	}
+	p.known.Store(&known{now})
+	for key, peer := range before {
+		if now[key] == nil {
+			peer.cutOff()
+			gone = append(gone, peer)
+		}
+	}
+	return come, gone
+}
+
+// Find returns the peer with a key, or nil.
+func (p *Peers) Find(key encap.Fingerprint) *Peer { return p.known.Load().peers[key] }
+
+// All returns all peers.
+func (p *Peers) All() map[encap.Fingerprint]*Peer { return maps.Clone(p.known.Load().peers) }
+
+// stranger is told of a datagram with an index that nobody has. If it comes from where
+// a peer is, with whom there are no keys, this node has been restarted, and the peer
+// does not know yet.
+func (p *Peers) stranger(from netip.Addr, table *fib.Table) {
+	at, ok := table.Sender(from)
+	if !ok {
+		return
+	}
+	if peer := p.Find(at.Key); peer != nil && peer.sending.Load() == nil {
+		peer.want()
+	}
+}
+
+func (p *Peers) moved(peer *encap.Peer, to netip.Addr) {
+	select {
+	case p.Moved <- Move{peer, to}:
+	default: // the next datagram will tell as well
+	}
+}
+
+// Peer is another node.
+type Peer struct {
+	// Key is who it is.
+	Key encap.Fingerprint
+
+	peers   *Peers
+	sending atomic.Pointer[Epoch] // what is sealed with; nil until keys are agreed
+	wanted  atomic.Bool
+
+	mu      sync.Mutex // guards what follows
+	gone    bool
+	epochs  []*Epoch // the newest is the last; those before it only receive
+	waiting []waiting
+	bytes   int
+	past    Traffic // of epochs that are over
+}
+
+// waiting is a packet without keys.
+type waiting struct {
+	frame packet.Frame
+	to    *encap.Peer
+}
+
+// want asks for keys.
+func (p *Peer) want() {
+	if p.wanted.Swap(true) {
+		return
+	}
+	select {
+	case p.peers.Wanted <- p:
+	default:
+		p.wanted.Store(false) // the next packet will ask again
+	}
+}
+
+// wait keeps a copy of a packet until there are keys, and asks for them. It returns false
+// if they are there by now.
+func (p *Peer) wait(f *packet.Frame, to *encap.Peer) (waits bool, reason drop.Reason) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.sending.Load() != nil {
+		return false, drop.None
+	}
+	n := f.Len()
+	if p.gone || len(p.waiting) == maxWaiting || p.bytes+n > maxWaitingBytes || p.peers.waiting.Load()+int64(n) > maxWaitingAll {
+		return true, drop.NoKeys
+	}
+	p.waiting = append(p.waiting, waiting{f.Clone(TagLen), to})
+	p.bytes += n
+	p.peers.waiting.Add(int64(n))
+	p.want()
+	return true, drop.None
+}
+
+// Begin begins an epoch. Expect and Use have it used.
+func (p *Peer) Begin(secrets Secrets) (*Epoch, error) {
+	e := &Epoch{peer: p, secrets: secrets, began: time.Now()}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.gone {
+		return nil, errors.New("the node is not in the list any more")
+	}
+	if err := p.peers.sessions.add(e); err != nil {
+		return nil, err
+	}
+	p.epochs = append(p.epochs, e)
+	return e, nil
+}
+
+// Expect has what the peer's lanes seal with the epoch's keys received.
+func (e *Epoch) Expect(lanes int) { e.lanes.Store(int32(min(lanes, MaxLanes))) }
+
+// Use has everything to the peer sealed with the epoch's keys from now on. session is what
+// the peer's Session returned. What has waited goes first, as datagrams to send; one
+// goroutine at a time may call Use for a peer.
+func (e *Epoch) Use(session uint32, send func(datagram []byte, to *encap.Peer)) {
+	e.remote = session << laneBits
+	for {
+		waited := e.peer.takeWaiting(e)
+		if len(waited) == 0 {
+			return
+		}
+		var out encap.Batch
+		for i := range waited {
+			e.sealer(controlLane).seal(&out, &waited[i].frame, waited[i].to)
+		}
+		for to, datagram := range out.Datagrams() {
+			send(datagram, to)
+		}
+	}
+}
+
+// takeWaiting returns what waits. With nothing left, e is what is sealed with.
+func (p *Peer) takeWaiting(e *Epoch) []waiting {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	all := p.forgetWaiting()
+	if len(all) == 0 && !e.retired.Load() {
+		p.sending.Store(e)
+	}
+	return all
+}
+
+// forgetWaiting empties the queue; p.mu is held.
+func (p *Peer) forgetWaiting() []waiting {
+	all := p.waiting
+	p.peers.waiting.Add(-int64(p.bytes))
+	p.waiting, p.bytes = nil, 0
+	return all
+}
+
+// End has the epoch's keys used no more, in either direction.
+func (e *Epoch) End() {
+	e.peer.mu.Lock()
+	defer e.peer.mu.Unlock()
+	e.end()
+}
+
+func (e *Epoch) end() {
+	if e.retired.Swap(true) {
+		return
+	}
+	e.peer.sending.CompareAndSwap(e, nil)
+	e.peer.peers.sessions.remove(e)
+	e.peer.epochs = slices.DeleteFunc(e.peer.epochs, func(o *Epoch) bool { return o == e })
+	e.peer.past = e.peer.past.plus(e.traffic())
+}
+
+// cutOff ends everything with the peer for good.
+func (p *Peer) cutOff() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.gone = true
+	p.forgetWaiting()
+	for _, e := range slices.Clone(p.epochs) {
+		e.end()
+	}
+}
+
+// Settle says that the wish for keys was answered or given up; the next packet without
+// keys wishes again. It returns how many packets waited in vain.
+func (p *Peer) Settle(agreed bool) (lost int) {
+	p.wanted.Store(false)
+	if agreed {
+		return 0
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.forgetWaiting())
+}
+
+// Traffic is what passed with a peer, of the pods' packets.
+type Traffic struct {
+	SentPackets, SentBytes         uint64
+	ReceivedPackets, ReceivedBytes uint64
+
+	// Refused are datagrams that were replayed, or sealed with another key.
+	Refused uint64
+}
+
+func (t Traffic) plus(o Traffic) Traffic {
+	return Traffic{t.SentPackets + o.SentPackets, t.SentBytes + o.SentBytes,
+		t.ReceivedPackets + o.ReceivedPackets, t.ReceivedBytes + o.ReceivedBytes, t.Refused + o.Refused}
+}
+
+func (e *Epoch) traffic() (t Traffic) {
+	for lane := range maxLanes {
+		if s := e.senders[lane].Load(); s != nil {
+			t = t.plus(Traffic{SentPackets: s.packets.Load(), SentBytes: s.bytes.Load()})
+		}
+		if o := e.receivers[lane].Load(); o != nil {
+			t = t.plus(Traffic{ReceivedPackets: o.packets.Load(), ReceivedBytes: o.bytes.Load(), Refused: o.refused.Load()})
+		}
+	}
+	return t
+}
+
+// Traffic returns what has passed until now.
+func (p *Peer) Traffic() Traffic {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	t := p.past
+	for _, e := range p.epochs {
+		t = t.plus(e.traffic())
+	}
+	return t
+}
+
+// Sending returns the epoch that is sealed with, or nil.
+func (p *Peer) Sending() *Epoch { return p.sending.Load() }
+
+// Epochs returns those that are received from, the newest last.
+func (p *Peer) Epochs() []*Epoch {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.epochs)
+}
+
+// Session returns the number by which the peer must name the epoch.
+func (e *Epoch) Session() uint32 { return e.local >> laneBits }

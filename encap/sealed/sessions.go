@@ -1,0 +1,75 @@
+package sealed
+
+import (
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+)
+
+// A session's number is a slot of the table, and above it random bits that differ each
+// time that the slot is used: what is still under way for an old session meets no new one.
+const (
+	slotBits       = 16
+	slotsPerChunk  = 256
+	chunks         = 1 << slotBits / slotsPerChunk
+	generationBits = 32 - laneBits - slotBits
+)
+
+// sessions finds the epoch that a datagram names. Lanes read it without a lock.
+type sessions struct {
+	chunks [chunks]atomic.Pointer[[slotsPerChunk]atomic.Pointer[Epoch]]
+
+	mu   sync.Mutex // guards what follows, and is held while chunks are changed
+	free []uint16   // slots that were used before
+	used int        // slots that have ever been used
+}
+
+// find returns the epoch of an index, or nil.
+func (s *sessions) find(index uint32) *Epoch {
+	slot := index >> laneBits % (1 << slotBits)
+	chunk := s.chunks[slot/slotsPerChunk].Load()
+	if chunk == nil {
+		return nil
+	}
+	e := chunk[slot%slotsPerChunk].Load()
+	if e == nil || e.local != index&^(maxLanes-1) {
+		return nil
+	}
+	return e
+}
+
+// add gives the epoch a number.
+func (s *sessions) add(e *Epoch) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var slot uint32
+	switch {
+	case len(s.free) > 0 && (len(s.free) > 1<<10 || s.used == 1<<slotBits):
+		slot = uint32(s.free[0]) // the one that has rested longest
+		s.free = s.free[1:]
+	case s.used < 1<<slotBits:
+		slot = uint32(s.used)
+		s.used++
+	default:
+		return errors.New("there are too many sessions")
+	}
+	chunk := s.chunks[slot/slotsPerChunk].Load()
+	if chunk == nil {
+		chunk = new([slotsPerChunk]atomic.Pointer[Epoch])
+		s.chunks[slot/slotsPerChunk].Store(chunk)
+	}
+	generation := rand.Uint32N(1 << generationBits)
+	e.local = (generation<<slotBits | slot) << laneBits
+	chunk[slot%slotsPerChunk].Store(e)
+	return nil
+}
+
+// remove forgets the epoch.
+func (s *sessions) remove(e *Epoch) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	slot := e.local >> laneBits % (1 << slotBits)
+	s.chunks[slot/slotsPerChunk].Load()[slot%slotsPerChunk].Store(nil)
+	s.free = append(s.free, uint16(slot))
+}
