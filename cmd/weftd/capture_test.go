@@ -2,51 +2,104 @@ package main_test
 
 import (
 	"bufio"
+	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
+
+	"golang.org/x/sys/unix"
 
 	"weft/internal/testnet"
 )
 
-// capture is a tshark that verifies the checksums of all packets of a protocol on eth0.
-type capture struct {
-	at      *testnet.Namespace
-	command *exec.Cmd
-	counts  chan map[string]int
+// recording is what passes a link: a socket (packet(7)) that keeps it.
+type recording struct {
+	at     *testnet.Namespace
+	socket int
 }
 
-// startCapture returns when packets are captured.
-func startCapture(t *testing.T, at *testnet.Namespace, protocol string) *capture {
+// record returns when packets are recorded.
+func record(t *testing.T, at *testnet.Namespace, link string) *recording {
 	t.Helper()
-	// A namespace lists a socket here when it is bound to a device (packet(7)). What
-	// tshark says of itself comes before that.
-	sockets := func() int { return strings.Count(run(t, at, "cat", "/proc/self/net/packet"), "\n") }
-	before := sockets()
-	c := &capture{at: at, counts: make(chan map[string]int, 1)}
-	c.command = at.Command(t.Context(), "tshark", "-l", "-n", "-i", "eth0", "-f", protocol, "-B", "64",
-		"-o", protocol+".check_checksum:TRUE", "-o", "ip.check_checksum:TRUE",
-		"-T", "fields", "-e", protocol+".checksum.status", "-e", protocol+".checksum")
-	stdout, err := c.command.StdoutPipe()
+	const all = unix.ETH_P_ALL>>8&0xff | unix.ETH_P_ALL&0xff<<8 // in network order
+	r := &recording{at: at}
+	err := at.Do(func() error {
+		device, err := net.InterfaceByName(link)
+		if err != nil {
+			return err
+		}
+		if r.socket, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, all); err != nil {
+			return err
+		}
+		return errors.Join(
+			unix.SetsockoptInt(r.socket, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 256<<20),
+			unix.SetsockoptTimeval(r.socket, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 500_000}),
+			unix.Bind(r.socket, &unix.SockaddrLinklayer{Protocol: all, Ifindex: device.Index}))
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := c.command.Start(); err != nil {
+	return r
+}
+
+// stop returns the Ethernet frames that were recorded.
+func (r *recording) stop(t *testing.T) (frames [][]byte) {
+	t.Helper()
+	defer unix.Close(r.socket)
+	for buf := make([]byte, 1<<17); ; {
+		n, _, err := unix.Recvfrom(r.socket, buf, 0)
+		switch {
+		case errors.Is(err, unix.EAGAIN): // nothing for half a second
+			return frames
+		case errors.Is(err, unix.EINTR):
+			continue
+		case err != nil:
+			t.Fatal(err)
+		}
+		frames = append(frames, bytes.Clone(buf[:n]))
+	}
+}
+
+// checksums has tshark verify the checksums of a protocol in frames, and counts what it
+// says of them.
+func checksums(t *testing.T, frames [][]byte, protocol string) map[string]int {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "frames.pcap")
+	if err := os.WriteFile(file, pcap(frames), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	go func() { c.counts <- count(stdout) }()
-	within(t, 20*time.Second, "tshark at "+at.Name()+" captures", func() error {
-		if sockets() == before {
-			return errors.New("no socket is bound yet")
+	tshark := exec.CommandContext(t.Context(), "tshark", "-r", file, "-n", "-Y", protocol,
+		"-o", protocol+".check_checksum:TRUE", "-o", "ip.check_checksum:TRUE",
+		"-T", "fields", "-e", protocol+".checksum.status", "-e", protocol+".checksum")
+	out, err := tshark.Output()
+	if err != nil {
+		t.Fatalf("tshark: %v", err)
+	}
+	return count(bytes.NewReader(out))
+}
+
+// pcap makes a file of frames as libpcap does (pcap-savefile(5)).
+func pcap(frames [][]byte) []byte {
+	const magic, snapLen, linkEthernet = 0xa1b2c3d4, 1 << 18, 1
+	file := binary.LittleEndian.AppendUint32(nil, magic)
+	file = append(file, 2, 0, 4, 0)
+	for _, field := range []uint32{0, 0, snapLen, linkEthernet} {
+		file = binary.LittleEndian.AppendUint32(file, field)
+	}
+	for _, frame := range frames {
+		for _, field := range []int{0, 0, len(frame), len(frame)} { // the time is of no interest
+			file = binary.LittleEndian.AppendUint32(file, uint32(field))
 		}
-		return nil
-	})
-	return c
+		file = append(file, frame...)
+	}
+	return file
 }
 
 // count tallies the field tcp.checksum.status: 0 is bad, 1 is good. tshark calls the
@@ -70,15 +123,6 @@ func count(out io.Reader) map[string]int {
 	return counts
 }
 
-// stop ends the capture when it has seen what was sent until now.
-func (c *capture) stop(t *testing.T) map[string]int {
-	t.Helper()
-	_ = c.command.Process.Signal(syscall.SIGINT)
-	counts := <-c.counts
-	_ = c.command.Wait()
-	return counts
-}
-
 // With the checksum offload of the pods' links off, what is captured there is what a
 // real card would send.
 func TestPodsWithoutChecksumOffloadSeeOnlyValidChecksums(t *testing.T) {
@@ -90,14 +134,15 @@ func TestPodsWithoutChecksumOffloadSeeOnlyValidChecksums(t *testing.T) {
 	}
 	for family, v6 := range families {
 		t.Run(family, func(t *testing.T) {
-			captures := []*capture{startCapture(t, pod2.Namespace, "tcp"), startCapture(t, pod2.Namespace, "udp")}
+			recorded := record(t, pod2.Namespace, "eth0")
 			transfer(t, pod1.Namespace, pod2.Namespace, addrOf(t, pod2, v6), 4<<20)
 			f := newFlow(t, pod1, pod2, v6)
 			for size := range 1000 {
 				f.expectBurst(t, randomBytes(size, byte(size)))
 			}
-			for i, protocol := range []string{"TCP", "UDP"} {
-				if seen := captures[i].stop(t); len(seen) != 1 || seen["Good"] < 1000 {
+			frames := recorded.stop(t)
+			for _, protocol := range []string{"tcp", "udp"} {
+				if seen := checksums(t, frames, protocol); len(seen) != 1 || seen["Good"] < 1000 {
 					t.Errorf("tshark sees %s checksums: %v", protocol, seen)
 				}
 			}

@@ -11,6 +11,7 @@ import (
 	mathrand "math/rand/v2"
 	"net"
 	"net/netip"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -136,6 +137,9 @@ func peerOf(t *testing.T, n testnet.NodeEntry) *encap.Peer {
 }
 
 func (a *accomplice) receive() {
+	// Reading keeps the thread, which would end with the goroutine, and with it each weftd
+	// that was started from it (Pdeathsig).
+	defer runtime.UnlockOSThread()
 	for {
 		received, err := a.conn.ReadBatch()
 		if err != nil {
@@ -199,6 +203,7 @@ func from2(source string, to *testnet.Pod) []byte {
 }
 
 func TestHostileSealedDatagramsAreCountedByReasonDroppedAndNotAnswered(t *testing.T) {
+	t.Parallel()
 	cluster, pod, a := besideAccomplice(t)
 	node := cluster.Nodes()[0]
 	victim := socketAt(t, pod.Namespace, 5000) // packettest's packets go there
@@ -290,6 +295,7 @@ func TestHostileSealedDatagramsAreCountedByReasonDroppedAndNotAnswered(t *testin
 
 // A peer that has another address after all is followed: the State need not know.
 func TestAPeerIsFollowedToWhereItsAuthenticDatagramsComeFrom(t *testing.T) {
+	t.Parallel()
 	cluster, pod, a := besideAccomplice(t)
 	node := cluster.Nodes()[0]
 	endpoint := func() string {
@@ -320,6 +326,7 @@ func TestAPeerIsFollowedToWhereItsAuthenticDatagramsComeFrom(t *testing.T) {
 // Whoever can hold back what a peer sends, and send it from elsewhere, does not get what
 // is sent to the peer.
 func TestAPeerIsNotFollowedToWhereItDoesNotAnswer(t *testing.T) {
+	t.Parallel()
 	cluster, pod, a := besideAccomplice(t)
 	node, stranger := cluster.Nodes()[0], socketAt(t, cluster.Outside, 0)
 	for range 5 {

@@ -3,8 +3,6 @@ package main_test
 import (
 	"bytes"
 	"encoding/binary"
-	"errors"
-	"net"
 	"net/netip"
 	"strings"
 	"testing"
@@ -14,52 +12,6 @@ import (
 
 	"weft/internal/testnet"
 )
-
-// recording is what passes a node's link to the underlay: a socket (packet(7)) that keeps it.
-type recording struct {
-	socket int
-}
-
-func record(t *testing.T, node *testnet.Node) *recording {
-	t.Helper()
-	r := new(recording)
-	err := node.Do(func() error {
-		link, err := net.InterfaceByName(testnet.UnderlayLink)
-		if err != nil {
-			return err
-		}
-		all := uint16(unix.ETH_P_ALL>>8 | unix.ETH_P_ALL<<8&0xff00)
-		if r.socket, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, int(all)); err != nil {
-			return err
-		}
-		return errors.Join(
-			unix.SetsockoptInt(r.socket, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 64<<20),
-			unix.SetsockoptTimeval(r.socket, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 500_000}),
-			unix.Bind(r.socket, &unix.SockaddrLinklayer{Protocol: all, Ifindex: link.Index}))
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return r
-}
-
-// stop reads what was recorded.
-func (r *recording) stop(t *testing.T) (frames [][]byte) {
-	t.Helper()
-	defer unix.Close(r.socket)
-	for buf := make([]byte, 1<<17); ; {
-		n, _, err := unix.Recvfrom(r.socket, buf, 0)
-		switch {
-		case errors.Is(err, unix.EAGAIN): // nothing for half a second
-			return frames
-		case errors.Is(err, unix.EINTR):
-			continue
-		case err != nil:
-			t.Fatal(err)
-		}
-		frames = append(frames, bytes.Clone(buf[:n]))
-	}
-}
 
 // udpPayload returns the payload of a UDP datagram over IPv4 in an Ethernet frame, and
 // who sent it.
@@ -95,7 +47,7 @@ func TestNothingOfAPodCanBeReadOnTheUnderlay(t *testing.T) {
 		t.Fatal(err)
 	}
 	pod1 := addPod(t, node1, "a")
-	captured := record(t, node1)
+	captured := record(t, node1.Namespace, testnet.UnderlayLink)
 
 	// Before the other node is there.
 	early := socketAt(t, pod1.Namespace, 4000)
