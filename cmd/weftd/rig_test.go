@@ -114,8 +114,8 @@ func serve(t *testing.T, at *testnet.Namespace, handle func(net.Conn) error) <-c
 	}
 	done := make(chan error, 1)
 	go func() {
-		defer listener.Close()
 		conn, err := listener.Accept()
+		listener.Close() // before done, so that the port is free for another
 		if err == nil {
 			defer conn.Close()
 			err = handle(conn)
