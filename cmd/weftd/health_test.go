@@ -125,8 +125,8 @@ func TestStatusShowsARunningNodeToPeopleAndPrograms(t *testing.T) {
 	for _, want := range []string{
 		"node           node1, ready\n",
 		"pod CIDRs      10.244.1.0/24, fd00:244:1::/64\n",
-		"datagrams      vxlan on 0.0.0.0:9338\n",
-		"TUN            weft0, MTU 1450, driver superpacket, ",
+		"datagrams      sealed on 0.0.0.0:9338\n",
+		"TUN            weft0, MTU 1440, driver superpacket, ",
 		"list of nodes  " + nodesFile(node) + ", in force for ",
 		"outbound       4 packets, 376 B\n", // two echo requests and two replies, of 84 and 104 bytes
 		"inbound        4 packets, 376 B\n",
@@ -141,7 +141,7 @@ func TestStatusShowsARunningNodeToPeopleAndPrograms(t *testing.T) {
 	if err := json.Unmarshal([]byte(weft(t, node, "status", "-o", "json").stdout), &r); err != nil {
 		t.Fatal(err)
 	}
-	if r.Node != "node1" || !r.Ready || r.TUN.MTU != 1450 || len(r.Peers) != 1 || r.Outbound.Packets != 4 || time.Since(r.State.Applied) > time.Minute {
+	if r.Node != "node1" || !r.Ready || r.TUN.MTU != 1440 || len(r.Peers) != 1 || r.Outbound.Packets != 4 || time.Since(r.State.Applied) > time.Minute {
 		t.Errorf("weft status -o json: %+v", r)
 	}
 }

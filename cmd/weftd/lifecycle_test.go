@@ -18,10 +18,10 @@ import (
 // longestGap is how long an established connection may pause once weftd is ready again.
 const longestGap = time.Second
 
-// podsOnTwoNodes starts two nodes with a pod on each.
+// podsOnTwoNodes starts two nodes as they are installed, with a pod on each.
 func podsOnTwoNodes(t *testing.T) (cluster *testnet.Cluster, pod1, pod2 *testnet.Pod) {
 	t.Helper()
-	cluster = startCluster(t, testnet.ClusterOptions{Nodes: 2})
+	cluster = startCluster(t, testnet.ClusterOptions{Nodes: 2, Sealed: true})
 	return cluster, addPod(t, cluster.Nodes()[0], "a"), addPod(t, cluster.Nodes()[1], "b")
 }
 

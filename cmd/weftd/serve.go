@@ -72,7 +72,7 @@ func (d *daemon) report() status.Report {
 		PodCIDRs:      d.plan.PodCIDRs,
 		Peers:         []status.Peer{},
 		State:         status.State{Source: d.config.Control.File, Applied: d.applied},
-		Stats:         d.router.Stats(),
+		Stats:         d.Stats(),
 		Drops:         map[string]uint64{},
 	}
 	if d.hostErr != nil {

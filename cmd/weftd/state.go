@@ -213,7 +213,7 @@ func (d *daemon) reapplyNowAndThen(ctx context.Context) error {
 }
 
 // Stats, Peers and Prefixes tell what the data path has done and knows.
-func (d *daemon) Stats() router.Stats { return d.router.Stats() }
+func (d *daemon) Stats() router.Stats { return d.keys.add(d.router.Stats()) }
 func (d *daemon) Peers() int          { return d.router.Table().Peers() }
 func (d *daemon) Prefixes() int       { return d.router.Table().Size() }
 
@@ -234,7 +234,7 @@ func (d *daemon) Links() *metrics.Links {
 		return nil
 	}
 	counts := d.keys.manager.Counts()
-	links := &metrics.Links{Peers: map[string]int{}, Agreed: counts.Agreed, Failed: counts.Failed, Unreachable: counts.Unreachable, Lost: counts.Lost}
+	links := &metrics.Links{Peers: map[string]int{}, Agreed: counts.Agreed, Failed: counts.Failed, Unreachable: counts.Unreachable}
 	for _, state := range []handshake.State{handshake.NoKeys, handshake.Agreeing, handshake.Up, handshake.Idle, handshake.Unreachable} {
 		links.Peers[string(state)] = 0
 	}

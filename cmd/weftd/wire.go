@@ -13,6 +13,7 @@ import (
 	"weft/internal/config"
 	"weft/internal/nodekey"
 	"weft/router"
+	"weft/router/drop"
 )
 
 // identify returns what the node knows of itself by its configuration, and its key if
@@ -95,4 +96,15 @@ func (k *keys) run(ctx context.Context, moved func(context.Context, sealed.Move)
 		}
 	}()
 	return k.manager.Run(ctx)
+}
+
+// add adds to what the lanes count what became of packets that had to wait for keys.
+func (k *keys) add(s router.Stats) router.Stats {
+	if k != nil {
+		waited := k.peers.Waited()
+		s.Outbound.Packets += waited.Packets
+		s.Outbound.Bytes += waited.Bytes
+		s.Drops[drop.NoKeys] += waited.Lost
+	}
+	return s
 }

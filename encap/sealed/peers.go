@@ -15,11 +15,13 @@ import (
 	"weft/router/packet"
 )
 
-// How much may wait for keys: packets and bytes for one peer, and bytes for all.
+// How much may wait for keys, in bytes, for one peer and for all: about what a neighbour
+// without an address may keep waiting in the kernel (arp(7), unres_qlen_bytes). With each
+// packet go waitingExtra bytes.
 const (
-	maxWaiting      = 64
-	maxWaitingBytes = 256 << 10
-	maxWaitingAll   = 8 << 20
+	maxWaiting    = 256 << 10
+	maxWaitingAll = 8 << 20
+	waitingExtra  = 256
 )
 
 // Peers are the nodes that this one may exchange packets with, and the keys agreed
@@ -28,6 +30,8 @@ type Peers struct {
 	known    atomic.Pointer[known]
 	sessions sessions
 	waiting  atomic.Int64 // bytes that wait, of all peers
+
+	sentPackets, sentBytes, lost atomic.Uint64 // of what has waited
 
 	// Wanted receives peers with whom keys are to be agreed, each once until Settle is
 	// called for it.
@@ -148,8 +152,8 @@ func (p *Peer) wait(f *packet.Frame, to *encap.Peer) (waits bool, reason drop.Re
 	if p.sending.Load() != nil {
 		return false, drop.None
 	}
-	n := f.Len()
-	if p.gone || len(p.waiting) == maxWaiting || p.bytes+n > maxWaitingBytes || p.peers.waiting.Load()+int64(n) > maxWaitingAll {
+	n := f.Len() + waitingExtra
+	if p.gone || p.bytes+n > maxWaiting || p.peers.waiting.Load()+int64(n) > maxWaitingAll {
 		return true, drop.NoKeys
 	}
 	p.waiting = append(p.waiting, waiting{f.Clone(TagLen), to})
@@ -188,9 +192,13 @@ func (e *Epoch) Use(session uint32, send func(datagram []byte, to *encap.Peer)) 
 			return
 		}
 		var out encap.Batch
+		s := e.sealer(controlLane)
+		packets, bytes := s.packets.Load(), s.bytes.Load()
 		for i := range waited {
-			e.sealer(controlLane).seal(&out, &waited[i].frame, waited[i].to)
+			s.seal(&out, &waited[i].frame, waited[i].to)
 		}
+		e.peer.peers.sentPackets.Add(s.packets.Load() - packets)
+		e.peer.peers.sentBytes.Add(s.bytes.Load() - bytes)
 		for to, datagram := range out.Datagrams() {
 			send(datagram, to)
 		}
@@ -238,22 +246,33 @@ func (p *Peer) cutOff() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.gone = true
-	p.forgetWaiting()
+	p.peers.lost.Add(uint64(len(p.forgetWaiting())))
 	for _, e := range slices.Clone(p.epochs) {
 		e.end()
 	}
 }
 
 // Settle says that the wish for keys was answered or given up; the next packet without
-// keys wishes again. It returns how many packets waited in vain.
-func (p *Peer) Settle(agreed bool) (lost int) {
+// keys wishes again. What waits in vain is lost.
+func (p *Peer) Settle(agreed bool) {
 	p.wanted.Store(false)
-	if agreed {
-		return 0
+	if !agreed {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.peers.lost.Add(uint64(len(p.forgetWaiting())))
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return len(p.forgetWaiting())
+}
+
+// Waited is what became of packets that had to wait for keys. The lanes know no more of
+// them than that they wait.
+type Waited struct {
+	Packets, Bytes uint64 // sent
+	Lost           uint64
+}
+
+// Waited returns what became of them until now.
+func (p *Peers) Waited() Waited {
+	return Waited{p.sentPackets.Load(), p.sentBytes.Load(), p.lost.Load()}
 }
 
 // Traffic is what passed with a peer, of the pods' packets.

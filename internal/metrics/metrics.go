@@ -48,7 +48,6 @@ type Links struct {
 	Agreed      uint64         // handshakes that made keys
 	Failed      uint64         // handshakes of this node that came to nothing
 	Unreachable uint64         // times that a peer stopped answering
-	Lost        uint64         // packets that waited for keys in vain
 }
 
 var (
@@ -76,8 +75,6 @@ var (
 		"Handshakes that made keys, whoever began them, and those of this node that came to nothing.", []string{"result"}, nil)
 	unreachable = prometheus.NewDesc("weft_peer_unreachable_total",
 		"Times that a peer stopped answering.", nil, nil)
-	waitingLost = prometheus.NewDesc("weft_waiting_lost_total",
-		"Packets that waited for keys in vain.", nil, nil)
 	rejected = prometheus.NewDesc("weft_state_rejected_total",
 		"States of the control source that were refused; the last good one stayed in force.", nil, nil)
 	current = prometheus.NewDesc("weft_state_current",
@@ -92,7 +89,7 @@ type collector struct{ Daemon }
 
 func (c collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{packets, bytes, superPackets, udpGSO, udpGRO, drops, guardDrops, peers, prefixes,
-		sealedPeers, handshakes, unreachable, waitingLost, rejected, current, ready, buildInfo} {
+		sealedPeers, handshakes, unreachable, rejected, current, ready, buildInfo} {
 		out <- d
 	}
 }
@@ -131,7 +128,6 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 		counter(handshakes, links.Agreed, "agreed")
 		counter(handshakes, links.Failed, "failed")
 		counter(unreachable, links.Unreachable)
-		counter(waitingLost, links.Lost)
 	}
 	total, newest := c.Rejections()
 	counter(rejected, uint64(total))

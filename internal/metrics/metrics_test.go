@@ -30,7 +30,7 @@ type daemon struct {
 
 func newDaemon() *daemon {
 	d := &daemon{rejectedTotal: 9}
-	d.links = &metrics.Links{Peers: map[string]int{"no keys": 21, "up": 22, "unreachable": 0}, Agreed: 24, Failed: 25, Unreachable: 26, Lost: 27}
+	d.links = &metrics.Links{Peers: map[string]int{"no keys": 21, "up": 22, "unreachable": 0}, Agreed: 24, Failed: 25, Unreachable: 26}
 	d.stats.Outbound = router.Traffic{Packets: 101, Bytes: 102, SuperPackets: 105}
 	d.stats.Inbound = router.Traffic{Packets: 103, Bytes: 104, SuperPackets: 106}
 	for _, reason := range drop.All() {
@@ -83,7 +83,7 @@ func TestEveryCountIsExportedAndEveryDropReasonIsOne(t *testing.T) {
 		`weft_guard_drops_total{counter="bare_to_pod"} 11`, `weft_guard_drops_total{counter="spoofed_by_pod"} 12`,
 		`weft_sealed_peers{state="no_keys"} 21`, `weft_sealed_peers{state="up"} 22`, `weft_sealed_peers{state="unreachable"} 0`,
 		`weft_handshakes_total{result="agreed"} 24`, `weft_handshakes_total{result="failed"} 25`,
-		"weft_peer_unreachable_total 26", "weft_waiting_lost_total 27",
+		"weft_peer_unreachable_total 26",
 		"weft_peers 7", "weft_fib_prefixes 8", "weft_state_rejected_total 9", "weft_state_current 1", "weft_ready 1",
 		fmt.Sprintf("weft_build_info{goversion=%q,version=%q} 1", runtime.Version(), version.Version),
 	}
@@ -113,7 +113,7 @@ func TestWithoutKeysNothingIsSaidOfThem(t *testing.T) {
 	d := newDaemon()
 	d.links = nil
 	for _, line := range ours(t, d) {
-		for _, name := range []string{"weft_sealed_peers", "weft_handshakes_total", "weft_peer_unreachable_total", "weft_waiting_lost_total"} {
+		for _, name := range []string{"weft_sealed_peers", "weft_handshakes_total", "weft_peer_unreachable_total"} {
 			if strings.HasPrefix(line, name) {
 				t.Errorf("%s is there", line)
 			}

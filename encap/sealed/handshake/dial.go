@@ -133,7 +133,7 @@ func (m *Manager) failed(l *link, d *dial, err error) {
 	l.failures++
 	l.retry = time.Now().Add(l.backoff())
 	m.counts.Failed++
-	m.counts.Lost += uint64(l.settle(false))
+	l.settle(false)
 	l.lastErr = err
 	if l.conn == nil {
 		m.lost(l)

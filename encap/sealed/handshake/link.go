@@ -120,14 +120,12 @@ func (l *link) close(code quic.ApplicationErrorCode) {
 	}
 }
 
-// settle answers the wish for keys, if there is one, and returns how many packets
-// waited in vain.
-func (l *link) settle(agreed bool) (lost int) {
-	if !l.wanted {
-		return 0
+// settle answers the wish for keys, if there is one.
+func (l *link) settle(agreed bool) {
+	if l.wanted {
+		l.wanted = false
+		l.peer.Settle(agreed)
 	}
-	l.wanted = false
-	return l.peer.Settle(agreed)
 }
 
 // backoff is how long to wait after the failures there were.

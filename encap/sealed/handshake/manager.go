@@ -76,7 +76,6 @@ type Counts struct {
 	Agreed      uint64 // epochs begun
 	Failed      uint64 // attempts of this node that came to nothing
 	Unreachable uint64 // times that a node stopped answering
-	Lost        uint64 // packets that waited for keys in vain
 }
 
 // New returns a manager for the node that has key and lanes. It sends through socket, which is bound
