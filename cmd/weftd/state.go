@@ -173,6 +173,10 @@ func (d *daemon) hostNetwork(plan *control.Plan, mtu int) hostnet.Network {
 	for i, c := range d.conns {
 		sources[i] = c.SourcePort()
 	}
+	var senders []netip.Addr
+	for _, p := range plan.Peers {
+		senders = append(senders, p.Endpoint.Addr())
+	}
 	return hostnet.Network{
 		TUN:           d.config.TUN.Name,
 		MTU:           mtu,
@@ -183,6 +187,7 @@ func (d *daemon) hostNetwork(plan *control.Plan, mtu int) hostnet.Network {
 		ClusterCIDRs:  plan.ClusterCIDRs,
 		PeerCIDRs:     plan.PeerCIDRs,
 		PeerAddresses: plan.PeerAddresses,
+		Senders:       senders,
 		Port:          d.config.Listen.Port(),
 		SourcePorts:   sources,
 	}

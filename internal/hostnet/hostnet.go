@@ -60,6 +60,11 @@ type Network struct {
 	// the node itself reaches them as before.
 	PeerAddresses []netip.Addr
 
+	// Senders are where the other nodes' datagrams come from: their underlay addresses,
+	// unless they have moved. Who sends from elsewhere is a stranger, until it is
+	// known better.
+	Senders []netip.Addr
+
 	// Port is the UDP port on which nodes receive datagrams.
 	Port uint16
 

@@ -168,6 +168,7 @@ func testNetwork() Network {
 		ClusterCIDRs:  prefixes("10.244.0.0/16", "fd00:244::/48"),
 		PeerCIDRs:     prefixes("10.244.2.0/24", "fd00:244:0:2::/64", "10.244.3.0/24", "fd00:244:0:3::/64"),
 		PeerAddresses: addresses("192.0.2.20", "2001:db8::20", "192.0.2.30", "2001:db8::30"),
+		Senders:       addresses("192.0.2.20", "2001:db8::20", "192.0.2.30", "2001:db8::30"),
 		Port:          9338,
 		SourcePorts:   []uint16{50000, 50001},
 	}

@@ -18,12 +18,13 @@ const (
 	dropSpoofed        = "spoofed_by_pod"   // a pod's packet with a source that isn't the pod's
 	dropRouterAdvert   = "router_advert"    // a pod posing as a router
 	dropTunnelInTunnel = "tunnel_in_tunnel" // to weft's port, by a pod or through the overlay
+	dropStranger       = "stranger_flood"   // to weft's port, by no peer, and more than enough
 	dropTransit        = "overlay_transit"  // out of the overlay, to neither a pod nor this node
 	dropLeak           = "bare_to_underlay" // to a pod or by a pod to a peer, past the overlay
 )
 
 var dropCounters = []string{
-	dropForeignSource, dropBare, dropSpoofed, dropRouterAdvert, dropTunnelInTunnel, dropTransit, dropLeak,
+	dropForeignSource, dropBare, dropSpoofed, dropRouterAdvert, dropTunnelInTunnel, dropStranger, dropTransit, dropLeak,
 }
 
 // The sets of the table; each is followed by 4 or 6.
@@ -31,6 +32,7 @@ const (
 	setCluster = "cluster"    // ClusterCIDRs
 	setPods    = "pods"       // PodCIDRs
 	setPeers   = "peer_nodes" // PeerAddresses
+	setSenders = "senders"    // Senders
 )
 
 // ruleset returns the transaction that replaces the table by what n needs, its
@@ -50,6 +52,7 @@ func (g *guard) ruleset(n Network, counts map[string]*knftables.Counter) *knftab
 	addPrefixSets(tx, setCluster, n.ClusterCIDRs)
 	addPrefixSets(tx, setPods, n.PodCIDRs)
 	addAddressSets(tx, setPeers, n.PeerAddresses)
+	addAddressSets(tx, setSenders, n.Senders)
 	for _, c := range chains {
 		tx.Add(c.object())
 	}
@@ -105,6 +108,7 @@ var chains = []chain{
 	{name: "from_pods"},
 	{name: "from_overlay"},
 	{name: "from_underlay"},
+	{name: "datagrams"},
 	{"prerouting", knftables.FilterType, knftables.PreroutingHook, knftables.RawPriority + "-10"},
 	{"input", knftables.FilterType, knftables.InputHook, knftables.FilterPriority + "-10"},
 	{"forward", knftables.FilterType, knftables.ForwardHook, knftables.FilterPriority + "-10"},
@@ -139,6 +143,8 @@ func rules(n Network) []guardRule {
 	}
 	fromPorts := "udp sport { " + strings.Join(ports, ", ") + " }"
 
+	const strangers = "limit rate over 1000/second burst 1000 packets"
+
 	// In each chain the rules come first that most packets end at, and in each rule
 	// the condition that most packets fail: every packet pays for what it is asked.
 	return []guardRule{
@@ -155,11 +161,16 @@ func rules(n Network) []guardRule {
 		// That the source is the peer's, weftd has checked.
 		{"from_overlay", toPort + drop(dropTunnelInTunnel), "nodes speak to weft's port past the overlay only"},
 
-		{"from_underlay", toPort + " fib daddr type local notrack accept", "weftd tells peers from strangers; a full connection table must not stop the overlay"},
+		{"from_underlay", toPort + " fib daddr type local goto datagrams", "nodes speak to each other"},
 		{"from_underlay", "ip saddr @cluster4" + drop(dropForeignSource), "pods' packets come encapsulated"},
 		{"from_underlay", "ip6 saddr @cluster6" + drop(dropForeignSource), "pods' packets come encapsulated"},
 		{"from_underlay", "ip daddr @cluster4" + drop(dropBare), "strangers reach pods by hostPort and Service alone, not yet translated here"},
 		{"from_underlay", "ip6 daddr @cluster6" + drop(dropBare), "strangers reach pods by hostPort and Service alone, not yet translated here"},
+
+		{"datagrams", "ip saddr @senders4 notrack accept", "a full connection table must not stop the overlay"},
+		{"datagrams", "ip6 saddr @senders6 notrack accept", "a full connection table must not stop the overlay"},
+		{"datagrams", strangers + drop(dropStranger), "peers' datagrams must not wait behind a flood of others; joined ones count as one"},
+		{"datagrams", "notrack accept", "weftd tells strangers from peers that have moved"},
 
 		{"input", toPort + " " + fromPods + drop(dropTunnelInTunnel), "once more: the destination may have been translated"},
 		{"input", toPort + " " + fromTUN + drop(dropTunnelInTunnel), "once more: the destination may have been translated"},
