@@ -36,6 +36,7 @@ func runDemo(t *testing.T, bin string, see func(line string, demo *os.Process), 
 	if err != nil {
 		t.Fatal(err)
 	}
+	cmd.Stderr = cmd.Stdout
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -66,7 +67,7 @@ func TestInterruptedDemoLeavesNothing(t *testing.T) {
 	bin := buildPrograms(t)
 	for _, moment := range []string{
 		"1  The topology", "2  Bring it up", "node2  weftd is ready", "pod b2",
-		"3  Who reaches whom", "4  Which address", "5  How fast",
+		"3  What can be read", "4  Who reaches whom", "5  Which address", "6  How fast",
 	} {
 		t.Run(moment, func(t *testing.T) {
 			status, output := runDemo(t, bin, func(line string, demo *os.Process) {
@@ -92,4 +93,11 @@ func TestFailedDemoShowsTheDaemonsLogAndLeavesNothing(t *testing.T) {
 		t.Errorf("escape sequences in a pipe: %q", output)
 	}
 	mustRunNothing(t, bin)
+}
+
+func TestUnknownEncapsulationIsRefusedBeforeAnythingIsMade(t *testing.T) {
+	status, output := runDemo(t, buildPrograms(t), func(string, *os.Process) {}, "--encap", "pigeon")
+	if want := "demo: unknown encapsulation \"pigeon\"; there are sealed and vxlan\n"; status != exitUsage || output != want {
+		t.Errorf("exit status %d:\n%s", status, output)
+	}
 }

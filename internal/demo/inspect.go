@@ -27,7 +27,10 @@ func (d *demo) showMetrics(ctx context.Context) error {
 			d.block(line)
 		}
 	}
-	return d.showStatus(ctx, node)
+	if err := d.showCommand(ctx, node, "status"); err != nil || !d.options.sealed() {
+		return err
+	}
+	return d.showCommand(ctx, node, "peers")
 }
 
 func isShown(line string) bool {
@@ -42,22 +45,22 @@ func isShown(line string) bool {
 	return false
 }
 
-// showStatus asks the operator's command, which the demo can do without.
-func (d *demo) showStatus(ctx context.Context, node *testnet.Node) error {
+// showCommand asks the operator's command, which the demo can do without.
+func (d *demo) showCommand(ctx context.Context, node *testnet.Node, command string) error {
 	weft, err := filepath.Abs(filepath.Join(d.options.bin, "weft"))
 	if err != nil {
 		return err
 	}
 	if _, err := os.Stat(weft); err != nil {
-		d.note("`weft status` is not shown: there is no %s.", weft)
+		d.note("`weft %s` is not shown: there is no %s.", command, weft)
 		return nil
 	}
-	out, err := node.Exec(ctx, weft, "--socket", node.Socket(), "status")
+	out, err := node.Exec(ctx, weft, "--socket", node.Socket(), command)
 	if err != nil {
 		return concerning(err, node)
 	}
 	d.gap()
-	d.line("%s", d.paint(bold, "weft status on "+node.Entry().Name))
+	d.line("%s", d.paint(bold, "weft "+command+" on "+node.Entry().Name))
 	d.block(out)
 	return nil
 }

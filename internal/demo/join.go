@@ -40,7 +40,7 @@ func startTalk(ctx context.Context, from *testnet.Pod, to netip.Addr) (stop func
 		defer pause.Stop()
 		for ctx.Err() == nil && t.err == nil {
 			var took time.Duration
-			took, t.err = c.exchange()
+			took, t.err = c.exchange("w")
 			t.exchanges++
 			t.longest = max(t.longest, took)
 			<-pause.C

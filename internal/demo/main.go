@@ -17,6 +17,8 @@ import (
 	"os/signal"
 	"syscall"
 	"time"
+
+	"weft/internal/config"
 )
 
 const (
@@ -37,6 +39,7 @@ type step struct {
 var steps = []step{
 	{"The topology", (*demo).drawTopology},
 	{"Bring it up", (*demo).bringUp},
+	{"What can be read on the underlay", (*demo).showUnderlay},
 	{"Who reaches whom", (*demo).showReachability},
 	{"Which address the other side sees", (*demo).showSourceAddresses},
 	{"How fast a TCP stream is between nodes", (*demo).measureThroughput},
@@ -48,6 +51,7 @@ var steps = []step{
 type options struct {
 	bin    string
 	driver string
+	encap  string
 	keep   bool
 	clean  bool
 }
@@ -56,6 +60,7 @@ func main() {
 	var o options
 	flag.StringVar(&o.bin, "bin", "bin", "`folder` of weftd, weft-cni and weft")
 	flag.StringVar(&o.driver, "driver", "", "TUN `driver` (default: weftd's own)")
+	flag.StringVar(&o.encap, "encap", string(config.EncapsulationSealed), "`format` of the datagrams between nodes: sealed or vxlan")
 	flag.BoolVar(&o.keep, "keep", false, "leave everything running at the end")
 	flag.BoolVar(&o.clean, "clean", false, "remove what --keep left, and do nothing else")
 	flag.Parse()
@@ -63,8 +68,14 @@ func main() {
 		fmt.Fprintf(os.Stderr, "demo: unexpected argument %q\n", flag.Arg(0))
 		os.Exit(exitUsage)
 	}
+	if !o.sealed() && o.encap != string(config.EncapsulationVXLAN) {
+		fmt.Fprintf(os.Stderr, "demo: unknown encapsulation %q; there are sealed and vxlan\n", o.encap)
+		os.Exit(exitUsage)
+	}
 	os.Exit(run(o))
 }
+
+func (o options) sealed() bool { return o.encap == string(config.EncapsulationSealed) }
 
 func run(o options) int {
 	interrupted, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)

@@ -118,19 +118,24 @@ func (c *conversation) readGreeting() error {
 	return err
 }
 
-// exchange sends one byte, waits for its echo and returns the round trip's time.
-func (c *conversation) exchange() (time.Duration, error) {
+// exchange sends text, waits for its echo and returns the round trip's time.
+func (c *conversation) exchange(text string) (time.Duration, error) {
+	echo := make([]byte, len(text))
 	started := time.Now()
 	if err := c.SetDeadline(started.Add(probeLimit)); err != nil {
 		return 0, err
 	}
-	if _, err := c.Write([]byte{'w'}); err != nil {
+	if _, err := io.WriteString(c, text); err != nil {
 		return 0, err
 	}
-	if _, err := c.reader.ReadByte(); err != nil {
+	if _, err := io.ReadFull(c.reader, echo); err != nil {
 		return 0, err
 	}
-	return time.Since(started), nil
+	took := time.Since(started)
+	if string(echo) != text {
+		return 0, fmt.Errorf("%q came back as %q", text, echo)
+	}
+	return took, nil
 }
 
 // probe returns the shortest round trip to the server at addr, and as whom the
@@ -143,7 +148,7 @@ func probe(ctx context.Context, from *testnet.Namespace, addr netip.Addr) (time.
 	defer c.Close()
 	shortest := probeLimit
 	for range probeExchanges {
-		took, err := c.exchange()
+		took, err := c.exchange("w")
 		if err != nil {
 			return 0, c.seenAs, fmt.Errorf("from %s to %s: %w", from.Name(), addr, err)
 		}

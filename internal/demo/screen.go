@@ -60,6 +60,11 @@ func (s *screen) ok(format string, args ...any) {
 	s.line("%s %s", s.paint(green, "✓"), fmt.Sprintf(format, args...))
 }
 
+// warn prints something that was checked, and is not as one might wish.
+func (s *screen) warn(format string, args ...any) {
+	s.line("%s %s", s.paint(red, "!"), fmt.Sprintf(format, args...))
+}
+
 // done prints something that was done, with its duration at the right.
 func (s *screen) done(took time.Duration, format string, args ...any) {
 	text := padRight(fmt.Sprintf(format, args...), textWidth-14)

@@ -36,7 +36,9 @@ func (d *demo) drawTopology(context.Context) error {
 
 func (d *demo) bringUp(ctx context.Context) error {
 	err := d.timed(fmt.Sprintf("%d node namespaces on one segment, and the host outside", nodeCount), func() (err error) {
-		d.cluster, err = d.net.NewCluster(ctx, testnet.ClusterOptions{Nodes: nodeCount, Configure: d.configure})
+		d.cluster, err = d.net.NewCluster(ctx, testnet.ClusterOptions{
+			Nodes: nodeCount, Sealed: d.options.sealed(), Configure: d.configure,
+		})
 		if err != nil {
 			return err
 		}
@@ -66,6 +68,9 @@ func (d *demo) configure(weft map[string]any) {
 
 func (d *demo) startNode(ctx context.Context, node *testnet.Node) error {
 	what := fmt.Sprintf("%s  weftd is ready on %s", node.Entry().Name, node.Entry().Endpoint)
+	if key := node.Entry().Key; key != "" {
+		what += fmt.Sprintf("  its key is %.16s…", key)
+	}
 	return d.timed(what, func() error {
 		if err := node.Start(ctx); err != nil {
 			return err
