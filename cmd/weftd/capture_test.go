@@ -4,67 +4,28 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"weft/internal/testnet"
 )
 
-// recording is what passes a link: a socket (packet(7)) that keeps it.
-type recording struct {
-	at     *testnet.Namespace
-	socket int
-}
-
-// record returns when packets are recorded.
-func record(t *testing.T, at *testnet.Namespace, link string) *recording {
+// record returns the frames that a link has sent and received while f ran.
+func record(t *testing.T, at *testnet.Namespace, link string, f func()) [][]byte {
 	t.Helper()
-	const all = unix.ETH_P_ALL>>8&0xff | unix.ETH_P_ALL&0xff<<8 // in network order
-	r := &recording{at: at}
-	err := at.Do(func() error {
-		device, err := net.InterfaceByName(link)
-		if err != nil {
-			return err
-		}
-		if r.socket, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, all); err != nil {
-			return err
-		}
-		return errors.Join(
-			unix.SetsockoptInt(r.socket, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 256<<20),
-			unix.SetsockoptTimeval(r.socket, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 500_000}),
-			unix.Bind(r.socket, &unix.SockaddrLinklayer{Protocol: all, Ifindex: device.Index}))
+	frames, err := at.Record(link, func() error {
+		f()
+		return nil
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return r
-}
-
-// stop returns the Ethernet frames that were recorded.
-func (r *recording) stop(t *testing.T) (frames [][]byte) {
-	t.Helper()
-	defer unix.Close(r.socket)
-	for buf := make([]byte, 1<<17); ; {
-		n, _, err := unix.Recvfrom(r.socket, buf, 0)
-		switch {
-		case errors.Is(err, unix.EAGAIN): // nothing for half a second
-			return frames
-		case errors.Is(err, unix.EINTR):
-			continue
-		case err != nil:
-			t.Fatal(err)
-		}
-		frames = append(frames, bytes.Clone(buf[:n]))
-	}
+	return frames
 }
 
 // checksums has tshark verify the checksums of a protocol in frames, and counts what it
@@ -134,13 +95,13 @@ func TestPodsWithoutChecksumOffloadSeeOnlyValidChecksums(t *testing.T) {
 	}
 	for family, v6 := range families {
 		t.Run(family, func(t *testing.T) {
-			recorded := record(t, pod2.Namespace, "eth0")
-			transfer(t, pod1.Namespace, pod2.Namespace, addrOf(t, pod2, v6), 4<<20)
-			f := newFlow(t, pod1, pod2, v6)
-			for size := range 1000 {
-				f.expectBurst(t, randomBytes(size, byte(size)))
-			}
-			frames := recorded.stop(t)
+			frames := record(t, pod2.Namespace, "eth0", func() {
+				transfer(t, pod1.Namespace, pod2.Namespace, addrOf(t, pod2, v6), 4<<20)
+				f := newFlow(t, pod1, pod2, v6)
+				for size := range 1000 {
+					f.expectBurst(t, randomBytes(size, byte(size)))
+				}
+			})
 			for _, protocol := range []string{"tcp", "udp"} {
 				if seen := checksums(t, frames, protocol); len(seen) != 1 || seen["Good"] < 1000 {
 					t.Errorf("tshark sees %s checksums: %v", protocol, seen)

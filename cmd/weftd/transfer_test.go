@@ -158,14 +158,18 @@ func expectValidChecksumsOnTheWire(t *testing.T, pod, node *testnet.Namespace, k
 	}{{pod, "eth0"}, {node, hostVeth(t, node)}, {k.pod, "eth0"}, {k.Namespace, "pod"}} {
 		run(t, link.at, "ethtool", "-K", link.name, "tx", "off")
 	}
-	recordings := []*recording{record(t, pod, "eth0"), record(t, k.pod, "eth0")}
-	for _, addr := range addrs {
-		transfer(t, pod, k.pod, k.addr[addr.Is6()], 2<<20)
-		transfer(t, k.pod, pod, addr, 2<<20)
-	}
-	for _, r := range recordings {
-		if seen := checksums(t, r.stop(t), "tcp"); seen["Bad"] > 0 || seen["Good"] < 200 {
-			t.Errorf("tshark sees TCP checksums at %s: %v", r.at.Name(), seen)
+	var atPeer [][]byte
+	atPod := record(t, pod, "eth0", func() {
+		atPeer = record(t, k.pod, "eth0", func() {
+			for _, addr := range addrs {
+				transfer(t, pod, k.pod, k.addr[addr.Is6()], 2<<20)
+				transfer(t, k.pod, pod, addr, 2<<20)
+			}
+		})
+	})
+	for where, frames := range map[string][][]byte{"weft's pod": atPod, "the kernel's pod": atPeer} {
+		if seen := checksums(t, frames, "tcp"); seen["Bad"] > 0 || seen["Good"] < 200 {
+			t.Errorf("tshark sees TCP checksums at %s: %v", where, seen)
 		}
 	}
 }

@@ -47,38 +47,38 @@ func TestNothingOfAPodCanBeReadOnTheUnderlay(t *testing.T) {
 		t.Fatal(err)
 	}
 	pod1 := addPod(t, node1, "a")
-	captured := record(t, node1.Namespace, testnet.UnderlayLink)
-
-	// Before the other node is there.
-	early := socketAt(t, pod1.Namespace, 4000)
-	for range 20 {
-		if _, err := early.WriteToUDPAddrPort([]byte(marker), netip.MustParseAddrPort("10.244.2.2:5000")); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := node2.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	pod2 := addPod(t, node2, "b")
-	for family, v6 := range families {
-		f := newFlow(t, pod1, pod2, v6)
-		for size := range 100 {
-			f.expectBurst(t, []byte(strings.Repeat(marker, 1+size%30)))
-		}
-		exchange := startExchange(t, pod1.Namespace, pod2.Namespace, addrOf(t, pod2, v6))
-		exchange.firstAfter(t, time.Now())
-		if family == "IPv4" { // counters must not start again with the same key
-			node1.Kill()
-			if err := node1.Start(t.Context()); err != nil {
+	frames := record(t, node1.Namespace, testnet.UnderlayLink, func() {
+		// Before the other node is there.
+		early := socketAt(t, pod1.Namespace, 4000)
+		for range 20 {
+			if _, err := early.WriteToUDPAddrPort([]byte(marker), netip.MustParseAddrPort("10.244.2.2:5000")); err != nil {
 				t.Fatal(err)
 			}
 		}
-		exchange.firstAfter(t, time.Now())
-		exchange.stop(t)
-	}
+		if err := node2.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		pod2 := addPod(t, node2, "b")
+		for family, v6 := range families {
+			f := newFlow(t, pod1, pod2, v6)
+			for size := range 100 {
+				f.expectBurst(t, []byte(strings.Repeat(marker, 1+size%30)))
+			}
+			exchange := startExchange(t, pod1.Namespace, pod2.Namespace, addrOf(t, pod2, v6))
+			exchange.firstAfter(t, time.Now())
+			if family == "IPv4" { // counters must not start again with the same key
+				node1.Kill()
+				if err := node1.Start(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			exchange.firstAfter(t, time.Now())
+			exchange.stop(t)
+		}
+	})
 
 	headers, sealed, quic := map[string]bool{}, 0, 0
-	for _, frame := range captured.stop(t) {
+	for _, frame := range frames {
 		if bytes.Contains(frame, []byte(marker[:8])) {
 			t.Fatalf("what pods send can be read on the underlay: %x", frame)
 		}

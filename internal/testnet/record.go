@@ -11,7 +11,7 @@ import (
 
 const (
 	// recordBuffer holds what was recorded, in bytes, with what the kernel adds.
-	recordBuffer = 16 << 20
+	recordBuffer = 256 << 20
 
 	// largestFrame is more than a link with ordinary offloads sends at once.
 	largestFrame = 1 << 17
