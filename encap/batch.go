@@ -55,8 +55,8 @@ func (b *Batch) Reset() {
 // Len returns the number of messages.
 func (b *Batch) Len() int { return len(b.messages) }
 
-// Datagrams yields a copy of each datagram and where it goes. It is for tests: what
-// sends a batch reads the pieces where they are.
+// Datagrams yields a copy of each datagram and where it goes. It is for what need not be
+// fast: WriteBatch reads the pieces where they are.
 func (b *Batch) Datagrams() iter.Seq2[*Peer, []byte] {
 	return func(yield func(*Peer, []byte) bool) {
 		pieces := make([]message, maxSegments)

@@ -16,7 +16,7 @@ import (
 )
 
 // How much one key seals. With 2^28 datagrams of up to 2 KiB the advantage of an attacker
-// who wants to tell AES-GCM from noise is below 2^-60 (RFC 9001 §B.1.1); new keys are
+// who wants to tell AES-GCM from noise is at most 2^-57 (RFC 9001 §B.1.1); new keys are
 // asked for long before a lane has to stop, which it does at counterLimit.
 const (
 	rekeyAfter   = 1 << 27
@@ -99,7 +99,7 @@ func (e *Epoch) sealer(lane int) *sealer {
 	}
 	if s.next >= rekeyAfter {
 		e.worn.Store(true)
-		if s.next >= counterLimit-1<<10 { // room for the largest super-packet
+		if s.next >= counterLimit-packet.MaxCut { // a super-packet needs as many
 			return nil
 		}
 	}

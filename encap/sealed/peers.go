@@ -24,6 +24,9 @@ const (
 	waitingExtra  = 256
 )
 
+// maxEpochs is how many epochs a peer may have at a time.
+const maxEpochs = 16
+
 // Peers are the nodes that this one may exchange packets with, and the keys agreed
 // with each. Its methods may be called from several goroutines.
 type Peers struct {
@@ -171,6 +174,13 @@ func (p *Peer) Begin(secrets Secrets) (*Epoch, error) {
 	if p.gone {
 		return nil, errors.New("the node is not in the list any more")
 	}
+	if len(p.epochs) == maxEpochs { // keys have changed faster than anything is under way
+		oldest := p.epochs[0]
+		if oldest == p.sending.Load() {
+			oldest = p.epochs[1]
+		}
+		oldest.end()
+	}
 	if err := p.peers.sessions.add(e); err != nil {
 		return nil, err
 	}
@@ -195,7 +205,9 @@ func (e *Epoch) Use(session uint32, send func(datagram []byte, to *encap.Peer)) 
 		s := e.sealer(controlLane)
 		packets, bytes := s.packets.Load(), s.bytes.Load()
 		for i := range waited {
-			s.seal(&out, &waited[i].frame, waited[i].to)
+			if s.seal(&out, &waited[i].frame, waited[i].to) != drop.None {
+				e.peer.peers.lost.Add(1)
+			}
 		}
 		e.peer.peers.sentPackets.Add(s.packets.Load() - packets)
 		e.peer.peers.sentBytes.Add(s.bytes.Load() - bytes)

@@ -531,3 +531,47 @@ func BenchmarkSealSuperPacket(b *testing.B) {
 		from.codecs[0].Encode(&out, &super, from.self, to.self)
 	}
 }
+
+func TestAWornKeyIsReplacedAndASpentOneSealsNothing(t *testing.T) {
+	a, b := pair(t, 2)
+	a.encode(t, 0, b, frame(from1to2(10)))
+	a.encode(t, 1, b, frame(from1to2(10)))
+	peer := a.knows(b)
+	if peer.Sending().Worn() {
+		t.Error("a fresh key is worn")
+	}
+	peer.Wear(0, sealed.RekeyAfter)
+	for _, datagram := range a.encode(t, 0, b, frame(from1to2(10))) {
+		if _, _, reason := b.decode(datagram, a.addr()); reason != drop.None {
+			t.Errorf("what a worn key seals: %v", reason)
+		}
+	}
+	if !peer.Sending().Worn() {
+		t.Error("a worn key is not told")
+	}
+	peer.Wear(0, sealed.CounterLimit-1)
+	var out encap.Batch
+	f := frame(from1to2(10))
+	if reason := a.codecs[0].Encode(&out, &f, a.self, b.self); reason != drop.NoKeys || out.Len() != 0 {
+		t.Errorf("a spent key seals: %v", reason)
+	}
+	a.encode(t, 1, b, frame(from1to2(10))) // another lane has a key of its own
+	agree(t, a, b)
+	a.encode(t, 0, b, frame(from1to2(10)))
+}
+
+// Whoever rotates without a pause must not fill the tables that all peers share.
+func TestAPeerHasFewEpochsHoweverFastKeysChange(t *testing.T) {
+	a, b := pair(t, 1)
+	for range 200 {
+		agree(t, a, b)
+	}
+	if n := len(a.knows(b).Epochs()); n > 16 {
+		t.Errorf("%d epochs", n)
+	}
+	for _, datagram := range a.encode(t, 0, b, frame(from1to2(10))) {
+		if _, _, reason := b.decode(datagram, a.addr()); reason != drop.None {
+			t.Errorf("what the newest seals: %v", reason)
+		}
+	}
+}

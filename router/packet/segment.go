@@ -21,10 +21,10 @@ const (
 // with all options.
 const MaxHeaders = 60 + 60
 
-// maxCut is how many segments a super-packet may have. The kernel makes 64 at the most
+// MaxCut is how many segments a super-packet may have. The kernel makes 64 at the most
 // (gso_max_segs of the device); one with more was forged by a pod that may send raw
 // packets, for whom each would be cut into up to 65,000 datagrams.
-const maxCut = 1024
+const MaxCut = 1024
 
 // Segments is a super-packet as the segments that it stands for: what the kernel's
 // own segmentation would make of it (tcp_gso_segment and __udp_gso_segment). It
@@ -78,7 +78,7 @@ func (f *Frame) Cut(complete bool) (Segments, bool) {
 	}
 	s.headers = b[:s.HeaderLen]
 	s.Count = (len(b) - s.HeaderLen + s.size - 1) / s.size
-	return s, s.Count <= maxCut
+	return s, s.Count <= MaxCut
 }
 
 // Payload returns the payload of segment i, in place.

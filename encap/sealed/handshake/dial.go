@@ -35,13 +35,33 @@ func (m *Manager) look(moved sealed.Move) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	l := m.links[moved.Peer.Key]
-	if l == nil || l.answering > 0 || l.endpoint.Addr() == moved.Addr || time.Since(l.looked) < courtesy {
+	if l == nil {
+		return
+	}
+	since := time.Since(l.looked)
+	if l.answering > 0 || l.endpoint.Addr() == moved.Addr || since < l.lookAgain {
 		return // or later: the next datagram tells again
 	}
+	// Each move costs a handshake and a table: who moves to and fro has to wait for longer.
+	l.lookAgain = min(2*l.lookAgain, time.Minute)
+	if since > 10*time.Minute || l.lookAgain == 0 {
+		l.lookAgain = courtesy
+	}
 	l.looked = time.Now()
-	l.stopDialing() // where nobody may be any more
+	m.stopDialing(l) // where nobody may be any more
 	m.start(l, &dial{moved: &moved}, 0)
 	m.expect()
+}
+
+// stopDialing gives up the attempt that is under way. The manager's lock is held.
+func (m *Manager) stopDialing(l *link) {
+	if d := l.dial; d != nil {
+		d.stop()
+		l.dial = nil
+		if d.moved != nil {
+			m.expect()
+		}
+	}
 }
 
 // dial agrees on keys, after a while, unless it is stopped before.
@@ -94,7 +114,7 @@ func (m *Manager) agreed(l *link, conn *quic.Conn, epoch *sealed.Epoch) {
 		_ = conn.CloseWithError(codeGone, "")
 		return
 	}
-	l.stopDialing()
+	m.stopDialing(l)
 	l.close(codeReplaced)
 	l.conn = conn
 	l.settle(true)
@@ -118,6 +138,7 @@ func (m *Manager) failed(l *link, d *dial, err error) {
 	l.dial = nil
 	m.tellChanged()
 	if d.moved != nil { // nobody is there, or somebody else; the endpoint is as good as before
+		m.expect()
 		if l.wanted {
 			m.dialSoon(l)
 		}

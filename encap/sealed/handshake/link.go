@@ -46,9 +46,10 @@ type link struct {
 	answering int        // handshakes of the peer that are under way
 	dial      *dial      // under way, or nil
 
-	failures    int       // in a row
-	retry       time.Time // when to dial again, at the earliest
-	looked      time.Time // when the peer was last looked for elsewhere
+	failures    int           // in a row
+	retry       time.Time     // when to dial again, at the earliest
+	looked      time.Time     // when the peer was last looked for elsewhere
+	lookAgain   time.Duration // how long after that it may be looked for again
 	unreachable bool
 	lastErr     error
 
@@ -78,13 +79,13 @@ func (l *link) observe(now time.Time) {
 
 // endOld ends the epochs that were replaced, or came to nothing, long enough ago.
 func (l *link) endOld(now time.Time) {
-	using := l.peer.Sending()
-	for _, e := range l.peer.Epochs() {
-		since := now.Sub(e.Began())
-		if using != nil {
-			since = min(since, now.Sub(using.Began()))
+	using, epochs := l.peer.Sending(), l.peer.Epochs()
+	for i, e := range epochs {
+		replaced := e.Began()
+		if i+1 < len(epochs) {
+			replaced = epochs[i+1].Began()
 		}
-		if e != using && since > overlap {
+		if e != using && now.Sub(replaced) > overlap {
 			e.End()
 		}
 	}
@@ -104,13 +105,6 @@ func less(a, b encap.Fingerprint) bool { return bytes.Compare(a[:], b[:]) < 0 }
 // come to the same result.
 func (l *link) dialWins(self encap.Fingerprint) bool {
 	return l.dial != nil && less(self, l.peer.Key) && time.Since(l.dial.began) < courtesy
-}
-
-func (l *link) stopDialing() {
-	if l.dial != nil {
-		l.dial.stop()
-		l.dial = nil
-	}
 }
 
 func (l *link) close(code quic.ApplicationErrorCode) {

@@ -42,6 +42,9 @@ const (
 	// overlap is for how long an epoch that was replaced is still received from.
 	overlap = 10 * time.Second
 
+	// mostAnswers is how many handshakes of one peer may be answered at a time.
+	mostAnswers = 2
+
 	// lifetime is after how long keys are replaced if packets pass. Unused ones are
 	// forgotten after twice as long.
 	lifetime = time.Hour
@@ -129,7 +132,7 @@ func (m *Manager) Update(all []*encap.Peer) {
 	for _, peer := range gone {
 		l := m.links[peer.Key]
 		delete(m.links, peer.Key)
-		l.stopDialing()
+		m.stopDialing(l)
 		l.close(codeGone)
 	}
 	for _, peer := range come {
@@ -257,12 +260,12 @@ func (m *Manager) acceptOne(conn *quic.Conn) {
 	}
 	m.mu.Lock()
 	l := m.links[key]
-	if l == nil || l.dialWins(m.self) {
+	if l == nil || l.dialWins(m.self) || l.answering >= mostAnswers {
 		m.mu.Unlock()
 		_ = conn.CloseWithError(codeBusy, "")
 		return
 	}
-	l.stopDialing()
+	m.stopDialing(l)
 	l.answering++
 	m.mu.Unlock()
 
@@ -293,7 +296,7 @@ func (m *Manager) closeAll() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, l := range m.links {
-		l.stopDialing()
+		m.stopDialing(l)
 		l.close(codeGone)
 	}
 	clear(m.links) // what is still under way leads nowhere
