@@ -121,6 +121,7 @@ func (s *sealer) seal(out *encap.Batch, f *packet.Frame, to *encap.Peer) drop.Re
 	}
 	s.sealOne(b, b[HeaderLen:HeaderLen+n])
 	out.Add(to, class, b, nil, n)
+	s.count(1, n)
 	return drop.None
 }
 
@@ -150,6 +151,7 @@ func (s *sealer) sealSuper(out *encap.Batch, f *packet.Frame, to *encap.Peer, cl
 		out.Add(to, class, space[:n], nil, len(plain))
 		space = space[n:]
 	}
+	s.count(segments.Count, segments.Len())
 	return drop.None
 }
 
@@ -158,8 +160,11 @@ func (s *sealer) sealOne(b, plain []byte) {
 	header{index: s.index, counter: s.next}.put(b)
 	s.aead.Seal(b[HeaderLen:HeaderLen], s.nonce.set(s.next), plain, b[:HeaderLen])
 	s.next++
-	s.packets.Store(s.packets.Load() + 1) // nobody else writes them
-	s.bytes.Store(s.bytes.Load() + uint64(len(plain)))
+}
+
+func (s *sealer) count(packets, bytes int) {
+	s.packets.Store(s.packets.Load() + uint64(packets)) // nobody else writes them
+	s.bytes.Store(s.bytes.Load() + uint64(bytes))
 }
 
 // opener is the receiving half of an epoch for one of the peer's lanes. Only the lane
