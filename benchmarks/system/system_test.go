@@ -112,9 +112,9 @@ func TestVerifyNoticesThatAPathIsNotWhatItClaims(t *testing.T) {
 func TestWeftIsAskedWhatItRuns(t *testing.T) {
 	path := startSystem(t, WeftVXLAN("water"), testnet.Full)
 	nodes := path.net.Nodes()
-	other := weft{encapsulation: "vxlan", driver: "wireguard"}
+	other := weft{sealed: true, driver: "wireguard"}
 	err := other.verify(t.Context(), [2]*testnet.Node{nodes[0], nodes[1]}, Counters{})
-	for _, want := range []string{"with the driver water", "does not rise"} {
+	for _, want := range []string{"runs vxlan with the driver water", "want sealed, wireguard", "does not rise"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v does not say %q", err, want)
 		}

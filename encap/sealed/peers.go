@@ -196,36 +196,36 @@ func (e *Epoch) Expect(lanes int) { e.lanes.Store(int32(min(lanes, MaxLanes))) }
 // goroutine at a time may call Use for a peer.
 func (e *Epoch) Use(session uint32, send func(datagram []byte, to *encap.Peer)) {
 	e.remote = session << laneBits
-	for {
-		waited := e.peer.takeWaiting(e)
-		if len(waited) == 0 {
-			return
-		}
-		var out encap.Batch
-		s := e.sealer(controlLane)
-		packets, bytes := s.packets.Load(), s.bytes.Load()
-		for i := range waited {
-			if s.seal(&out, &waited[i].frame, waited[i].to) != drop.None {
-				e.peer.peers.lost.Add(1)
-			}
-		}
-		e.peer.peers.sentPackets.Add(s.packets.Load() - packets)
-		e.peer.peers.sentBytes.Add(s.bytes.Load() - bytes)
-		for to, datagram := range out.Datagrams() {
-			send(datagram, to)
-		}
-	}
+	e.sendWaiting(e.peer.takeWaiting(nil), send)
+	e.sendWaiting(e.peer.takeWaiting(e), send) // what came meanwhile: little, even if lanes never rest
 }
 
-// takeWaiting returns what waits. With nothing left, e is what is sealed with.
+// takeWaiting empties the queue. With an epoch, that is what is sealed with from now on,
+// so that nothing waits any more.
 func (p *Peer) takeWaiting(e *Epoch) []waiting {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	all := p.forgetWaiting()
-	if len(all) == 0 && !e.retired.Load() {
+	if e != nil && !e.retired.Load() {
 		p.sending.Store(e)
 	}
-	return all
+	return p.forgetWaiting()
+}
+
+// sendWaiting seals packets with the key that no lane has.
+func (e *Epoch) sendWaiting(waited []waiting, send func(datagram []byte, to *encap.Peer)) {
+	var out encap.Batch
+	s := e.sealer(controlLane)
+	packets, bytes := s.packets.Load(), s.bytes.Load()
+	for i := range waited {
+		if s.seal(&out, &waited[i].frame, waited[i].to) != drop.None {
+			e.peer.peers.lost.Add(1)
+		}
+	}
+	e.peer.peers.sentPackets.Add(s.packets.Load() - packets)
+	e.peer.peers.sentBytes.Add(s.bytes.Load() - bytes)
+	for to, datagram := range out.Datagrams() {
+		send(datagram, to)
+	}
 }
 
 // forgetWaiting empties the queue; p.mu is held.

@@ -81,8 +81,8 @@ type Counts struct {
 	Unreachable uint64 // times that a node stopped answering
 }
 
-// New returns a manager for the node that has key and lanes. It sends through socket, which is bound
-// to local, and is given what lanes receive by Receive.
+// New returns a manager for the node that has key, and so many lanes. It sends through
+// socket, which is bound to local, and is given by Receive what the lanes receive.
 func New(key ed25519.PrivateKey, lanes int, peers *sealed.Peers, socket Socket, local netip.AddrPort, log *slog.Logger) (*Manager, error) {
 	certificate, err := newCertificate(key)
 	if err != nil {
@@ -270,22 +270,24 @@ func (m *Manager) acceptOne(conn *quic.Conn) {
 	m.mu.Unlock()
 
 	epoch, err := m.answer(l, conn)
-	m.mu.Lock()
-	l.answering--
-	m.mu.Unlock()
 	if err != nil {
 		_ = conn.CloseWithError(codeRefused, "")
-		m.log.Debug("a handshake failed", "peer", l.name, "error", err)
-		m.goOn(l)
-		return
 	}
-	m.agreed(l, conn, epoch)
+	m.answered(l, err)
+	if err == nil {
+		m.agreed(l, conn, epoch)
+	}
 }
 
-// goOn has this node dial where the peer's handshake came to nothing.
-func (m *Manager) goOn(l *link) {
+// answered has this node dial where the peer's handshake came to nothing.
+func (m *Manager) answered(l *link, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	l.answering--
+	if err == nil {
+		return
+	}
+	m.log.Debug("a handshake failed", "peer", l.name, "error", err)
 	m.tellChanged()
 	if l.wanted && m.links[l.peer.Key] == l {
 		m.dialSoon(l)
