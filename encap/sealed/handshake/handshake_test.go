@@ -3,6 +3,7 @@ package handshake_test
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"sync"
 	"testing"
 	"time"
@@ -192,4 +193,28 @@ func TestAKeyThatChangesInTheListIsCutOff(t *testing.T) {
 		t.Error("it still is listened to")
 	}
 	eventually(t, "a is told", 5*time.Second, func() bool { return a.status(t, b).State != handshake.Up })
+}
+
+func TestQUICIsTakenFromWherePeersAreAndInItsSizeOnly(t *testing.T) {
+	nodes := newNodes(t, 2)
+	a, b := nodes[0], nodes[1]
+	acquaint(a, b)
+	elsewhere := netip.MustParseAddrPort("192.0.2.1:9338")
+	for _, tc := range []struct {
+		name string
+		size int
+		from netip.AddrPort
+		want drop.Reason
+	}{
+		{"a peer's packet", 1200, b.self.Endpoint, drop.None},
+		{"a peer's, from another port", 1200, netip.AddrPortFrom(b.self.Endpoint.Addr(), 1), drop.None},
+		{"a stranger's", 1200, elsewhere, drop.UnknownPeer},
+		{"one that is larger than any", 1501, b.self.Endpoint, drop.BadHeader},
+	} {
+		packet := make([]byte, tc.size)
+		packet[0] = 0x40
+		if got := a.manager.Receive(packet, tc.from); got != tc.want {
+			t.Errorf("%s: %v, want %v", tc.name, got, tc.want)
+		}
+	}
 }

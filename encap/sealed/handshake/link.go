@@ -78,7 +78,7 @@ func (l *link) observe(now time.Time) {
 }
 
 // endOld ends the epochs that were replaced, or came to nothing, long enough ago.
-func (l *link) endOld(now time.Time) {
+func (l *link) endOld(now time.Time, overlap time.Duration) {
 	using, epochs := l.peer.Sending(), l.peer.Epochs()
 	for i, e := range epochs {
 		replaced := e.Began()
@@ -89,14 +89,6 @@ func (l *link) endOld(now time.Time) {
 			e.End()
 		}
 	}
-}
-
-// lifetime is after how long this node replaces keys: one of the two is earlier.
-func (l *link) lifetime(self encap.Fingerprint) time.Duration {
-	if less(self, l.peer.Key) {
-		return lifetime
-	}
-	return lifetime + lifetime/10
 }
 
 func less(a, b encap.Fingerprint) bool { return bytes.Compare(a[:], b[:]) < 0 }

@@ -36,19 +36,27 @@ const (
 	silence   = 6 * time.Second
 	keepAlive = 2 * time.Second
 
-	// idle is after how long without packets a connection is closed. Its keys live on.
-	idle = time.Minute
-
-	// overlap is for how long an epoch that was replaced is still received from.
-	overlap = 10 * time.Second
-
 	// mostAnswers is how many handshakes of one peer may be answered at a time.
 	mostAnswers = 2
+)
+
+// timing is how long things last. Tests have no hour.
+type timing struct {
+	// idle is after how long without packets a connection is closed. Its keys live on.
+	idle time.Duration
+
+	// overlap is for how long an epoch that was replaced is still received from.
+	overlap time.Duration
 
 	// lifetime is after how long keys are replaced if packets pass. Unused ones are
 	// forgotten after twice as long.
-	lifetime = time.Hour
-)
+	lifetime time.Duration
+
+	// tick is how often it is looked whether something is due.
+	tick time.Duration
+}
+
+var usual = timing{idle: time.Minute, overlap: 10 * time.Second, lifetime: time.Hour, tick: time.Second}
 
 // Manager agrees on keys with peers. Its methods may be called from several goroutines.
 type Manager struct {
@@ -61,6 +69,7 @@ type Manager struct {
 	config      *quic.Config
 	log         *slog.Logger
 	admission   admission
+	timing      timing
 
 	// Followed receives peers that have moved, once keys are agreed with them where they
 	// are now.
@@ -95,6 +104,7 @@ func New(key ed25519.PrivateKey, lanes int, peers *sealed.Peers, socket Socket, 
 		lanes:       lanes,
 		conn:        newPacketConn(socket, local),
 		log:         log,
+		timing:      usual,
 		links:       map[encap.Fingerprint]*link{},
 		changed:     make(chan struct{}),
 		Followed:    make(chan sealed.Move, 64),
@@ -195,7 +205,7 @@ func (m *Manager) known(key encap.Fingerprint) error {
 
 // watch does what is due.
 func (m *Manager) watch(ctx context.Context) {
-	ticker := time.NewTicker(time.Second)
+	ticker := time.NewTicker(m.timing.tick)
 	defer ticker.Stop()
 	for {
 		select {
@@ -226,18 +236,27 @@ func (m *Manager) tick(now time.Time) {
 	defer m.mu.Unlock()
 	for _, l := range m.links {
 		l.observe(now)
-		l.endOld(now)
+		l.endOld(now, m.timing.overlap)
 		switch using := l.peer.Sending(); {
 		case using == nil:
-		case l.conn != nil && now.Sub(l.active) > idle:
+		case l.conn != nil && now.Sub(l.active) > m.timing.idle:
 			l.close(codeIdle)
-		case now.Sub(using.Began()) > 2*lifetime:
+		case now.Sub(using.Began()) > 2*m.timing.lifetime:
 			using.End()
-		case now.Sub(l.active) > idle:
-		case l.conn == nil, using.Worn(), now.Sub(using.Began()) > l.lifetime(m.self):
+		case now.Sub(l.active) > m.timing.idle:
+		case l.conn == nil, using.Worn(), now.Sub(using.Began()) > m.lifetime(l):
 			m.dialSoon(l)
 		}
 	}
+}
+
+// lifetime is after how long this node replaces the keys with a peer: one of the two is
+// earlier.
+func (m *Manager) lifetime(l *link) time.Duration {
+	if less(m.self, l.peer.Key) {
+		return m.timing.lifetime
+	}
+	return m.timing.lifetime + m.timing.lifetime/10
 }
 
 // accept agrees on keys with whoever has dialed and is known.

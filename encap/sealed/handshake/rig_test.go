@@ -46,7 +46,7 @@ type node struct {
 var nextSubnet atomic.Int32
 
 // newNodes starts n nodes that do not know each other yet.
-func newNodes(t testing.TB, n int) []*node {
+func newNodes(t testing.TB, n int, options ...func(*handshake.Manager)) []*node {
 	t.Helper()
 	subnet := int(nextSubnet.Add(1))
 	var nodes []*node
@@ -55,12 +55,12 @@ func newNodes(t testing.TB, n int) []*node {
 		if err != nil {
 			t.Fatal(err)
 		}
-		nodes = append(nodes, startNode(t, subnet, i+1, key))
+		nodes = append(nodes, startNode(t, subnet, i+1, key, options...))
 	}
 	return nodes
 }
 
-func startNode(t testing.TB, subnet, number int, key ed25519.PrivateKey) *node {
+func startNode(t testing.TB, subnet, number int, key ed25519.PrivateKey, options ...func(*handshake.Manager)) *node {
 	t.Helper()
 	n := &node{number: number, key: key, arrived: make(chan []byte, 1024)}
 	n.self = &encap.Peer{
@@ -80,6 +80,9 @@ func startNode(t testing.TB, subnet, number int, key ed25519.PrivateKey) *node {
 	}
 	if n.manager, err = handshake.New(key, 1, n.peers, n.conn, n.self.Endpoint, log); err != nil {
 		t.Fatal(err)
+	}
+	for _, option := range options {
+		option(n.manager)
 	}
 	n.codec = sealed.NewCodec(n.peers, n.manager, 0, 1)
 	n.know()
