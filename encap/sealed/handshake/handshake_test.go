@@ -62,6 +62,9 @@ func TestRotationLosesNothing(t *testing.T) {
 	acquaint(a, b)
 	a.send(b.self, "first")
 	b.expect(t, "first", 5*time.Second)
+	eventually(t, "both are up", 5*time.Second, func() bool {
+		return a.status(t, b).State == handshake.Up && b.status(t, a).State == handshake.Up
+	})
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	done := make(chan error, 1)
