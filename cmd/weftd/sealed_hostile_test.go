@@ -99,17 +99,18 @@ func (a *accomplice) start(t *testing.T, key ed25519.PrivateKey, own, node1 test
 	if a.table, err = fib.New(a.self, []*encap.Peer{a.node1}); err != nil {
 		t.Fatal(err)
 	}
-	err = a.at.Do(func() error {
-		anywhere := netip.AddrPortFrom(netip.IPv4Unspecified(), a.self.Endpoint.Port())
-		conns, err := encap.Listen(t.Context(), anywhere, 1, encap.Options{Spread: sealed.SpreadBy()})
-		if err == nil {
-			a.conn = conns[0]
-		}
-		return err
+	// A process that another test is about to start holds, until it does, all sockets that
+	// are open now: also the one by which Listen finds out whether the port is free.
+	eventually(t, "the accomplice's port", func() error {
+		return a.at.Do(func() error {
+			anywhere := netip.AddrPortFrom(netip.IPv4Unspecified(), a.self.Endpoint.Port())
+			conns, err := encap.Listen(t.Context(), anywhere, 1, encap.Options{Spread: sealed.SpreadBy()})
+			if err == nil {
+				a.conn = conns[0]
+			}
+			return err
+		})
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
 	peers := sealed.NewPeers()
 	if a.manager, err = handshake.New(key, 1, peers, a.conn, a.self.Endpoint, slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatal(err)
