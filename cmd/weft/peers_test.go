@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net/http"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -58,11 +57,7 @@ node8  192.168.77.8:9338  -            -         -      -                       
 }
 
 func TestPeersThatCannotBeWrittenAreAnError(t *testing.T) {
-	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer full.Close()
+	full := fullDisk(t)
 	if err := printPeers(full, sealedPeers(), now); err == nil {
 		t.Error("a full disk was not noticed for sealed peers")
 	}

@@ -97,12 +97,19 @@ func expectStatus(t *testing.T, r status.Report, want string) {
 	}
 }
 
-func TestAStatusThatCannotBeWrittenIsAnError(t *testing.T) {
+// fullDisk is a file that takes nothing.
+func fullDisk(t *testing.T) *os.File {
+	t.Helper()
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer full.Close()
+	t.Cleanup(func() { full.Close() })
+	return full
+}
+
+func TestAStatusThatCannotBeWrittenIsAnError(t *testing.T) {
+	full := fullDisk(t)
 	if err := printStatus(full, healthy(), now); err == nil {
 		t.Error("a full disk was not noticed")
 	}

@@ -100,15 +100,7 @@ func TestHostileDatagramsAreCountedByReasonDroppedAndNotAnswered(t *testing.T) {
 		{"a loopback destination", peer, datagram("10.244.2.5", "127.0.0.1"), "destination_not_local"},
 		{"a multicast destination", peer, datagram("10.244.2.5", "224.0.0.1"), "destination_not_local"},
 	} {
-		name := fmt.Sprintf("weft_drops_total{reason=%q}", tc.reason)
-		before := number(t, metric(t, node, name))
-		send(t, tc.from, tc.payload)
-		eventually(t, tc.name+" is counted as "+tc.reason, func() error {
-			if now := number(t, metric(t, node, name)); now != before+1 {
-				return fmt.Errorf("the count went from %v to %v", before, now)
-			}
-			return nil
-		})
+		expectDropped(t, node, tc.name, tc.reason, func() { send(t, tc.from, tc.payload) })
 	}
 
 	for _, silent := range []*net.UDPConn{peer, stranger, victim} {
@@ -122,6 +114,20 @@ func TestHostileDatagramsAreCountedByReasonDroppedAndNotAnswered(t *testing.T) {
 		t.Errorf("the node answered: it sent %s UDP datagrams before and %s after, %s ICMP messages before and %s after",
 			sentBefore, after["Udp.OutDatagrams"], icmpBefore, after["Icmp.OutMsgs"])
 	}
+}
+
+// expectDropped fails unless f has node1 count one packet more under a reason.
+func expectDropped(t *testing.T, node *testnet.Node, what, reason string, f func()) {
+	t.Helper()
+	name := fmt.Sprintf("weft_drops_total{reason=%q}", reason)
+	before := number(t, metric(t, node, name))
+	f()
+	eventually(t, what+" is counted as "+reason, func() error {
+		if now := number(t, metric(t, node, name)); now != before+1 {
+			return fmt.Errorf("the count went from %v to %v", before, now)
+		}
+		return nil
+	})
 }
 
 // send sends a datagram to node1.

@@ -15,23 +15,33 @@ const transferSize = 100 << 20
 var families = map[string]bool{"IPv4": false, "IPv6": true}
 
 func TestPodsTransferWithEachDriverBothWays(t *testing.T) {
-	for _, driver := range tun.Drivers() {
-		t.Run(driver, func(t *testing.T) {
-			cluster := startCluster(t, testnet.ClusterOptions{Nodes: 2, Configure: withDriver(driver)})
-			node1, node2 := cluster.Nodes()[0], cluster.Nodes()[1]
-			pod1, pod2 := addPod(t, node1, "a"), addPod(t, node2, "b")
-			for family, v6 := range families {
-				t.Run(family, func(t *testing.T) {
-					transfer(t, pod1.Namespace, pod2.Namespace, addrOf(t, pod2, v6), transferSize)
-					transfer(t, pod2.Namespace, pod1.Namespace, addrOf(t, pod1, v6), transferSize)
-				})
-			}
-			expectNoChecksumErrors(t, node1.Namespace, node2.Namespace, pod1.Namespace, pod2.Namespace)
-			if got := report(t, node1); got.TUN.Driver != driver || got.Outbound.Bytes < 2*transferSize {
-				t.Errorf("driver %s forwarded %d bytes; was it really in use?", got.TUN.Driver, got.Outbound.Bytes)
-			}
+	for encapsulation, mtu := range map[string]int{"sealed": 1440, "vxlan": 1450} {
+		for _, driver := range tun.Drivers() {
+			t.Run(encapsulation+"/"+driver, func(t *testing.T) {
+				cluster := startCluster(t, testnet.ClusterOptions{Nodes: 2, Sealed: encapsulation == "sealed", Configure: withDriver(driver)})
+				expectTransfers(t, cluster)
+				got := report(t, cluster.Nodes()[0])
+				if got.Encapsulation != encapsulation || got.TUN.MTU != mtu || got.TUN.Driver != driver || got.Outbound.Bytes < 2*transferSize {
+					t.Errorf("%s with driver %s and MTU %d forwarded %d bytes; was it really in use?",
+						got.Encapsulation, got.TUN.Driver, got.TUN.MTU, got.Outbound.Bytes)
+				}
+			})
+		}
+	}
+}
+
+// expectTransfers has pods on two nodes transfer both ways in both families.
+func expectTransfers(t *testing.T, cluster *testnet.Cluster) {
+	t.Helper()
+	node1, node2 := cluster.Nodes()[0], cluster.Nodes()[1]
+	pod1, pod2 := addPod(t, node1, "a"), addPod(t, node2, "b")
+	for family, v6 := range families {
+		t.Run(family, func(t *testing.T) {
+			transfer(t, pod1.Namespace, pod2.Namespace, addrOf(t, pod2, v6), transferSize)
+			transfer(t, pod2.Namespace, pod1.Namespace, addrOf(t, pod1, v6), transferSize)
 		})
 	}
+	expectNoChecksumErrors(t, node1.Namespace, node2.Namespace, pod1.Namespace, pod2.Namespace)
 }
 
 func TestPodsTransferOverAnIPv6Underlay(t *testing.T) {

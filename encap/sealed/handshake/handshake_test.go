@@ -57,14 +57,8 @@ func TestBothMayBeginAtOnce(t *testing.T) {
 }
 
 func TestRotationLosesNothing(t *testing.T) {
-	nodes := newNodes(t, 2)
-	a, b := nodes[0], nodes[1]
-	acquaint(a, b)
-	a.send(b.self, "first")
-	b.expect(t, "first", 5*time.Second)
-	eventually(t, "both are up", 5*time.Second, func() bool {
-		return a.status(t, b).State == handshake.Up && b.status(t, a).State == handshake.Up
-	})
+	a, b := upPair(t)
+	nodes := []*node{a, b}
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	done := make(chan error, 1)
@@ -146,12 +140,7 @@ func withKey(p *encap.Peer, first byte) *encap.Peer {
 }
 
 func TestADeadNodeIsNoticedAndComesBack(t *testing.T) {
-	nodes := newNodes(t, 2)
-	a, b := nodes[0], nodes[1]
-	acquaint(a, b)
-	a.send(b.self, "hello")
-	b.expect(t, "hello", 5*time.Second)
-	eventually(t, "both are up", 5*time.Second, func() bool { return a.status(t, b).State == handshake.Up })
+	a, b := upPair(t)
 	b.conn.Close() // as a node that is killed: no word of farewell
 	died := time.Now()
 	for a.status(t, b).State != handshake.Unreachable {

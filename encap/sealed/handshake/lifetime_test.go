@@ -8,22 +8,8 @@ import (
 	"weft/encap/sealed/handshake"
 )
 
-// hurriedPair is two nodes that have keys, and for whom time passes quickly.
-func hurriedPair(t *testing.T) (a, b *node) {
-	t.Helper()
-	nodes := newNodes(t, 2, (*handshake.Manager).Hurry)
-	a, b = nodes[0], nodes[1]
-	acquaint(a, b)
-	a.send(b.self, "hello")
-	b.expect(t, "hello", 5*time.Second)
-	eventually(t, "both are up", 5*time.Second, func() bool {
-		return a.status(t, b).State == handshake.Up && b.status(t, a).State == handshake.Up
-	})
-	return a, b
-}
-
 func TestAnIdleConnectionIsClosedAndItsKeysLiveOn(t *testing.T) {
-	a, b := hurriedPair(t)
+	a, b := upPair(t, (*handshake.Manager).Hurry) // for whom time passes quickly
 	eventually(t, "both are idle", 5*time.Second, func() bool {
 		return a.status(t, b).State == handshake.Idle && b.status(t, a).State == handshake.Idle
 	})
@@ -37,7 +23,7 @@ func TestAnIdleConnectionIsClosedAndItsKeysLiveOn(t *testing.T) {
 }
 
 func TestKeysAreReplacedInTimeWhilePacketsPassAndForgottenWhenNoneDo(t *testing.T) {
-	a, b := hurriedPair(t)
+	a, b := upPair(t, (*handshake.Manager).Hurry) // for whom time passes quickly
 	first := a.status(t, b).Began
 	sent := 0
 	for began := time.Now(); time.Since(began) < 4*time.Second; sent++ {

@@ -207,6 +207,20 @@ func (n *node) status(t testing.TB, of *node) handshake.Status {
 	return handshake.Status{}
 }
 
+// upPair is two nodes that have keys.
+func upPair(t testing.TB, options ...func(*handshake.Manager)) (a, b *node) {
+	t.Helper()
+	nodes := newNodes(t, 2, options...)
+	a, b = nodes[0], nodes[1]
+	acquaint(a, b)
+	a.send(b.self, "hello")
+	b.expect(t, "hello", 5*time.Second)
+	eventually(t, "both are up", 5*time.Second, func() bool {
+		return a.status(t, b).State == handshake.Up && b.status(t, a).State == handshake.Up
+	})
+	return a, b
+}
+
 func eventually(t testing.TB, what string, within time.Duration, cond func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(within); !cond(); time.Sleep(5 * time.Millisecond) {
