@@ -147,7 +147,7 @@ func (a *accomplice) receive() {
 			return
 		}
 		for i := range received {
-			if b := received[i].Packet(); isSealed(b) {
+			if b := received[i].Packet(); testnet.IsSealed(b) {
 				a.mu.Lock()
 				a.received = append(a.received, bytes.Clone(b))
 				a.mu.Unlock()

@@ -13,29 +13,6 @@ import (
 	"weft/internal/testnet"
 )
 
-// udpPayload returns the payload of a UDP datagram over IPv4 in an Ethernet frame, and
-// who sent it.
-func udpPayload(frame []byte) (payload []byte, from string, ok bool) {
-	const ethernet, udp = 14, 8
-	if len(frame) < ethernet+20 || binary.BigEndian.Uint16(frame[12:]) != unix.ETH_P_IP || frame[ethernet+9] != unix.IPPROTO_UDP {
-		return nil, "", false
-	}
-	ip := frame[ethernet:]
-	header := int(ip[0]&0x0f) * 4
-	ip = ip[:min(len(ip), int(binary.BigEndian.Uint16(ip[2:])))] // Ethernet pads short frames
-	if len(ip) < header+udp {
-		return nil, "", false
-	}
-	return ip[header+udp:], netip.AddrFrom4([4]byte(ip[12:16])).String(), true
-}
-
-func isSealed(payload []byte) bool {
-	const header, tag, ip = 16, 16, 20
-	return len(payload) >= header+tag+ip && bytes.Equal(payload[:4], []byte{1, 0, 0, 0})
-}
-
-func isQUIC(payload []byte) bool { return len(payload) > 20 && payload[0] >= 0x40 }
-
 const marker = "this must not be read by anybody"
 
 func TestNothingOfAPodCanBeReadOnTheUnderlay(t *testing.T) {
@@ -82,21 +59,19 @@ func TestNothingOfAPodCanBeReadOnTheUnderlay(t *testing.T) {
 		if bytes.Contains(frame, []byte(marker[:8])) {
 			t.Fatalf("what pods send can be read on the underlay: %x", frame)
 		}
-		etherType := binary.BigEndian.Uint16(frame[12:])
-		payload, from, ok := udpPayload(frame)
+		payload, from, ok := testnet.Datagram(frame)
 		switch {
-		case etherType == unix.ETH_P_ARP, etherType == unix.ETH_P_IPV6 && (frame[14+6] == unix.IPPROTO_ICMPV6 || frame[0] == 0x33):
-			// The underlay's own: neighbour discovery.
-		case etherType == unix.ETH_P_IP && frame[14+9] == unix.IPPROTO_ICMP:
+		case testnet.IsNeighbourDiscovery(frame): // the underlay's own
+		case binary.BigEndian.Uint16(frame[12:]) == unix.ETH_P_IP && frame[testnet.EthernetLen+9] == unix.IPPROTO_ICMP:
 			// Before weftd listens, its kernel says so.
 		case !ok:
 			t.Fatalf("not UDP: %x", frame)
-		case isQUIC(payload):
+		case testnet.IsQUIC(payload):
 			quic++
-		case isSealed(payload):
+		case testnet.IsSealed(payload):
 			sealed++
 			// What arrives may have been joined by the card, and only its first header is seen.
-			if header := string(payload[:16]); from == node1.Entry().Endpoint.Addr().String() {
+			if header := string(payload[:16]); from == node1.Entry().Endpoint.Addr() {
 				if headers[header] {
 					t.Fatalf("two datagrams have the header %x", header)
 				}

@@ -3,13 +3,9 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 
-	"golang.org/x/sys/unix"
-
-	"weft/encap/sealed"
 	"weft/internal/testnet"
 )
 
@@ -91,15 +87,15 @@ func tell(frames [][]byte) (t tally) {
 		if bytes.Contains(frame, []byte(marker)) {
 			t.readable++
 		}
-		payload, ok := udpPayload(frame)
+		payload, _, ok := testnet.Datagram(frame)
 		switch {
-		case ok && isQUIC(payload):
+		case ok && testnet.IsQUIC(payload):
 			t.quic++
-		case ok && isSealed(payload):
+		case ok && testnet.IsSealed(payload):
 			t.sealed++
 		case ok:
 			t.others++
-		case !isNeighbourDiscovery(frame) && t.strange == nil:
+		case !testnet.IsNeighbourDiscovery(frame) && t.strange == nil:
 			t.strange = frame
 		}
 	}
@@ -134,48 +130,3 @@ func (t tally) mustBeComplete(seen, exchanges int) error {
 	}
 	return nil
 }
-
-const ethernetLen = 14
-
-// udpPayload returns the payload of a UDP datagram over IPv4, as the demo's underlay is.
-func udpPayload(frame []byte) ([]byte, bool) {
-	const ipLen, udpLen = 20, 8
-	if len(frame) < ethernetLen+ipLen+udpLen || etherType(frame) != unix.ETH_P_IP {
-		return nil, false
-	}
-	ip := frame[ethernetLen:]
-	ip = ip[:min(len(ip), int(binary.BigEndian.Uint16(ip[2:])))] // Ethernet pads short frames
-	start := int(ip[0]&0x0f)*4 + udpLen
-	if ip[9] != unix.IPPROTO_UDP || len(ip) < start {
-		return nil, false
-	}
-	return ip[start:], true
-}
-
-// The first byte tells QUIC from what is sealed (docs/WIRE.md).
-func isQUIC(payload []byte) bool { return len(payload) > 20 && payload[0] >= 0x40 }
-
-func isSealed(payload []byte) bool {
-	return len(payload) > sealed.HeaderLen+sealed.TagLen && bytes.HasPrefix(payload, []byte{1, 0, 0, 0})
-}
-
-// isNeighbourDiscovery says whether hosts of a segment find each other by the frame:
-// ARP, and ICMPv6, which multicast listeners send behind hop-by-hop options (RFC 3810).
-func isNeighbourDiscovery(frame []byte) bool {
-	const ipv6Len = 40
-	switch {
-	case len(frame) < ethernetLen:
-		return false
-	case etherType(frame) == unix.ETH_P_ARP:
-		return true
-	case etherType(frame) != unix.ETH_P_IPV6 || len(frame) <= ethernetLen+ipv6Len:
-		return false
-	}
-	next := frame[ethernetLen+6]
-	if next == unix.IPPROTO_HOPOPTS {
-		next = frame[ethernetLen+ipv6Len]
-	}
-	return next == unix.IPPROTO_ICMPV6
-}
-
-func etherType(frame []byte) uint16 { return binary.BigEndian.Uint16(frame[12:]) }

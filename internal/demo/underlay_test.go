@@ -7,10 +7,12 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"weft/internal/testnet"
 )
 
 func frameOf(etherType uint16, content []byte) []byte {
-	frame := make([]byte, ethernetLen, ethernetLen+len(content))
+	frame := make([]byte, testnet.EthernetLen, testnet.EthernetLen+len(content))
 	binary.BigEndian.PutUint16(frame[12:], etherType)
 	return append(frame, content...)
 }
@@ -29,9 +31,9 @@ func TestUnderlayIsJudgedByWhatIsReallyThere(t *testing.T) {
 	vxlan := datagramOf(append([]byte{8, 0, 0, 0, 0, 0, 1, 0}, marker...)...)
 	arp := frameOf(unix.ETH_P_ARP, make([]byte, 28))
 	listener := frameOf(unix.ETH_P_IPV6, append(append(make([]byte, 6, 80), unix.IPPROTO_HOPOPTS), make([]byte, 60)...))
-	listener[ethernetLen+40] = unix.IPPROTO_ICMPV6
+	listener[testnet.EthernetLen+40] = unix.IPPROTO_ICMPV6
 	tcp := slices.Clone(sealed)
-	tcp[ethernetLen+9] = unix.IPPROTO_TCP
+	tcp[testnet.EthernetLen+9] = unix.IPPROTO_TCP
 
 	for name, test := range map[string]struct {
 		frames          [][]byte
@@ -71,9 +73,9 @@ func TestNoFrameIsTooShortToTell(t *testing.T) {
 		for length := range len(whole) {
 			frame := slices.Clip(whole[:length])
 			tell([][]byte{frame})
-			if length > ethernetLen {
+			if length > testnet.EthernetLen {
 				long := slices.Clone(frame)
-				long[ethernetLen] = 0x4f // the longest header
+				long[testnet.EthernetLen] = 0x4f // the longest header
 				tell([][]byte{long})
 			}
 		}
