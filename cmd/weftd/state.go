@@ -240,7 +240,7 @@ func (d *daemon) Links() *metrics.Links {
 	}
 	counts := d.keys.manager.Counts()
 	links := &metrics.Links{Peers: map[string]int{}, Agreed: counts.Agreed, Failed: counts.Failed, Unreachable: counts.Unreachable}
-	for _, state := range []handshake.State{handshake.NoKeys, handshake.Agreeing, handshake.Up, handshake.Idle, handshake.Unreachable} {
+	for _, state := range handshake.States() {
 		links.Peers[string(state)] = 0
 	}
 	for _, s := range d.keys.manager.Status() {

@@ -28,6 +28,9 @@ const (
 	Unreachable State = "unreachable" // the peer does not answer
 )
 
+// States returns all of them.
+func States() []State { return []State{NoKeys, Agreeing, Up, Idle, Unreachable} }
+
 // Status is what is known about a peer.
 type Status struct {
 	Name     string
