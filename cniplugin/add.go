@@ -3,13 +3,14 @@ package cniplugin
 import (
 	"errors"
 	"fmt"
-	"net"
+	"slices"
 
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/plugins/pkg/ns"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"weft/internal/nodefile"
 	"weft/internal/rtnetlink"
@@ -26,12 +27,16 @@ func (p *Plugin) add(args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
-	if err := req.conf.checkIPAM(); err != nil {
+	if err := req.conf.IPAM.check(); err != nil {
 		return err
 	}
-	if len(req.conf.RawPrevResult) > 0 {
-		return withCode(types.ErrInvalidNetworkConfig,
-			errors.New("prevResult is not empty: weft-cni must be the first plugin of the chain"))
+	prev, err := req.conf.prevResult()
+	if err != nil {
+		return err
+	}
+	if podInterface(prev, req) >= 0 {
+		return invalid("prevResult has %s in the pod already: weft-cni makes that interface itself, so it must come before the plugin that did, or do without it",
+			req.attachment.IfName)
 	}
 	k, err := openBoth(req.netns)
 	if err != nil {
@@ -42,29 +47,38 @@ func (p *Plugin) add(args *skel.CmdArgs) error {
 	if err != nil {
 		return withCode(types.ErrTryAgainLater, err)
 	}
+	if req.conf.MTU != 0 && (req.conf.MTU < minMTU || req.conf.MTU > node.MTU) {
+		return invalid("mtu is %d: must be from %d to %d, the overlay's", req.conf.MTU, minMTU, node.MTU)
+	}
 	store, release, err := p.hold(req)
 	if err != nil {
 		return err
 	}
 	defer release()
-	return p.attach(req, k, node, store)
+	return p.attach(req, k, node, store, prev)
+}
+
+// podInterface returns the index of the attachment's interface in a result, or -1.
+func podInterface(result *types100.Result, req *request) int {
+	if result == nil {
+		return -1
+	}
+	return slices.IndexFunc(result.Interfaces, func(i *types100.Interface) bool {
+		return i.Name == req.attachment.IfName && i.Sandbox == req.netns
+	})
 }
 
 // attach does the work of ADD, by a process that holds the attachment.
-func (p *Plugin) attach(req *request, k *kernel, node nodefile.Node, store *ipam.Store) error {
+func (p *Plugin) attach(req *request, k *kernel, node nodefile.Node, store *ipam.Store, prev *types100.Result) error {
 	if err := clearTheWay(req, k); err != nil {
 		return err
 	}
-	ctx, cancel := p.waiting()
-	defer cancel()
-	lease, _, err := store.Acquire(ctx, req.attachment, node.PodCIDRs, node.Reserved)
-	if err != nil {
-		return err
+	g, err := p.obtain(req, node, store)
+	if err != nil && req.conf.IPAM.own() {
+		return err // nothing was obtained
 	}
-	w := newWiring(req, node, lease.Addresses)
-	err = p.wire(w, k, node)
 	if err == nil {
-		err = p.print(req, w)
+		err = p.wire(req, k, node, g, prev)
 	}
 	if err == nil {
 		return nil
@@ -73,6 +87,24 @@ func (p *Plugin) attach(req *request, k *kernel, node nodefile.Node, store *ipam
 		return fmt.Errorf("%w; and undoing it failed: %w", err, undoErr)
 	}
 	return err
+}
+
+// wire makes what the attachment has in the kernel, and tells the runtime.
+func (p *Plugin) wire(req *request, k *kernel, node nodefile.Node, g given, prev *types100.Result) error {
+	w := newWiring(req, g.addresses)
+	w.mtu, w.gsoMaxSize, w.gsoMaxSegs = node.MTU, node.GSOMaxSize, node.GSOMaxSegs
+	if req.conf.MTU != 0 {
+		w.mtu = req.conf.MTU
+	}
+	if err := w.setRoutes(g.routes); err != nil {
+		return err
+	}
+	for _, s := range p.steps(w, k, node) {
+		if err := p.runStep(s); err != nil {
+			return withCode(CodeWiring, fmt.Errorf("%s: %w", s.what, err))
+		}
+	}
+	return p.print(req, w.result(req.netns, g.dns, prev))
 }
 
 // clearTheWay removes what a killed ADD left. The alias tells: it is set last.
@@ -98,21 +130,12 @@ type step struct {
 	do   func() error
 }
 
-func (p *Plugin) wire(w *wiring, k *kernel, node nodefile.Node) error {
-	for _, s := range p.steps(w, k, node) {
-		if err := p.runStep(s); err != nil {
-			return withCode(CodeWiring, fmt.Errorf("%s: %w", s.what, err))
-		}
-	}
-	return nil
-}
-
 // steps returns the wiring in its order. Settings come before the links go up, routes
 // can only come after, and the alias, which says that all is there, is the last.
 func (p *Plugin) steps(w *wiring, k *kernel, node nodefile.Node) []step {
 	veth := w.veth(int(k.podNS.Fd()))
 	var pod netlink.Link
-	own := k.localAmong(node.Reserved)
+	own := k.localAmong(node.Addresses)
 	return []step{
 		{"make the veth (its name must be free in the pod)", func() error { return k.host.LinkAdd(veth) }},
 		{"find the pod's interface", func() (err error) {
@@ -132,10 +155,11 @@ func (p *Plugin) steps(w *wiring, k *kernel, node nodefile.Node) []step {
 		{"bring up the pod's loopback", func() error { return bringUpLoopback(k.pod) }},
 		{"add the pod's neighbours", func() error { return each(w.podNeighbours(pod.Attrs().Index), k.pod.NeighSet) }},
 		{"add the host's neighbours", func() error { return each(w.hostNeighbours(veth.Index), k.host.NeighSet) }},
-		{"add the pod's default routes", func() error { return each(w.podRoutes(pod.Attrs().Index), k.pod.RouteAdd) }},
+		{"add the pod's routes", func() error { return each(w.podRoutes(pod.Attrs().Index), k.pod.RouteAdd) }},
 		// Adding fails where another veth has such a route: that pod holds the address,
 		// whatever the leases say.
 		{"add the routes to the pod", func() error { return each(w.hostRoutes(veth.Index, own), k.host.RouteAdd) }},
+		{"name the host side after the pod", func() error { return nameAfterPod(k.host, veth, w.altName) }},
 		{"mark the veth as complete", func() error { return k.host.LinkSetAlias(veth, w.alias) }},
 	}
 }
@@ -166,17 +190,28 @@ func addAddrs(h *netlink.Handle, link netlink.Link, addrs []*netlink.Addr) error
 	return each(addrs, func(a *netlink.Addr) error { return h.AddrAdd(link, a) })
 }
 
+// bringUpLoopback need not look for the interface: it is the first of every namespace
+// (LOOPBACK_IFINDEX in the kernel's include/net/flow.h).
 func bringUpLoopback(pod *netlink.Handle) error {
-	lo, err := pod.LinkByName("lo")
-	if err != nil {
-		return err
+	return pod.LinkSetUp(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Name: "lo", Index: 1}})
+}
+
+// nameAfterPod is for people alone: a name that is taken, by the veth of a pod of the same
+// name that has not gone yet, is no error, nor is a kernel older than such names (5.5).
+func nameAfterPod(host *netlink.Handle, veth netlink.Link, name string) error {
+	if name == "" {
+		return nil
 	}
-	return pod.LinkSetUp(lo)
+	err := host.LinkAddAltName(veth, name)
+	if errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL) {
+		return nil
+	}
+	return err
 }
 
 // print writes the result in the version that the configuration asks for.
-func (p *Plugin) print(req *request, w *wiring) error {
-	versioned, err := w.result(req.netns).GetAsVersion(req.conf.CNIVersion)
+func (p *Plugin) print(req *request, result *types100.Result) error {
+	versioned, err := result.GetAsVersion(req.conf.CNIVersion)
 	if err != nil {
 		return withCode(types.ErrIncompatibleCNIVersion, err)
 	}
@@ -186,22 +221,26 @@ func (p *Plugin) print(req *request, w *wiring) error {
 	return nil
 }
 
-func (w *wiring) result(sandbox string) *types100.Result {
-	result := &types100.Result{
-		CNIVersion: types100.ImplementedSpecVersion,
-		Interfaces: []*types100.Interface{
-			{Name: w.hostName, Mac: w.hostMAC.String(), Mtu: w.mtu},
-			{Name: w.podName, Mac: w.podMAC.String(), Mtu: w.mtu, Sandbox: sandbox},
-		},
+// result is what the plugins before have made, if any, and this one.
+func (w *wiring) result(sandbox string, dns types.DNS, prev *types100.Result) *types100.Result {
+	result := prev
+	if result == nil {
+		result = &types100.Result{}
 	}
+	result.CNIVersion = types100.ImplementedSpecVersion
+	if !dns.IsEmpty() {
+		result.DNS = dns
+	}
+	result.Interfaces = append(result.Interfaces,
+		&types100.Interface{Name: w.hostName, Mac: w.hostMAC.String(), Mtu: w.mtu},
+		&types100.Interface{Name: w.podName, Mac: w.podMAC.String(), Mtu: w.mtu, Sandbox: sandbox})
 	for _, addr := range w.addresses {
-		gateway := net.IP(gatewayOf(addr).AsSlice())
 		result.IPs = append(result.IPs, &types100.IPConfig{
-			Interface: new(1),
+			Interface: new(len(result.Interfaces) - 1),
 			Address:   *rtnetlink.HostNet(addr),
-			Gateway:   gateway,
+			Gateway:   gatewayOf(addr).AsSlice(),
 		})
-		result.Routes = append(result.Routes, &types.Route{Dst: *defaultOf(addr), GW: gateway})
 	}
+	result.Routes = append(result.Routes, w.routes...)
 	return result
 }

@@ -155,12 +155,41 @@ func TestAnADDThatIsRefusedTakesNoLease(t *testing.T) {
 				return netlink.LinkDel(link)
 			})
 		}, types.ErrTryAgainLater},
-		{"it is not the first of the chain", func(_ *testing.T, _ *node, conf map[string]any) {
-			conf["prevResult"] = map[string]any{"cniVersion": "1.1.0", "ips": []any{}}
+		{"another plugin has made the interface", func(_ *testing.T, n *node, conf map[string]any) {
+			conf["prevResult"] = map[string]any{"cniVersion": "1.1.0", "interfaces": []any{
+				map[string]any{"name": "eth0", "sandbox": n.pod.Path()},
+			}}
 		}, types.ErrInvalidNetworkConfig},
+		{"prevResult is none", func(_ *testing.T, _ *node, conf map[string]any) {
+			conf["prevResult"] = map[string]any{"cniVersion": "1.1.0", "ips": 7}
+		}, types.ErrDecodingFailure},
 		{"addresses come from elsewhere", func(_ *testing.T, _ *node, conf map[string]any) {
 			conf["ipam"] = map[string]any{"type": "host-local"}
 		}, types.ErrInvalidNetworkConfig},
+		{"they come from a path", func(_ *testing.T, _ *node, conf map[string]any) {
+			conf["ipam"] = map[string]any{"type": "../host-local"}
+		}, types.ErrInvalidNetworkConfig},
+		{"they come from a name that is none", func(_ *testing.T, _ *node, conf map[string]any) {
+			conf["ipam"] = map[string]any{"type": strings.Repeat("i", 300)}
+		}, types.ErrInvalidNetworkConfig},
+		{"ranges of its own", func(_ *testing.T, _ *node, conf map[string]any) {
+			conf["ipam"] = map[string]any{"ranges": []any{[]any{map[string]any{"subnet": "10.9.0.0/24"}}}}
+		}, types.ErrInvalidNetworkConfig},
+		{"a route by another gateway", func(_ *testing.T, _ *node, conf map[string]any) {
+			conf["ipam"] = map[string]any{"routes": []any{map[string]any{"dst": "10.9.0.0/24", "gw": "10.244.2.9"}}}
+		}, types.ErrInvalidNetworkConfig},
+		{"a route of the family that the pod has not", func(_ *testing.T, _ *node, conf map[string]any) {
+			conf["ipam"] = map[string]any{"routes": []any{map[string]any{"dst": "fd00::/8"}}}
+		}, types.ErrInvalidNetworkConfig},
+		{"an MTU that the overlay has not", func(_ *testing.T, _ *node, conf map[string]any) {
+			conf["mtu"] = testMTU + 1
+		}, types.ErrInvalidNetworkConfig},
+		{"an address that is none", func(_ *testing.T, _ *node, conf map[string]any) {
+			conf["runtimeConfig"] = map[string]any{"ips": []string{"10.244.2.300/24"}}
+		}, types.ErrInvalidNetworkConfig},
+		{"an address of another node", func(_ *testing.T, _ *node, conf map[string]any) {
+			conf["runtimeConfig"] = map[string]any{"ips": []string{"10.244.9.3"}}
+		}, CodeRefused},
 		{"the state directory is relative", func(_ *testing.T, _ *node, conf map[string]any) {
 			conf["stateDir"] = "var/lib/weft"
 		}, types.ErrInvalidNetworkConfig},
@@ -175,7 +204,7 @@ func TestAnADDThatIsRefusedTakesNoLease(t *testing.T) {
 		}, CodeWiring},
 		{"no address is free", func(t *testing.T, n *node, _ map[string]any) {
 			if err := nodefile.Write(n.runDir, nodefile.Node{
-				PodCIDRs: n.cidrs[:1], Reserved: n.own, TUN: "weft0", MTU: testMTU,
+				PodCIDRs: n.cidrs[:1], Addresses: n.own, TUN: "weft0", MTU: testMTU,
 			}); err != nil {
 				t.Fatal(err)
 			}
@@ -192,9 +221,10 @@ func TestAnADDThatIsRefusedTakesNoLease(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			n := newNode(t, "10.244.1.0/32", "10.244.2.0/24")
 			n.own[0] = n.cidrs[0].Addr()
+			n.pod = newNamespace(t)
 			conf := n.conf("1.1.0")
 			tt.prepare(t, n, conf)
-			args := n.args("pod", newNamespace(t).Path())
+			args := n.args("pod", n.pod.Path())
 			args.StdinData = encode(t, conf)
 			requireCode(t, n.call(n.plugin.Add, args), tt.code)
 			n.requireNothingLeft()

@@ -2,6 +2,7 @@ package cniplugin
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -10,13 +11,11 @@ import (
 	"strings"
 
 	"github.com/containernetworking/cni/pkg/skel"
-	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"weft/internal/marks"
-	"weft/internal/nodefile"
 	"weft/internal/rtnetlink"
 )
 
@@ -29,19 +28,15 @@ func (p *Plugin) check(args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
-	if err := req.conf.checkIPAM(); err != nil {
+	if err := req.conf.IPAM.check(); err != nil {
 		return err
 	}
-	prev, err := req.conf.prevResult()
+	result, err := req.conf.prevResult()
 	if err != nil {
 		return err
 	}
-	if prev == nil {
-		return withCode(types.ErrInvalidNetworkConfig, errors.New("prevResult is missing: CHECK compares with it"))
-	}
-	result, err := types100.NewResultFromResult(prev)
-	if err != nil {
-		return withCode(types.ErrDecodingFailure, fmt.Errorf("convert prevResult: %w", err))
+	if result == nil {
+		return invalid("prevResult is missing: CHECK compares with it")
 	}
 	store, err := req.conf.leases()
 	if err != nil {
@@ -54,13 +49,20 @@ func (p *Plugin) check(args *skel.CmdArgs) error {
 	if !ok {
 		return withCode(CodeIncomplete, fmt.Errorf("%s has no lease", req.attachment))
 	}
+	if !req.conf.IPAM.own() {
+		ctx, cancel := p.waiting()
+		defer cancel()
+		if _, err := req.conf.delegate(ctx, "CHECK", req.conf.stdin); err != nil {
+			return err
+		}
+	}
 	k, err := openBoth(req.netns)
 	if err != nil {
 		return err
 	}
 	defer k.close()
-	c := &checker{kernel: k, wiring: newWiring(req, nodefile.Node{}, lease.Addresses), result: result}
-	if err := c.run(req.netns); err != nil {
+	c := &checker{kernel: k, wiring: newWiring(req, lease.Addresses), result: result}
+	if err := c.run(req); err != nil {
 		return withCode(CodeWiring, err)
 	}
 	if len(c.missing) > 0 {
@@ -83,8 +85,8 @@ func (c *checker) require(ok bool, format string, args ...any) {
 	}
 }
 
-func (c *checker) run(sandbox string) error {
-	claimed := c.checkResult(sandbox)
+func (c *checker) run(req *request) error {
+	claimed := c.checkResult(req)
 	host, ours, err := c.hostSide(c.hostName)
 	if err != nil {
 		return err
@@ -111,21 +113,24 @@ func (c *checker) run(sandbox string) error {
 }
 
 // checkResult compares the lease with prevResult and returns the pod's interface in it,
-// or nil.
-func (c *checker) checkResult(sandbox string) *types100.Interface {
-	at := slices.IndexFunc(c.result.Interfaces, func(i *types100.Interface) bool {
-		return i.Name == c.podName && i.Sandbox == sandbox
-	})
+// or nil. The routes that ADD made are those by weft's gateways.
+func (c *checker) checkResult(req *request) *types100.Interface {
+	at := podInterface(c.result, req)
 	if at < 0 {
-		c.require(false, "prevResult has no interface %s in %s", c.podName, sandbox)
+		c.require(false, "prevResult has no interface %s in %s", c.podName, req.netns)
 		return nil
+	}
+	for _, r := range c.result.Routes {
+		if gw := addrOf(r.GW); gw == gateway4 || gw == gateway6 {
+			c.routes = append(c.routes, r)
+		}
 	}
 	var given []netip.Addr
 	for _, ip := range c.result.IPs {
 		if ip.Interface != nil && *ip.Interface == at {
-			addr, _ := netip.AddrFromSlice(ip.Address.IP)
-			given = append(given, addr.Unmap())
-			c.require(slices.Contains(c.addresses, addr.Unmap()), "%s of prevResult is not leased", addr.Unmap())
+			addr := addrOf(ip.Address.IP)
+			given = append(given, addr)
+			c.require(slices.Contains(c.addresses, addr), "%s of prevResult is not leased", addr)
 		}
 	}
 	for _, addr := range c.addresses {
@@ -175,17 +180,24 @@ func (c *checker) checkNeighbours(where string, h *netlink.Handle, want []*netli
 }
 
 func (c *checker) checkPodRoutes(pod netlink.Link) error {
-	have, err := rtnetlink.Dump(func() ([]netlink.Route, error) { return c.pod.RouteList(pod, netlink.FAMILY_ALL) })
-	if err != nil {
-		return fmt.Errorf("list the pod's routes: %w", err)
-	}
 	for _, route := range c.podRoutes(pod.Attrs().Index) {
-		found := slices.ContainsFunc(have, func(r netlink.Route) bool {
-			return r.Gw.Equal(route.Gw) && (r.Dst == nil || r.Dst.String() == route.Dst.String())
+		filter := &netlink.Route{LinkIndex: route.LinkIndex, Dst: route.Dst, Gw: route.Gw, Table: cmp.Or(route.Table, unix.RT_TABLE_MAIN)}
+		have, err := rtnetlink.Dump(func() ([]netlink.Route, error) {
+			return c.pod.RouteListFiltered(family(route.Dst.IP), filter, netlink.RT_FILTER_OIF|netlink.RT_FILTER_DST|netlink.RT_FILTER_GW|netlink.RT_FILTER_TABLE)
 		})
-		c.require(found, "the pod lacks the default route by %s", route.Gw)
+		if err != nil {
+			return fmt.Errorf("list the pod's routes: %w", err)
+		}
+		c.require(len(have) > 0, "the pod lacks the route to %s by %s", route.Dst, route.Gw)
 	}
 	return nil
+}
+
+func family(ip net.IP) int {
+	if ip.To4() != nil {
+		return netlink.FAMILY_V4
+	}
+	return netlink.FAMILY_V6
 }
 
 // checkHostRoutes asks the kernel for each route rather than for all of them: a node has

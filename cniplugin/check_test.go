@@ -112,7 +112,7 @@ func TestCHECKNamesWhatIsMissing(t *testing.T) {
 		{"the pod's default routes", func(t *testing.T, a *attached) {
 			change(t, a.pod, "eth0", removeRoute("0.0.0.0/0"))
 			change(t, a.pod, "eth0", removeRoute("::/0"))
-		}, []string{"default route by 169.254.1.1", "default route by fe80::1"}},
+		}, []string{"the route to 0.0.0.0/0 by 169.254.1.1", "the route to ::/0 by fe80::1"}},
 		{"the host's routes", func(t *testing.T, a *attached) {
 			change(t, a.namespace, a.host, removeRoute("10.244.1.2/32"))
 			change(t, a.namespace, a.host, removeRoute("fd00:244:1::2/128"))
@@ -122,7 +122,7 @@ func TestCHECKNamesWhatIsMissing(t *testing.T) {
 			change(t, a.namespace, a.host, removeNeighbour("10.244.1.2"))
 		}, []string{"the pod lacks the neighbour 169.254.1.1", "the host side lacks the neighbour 10.244.1.2"}},
 		{"the pod is down", func(t *testing.T, a *attached) { change(t, a.pod, "eth0", netlink.LinkSetDown) },
-			[]string{"eth0 is down", "default route by 169.254.1.1"}},
+			[]string{"eth0 is down", "the route to 0.0.0.0/0 by 169.254.1.1"}},
 		{"an equal MTU", func(t *testing.T, a *attached) {
 			change(t, a.pod, "eth0", func(l netlink.Link) error { return netlink.LinkSetMTU(l, 1300) })
 		}, []string{"eth0 has 1300", "eth0 has MTU 1300, prevResult has 1400"}},

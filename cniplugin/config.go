@@ -3,11 +3,13 @@ package cniplugin
 import (
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"path/filepath"
 	"strings"
 
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
+	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/cni/pkg/utils"
 	"github.com/containernetworking/cni/pkg/version"
 
@@ -23,46 +25,65 @@ const (
 	maxContainerID = 200
 )
 
-// config is the plugin's entry in a network configuration. Fields that it does not know
-// are tolerated: runtimes add some.
+// config is the plugin's entry in a network configuration, for weft-cni, or the main
+// plugin's, for weft-ipam. Fields that it does not know are tolerated: runtimes add some.
 type config struct {
 	types.PluginConf
 	RunDir   string `json:"runDir"`
 	StateDir string `json:"stateDir"`
+
+	// MTU of the pod's interface, in bytes; 0 for the overlay's.
+	MTU int `json:"mtu"`
+
+	IPAM ipamConfig `json:"ipam"`
+
+	// Where addresses are asked for by name: the capability ips, and the older convention.
+	RuntimeConfig struct {
+		IPs []string `json:"ips"`
+	} `json:"runtimeConfig"`
+	Args struct {
+		CNI struct {
+			IPs []string `json:"ips"`
+		} `json:"cni"`
+	} `json:"args"`
+
+	// ValidAttachments is nil if the runtime did not tell.
+	ValidAttachments *[]types.GCAttachment `json:"cni.dev/valid-attachments"`
+
+	// stdin is the configuration as it came.
+	stdin []byte
 }
 
 func parseConfig(stdin []byte) (*config, error) {
-	conf := &config{RunDir: defaultRunDir, StateDir: defaultStateDir}
+	conf := &config{RunDir: defaultRunDir, StateDir: defaultStateDir, stdin: stdin}
 	if err := json.Unmarshal(stdin, conf); err != nil {
 		return nil, withCode(types.ErrDecodingFailure, fmt.Errorf("parse the network configuration: %w", err))
 	}
 	for field, dir := range map[string]string{"runDir": conf.RunDir, "stateDir": conf.StateDir} {
 		if !filepath.IsAbs(dir) {
-			return nil, withCode(types.ErrInvalidNetworkConfig, fmt.Errorf("%s is %q: must be an absolute path", field, dir))
+			return nil, invalid("%s is %q: must be an absolute path", field, dir)
 		}
 	}
 	return conf, nil
 }
 
-// checkIPAM refuses a configuration whose addresses would come from elsewhere. DEL does
-// not ask: whatever the configuration has become, a pod must be able to go.
-func (c *config) checkIPAM() error {
-	if c.IPAM.Type != "" && c.IPAM.Type != Type {
-		return withCode(types.ErrInvalidNetworkConfig,
-			fmt.Errorf("ipam.type is %q: weft-cni leases addresses itself, remove the ipam section", c.IPAM.Type))
-	}
-	return nil
+func invalid(format string, args ...any) error {
+	return withCode(types.ErrInvalidNetworkConfig, fmt.Errorf(format, args...))
 }
 
 // prevResult parses the result of the plugins before this one; nil if there is none.
-func (c *config) prevResult() (types.Result, error) {
+func (c *config) prevResult() (*types100.Result, error) {
 	if len(c.RawPrevResult) == 0 {
 		return nil, nil
 	}
 	if err := version.ParsePrevResult(&c.PluginConf); err != nil {
 		return nil, withCode(types.ErrDecodingFailure, err)
 	}
-	return c.PrevResult, nil
+	result, err := types100.NewResultFromResult(c.PrevResult)
+	if err != nil {
+		return nil, withCode(types.ErrDecodingFailure, fmt.Errorf("convert prevResult: %w", err))
+	}
+	return result, nil
 }
 
 func (c *config) leases() (*ipam.Store, error) {
@@ -77,6 +98,8 @@ type request struct {
 	netns      string
 	// pod is NAMESPACE/NAME, if the runtime tells.
 	pod string
+	// wanted are the addresses that are asked for by name.
+	wanted []netip.Addr
 }
 
 func parseRequest(args *skel.CmdArgs) (*request, error) {
@@ -87,11 +110,17 @@ func parseRequest(args *skel.CmdArgs) (*request, error) {
 	if err := validateAttachment(args.ContainerID, args.IfName); err != nil {
 		return nil, withCode(types.ErrInvalidEnvironmentVariables, err)
 	}
+	values := parseArgs(args.Args)
+	wanted, err := conf.wanted(values["IP"])
+	if err != nil {
+		return nil, err
+	}
 	return &request{
 		conf:       conf,
 		attachment: ipam.Attachment{ContainerID: args.ContainerID, IfName: args.IfName},
 		netns:      args.Netns,
-		pod:        podOf(args.Args),
+		pod:        podOf(values),
+		wanted:     wanted,
 	}, nil
 }
 
@@ -115,16 +144,49 @@ func validateAttachment(containerID, ifName string) error {
 	return nil
 }
 
-// podOf finds the pod's name in CNI_ARGS (KEY=VALUE;...), as Kubernetes' runtimes send it.
-func podOf(args string) string {
+// parseArgs parses CNI_ARGS: KEY=VALUE;...
+func parseArgs(args string) map[string]string {
 	values := map[string]string{}
 	for pair := range strings.SplitSeq(args, ";") {
 		key, value, _ := strings.Cut(pair, "=")
 		values[key] = value
 	}
+	return values
+}
+
+// podOf finds the pod's name in CNI_ARGS, as Kubernetes' runtimes send it.
+func podOf(values map[string]string) string {
 	namespace, name := values["K8S_POD_NAMESPACE"], values["K8S_POD_NAME"]
 	if namespace == "" || name == "" {
 		return ""
 	}
 	return namespace + "/" + name
+}
+
+// wanted returns the addresses that are asked for by name, wherever that is. They may be
+// written with a prefix length, which says nothing here.
+func (c *config) wanted(fromArgs string) ([]netip.Addr, error) {
+	var wanted []netip.Addr
+	for _, source := range []struct {
+		name  string
+		texts []string
+		code  uint
+	}{
+		{"runtimeConfig.ips", c.RuntimeConfig.IPs, types.ErrInvalidNetworkConfig},
+		{"args.cni.ips", c.Args.CNI.IPs, types.ErrInvalidNetworkConfig},
+		{"IP in CNI_ARGS", strings.FieldsFunc(fromArgs, func(r rune) bool { return r == ',' }), types.ErrInvalidEnvironmentVariables},
+	} {
+		for _, text := range source.texts {
+			bare, _, _ := strings.Cut(text, "/")
+			addr, err := netip.ParseAddr(bare)
+			if err != nil || addr.Zone() != "" {
+				return nil, withCode(source.code, fmt.Errorf("%s: %q is no IP address", source.name, text))
+			}
+			wanted = append(wanted, addr.Unmap())
+		}
+		if len(wanted) > 0 {
+			break // the same in older words
+		}
+	}
+	return wanted, nil
 }

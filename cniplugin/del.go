@@ -9,7 +9,8 @@ import (
 )
 
 // Del detaches a pod. It asks for nothing that may be gone: neither weftd nor its
-// description of the node, nor the pod's namespace, nor a lease. What is detached
+// description of the node, nor the pod's namespace, nor a lease. An IPAM plugin that the
+// configuration names must be there, or its address would be lost. What is detached
 // already is a success.
 func (p *Plugin) Del(args *skel.CmdArgs) error { return cniError(p.del(args)) }
 
@@ -36,8 +37,5 @@ func (p *Plugin) detach(req *request, k *kernel, store *ipam.Store) error {
 	if err := k.removeHostSide(hostName(req.attachment)); err != nil {
 		return withCode(CodeWiring, fmt.Errorf("%w; %s keeps its lease until DEL succeeds", err, req.attachment))
 	}
-	ctx, cancel := p.waiting()
-	defer cancel()
-	_, _, err := store.Release(ctx, req.attachment)
-	return err
+	return p.giveBack(req, store)
 }

@@ -79,14 +79,18 @@ func TestDELBeforeADDSucceedsWithAndWithoutANamespace(t *testing.T) {
 
 func TestDELIgnoresWhatOnlyADDNeeds(t *testing.T) {
 	n := newNode(t, families["IPv4"]...)
+	if err := n.call(n.plugin.Add, n.args("pod", newNamespace(t).Path())); err != nil {
+		t.Fatal(err)
+	}
 	conf := n.conf("1.1.0")
-	conf["ipam"] = map[string]any{"type": "host-local"}
+	conf["ipam"] = map[string]any{"type": "host-local"} // the configuration was changed since
 	conf["prevResult"] = map[string]any{"cniVersion": "1.1.0"}
 	args := n.args("pod", "")
 	args.StdinData = encode(t, conf)
 	if err := n.call(n.plugin.Del, args); err != nil {
 		t.Error(err)
 	}
+	n.requireNothingLeft()
 }
 
 func TestDELLeavesAForeignLinkWithTheVethsName(t *testing.T) {
@@ -150,7 +154,7 @@ func TestSTATUSTellsWhatStopsAnADD(t *testing.T) {
 	}
 	requireCode(t, n.call(n.plugin.Status, args), types.ErrLimitedConnectivity)
 	conf := n.conf("1.1.0")
-	conf["ipam"] = map[string]any{"type": "host-local"}
+	conf["ipam"] = map[string]any{"type": "../host-local"}
 	args.StdinData = encode(t, conf)
 	requireCode(t, n.call(n.plugin.Status, args), types.ErrInvalidNetworkConfig)
 	args.StdinData = []byte(`{"name": 1}`)

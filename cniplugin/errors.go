@@ -13,7 +13,7 @@ import (
 
 // The plugin's own error codes; the specification leaves those from 100 to plugins.
 const (
-	// CodeExhausted says that the node's ranges have no free address.
+	// CodeExhausted says that the ranges have no free address.
 	CodeExhausted uint = 100 + iota
 	// CodeCorrupt says that the lease file is damaged.
 	CodeCorrupt
@@ -23,6 +23,10 @@ const (
 	CodeIncomplete
 	// CodeWiring says that the kernel refused a link, an address or a route.
 	CodeWiring
+	// CodeRefused says that an address can't be had that was asked for by name.
+	CodeRefused
+	// CodeStillRuns says that GC kept what is not in the list but visibly runs.
+	CodeStillRuns
 )
 
 // codedError is an error whose CNI code is known where it arises.
@@ -51,16 +55,21 @@ func cniError(err error) error {
 
 func codeOf(err error) uint {
 	var (
-		coded *codedError
-		path  *fs.PathError
-		link  *os.LinkError
-		errno unix.Errno
+		coded     *codedError
+		delegated *types.Error
+		path      *fs.PathError
+		link      *os.LinkError
+		errno     unix.Errno
 	)
 	switch {
 	case errors.As(err, &coded):
 		return coded.code
-	case errors.Is(err, ipam.ErrLocked):
+	case errors.As(err, &delegated): // as the plugin that was called says
+		return delegated.Code
+	case errors.Is(err, ipam.ErrLocked), errors.Is(err, ipam.ErrResting):
 		return types.ErrTryAgainLater
+	case errors.Is(err, ipam.ErrRefused):
+		return CodeRefused
 	case errors.Is(err, ipam.ErrExhausted):
 		return CodeExhausted
 	case errors.Is(err, ipam.ErrCorrupt):

@@ -28,6 +28,9 @@ import (
 // Type is the plugin's name in a network configuration and on disk.
 const Type = "weft-cni"
 
+// IPAMType is the name of weft's leases as a plugin of their own.
+const IPAMType = "weft-ipam"
+
 // Versions are the versions of the CNI specification that the plugin speaks.
 var Versions = version.PluginSupports("0.3.1", "0.4.0", "1.0.0", "1.1.0")
 
@@ -58,7 +61,7 @@ func New(stdout io.Writer) *Plugin {
 
 // Funcs returns the operations as skel dispatches them.
 func (p *Plugin) Funcs() skel.CNIFuncs {
-	return skel.CNIFuncs{Add: p.Add, Del: p.Del, Check: p.Check, Status: p.Status}
+	return skel.CNIFuncs{Add: p.Add, Del: p.Del, Check: p.Check, GC: p.GC, Status: p.Status}
 }
 
 // hold opens the network's leases and makes this process the only one that works on the

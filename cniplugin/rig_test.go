@@ -115,6 +115,7 @@ type node struct {
 	plugin           *Plugin
 	out              bytes.Buffer
 	cni              *libcni.CNIConfig
+	pod              namespace // for tests that need just one
 }
 
 const testMTU = 1400
@@ -139,7 +140,7 @@ func newNode(t *testing.T, cidrs ...string) *node {
 		return n.makeTUN()
 	})
 	if err := nodefile.Write(n.runDir, nodefile.Node{
-		Name: "node1", PodCIDRs: n.cidrs, Reserved: n.own, TUN: "weft0", MTU: testMTU,
+		Name: "node1", PodCIDRs: n.cidrs, Addresses: n.own, TUN: "weft0", MTU: testMTU,
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -206,7 +207,7 @@ func (n *node) leases() []ipam.Lease {
 	if err != nil {
 		n.t.Fatal(err)
 	}
-	leases, err := store.List()
+	leases, _, err := store.List()
 	if err != nil {
 		n.t.Fatal(err)
 	}
@@ -218,7 +219,7 @@ func (n *node) podLinks() []string {
 	n.t.Helper()
 	var names []string
 	n.in(n.t, func() error {
-		links, err := netlink.LinkList()
+		links, err := rtnetlink.Dump(netlink.LinkList)
 		for _, l := range links {
 			if l.Attrs().Group == marks.PodLinkGroup {
 				names = append(names, l.Attrs().Name)

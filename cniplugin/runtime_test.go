@@ -152,24 +152,6 @@ func TestTheBinaryRefusesNamesThatLeadElsewhere(t *testing.T) {
 	n.requireNothingLeft()
 }
 
-func TestGCIsAnsweredWithoutAnEffectUntilItExists(t *testing.T) {
-	n := newNode(t, families["IPv4"]...)
-	list, rt := n.list("1.1.0"), runtimeConf("pod", newNamespace(t))
-	if _, err := n.cni.AddNetworkList(t.Context(), list, rt); err != nil {
-		t.Fatal(err)
-	}
-	conf := n.conf("1.1.0")
-	conf["cni.dev/valid-attachments"] = []any{}
-	if _, err := (&nodeExec{node: n}).ExecPlugin(t.Context(), binDir+"/"+Type, encode(t, conf), []string{
-		"CNI_COMMAND=GC", "CNI_PATH=" + binDir,
-	}); err != nil {
-		t.Error(err)
-	}
-	if len(n.leases()) != 1 {
-		t.Errorf("leases: %v", n.leases())
-	}
-}
-
 func TestStatusThroughTheRuntime(t *testing.T) {
 	n := newNode(t, "10.244.1.0/30") // one address beside the node's own
 	list := n.list("1.1.0")

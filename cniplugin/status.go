@@ -15,7 +15,7 @@ func (p *Plugin) status(args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
-	if err := conf.checkIPAM(); err != nil {
+	if err := conf.IPAM.check(); err != nil {
 		return err
 	}
 	k, err := openHost()
@@ -27,9 +27,15 @@ func (p *Plugin) status(args *skel.CmdArgs) error {
 	if err != nil {
 		return withCode(types.ErrLimitedConnectivity, err)
 	}
+	if !conf.IPAM.own() {
+		ctx, cancel := p.waiting()
+		defer cancel()
+		_, err := conf.delegate(ctx, "STATUS", conf.stdin)
+		return withCode(types.ErrPluginNotAvailable, err)
+	}
 	store, err := conf.leases()
 	if err != nil {
 		return err
 	}
-	return withCode(types.ErrPluginNotAvailable, store.Available(node.PodCIDRs, node.Reserved))
+	return withCode(types.ErrPluginNotAvailable, store.Available(nodePool(node)))
 }

@@ -21,13 +21,18 @@ type setting struct {
 	needed bool
 }
 
-// hostSettings of the host side. Strict rp_filter keeps a pod from speaking with an
-// address that is routed elsewhere.
+// hostSettings of the host side. They make it independent of what the distribution sets
+// for new interfaces. Strict rp_filter keeps a pod from speaking with an address that is
+// routed elsewhere. A packet that leaves by where it came, to the pod's own hostPort, is
+// no reason to tell the pod of a better way. The kernel makes the host side no address of
+// its own: fe80::1 is there.
 func (w *wiring) hostSettings() []setting {
 	v4, v6 := "ipv4/conf/"+w.hostName, "ipv6/conf/"+w.hostName
 	settings := []setting{
 		{v4 + "/rp_filter", "1", false},
+		{v4 + "/send_redirects", "0", false},
 		{v6 + "/accept_ra", "0", false},
+		{v6 + "/addr_gen_mode", "1", false},
 	}
 	if slices.ContainsFunc(w.addresses, netip.Addr.Is4) {
 		settings = append(settings, setting{v4 + "/forwarding", "1", true})
@@ -40,10 +45,14 @@ func (w *wiring) hostSettings() []setting {
 	return settings
 }
 
-// podSettings of the pod's side. A pod's only router is its node.
+// podSettings of the pod's side. A pod's only router is its node. Nobody else is on the
+// link who could have one of its addresses, so it need not wait a second to find out.
 func (w *wiring) podSettings() []setting {
 	v6 := "ipv6/conf/" + w.podName
-	settings := []setting{{v6 + "/accept_ra", "0", false}}
+	settings := []setting{
+		{v6 + "/accept_ra", "0", false},
+		{v6 + "/accept_dad", "0", false},
+	}
 	if slices.ContainsFunc(w.addresses, netip.Addr.Is6) {
 		settings = append(settings, setting{v6 + "/disable_ipv6", "0", true})
 	}

@@ -6,18 +6,26 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 
+	"github.com/containernetworking/cni/pkg/types"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"weft/internal/marks"
-	"weft/internal/nodefile"
 	"weft/internal/rtnetlink"
 	"weft/ipam"
 )
 
-// maxAlias is the length in bytes of the longest link alias (IFALIASZ less its end).
-const maxAlias = 255
+const (
+	// maxAlias and maxAltName are the lengths in bytes of the longest alias and alternative
+	// name of a link (IFALIASZ and ALTIFNAMSIZ, less their ends).
+	maxAlias   = 255
+	maxAltName = 127
+
+	// minMTU is what IPv6 needs (RFC 8200, section 5).
+	minMTU = 1280
+)
 
 var (
 	// gateway4 and gateway6 are the pods' way out: link-local addresses on the host side
@@ -32,9 +40,12 @@ type wiring struct {
 	hostName, podName string
 	hostMAC, podMAC   net.HardwareAddr
 	// alias marks the host side as complete; it is set last.
-	alias     string
+	alias string
+	// altName is how people may call the host side, after the pod; empty if it has no name.
+	altName   string
 	mtu       int
 	addresses []netip.Addr
+	routes    []*types.Route
 
 	gsoMaxSize, gsoMaxSegs int
 }
@@ -46,7 +57,7 @@ func hostName(a ipam.Attachment) string {
 	return "weft" + hex.EncodeToString(sum[:])[:11]
 }
 
-func newWiring(req *request, node nodefile.Node, addresses []netip.Addr) *wiring {
+func newWiring(req *request, addresses []netip.Addr) *wiring {
 	sum := sha256.Sum256([]byte(req.attachment.String()))
 	w := &wiring{
 		hostName: hostName(req.attachment),
@@ -56,17 +67,50 @@ func newWiring(req *request, node nodefile.Node, addresses []netip.Addr) *wiring
 		hostMAC:   localMAC(sum[16:22]),
 		podMAC:    localMAC(sum[24:30]),
 		alias:     req.attachment.String(),
-		mtu:       node.MTU,
 		addresses: addresses,
-
-		gsoMaxSize: node.GSOMaxSize,
-		gsoMaxSegs: node.GSOMaxSegs,
 	}
 	if req.pod != "" {
 		w.alias += " " + req.pod
+		namespace, name, _ := strings.Cut(req.pod, "/")
+		w.altName = name + "." + namespace
+		if w.podName != "eth0" {
+			w.altName = w.podName + "." + w.altName
+		}
 	}
 	w.alias = w.alias[:min(len(w.alias), maxAlias)]
+	w.altName = w.altName[:min(len(w.altName), maxAltName)]
 	return w
+}
+
+// parseAlias returns what an alias that newWiring made tells.
+func parseAlias(alias string) (a ipam.Attachment, pod string, ok bool) {
+	attachment, pod, _ := strings.Cut(alias, " ")
+	a.ContainerID, a.IfName, ok = strings.Cut(attachment, "/")
+	return a, pod, ok
+}
+
+// setRoutes has the pod reach what routes say, or everything if there are none. All of
+// them lead to the node, the pod's only router.
+func (w *wiring) setRoutes(routes []*types.Route) error {
+	if len(routes) == 0 {
+		for _, addr := range w.addresses {
+			routes = append(routes, &types.Route{Dst: *defaultOf(addr)})
+		}
+	}
+	for _, route := range routes {
+		route = route.Copy()
+		i := slices.IndexFunc(w.addresses, func(a netip.Addr) bool { return a.Is4() == (route.Dst.IP.To4() != nil) })
+		if i < 0 {
+			return invalid("ipam.routes: %s can't be reached from %s: the pod has no address of that family", &route.Dst, w.addresses)
+		}
+		gateway := gatewayOf(w.addresses[i])
+		if route.GW != nil && addrOf(route.GW) != gateway {
+			return invalid("ipam.routes: %s by %s: a pod's only router is its node, leave gw out", &route.Dst, route.GW)
+		}
+		route.GW = gateway.AsSlice()
+		w.routes = append(w.routes, route)
+	}
+	return nil
 }
 
 // localMAC makes a locally administered unicast address of six random bytes.
@@ -168,13 +212,20 @@ func permanent(link int, addr netip.Addr, mac net.HardwareAddr) *netlink.Neigh {
 
 func (w *wiring) podRoutes(link int) []*netlink.Route {
 	var routes []*netlink.Route
-	for _, addr := range w.addresses {
-		routes = append(routes, &netlink.Route{
+	for _, r := range w.routes {
+		route := &netlink.Route{
 			LinkIndex: link,
-			Dst:       defaultOf(addr),
-			Gw:        gatewayOf(addr).AsSlice(),
+			Dst:       &r.Dst,
+			Gw:        r.GW,
 			Flags:     int(netlink.FLAG_ONLINK),
-		})
+			MTU:       r.MTU,
+			AdvMSS:    r.AdvMSS,
+			Priority:  r.Priority,
+		}
+		if r.Table != nil {
+			route.Table = *r.Table
+		}
+		routes = append(routes, route)
 	}
 	return routes
 }

@@ -12,7 +12,6 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	"golang.org/x/sys/unix"
 
-	"weft/internal/nodefile"
 	"weft/ipam"
 )
 
@@ -27,7 +26,7 @@ func TestNamesFollowFromTheAttachmentAlone(t *testing.T) {
 			t.Errorf("%s and %s share %s", a, other, hostName(a))
 		}
 	}
-	w := newWiring(&request{attachment: a}, nodefile.Node{}, nil)
+	w := newWiring(&request{attachment: a}, nil)
 	for _, mac := range []string{w.hostMAC.String(), w.podMAC.String()} {
 		if first := mac[1]; !strings.ContainsRune("26ae", rune(first)) {
 			t.Errorf("%s is not a locally administered unicast address", mac)
@@ -43,7 +42,7 @@ func TestAnAliasIsNeverLongerThanTheKernelTakes(t *testing.T) {
 		attachment: ipam.Attachment{ContainerID: strings.Repeat("c", maxContainerID), IfName: "eth0"},
 		pod:        strings.Repeat("n", 63) + "/" + strings.Repeat("p", 253),
 	}
-	w := newWiring(req, nodefile.Node{}, nil)
+	w := newWiring(req, nil)
 	if len(w.alias) != maxAlias || !strings.HasPrefix(w.alias, req.attachment.String()+" n") {
 		t.Errorf("%d bytes: %q", len(w.alias), w.alias)
 	}
@@ -58,7 +57,7 @@ func TestThePodsNameIsReadFromCNIArgs(t *testing.T) {
 		"K8S_POD_NAME=p;X;K8S_POD_NAMESPACE=n": "n/p",
 	}
 	for args, want := range tests {
-		if got := podOf(args); got != want {
+		if got := podOf(parseArgs(args)); got != want {
 			t.Errorf("%q: got %q, want %q", args, got, want)
 		}
 	}

@@ -68,7 +68,7 @@ func TestADamagedFileIsRefusedWithItsNameAndARemedy(t *testing.T) {
 	damages := map[string]func([]byte) []byte{
 		"empty":           func([]byte) []byte { return nil },
 		"truncated":       func(data []byte) []byte { return data[:len(data)/2] },
-		"another version": func(data []byte) []byte { return []byte(`{"version": 2}`) },
+		"another version": func(data []byte) []byte { return []byte(`{"version": 1}`) },
 		"two files":       func(data []byte) []byte { return append(data, data...) },
 		"another address": func(data []byte) []byte {
 			return []byte(strings.Replace(string(data), "10.0.0.1", "10.0.0.7", 1))
@@ -81,7 +81,7 @@ func TestADamagedFileIsRefusedWithItsNameAndARemedy(t *testing.T) {
 			if err := os.WriteFile(s.Path(), damaged, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			_, _, err := s.Acquire(t.Context(), attachment(3), prefixes("10.0.0.0/24"), nil)
+			_, err := s.Acquire(t.Context(), wanted(3), pool(prefixes("10.0.0.0/24")))
 			if !errors.Is(err, ErrCorrupt) {
 				t.Fatalf("got %v, want ErrCorrupt", err)
 			}
@@ -101,13 +101,13 @@ func TestADamagedFileIsRefusedWithItsNameAndARemedy(t *testing.T) {
 }
 
 func TestAContentThatContradictsItselfIsRefused(t *testing.T) {
-	lease := Lease{attachment(1), addrs("10.0.0.1")}
+	lease := wanted(1, "10.0.0.1")
 	tests := map[string]func(*state){
 		"one address, two holders": func(st *state) {
-			st.Leases = []Lease{lease, {attachment(2), addrs("10.0.0.1")}}
+			st.Leases = []Lease{lease, wanted(2, "10.0.0.1")}
 		},
 		"one attachment, two leases": func(st *state) {
-			st.Leases = []Lease{lease, {attachment(1), addrs("10.0.0.2")}}
+			st.Leases = []Lease{lease, wanted(1, "10.0.0.2")}
 		},
 		"null instead of a list": func(st *state) { st.Cursors = nil },
 	}
@@ -132,7 +132,7 @@ func TestWhatAKilledWriterLeavesIsIgnored(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	st.remove(attachment(1))
+	st.remove(attachment(1), moment{})
 	unwritten, err := encode(st)
 	if err != nil {
 		t.Fatal(err)
@@ -155,8 +155,8 @@ func TestWhatAKilledWriterLeavesIsIgnored(t *testing.T) {
 				t.Errorf("the old state is gone: %t, %v", ok, err)
 			}
 			acquire(t, s, 3, prefixes("10.0.0.0/24", "fd00::/64"))
-			if leases, err := s.List(); err != nil || len(leases) != 3 {
-				t.Errorf("%d leases, %v; want 3", len(leases), err)
+			if leases := list(t, s); len(leases) != 3 {
+				t.Errorf("%d leases, want 3", len(leases))
 			}
 			if _, err := os.Stat(s.Path() + ".tmp"); !os.IsNotExist(err) {
 				t.Errorf("the temporary file is still there: %v", err)
@@ -183,7 +183,7 @@ func TestAFullDiskChangesNothing(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "ballast"), make([]byte, 1<<20), 0o600); !errors.Is(err, unix.ENOSPC) {
 		t.Fatalf("filling the disk: %v", err)
 	}
-	if _, _, err := s.Acquire(t.Context(), attachment(2), prefixes("10.0.0.0/24"), nil); !errors.Is(err, unix.ENOSPC) {
+	if _, err := s.Acquire(t.Context(), wanted(2), pool(prefixes("10.0.0.0/24"))); !errors.Is(err, unix.ENOSPC) {
 		t.Errorf("got %v, want ENOSPC", err)
 	}
 	after, _ := os.ReadFile(s.Path())
@@ -198,16 +198,17 @@ func TestAFullDiskChangesNothing(t *testing.T) {
 
 func FuzzDecode(f *testing.F) {
 	st := newState()
-	sp, err := newSpace(prefixes("10.0.0.0/24", "fd00::/64"), nil)
+	p := pool(prefixes("10.0.0.0/24", "fd00::/64"))
+	sets, err := p.sets()
 	if err != nil {
 		f.Fatal(err)
 	}
 	for n := range 3 {
-		if _, err := st.allocate(attachment(n), sp); err != nil {
+		if _, err := st.allocate(wanted(n), p, sets, moment{}); err != nil {
 			f.Fatal(err)
 		}
 	}
-	st.remove(attachment(1))
+	st.remove(attachment(1), moment{})
 	valid, err := encode(st)
 	if err != nil {
 		f.Fatal(err)
@@ -215,7 +216,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add(valid)
 	f.Add([]byte{})
 	f.Add([]byte("null"))
-	f.Add([]byte(`{"version":1,"cursors":null}`))
+	f.Add([]byte(`{"version":2,"cursors":null}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		st, err := decode(data)
 		if err != nil {
@@ -224,10 +225,10 @@ func FuzzDecode(f *testing.F) {
 				return
 			}
 		}
-		fuzz := Attachment{"fuzz", "eth0"}
-		st.remove(fuzz)
-		lease, err := st.allocate(fuzz, sp)
-		if err == nil && !sp.fits(lease.Addresses) {
+		fuzz := Lease{Attachment: Attachment{"fuzz", "eth0"}}
+		st.remove(fuzz.Attachment, moment{})
+		lease, err := st.allocate(fuzz, p, sets, moment{})
+		if err == nil && !p.fits(sets, lease.Addresses, nil) {
 			t.Errorf("allocated %v", lease)
 		}
 		encoded, err := encode(st)
@@ -268,7 +269,7 @@ func work(dir string) {
 	ranges := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/28")}
 	for n := 0; ; n++ {
 		a := Attachment{ContainerID: fmt.Sprintf("%d.%d", os.Getpid(), n), IfName: "eth0"}
-		lease, _, err := s.Acquire(context.Background(), a, ranges, nil)
+		lease, err := s.Acquire(context.Background(), Lease{Attachment: a}, pool(ranges))
 		if errors.Is(err, ErrExhausted) {
 			time.Sleep(time.Millisecond)
 			continue
@@ -323,10 +324,7 @@ func TestProcessesThatAreKilledNeverShareAnAddressNorDamageTheFile(t *testing.T)
 		})
 	}
 	workers.Wait()
-	leases, err := s.List()
-	if err != nil {
-		t.Fatal(err)
-	}
+	leases := list(t, s)
 	if len(leases) != 0 || changes < 100 {
 		t.Errorf("%d leases left after %d changes", len(leases), changes)
 	}
@@ -355,7 +353,7 @@ func runUntilKilled(t *testing.T, dir string, heard func(line string)) (pid int)
 
 // reap releases what a killed process held, as a runtime does that repeats DEL.
 func reap(t *testing.T, s *Store, pid int, heard func(line string)) {
-	leases, err := s.List()
+	leases, _, err := s.List()
 	if err != nil {
 		t.Error(err)
 	}

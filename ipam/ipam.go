@@ -12,8 +12,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
+	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -26,8 +29,14 @@ const LockTimeout = 10 * time.Second
 const maxNetworkName = 200
 
 var (
-	// ErrExhausted says that a family has no address left in any of its ranges.
+	// ErrExhausted says that a set of ranges has no address left.
 	ErrExhausted = errors.New("no free address")
+
+	// ErrResting says that a set of ranges has no address left but those that rest.
+	ErrResting = errors.New("all free addresses rest")
+
+	// ErrRefused says that an address can't be had that was asked for by name.
+	ErrRefused = errors.New("requested address refused")
 
 	// ErrLocked says that another process held a lock for longer than the wait allowed.
 	ErrLocked = errors.New("locked by another process")
@@ -44,10 +53,26 @@ type Attachment struct {
 
 func (a Attachment) String() string { return a.ContainerID + "/" + a.IfName }
 
-// Lease is what an attachment holds: one address of each family that the network has.
+// Lease is what an attachment holds.
 type Lease struct {
 	Attachment
 	Addresses []netip.Addr `json:"addresses"`
+
+	// Pod is NAMESPACE/NAME, where the runtime tells.
+	Pod string `json:"pod,omitempty"`
+
+	// Veth is the host side of the pod's veth, if weft-cni makes it; where it is missing,
+	// nobody uses the addresses any more.
+	Veth string `json:"veth,omitempty"`
+
+	// NetNS is the path of the pod's network namespace, as the runtime gave it.
+	NetNS string `json:"netns,omitempty"`
+
+	// IPAM is the plugin that the addresses come from, unless they are this network's own.
+	IPAM string `json:"ipam,omitempty"`
+
+	// Since is when the lease began, for people: the clock may have been wrong.
+	Since time.Time `json:"since"`
 }
 
 // Store is the leases of one network. It holds nothing open between calls, and any
@@ -55,6 +80,7 @@ type Lease struct {
 type Store struct {
 	dir     string
 	network string
+	now     func() (moment, error)
 }
 
 // Open returns the leases of network, kept below stateDir. It creates nothing; the
@@ -66,46 +92,90 @@ func Open(stateDir, network string) (*Store, error) {
 	if network == "" || len(network) > maxNetworkName || strings.HasPrefix(network, ".") || strings.ContainsAny(network, "/\x00") {
 		return nil, fmt.Errorf("network name %q: must be a plain file name of 1 to %d bytes", network, maxNetworkName)
 	}
-	return &Store{dir: filepath.Join(stateDir, "ipam"), network: network}, nil
+	return &Store{dir: dirIn(stateDir), network: network, now: now}, nil
 }
 
-// Path returns the path of the lease file.
-func (s *Store) Path() string { return filepath.Join(s.dir, s.network+".json") }
-
-// Acquire leases to a one address of each family that ranges has, all of them or none.
-// Ranges of one family are tried in order; reserved addresses are never given out.
-//
-// An attachment that already has a lease gets the same one back, and existed is true.
-// If the ranges changed so that its lease no longer fits them, the lease is replaced.
-// The error wraps ErrExhausted, ErrLocked or ErrCorrupt where that is the cause.
-func (s *Store) Acquire(ctx context.Context, a Attachment, ranges []netip.Prefix, reserved []netip.Addr) (lease Lease, existed bool, err error) {
-	if a.ContainerID == "" || a.IfName == "" {
-		return Lease{}, false, errors.New("acquire lease: the attachment is incomplete")
+// OpenAll returns the leases of every network that has had one in stateDir.
+func OpenAll(stateDir string) ([]*Store, error) {
+	entries, err := os.ReadDir(dirIn(stateDir))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("list the networks with leases: %w", err)
 	}
-	sp, err := newSpace(ranges, reserved)
-	if err != nil {
-		return Lease{}, false, fmt.Errorf("acquire lease for %s: %w", a, err)
-	}
-	err = s.update(ctx, func(st *state) (altered bool, err error) {
-		if lease, existed = st.find(a); existed && sp.fits(lease.Addresses) {
-			return false, nil
+	var stores []*Store
+	for _, e := range entries {
+		if network, ok := strings.CutSuffix(e.Name(), extension); ok {
+			s, err := Open(stateDir, network)
+			if err != nil {
+				return nil, err
+			}
+			stores = append(stores, s)
 		}
-		st.remove(a)
-		existed = false
-		lease, err = st.allocate(a, sp)
+	}
+	return stores, nil
+}
+
+const extension = ".json"
+
+func dirIn(stateDir string) string { return filepath.Join(stateDir, "ipam") }
+
+// Network is the name of the network.
+func (s *Store) Network() string { return s.network }
+
+// Path returns the path of the lease file.
+func (s *Store) Path() string { return filepath.Join(s.dir, s.network+extension) }
+
+// Acquire leases addresses out of pool, one of each set or none at all, and among them
+// those that wanted names. What else wanted says is kept with the lease.
+//
+// An attachment that already has a lease gets the same one back, unless it does not fit
+// the pool any more, or what is wanted: then it is replaced. The error wraps ErrExhausted,
+// ErrResting, ErrRefused, ErrLocked or ErrCorrupt where that is the cause.
+func (s *Store) Acquire(ctx context.Context, wanted Lease, pool Pool) (lease Lease, err error) {
+	if wanted.ContainerID == "" || wanted.IfName == "" {
+		return Lease{}, errors.New("acquire lease: the attachment is incomplete")
+	}
+	sets, err := pool.sets()
+	if err != nil {
+		return Lease{}, fmt.Errorf("acquire lease for %s: %w", wanted.Attachment, err)
+	}
+	err = s.update(ctx, func(st *state, at moment) (altered bool, err error) {
+		if held := st.find(wanted.Attachment); held != nil {
+			if pool.fits(sets, held.Addresses, wanted.Addresses) {
+				lease = *held
+				return false, nil
+			}
+			st.remove(wanted.Attachment, at)
+		}
+		st.wakeAll(at, pool.Rest)
+		wanted.Since = time.Now().UTC().Truncate(time.Second)
+		lease, err = st.allocate(wanted, pool, sets, at)
 		return true, err
 	})
 	if err != nil {
-		return Lease{}, false, fmt.Errorf("acquire lease for %s: %w", a, err)
+		return Lease{}, fmt.Errorf("acquire lease for %s: %w", wanted.Attachment, err)
 	}
-	return lease, existed, nil
+	return lease, nil
+}
+
+// Record keeps a lease whose addresses were given out elsewhere: by another plugin, or
+// long ago to a pod that still has them. It replaces what the attachment held. The error
+// wraps ErrRefused if another attachment holds one of the addresses.
+func (s *Store) Record(ctx context.Context, lease Lease) error {
+	err := s.update(ctx, func(st *state, at moment) (bool, error) {
+		st.remove(lease.Attachment, at)
+		return true, st.put(lease)
+	})
+	if err != nil {
+		return fmt.Errorf("record lease of %s: %w", lease.Attachment, err)
+	}
+	return nil
 }
 
 // Release gives back what a holds and returns it; ok is false, and nothing is wrong, if
-// a held nothing. The addresses rest: they are the last to be given out again.
+// a held nothing. From now on the addresses rest.
 func (s *Store) Release(ctx context.Context, a Attachment) (lease Lease, ok bool, err error) {
-	err = s.update(ctx, func(st *state) (bool, error) {
-		lease, ok = st.remove(a)
+	err = s.update(ctx, func(st *state, at moment) (bool, error) {
+		lease, ok = st.remove(a, at)
 		return ok, nil
 	})
 	if err != nil {
@@ -120,24 +190,29 @@ func (s *Store) Find(a Attachment) (lease Lease, ok bool, err error) {
 	if err != nil {
 		return Lease{}, false, fmt.Errorf("find lease of %s: %w", a, err)
 	}
-	lease, ok = st.find(a)
-	return lease, ok, nil
+	if held := st.find(a); held != nil {
+		return *held, true, nil
+	}
+	return Lease{}, false, nil
 }
 
-// List returns every lease, the oldest first, as they stood at one moment. It waits
-// for no lock.
-func (s *Store) List() ([]Lease, error) {
+// List returns every lease, the oldest first, and the addresses that rest or have rested
+// since the last lease, as they stood at one moment. It waits for no lock.
+func (s *Store) List() (leases []Lease, resting []netip.Addr, err error) {
 	st, err := readState(s.Path())
 	if err != nil {
-		return nil, fmt.Errorf("list leases: %w", err)
+		return nil, nil, fmt.Errorf("list leases: %w", err)
 	}
-	return st.Leases, nil
+	for _, r := range st.Resting {
+		resting = append(resting, r.Address)
+	}
+	return st.Leases, resting, nil
 }
 
-// Available returns an error that wraps ErrExhausted if a new attachment could get no
-// lease now. It changes nothing and waits for no lock.
-func (s *Store) Available(ranges []netip.Prefix, reserved []netip.Addr) error {
-	sp, err := newSpace(ranges, reserved)
+// Available returns why a new attachment could get no lease now, as Acquire would. It
+// changes nothing and waits for no lock.
+func (s *Store) Available(pool Pool) error {
+	sets, err := pool.sets()
 	if err != nil {
 		return err
 	}
@@ -145,13 +220,53 @@ func (s *Store) Available(ranges []netip.Prefix, reserved []netip.Addr) error {
 	if err != nil {
 		return err
 	}
-	_, err = st.allocate(Attachment{}, sp)
+	at, err := s.now()
+	if err != nil {
+		return err
+	}
+	st.wakeAll(at, pool.Rest)
+	_, err = st.allocate(Lease{}, pool, sets, at)
 	return err
+}
+
+// Rebuild replaces a damaged lease file by one with the given leases, and keeps the old
+// one at the path that it returns. What rested is forgotten. A file that is not damaged
+// is left alone, and the path is empty.
+func (s *Store) Rebuild(ctx context.Context, leases []Lease) (damaged string, err error) {
+	unlock, err := s.lock(ctx, s.network+".lock", 0)
+	if err != nil {
+		return "", fmt.Errorf("rebuild %s: %w", s.Path(), err)
+	}
+	defer unlock()
+	if _, err := readState(s.Path()); !errors.Is(err, ErrCorrupt) {
+		return "", err
+	}
+	st := newState()
+	var errs []error
+	for _, l := range leases {
+		errs = append(errs, st.put(l))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return "", fmt.Errorf("rebuild %s: %w", s.Path(), err)
+	}
+	damaged = s.Path() + ".damaged"
+	if err := keep(s.Path(), damaged); err != nil {
+		return "", err
+	}
+	return damaged, writeState(s.Path(), st)
+}
+
+// keep has the file at path under another name as well.
+func keep(path, name string) error {
+	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return os.Link(path, name)
 }
 
 // update runs change on the current state under the network's lock, and writes the
 // state back if change reports that it altered it and returns no error.
-func (s *Store) update(ctx context.Context, change func(*state) (bool, error)) error {
+func (s *Store) update(ctx context.Context, change func(*state, moment) (bool, error)) error {
 	unlock, err := s.lock(ctx, s.network+".lock", 0)
 	if err != nil {
 		return err
@@ -162,9 +277,57 @@ func (s *Store) update(ctx context.Context, change func(*state) (bool, error)) e
 	if err != nil {
 		return err
 	}
-	altered, err := change(st)
+	at, err := s.now()
+	if err != nil {
+		return err
+	}
+	altered, err := change(st, at)
 	if err != nil || !altered {
 		return err
 	}
 	return writeState(s.Path(), st)
+}
+
+// find returns the lease of a, or nil.
+func (st *state) find(a Attachment) *Lease {
+	if i := slices.IndexFunc(st.Leases, func(l Lease) bool { return l.Attachment == a }); i >= 0 {
+		return &st.Leases[i]
+	}
+	return nil
+}
+
+// put adds a lease, unless another attachment holds one of its addresses.
+func (st *state) put(lease Lease) error {
+	for _, l := range st.Leases {
+		for _, addr := range lease.Addresses {
+			if slices.Contains(l.Addresses, addr) {
+				return fmt.Errorf("%w: %s is held by %s", ErrRefused, addr, l.holder())
+			}
+		}
+	}
+	for _, addr := range lease.Addresses {
+		st.wake(addr)
+	}
+	st.Leases = append(st.Leases, lease)
+	return nil
+}
+
+// remove ends the lease of a and lays its addresses to rest.
+func (st *state) remove(a Attachment, at moment) (Lease, bool) {
+	held := st.find(a)
+	if held == nil {
+		return Lease{}, false
+	}
+	lease := *held
+	st.Leases = slices.DeleteFunc(st.Leases, func(l Lease) bool { return l.Attachment == a })
+	st.layToRest(lease.Addresses, at)
+	return lease, true
+}
+
+// holder names who has a lease, for people.
+func (l Lease) holder() string {
+	if l.Pod == "" {
+		return l.String()
+	}
+	return fmt.Sprintf("%s (pod %s)", l.Attachment, l.Pod)
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"golang.org/x/sys/unix"
 )
 
 var cmpAddrs = cmp.Options{cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})}
@@ -31,11 +32,33 @@ func attachment(n int) Attachment {
 
 func acquire(t *testing.T, s *Store, n int, ranges []netip.Prefix, reserved ...netip.Addr) []netip.Addr {
 	t.Helper()
-	lease, _, err := s.Acquire(t.Context(), attachment(n), ranges, reserved)
+	lease, err := s.Acquire(t.Context(), wanted(n), pool(ranges, reserved...))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return lease.Addresses
+}
+
+// pool has nothing rest.
+func pool(ranges []netip.Prefix, reserved ...netip.Addr) Pool {
+	p := Pool{Sets: ByFamily(ranges)}
+	for _, a := range reserved {
+		p.Reserved = append(p.Reserved, netip.PrefixFrom(a, a.BitLen()))
+	}
+	return p
+}
+
+func wanted(n int, addresses ...string) Lease {
+	return Lease{Attachment: attachment(n), Addresses: addrs(addresses...)}
+}
+
+func list(t *testing.T, s *Store) []Lease {
+	t.Helper()
+	leases, _, err := s.List()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return leases
 }
 
 func release(t *testing.T, s *Store, n int) {
@@ -95,30 +118,23 @@ func TestAnAttachmentGetsOneAddressOfEachFamily(t *testing.T) {
 func TestTheSameAttachmentGetsTheSameLeaseAgain(t *testing.T) {
 	s := open(t, t.TempDir())
 	ranges := prefixes("10.0.0.0/24", "fd00::/64")
-	first, existed, err := s.Acquire(t.Context(), attachment(1), ranges, nil)
-	if err != nil || existed {
-		t.Fatalf("first: %t, %v", existed, err)
-	}
-	again, existed, err := s.Acquire(t.Context(), attachment(1), ranges, nil)
-	if err != nil || !existed {
-		t.Fatalf("again: %t, %v", existed, err)
-	}
+	first, again := acquire(t, s, 1, ranges), acquire(t, s, 1, ranges)
 	if diff := cmp.Diff(first, again, cmpAddrs); diff != "" {
 		t.Error(diff)
+	}
+	if leases := list(t, s); len(leases) != 1 {
+		t.Errorf("leases %v, want one", leases)
 	}
 }
 
 func TestALeaseOutsideTheRangesIsReplaced(t *testing.T) {
 	s := open(t, t.TempDir())
 	acquire(t, s, 1, prefixes("10.0.0.0/24"))
-	got, existed, err := s.Acquire(t.Context(), attachment(1), prefixes("10.0.5.0/24", "fd00::/64"), nil)
-	if err != nil || existed {
-		t.Fatalf("%t, %v", existed, err)
-	}
-	if diff := cmp.Diff(addrs("10.0.5.1", "fd00::1"), got.Addresses, cmpAddrs); diff != "" {
+	got := acquire(t, s, 1, prefixes("10.0.5.0/24", "fd00::/64"))
+	if diff := cmp.Diff(addrs("10.0.5.1", "fd00::1"), got, cmpAddrs); diff != "" {
 		t.Error(diff)
 	}
-	if leases, _ := s.List(); len(leases) != 1 {
+	if leases := list(t, s); len(leases) != 1 {
 		t.Errorf("%d leases, want 1", len(leases))
 	}
 }
@@ -128,11 +144,11 @@ func TestAnExhaustedFamilyLeavesTheOtherUntouched(t *testing.T) {
 	ranges := prefixes("10.0.0.0/24", "fd00::/127")
 	acquire(t, s, 1, ranges)
 	acquire(t, s, 2, ranges)
-	if err := s.Available(ranges, nil); !errors.Is(err, ErrExhausted) {
+	if err := s.Available(pool(ranges)); !errors.Is(err, ErrExhausted) {
 		t.Errorf("Available: %v, want ErrExhausted", err)
 	}
 	before, _ := os.ReadFile(s.Path())
-	if _, _, err := s.Acquire(t.Context(), attachment(3), ranges, nil); !errors.Is(err, ErrExhausted) {
+	if _, err := s.Acquire(t.Context(), wanted(3), pool(ranges)); !errors.Is(err, ErrExhausted) {
 		t.Fatalf("got %v, want ErrExhausted", err)
 	}
 	after, _ := os.ReadFile(s.Path())
@@ -140,7 +156,7 @@ func TestAnExhaustedFamilyLeavesTheOtherUntouched(t *testing.T) {
 		t.Error(diff)
 	}
 	release(t, s, 1)
-	if err := s.Available(ranges, nil); err != nil {
+	if err := s.Available(pool(ranges)); err != nil {
 		t.Errorf("Available after a release: %v", err)
 	}
 }
@@ -150,25 +166,6 @@ func TestReleasingWhatIsNotHeldIsSuccess(t *testing.T) {
 	for range 2 {
 		if _, ok, err := s.Release(t.Context(), attachment(1)); ok || err != nil {
 			t.Errorf("got %t, %v", ok, err)
-		}
-	}
-}
-
-func TestAReleasedAddressIsTheLastToComeBack(t *testing.T) {
-	dir := t.TempDir()
-	ranges := prefixes("10.0.0.0/29") // six addresses
-	for n := 1; n <= 5; n++ {
-		acquire(t, open(t, dir), n, ranges)
-	}
-	acquire(t, open(t, dir), 6, ranges)
-	for _, n := range []int{1, 5, 2} {
-		release(t, open(t, dir), n)
-	}
-	// The cursor stands at .6, so plain rotation would return .1, .2, .5.
-	for i, want := range []string{"10.0.0.1", "10.0.0.5", "10.0.0.2"} {
-		got := acquire(t, open(t, dir), 10+i, ranges)
-		if diff := cmp.Diff(addrs(want), got, cmpAddrs); diff != "" {
-			t.Error(diff)
 		}
 	}
 }
@@ -187,40 +184,16 @@ func TestRotationContinuesAfterARestart(t *testing.T) {
 	}
 }
 
-func TestTheMemoryOfReleasedAddressesIsBounded(t *testing.T) {
-	st := newState()
-	sp, err := newSpace(prefixes("fd00::/64"), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for n := range maxResting + 100 {
-		if _, err := st.allocate(attachment(n), sp); err != nil {
-			t.Fatal(err)
-		}
-		st.remove(attachment(n))
-	}
-	if len(st.Resting) != maxResting {
-		t.Errorf("%d resting, want %d", len(st.Resting), maxResting)
-	}
-}
-
 func TestFindAndListShowWhatIsHeld(t *testing.T) {
 	s := open(t, t.TempDir())
-	if leases, err := s.List(); err != nil || len(leases) != 0 {
-		t.Fatalf("before the first lease: %v, %v", leases, err)
+	if leases := list(t, s); len(leases) != 0 {
+		t.Fatalf("before the first lease: %v", leases)
 	}
 	ranges := prefixes("10.0.0.0/24")
 	acquire(t, s, 2, ranges)
 	acquire(t, s, 1, ranges)
-	want := []Lease{
-		{attachment(2), addrs("10.0.0.1")},
-		{attachment(1), addrs("10.0.0.2")},
-	}
-	got, err := s.List()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(want, got, cmpAddrs); diff != "" {
+	want := []Lease{wanted(2, "10.0.0.1"), wanted(1, "10.0.0.2")}
+	if diff := cmp.Diff(want, list(t, s), cmpAddrs, cmpopts.IgnoreFields(Lease{}, "Since")); diff != "" {
 		t.Error(diff)
 	}
 	if lease, ok, err := s.Find(attachment(1)); err != nil || !ok || lease.Addresses[0] != want[1].Addresses[0] {
@@ -233,7 +206,7 @@ func TestFindAndListShowWhatIsHeld(t *testing.T) {
 
 func TestAnIncompleteAttachmentIsRefused(t *testing.T) {
 	s := open(t, t.TempDir())
-	if _, _, err := s.Acquire(t.Context(), Attachment{ContainerID: "c"}, prefixes("10.0.0.0/24"), nil); err == nil {
+	if _, err := s.Acquire(t.Context(), Lease{Attachment: Attachment{ContainerID: "c"}}, pool(prefixes("10.0.0.0/24"))); err == nil {
 		t.Error("accepted")
 	}
 }
@@ -246,7 +219,7 @@ func TestALockHolderThatHangsIsNotWaitedForEver(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if err := lockByte(f, 0); err != nil {
+	if err := lockByte(f, 0, unix.F_OFD_SETLKW); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
@@ -254,7 +227,7 @@ func TestALockHolderThatHangsIsNotWaitedForEver(t *testing.T) {
 	if _, _, err := s.Release(ctx, attachment(1)); !errors.Is(err, ErrLocked) {
 		t.Errorf("got %v, want ErrLocked", err)
 	}
-	if _, err := s.List(); err != nil {
+	if _, _, err := s.List(); err != nil {
 		t.Errorf("List waits for the lock: %v", err)
 	}
 	if err := f.Close(); err != nil {
@@ -294,7 +267,7 @@ func TestAnUnusableStateDirectoryIsAnErrorOfEveryChange(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := open(t, file)
-	if _, _, err := s.Acquire(t.Context(), attachment(1), prefixes("10.0.0.0/24"), nil); err == nil {
+	if _, err := s.Acquire(t.Context(), wanted(1), pool(prefixes("10.0.0.0/24"))); err == nil {
 		t.Error("Acquire succeeded")
 	}
 	if _, _, err := s.Release(t.Context(), attachment(1)); err == nil {
@@ -303,23 +276,23 @@ func TestAnUnusableStateDirectoryIsAnErrorOfEveryChange(t *testing.T) {
 	if _, err := s.Hold(t.Context(), attachment(1)); err == nil {
 		t.Error("Hold succeeded")
 	}
-	if _, err := s.List(); err == nil {
+	if _, _, err := s.List(); err == nil {
 		t.Error("List succeeded")
 	}
 	if _, _, err := s.Find(attachment(1)); err == nil {
 		t.Error("Find succeeded")
 	}
-	if err := s.Available(prefixes("10.0.0.0/24"), nil); err == nil {
+	if err := s.Available(pool(prefixes("10.0.0.0/24"))); err == nil {
 		t.Error("Available succeeded")
 	}
 }
 
 func TestRangesThatCannotBeUsedAreRefusedBeforeAnythingIsWritten(t *testing.T) {
 	s := open(t, t.TempDir())
-	if _, _, err := s.Acquire(t.Context(), attachment(1), nil, nil); err == nil {
+	if _, err := s.Acquire(t.Context(), wanted(1), Pool{}); err == nil {
 		t.Error("Acquire succeeded")
 	}
-	if err := s.Available(nil, nil); err == nil {
+	if err := s.Available(Pool{}); err == nil {
 		t.Error("Available succeeded")
 	}
 	if _, err := os.Stat(filepath.Dir(s.Path())); !os.IsNotExist(err) {

@@ -20,15 +20,46 @@ import (
 //
 // The error wraps ErrLocked if somebody else still holds a when ctx is done.
 func (s *Store) Hold(ctx context.Context, a Attachment) (release func(), err error) {
-	// One byte of one file stands for each attachment, so no lock file is ever left to be
-	// cleaned up. Two attachments on one byte would merely wait for each other.
-	sum := sha256.Sum256([]byte(a.String()))
-	position := int64(binary.BigEndian.Uint64(sum[:8]) >> 1) // off_t is signed
-	release, err = s.lock(ctx, "attachments", position)
+	release, err = s.lock(ctx, attachmentsFile, position(a))
 	if err != nil {
 		return nil, fmt.Errorf("hold %s: %w", a, err)
 	}
 	return release, nil
+}
+
+// TryHold is Hold without a wait: ok is false if somebody else works on the attachment.
+func (s *Store) TryHold(a Attachment) (release func(), ok bool, err error) {
+	f, err := s.openLock(attachmentsFile)
+	if err != nil {
+		return nil, false, fmt.Errorf("hold %s: %w", a, err)
+	}
+	err = lockByte(f, position(a), unix.F_OFD_SETLK)
+	if err == nil {
+		return func() { _ = f.Close() }, true, nil // nothing was written
+	}
+	if isHeld(err) {
+		err = nil
+	}
+	return nil, false, errors.Join(err, f.Close())
+}
+
+// isHeld reports whether a lock is somebody else's (F_SETLK in fcntl(2)).
+func isHeld(err error) bool { return errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) }
+
+// One byte of this file stands for each attachment, so no lock file is ever left to be
+// cleaned up. Two attachments on one byte would merely wait for each other.
+const attachmentsFile = "attachments"
+
+func position(a Attachment) int64 {
+	sum := sha256.Sum256([]byte(a.String()))
+	return int64(binary.BigEndian.Uint64(sum[:8]) >> 1) // off_t is signed
+}
+
+func (s *Store) openLock(name string) (*os.File, error) {
+	if err := makeDir(s.dir); err != nil {
+		return nil, err
+	}
+	return os.OpenFile(filepath.Join(s.dir, name), os.O_RDWR|os.O_CREATE, 0o600)
 }
 
 // lock waits until it has locked one byte of the file called name, which it creates if
@@ -41,19 +72,23 @@ func (s *Store) lock(ctx context.Context, name string, position int64) (unlock f
 		ctx, cancel = context.WithTimeout(ctx, LockTimeout)
 		defer cancel()
 	}
-	if err := makeDir(s.dir); err != nil {
-		return nil, err
-	}
-	f, err := os.OpenFile(filepath.Join(s.dir, name), os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := s.openLock(name)
 	if err != nil {
 		return nil, err
+	}
+	// Mostly nobody else has it, and no thread need wait for it.
+	switch err := lockByte(f, position, unix.F_OFD_SETLK); {
+	case err == nil:
+		return func() { _ = f.Close() }, nil // nothing was written
+	case !isHeld(err):
+		return nil, errors.Join(fmt.Errorf("lock %s: %w", f.Name(), err), f.Close())
 	}
 	// The system call can't be told to give up, so it waits in a goroutine of its own.
 	var failed error
 	returned := make(chan struct{})
 	go func() {
 		defer close(returned)
-		failed = lockByte(f, position)
+		failed = lockByte(f, position, unix.F_OFD_SETLKW)
 	}()
 	select {
 	case <-returned:
@@ -71,10 +106,11 @@ func (s *Store) lock(ctx context.Context, name string, position int64) (unlock f
 	}
 }
 
-func lockByte(f *os.File, position int64) error {
+// lockByte locks one byte of f, by F_OFD_SETLK or, to wait for it, F_OFD_SETLKW.
+func lockByte(f *os.File, position int64, how int) error {
 	lock := unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart, Start: position, Len: 1}
 	for {
-		if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLKW, &lock); !errors.Is(err, unix.EINTR) {
+		if err := unix.FcntlFlock(f.Fd(), how, &lock); !errors.Is(err, unix.EINTR) {
 			return err
 		}
 	}

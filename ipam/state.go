@@ -1,7 +1,6 @@
 package ipam
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -11,21 +10,17 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 )
 
 // stateVersion is the version of the file's layout.
-const stateVersion = 1
-
-// maxResting bounds how many released addresses are remembered. In a range that is
-// larger, an address rests until at least this many others were released after it.
-const maxResting = 512
+const stateVersion = 2
 
 // state is the content of a lease file.
 type state struct {
 	Version int `json:"version"`
 
-	// Checksum is the SHA-256 of the same file with an empty checksum.
+	// Checksum is the SHA-256 of the same file with zeros in its place. It stands at
+	// checksumAt, so that no other writing of the same JSON is taken for the file.
 	Checksum string `json:"checksum"`
 
 	// Leases are in the order in which they were acquired.
@@ -35,39 +30,23 @@ type state struct {
 	// behind them.
 	Cursors map[netip.Prefix]netip.Addr `json:"cursors"`
 
-	// Resting are the free addresses released last, the one that rested longest first.
-	Resting []netip.Addr `json:"resting"`
+	// Resting are the free addresses that were released of late, the last one at the end.
+	Resting []rested `json:"resting"`
 }
+
+const (
+	head       = "{\n  \"version\": 2,\n  \"checksum\": \"sha256:"
+	checksumAt = len(head)
+	unsigned   = "0000000000000000000000000000000000000000000000000000000000000000"
+)
 
 func newState() *state {
 	return &state{
 		Version: stateVersion,
 		Leases:  []Lease{},
 		Cursors: map[netip.Prefix]netip.Addr{},
-		Resting: []netip.Addr{},
+		Resting: []rested{},
 	}
-}
-
-func (st *state) find(a Attachment) (Lease, bool) {
-	i := slices.IndexFunc(st.Leases, func(l Lease) bool { return l.Attachment == a })
-	if i < 0 {
-		return Lease{}, false
-	}
-	return st.Leases[i], true
-}
-
-// remove ends the lease of a and lays its addresses to rest.
-func (st *state) remove(a Attachment) (Lease, bool) {
-	lease, ok := st.find(a)
-	if !ok {
-		return Lease{}, false
-	}
-	st.Leases = slices.DeleteFunc(st.Leases, func(l Lease) bool { return l.Attachment == a })
-	st.Resting = append(st.Resting, lease.Addresses...)
-	if extra := len(st.Resting) - maxResting; extra > 0 {
-		st.Resting = st.Resting[extra:]
-	}
-	return lease, true
 }
 
 // readState reads the file at path. A file that does not exist is a network without
@@ -82,14 +61,13 @@ func readState(path string) (*state, error) {
 	}
 	st, err := decode(data)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w: %w; refusing to give out addresses that pods may hold: "+
-			"drain this node, remove the file, and let the pods come back", path, ErrCorrupt, err)
+		return nil, fmt.Errorf("%s: %w: %w; refusing to give out addresses that pods may hold: weftd rebuilds the file of its network "+
+			"from the running pods; for any other, drain this node, remove the file, and let the pods come back", path, ErrCorrupt, err)
 	}
 	return st, nil
 }
 
-// decode parses what encode wrote. Anything else is an error: a valid file is, byte for
-// byte, what its own content encodes to.
+// decode parses what encode wrote, to the last bit. Anything else is an error.
 func decode(data []byte) (*state, error) {
 	st := newState()
 	if err := json.Unmarshal(data, st); err != nil {
@@ -98,17 +76,19 @@ func decode(data []byte) (*state, error) {
 	if st.Version != stateVersion {
 		return nil, fmt.Errorf("it has version %d, this weft reads version %d", st.Version, stateVersion)
 	}
-	if err := st.validate(); err != nil {
-		return nil, err
-	}
-	canonical, err := encode(st)
-	if err != nil {
-		return nil, err
-	}
-	if !bytes.Equal(canonical, data) {
+	if len(data) < checksumAt+len(unsigned) || string(data[checksumAt:checksumAt+len(unsigned)]) != checksum(data) {
 		return nil, errors.New("its checksum does not match its content")
 	}
-	return st, nil
+	return st, st.validate()
+}
+
+// checksum returns, in hexadecimal, the SHA-256 of a file with zeros at checksumAt.
+func checksum(file []byte) string {
+	hash := sha256.New()
+	hash.Write(file[:checksumAt])
+	hash.Write([]byte(unsigned))
+	hash.Write(file[checksumAt+len(unsigned):])
+	return hex.EncodeToString(hash.Sum(nil))
 }
 
 // validate checks what a right checksum does not show: that no field is missing, and that
@@ -134,21 +114,16 @@ func (st *state) validate() error {
 	return nil
 }
 
-// encode sets the checksum of st and returns the file's bytes.
+// encode returns the file's bytes.
 func encode(st *state) ([]byte, error) {
-	unsigned := *st
-	unsigned.Checksum = ""
-	data, err := json.MarshalIndent(unsigned, "", "  ")
+	st.Checksum = "sha256:" + unsigned
+	data, err := json.MarshalIndent(st, "", "  ")
 	if err != nil {
 		return nil, fmt.Errorf("encode leases: %w", err)
 	}
-	sum := sha256.Sum256(data)
-	st.Checksum = "sha256:" + hex.EncodeToString(sum[:])
-	data, err = json.MarshalIndent(st, "", "  ")
-	if err != nil {
-		return nil, fmt.Errorf("encode leases: %w", err)
-	}
-	return append(data, '\n'), nil
+	data = append(data, '\n')
+	copy(data[checksumAt:], checksum(data))
+	return data, nil
 }
 
 // writeState replaces the file at path, and returns when the new one would survive a

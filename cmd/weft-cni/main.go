@@ -15,6 +15,8 @@ import (
 func init() {
 	// Network namespaces belong to threads: the plugin must stay on the one it began on.
 	runtime.LockOSThread()
+	// One call does one thing after the other; more threads would only pass it around.
+	runtime.GOMAXPROCS(1)
 }
 
 func main() {

@@ -131,6 +131,7 @@ func (d *daemon) up(ctx context.Context, group *errgroup.Group, source control.S
 	// must not cost the node its other peers, nor a restart its guard.
 	applyErr := d.apply(ctx)
 	d.tell(ctx, applyErr)
+	d.reconcile(ctx) // before any pod is added: what was leased before a reboot is free again
 	if err := d.serveStatus(ctx, group); err != nil {
 		return err
 	}
@@ -143,6 +144,7 @@ func (d *daemon) up(ctx context.Context, group *errgroup.Group, source control.S
 		return source.Run(ctx, reload, func(s control.State, err error) { d.update(ctx, s, err) })
 	})
 	group.Go(func() error { return d.reapplyNowAndThen(ctx) })
+	group.Go(func() error { return d.reconcileNowAndThen(ctx) })
 	group.Go(func() error { return logDrops(ctx, d.Stats, d.log) })
 	if applyErr == nil {
 		return d.becomeReady()

@@ -154,7 +154,9 @@ func TestTheRuntimeSeesTheNetworkWholeAndOnlyWhenPodsCanBeWired(t *testing.T) {
 	}
 	wantNode := nodefile.Node{
 		Name: "node1", PodCIDRs: prefixes("10.244.1.0/24", "fd00:244:1::/64"), TUN: "weft0", MTU: 1450,
-		Reserved: []netip.Addr{netip.MustParseAddr("10.244.1.1"), netip.MustParseAddr("fd00:244:1::1")},
+		Addresses: []netip.Addr{netip.MustParseAddr("10.244.1.1"), netip.MustParseAddr("fd00:244:1::1")},
+
+		RestSeconds: 120,
 
 		GSOMaxSize: 61000, GSOMaxSegs: 64,
 	}

@@ -33,6 +33,8 @@ type daemon struct {
 	host    *hostnet.Host
 	hangups <-chan os.Signal // each asks to read the list of nodes again
 
+	unmended []string // what the last reconcile could not mend; that goroutine's alone
+
 	applying sync.Mutex // held while the host is changed: one change at a time
 
 	mu         sync.Mutex    // guards what follows
@@ -146,8 +148,9 @@ func (d *daemon) apply(ctx context.Context) error {
 	}
 	if err == nil { // the plugin is told of nothing that does not hold
 		err = nodefile.Write(d.config.RunDir, nodefile.Node{
-			Name: d.config.Node, PodCIDRs: plan.PodCIDRs, Reserved: plan.NodeAddresses, TUN: d.config.TUN.Name, MTU: mtu,
-			GSOMaxSize: encap.MaxSuperPacket, GSOMaxSegs: encap.MaxSegments})
+			Name: d.config.Node, PodCIDRs: plan.PodCIDRs, Addresses: plan.NodeAddresses, TUN: d.config.TUN.Name, MTU: mtu,
+			GSOMaxSize: encap.MaxSuperPacket, GSOMaxSegs: encap.MaxSegments,
+			Reserved: d.config.IPAM.Reserved, RestSeconds: int(d.config.IPAM.Rest.Seconds())})
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()

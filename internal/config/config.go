@@ -16,6 +16,7 @@ import (
 	"os"
 	"runtime"
 	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
 
@@ -52,6 +53,7 @@ type Config struct {
 	RunDir   string
 
 	CNI     CNI
+	IPAM    IPAM
 	Metrics Metrics
 }
 
@@ -111,6 +113,15 @@ type CNI struct {
 
 	// Name is the network's name.
 	Name string
+}
+
+// IPAM says how pods' addresses are given out.
+type IPAM struct {
+	// Rest is how long a released address stays unused; whole seconds.
+	Rest time.Duration
+
+	// Reserved are given to no pod. Other nodes' may be among them.
+	Reserved []netip.Prefix
 }
 
 // Metrics says where weftd is observed.
@@ -207,7 +218,7 @@ func build(written map[string]setting, problems *strict.Problems) Config {
 			}
 			s = setting{subject: k.path, items: []item{{subject: k.path, text: k.fallback}}}
 		}
-		if len(s.items) == 0 && !s.refused {
+		if len(s.items) == 0 && !s.refused && k.missing != "" {
 			problems.Addf(s.origin, s.subject, "the list is empty; %s", k.missing)
 		}
 		for _, i := range s.items {

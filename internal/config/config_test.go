@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/pflag"
@@ -34,6 +35,7 @@ var example = Config{
 	StateDir:      "/var/lib/weft",
 	RunDir:        "/run/weft",
 	CNI:           CNI{ConfDir: "/etc/cni/net.d", Name: "weft"},
+	IPAM:          IPAM{Rest: 2 * time.Minute},
 	Metrics:       Metrics{Listen: netip.MustParseAddrPort("127.0.0.1:9339")},
 }
 
@@ -116,11 +118,13 @@ func TestEveryKeyIsAFlagAndAVariable(t *testing.T) {
 	want.VXLAN.VNI = 1<<24 - 1
 	want.StateDir, want.RunDir = "/s", "/r"
 	want.CNI = CNI{ConfDir: "/c", Name: "pods"}
+	want.IPAM = IPAM{Rest: 0, Reserved: []netip.Prefix{netip.MustParsePrefix("10.1.0.9/32"), netip.MustParsePrefix("10.2.0.0/28")}}
 	want.Metrics = Metrics{}
 	values := map[string]string{
 		"node": "node2", "cluster-cidrs": "10.1.0.0/16, 10.2.0.0/16", "encapsulation": "vxlan", "key-file": "/k", "listen": "[::]:4790",
 		"control-file": "/n", "tun-driver": "water", "tun-name": "tun7", "tun-lanes": "16", "tun-mtu": "1280",
-		"vxlan-vni": "16777215", "state-dir": "/s/", "run-dir": "/r", "cni-conf-dir": "/c", "cni-name": "pods", "metrics-listen": "",
+		"vxlan-vni": "16777215", "state-dir": "/s/", "run-dir": "/r", "cni-conf-dir": "/c", "cni-name": "pods",
+		"ipam-rest": "0s", "ipam-reserved": "10.1.0.9,10.2.0.0/28", "metrics-listen": "",
 	}
 	var args, environ []string
 	for _, k := range keys {

@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 	"unicode"
 
 	"weft/internal/strict"
@@ -65,6 +66,8 @@ var keys = []key{
 	{path: "cni.confDir", arg: "PATH", help: "where the container runtime looks for CNI networks", fallback: "/etc/cni/net.d",
 		set: func(c *Config, text string) error { return setPath(&c.CNI.ConfDir, text) }},
 	{path: "cni.name", arg: "NAME", help: "name of the CNI network", fallback: "weft", set: setCNIName},
+	{path: "ipam.rest", arg: "DURATION", help: "how long a released pod address stays unused, at most 24h", fallback: "2m", set: setRest},
+	{path: "ipam.reserved", arg: "PREFIX,...", help: "addresses that no pod gets, beside the nodes' own", list: true, set: addReserved},
 	{path: "metrics.listen", arg: "ADDR:PORT", help: "where metrics and health are served; empty: nowhere", fallback: "127.0.0.1:9339", set: setMetricsListen},
 }
 
@@ -163,6 +166,30 @@ func setCNIName(c *Config, text string) error {
 	if !networkName.MatchString(text) {
 		return fmt.Errorf("%s can't be a network's name; write at most 63 letters, digits, '_', '.' and '-', such as weft", strict.Quote(text))
 	}
+	return nil
+}
+
+func setRest(c *Config, text string) error {
+	const most = 24 * time.Hour
+	rest, err := time.ParseDuration(text)
+	if err != nil || rest < 0 || rest > most || rest%time.Second != 0 {
+		return fmt.Errorf("%s is not a number of whole seconds up to a day; write one with its unit, such as 120s or 2m", strict.Quote(text))
+	}
+	c.IPAM.Rest = rest
+	return nil
+}
+
+func addReserved(c *Config, text string) error {
+	if addr, err := netip.ParseAddr(text); err == nil && addr.Zone() == "" {
+		addr = addr.Unmap()
+		c.IPAM.Reserved = append(c.IPAM.Reserved, netip.PrefixFrom(addr, addr.BitLen()))
+		return nil
+	}
+	p, err := strict.ParsePrefix(text)
+	if err != nil {
+		return fmt.Errorf("%w; or a single address", err)
+	}
+	c.IPAM.Reserved = append(c.IPAM.Reserved, p)
 	return nil
 }
 

@@ -24,8 +24,14 @@ type Node struct {
 	// PodCIDRs are the ranges that this node's pods get their addresses from.
 	PodCIDRs []netip.Prefix `json:"podCIDRs"`
 
-	// Reserved are the addresses inside PodCIDRs that no pod may get: the node's own.
-	Reserved []netip.Addr `json:"reserved"`
+	// Addresses are the node's own, inside PodCIDRs. No pod may get one.
+	Addresses []netip.Addr `json:"addresses"`
+
+	// Reserved is what else no pod may get.
+	Reserved []netip.Prefix `json:"reserved,omitempty"`
+
+	// RestSeconds is how long a released address stays unused.
+	RestSeconds int `json:"restSeconds"`
 
 	// TUN is the name of the device that leads to the other nodes' pods.
 	TUN string `json:"tun"`

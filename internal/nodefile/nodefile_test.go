@@ -16,11 +16,11 @@ import (
 )
 
 var node = nodefile.Node{
-	Name:     "node1",
-	PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24"), netip.MustParsePrefix("fd00:244:1::/64")},
-	Reserved: []netip.Addr{netip.MustParseAddr("10.244.1.1"), netip.MustParseAddr("fd00:244:1::1")},
-	TUN:      "weft0",
-	MTU:      1450,
+	Name:      "node1",
+	PodCIDRs:  []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24"), netip.MustParsePrefix("fd00:244:1::/64")},
+	Addresses: []netip.Addr{netip.MustParseAddr("10.244.1.1"), netip.MustParseAddr("fd00:244:1::1")},
+	TUN:       "weft0",
+	MTU:       1450,
 
 	GSOMaxSize: 61000,
 	GSOMaxSegs: 64,

@@ -41,7 +41,7 @@ func TestARangeGivesOutEveryAddressButThoseWithAnotherMeaning(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.prefix, func(t *testing.T) {
-			p, err := newPool(netip.MustParsePrefix(tt.prefix))
+			p, err := newSpan(Range{Subnet: netip.MustParsePrefix(tt.prefix)})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -63,7 +63,7 @@ func TestRangesThatAreNoRangesAreRefused(t *testing.T) {
 	}
 	for name, ranges := range tests {
 		t.Run(name, func(t *testing.T) {
-			if _, err := newSpace(ranges, nil); err == nil {
+			if err := (Pool{Sets: ByFamily(ranges)}).Check(); err == nil {
 				t.Error("accepted")
 			}
 		})
@@ -71,7 +71,7 @@ func TestRangesThatAreNoRangesAreRefused(t *testing.T) {
 }
 
 func TestASearchVisitsOnlyWhatIsTakenHoweverLargeTheRange(t *testing.T) {
-	p, err := newPool(netip.MustParsePrefix("fd00::/16"))
+	p, err := newSpan(Range{Subnet: netip.MustParsePrefix("fd00::/16")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +82,7 @@ func TestASearchVisitsOnlyWhatIsTakenHoweverLargeTheRange(t *testing.T) {
 		addr = addr.Next()
 	}
 	start := time.Now()
-	got, ok := p.search(netip.Addr{}, skip)
+	got, ok := p.search(netip.Addr{}, skip, prefixes("fd00:1::/32"))
 	if !ok || got != addr {
 		t.Errorf("found %s, %t; want %s", got, ok, addr)
 	}
@@ -92,7 +92,8 @@ func TestASearchVisitsOnlyWhatIsTakenHoweverLargeTheRange(t *testing.T) {
 }
 
 func TestALeaseFitsOnlyWithOneUsableAddressOfEachFamily(t *testing.T) {
-	sp, err := newSpace(prefixes("10.0.0.0/24", "10.0.2.0/24", "fd00::/64"), addrs("10.0.0.1"))
+	p := pool(prefixes("10.0.0.0/24", "10.0.2.0/24", "fd00::/64"), addrs("10.0.0.1")...)
+	sets, err := p.sets()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,7 +112,7 @@ func TestALeaseFitsOnlyWithOneUsableAddressOfEachFamily(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if got := sp.fits(tt.addresses); got != tt.want {
+			if got := p.fits(sets, tt.addresses, nil); got != tt.want {
 				t.Errorf("got %t, want %t", got, tt.want)
 			}
 		})

@@ -1,0 +1,48 @@
+package cniplugin
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+
+	"github.com/containernetworking/cni/pkg/types"
+)
+
+// delegate has the plugin do a command that the configuration names for giving out
+// addresses, and returns what it prints. It gets this call's environment, and stdin as
+// its configuration. (libcni's package invoke does the same and brings net/http along.)
+func (c *config) delegate(ctx context.Context, command string, stdin []byte) ([]byte, error) {
+	name := c.IPAM.Type
+	path, err := findPlugin(name)
+	if err != nil {
+		return nil, err
+	}
+	var stdout, stderr bytes.Buffer
+	cmd := exec.CommandContext(ctx, path)
+	cmd.Env = append(os.Environ(), "CNI_COMMAND="+command)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(stdin), &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		told := &types.Error{}
+		if json.Unmarshal(stdout.Bytes(), told) == nil && told.Msg != "" {
+			return nil, fmt.Errorf("ipam plugin %s: %w", name, told)
+		}
+		return nil, fmt.Errorf("ipam plugin %s: %s: %w: %s", name, command, err, bytes.TrimSpace(stderr.Bytes()))
+	}
+	return stdout.Bytes(), nil
+}
+
+// findPlugin returns the path of a plugin: the first that is in one of the runtime's
+// folders. Its name was checked not to lead elsewhere.
+func findPlugin(name string) (string, error) {
+	for _, dir := range filepath.SplitList(os.Getenv("CNI_PATH")) {
+		path := filepath.Join(dir, name)
+		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
+			return path, nil
+		}
+	}
+	return "", invalid("ipam.type: there is no plugin %s in %s", name, os.Getenv("CNI_PATH"))
+}

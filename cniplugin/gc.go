@@ -1,0 +1,112 @@
+package cniplugin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+
+	"github.com/containernetworking/cni/pkg/skel"
+	"github.com/containernetworking/cni/pkg/types"
+
+	"weft/ipam"
+)
+
+// GC frees the leases and veths of a network that are not in the runtime's list of valid
+// attachments, and says on stderr which. What visibly still runs it keeps, and names it
+// in an error: a wrong list must not have an address given to two pods. Without a list
+// it frees only what has no veth any more. It is weft-ipam's too.
+func (p *Plugin) GC(args *skel.CmdArgs) error { return cniError(p.gc(args)) }
+
+func (p *Plugin) gc(args *skel.CmdArgs) error {
+	conf, err := parseConfig(args.StdinData)
+	if err != nil {
+		return err
+	}
+	k, err := openHost()
+	if err != nil {
+		return err
+	}
+	defer k.close()
+	store, err := conf.leases()
+	if err != nil {
+		return err
+	}
+	found, err := survey([]*ipam.Store{store}, k)
+	if err != nil {
+		return err
+	}
+	if err := k.findProcesses(found); err != nil {
+		return err
+	}
+	ctx, cancel := p.waiting()
+	defer cancel()
+	var errs []error
+	var kept []types.GCAttachment
+	for _, f := range found {
+		if f.Network == "" || conf.valid(f) {
+			continue // no lease: it may be another network's
+		}
+		change, err := collect(ctx, store, k, f)
+		if change.Action != "" {
+			fmt.Fprintln(os.Stderr, "weft-cni: gc:", change)
+		}
+		if change.Action == Kept {
+			kept = append(kept, types.GCAttachment{ContainerID: f.ContainerID, IfName: f.IfName})
+			err = withCode(CodeStillRuns, errors.New(change.String()))
+		}
+		errs = append(errs, err)
+	}
+	if !conf.IPAM.own() && conf.ValidAttachments != nil {
+		errs = append(errs, delegateGC(ctx, conf, kept))
+	}
+	return errors.Join(errs...)
+}
+
+// delegateGC has another plugin free what is not valid, but for what was kept.
+func delegateGC(ctx context.Context, conf *config, kept []types.GCAttachment) error {
+	var fields map[string]any
+	if err := json.Unmarshal(conf.stdin, &fields); err != nil {
+		return err
+	}
+	fields["cni.dev/valid-attachments"] = append(slices.Clone(*conf.ValidAttachments), kept...)
+	stdin, err := json.Marshal(fields)
+	if err != nil {
+		return err
+	}
+	_, err = conf.delegate(ctx, "GC", stdin)
+	return err
+}
+
+// valid reports whether GC must leave an attachment alone.
+func (c *config) valid(f Found) bool {
+	if c.ValidAttachments == nil {
+		return f.Trouble() == ""
+	}
+	return slices.Contains(*c.ValidAttachments, types.GCAttachment{ContainerID: f.ContainerID, IfName: f.IfName})
+}
+
+// collect frees an attachment that is not valid.
+func collect(ctx context.Context, store *ipam.Store, k *kernel, f Found) (Change, error) {
+	why := f.Trouble()
+	if why == "" {
+		why = "it is not in the list of valid attachments"
+	}
+	if len(f.Processes) > 0 {
+		return Change{Kept, f, fmt.Sprintf("%s, but processes %v live in its network namespace; end them, or have the runtime DEL it", why, f.Processes)}, nil
+	}
+	release, ok, err := store.TryHold(f.Attachment)
+	switch {
+	case err != nil:
+		return Change{}, err
+	case !ok:
+		return Change{Kept, f, why + ", but another call works on it"}, nil
+	}
+	defer release()
+	if err := free(ctx, store, k, f.Attachment); err != nil {
+		return Change{}, err
+	}
+	return Change{Freed, f, why}, nil
+}

@@ -1,0 +1,415 @@
+package cniplugin
+
+import (
+	"errors"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containernetworking/cni/libcni"
+	"github.com/containernetworking/cni/pkg/skel"
+	"github.com/containernetworking/cni/pkg/types"
+	"github.com/containernetworking/plugins/pkg/ns"
+
+	"weft/ipam"
+)
+
+// live starts a process that lives in the namespace until the test ends it.
+func (n namespace) live(t *testing.T) *exec.Cmd {
+	t.Helper()
+	process := exec.Command("sleep", "infinity")
+	if err := n.Do(func(ns.NetNS) error { return process.Start() }); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = process.Process.Kill()
+		_ = process.Wait()
+	})
+	return process
+}
+
+// attachPod adds a pod without any process in its namespace.
+func (n *node) attachPod(containerID string) namespace {
+	n.t.Helper()
+	pod := newNamespace(n.t)
+	if err := n.call(n.plugin.Add, n.args(containerID, pod.Path())); err != nil {
+		n.t.Fatal(err)
+	}
+	return pod
+}
+
+// gc calls GC with a list of valid containers, or without one.
+func (n *node) gc(valid []string, told bool) error {
+	n.t.Helper()
+	conf := n.conf("1.1.0")
+	if told {
+		list := []types.GCAttachment{}
+		for _, id := range valid {
+			list = append(list, types.GCAttachment{ContainerID: id, IfName: "eth0"})
+		}
+		conf["cni.dev/valid-attachments"] = list
+	}
+	return n.call(n.plugin.GC, &skel.CmdArgs{StdinData: encode(n.t, conf)})
+}
+
+func (n *node) requireLeases(want ...string) {
+	n.t.Helper()
+	var have, veths []string
+	for _, l := range n.leases() {
+		have = append(have, l.ContainerID)
+		veths = append(veths, l.Veth)
+	}
+	slices.Sort(have)
+	if !slices.Equal(have, want) {
+		n.t.Errorf("leases of %v, want %v", have, want)
+	}
+	slices.Sort(veths)
+	if links := slices.Sorted(slices.Values(n.podLinks())); !slices.Equal(veths, links) {
+		n.t.Errorf("veths %v, leases for %v", links, veths)
+	}
+}
+
+func TestGCFreesWhatIsNotInTheListAndLeavesTheRest(t *testing.T) {
+	n := newNode(t, families["dual stack"]...)
+	for _, id := range []string{"a", "b", "c"} {
+		n.attachPod(id)
+	}
+	if err := n.gc([]string{"b"}, true); err != nil {
+		t.Fatal(err)
+	}
+	n.requireLeases("b")
+	if err := n.gc(nil, true); err != nil {
+		t.Fatal(err)
+	}
+	n.requireNothingLeft()
+}
+
+func TestGCWithAWrongListKeepsAndNamesWhatVisiblyRuns(t *testing.T) {
+	n := newNode(t, families["dual stack"]...)
+	n.attachPod("ended")
+	process := n.attachPod("running").live(t)
+	err := n.gc(nil, true)
+	requireCode(t, err, CodeStillRuns)
+	for _, part := range []string{"running/eth0", "10.244.1.3", strconv.Itoa(process.Process.Pid)} {
+		if !strings.Contains(err.Error(), part) {
+			t.Errorf("%q does not name %s", err, part)
+		}
+	}
+	n.requireLeases("running")
+	_ = process.Process.Kill()
+	_ = process.Wait()
+	if err := n.gc(nil, true); err != nil {
+		t.Fatal(err)
+	}
+	n.requireNothingLeft()
+}
+
+func TestGCLeavesWhatIsBeingAttachedAlone(t *testing.T) {
+	n := newNode(t, families["IPv4"]...)
+	n.attachPod("pod")
+	store, err := ipam.Open(n.stateDir, "weft")
+	if err != nil {
+		t.Fatal(err)
+	}
+	release, err := store.Hold(t.Context(), ipam.Attachment{ContainerID: "pod", IfName: "eth0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	requireCode(t, n.gc(nil, true), CodeStillRuns)
+	n.requireLeases("pod")
+	release()
+	if err := n.gc(nil, true); err != nil {
+		t.Fatal(err)
+	}
+	n.requireNothingLeft()
+}
+
+func TestGCWithoutAListFreesOnlyWhatIsGone(t *testing.T) {
+	n := newNode(t, families["IPv4"]...)
+	n.attachPod("whole")
+	n.attachPod("gone").Close() // and with the namespace its veth
+	n.waitForVeths(1)
+	if err := n.gc(nil, false); err != nil {
+		t.Fatal(err)
+	}
+	n.requireLeases("whole")
+}
+
+func TestGCKnowsItsOwnNetworkOnly(t *testing.T) {
+	n := newNode(t, families["IPv4"]...)
+	n.attachPod("pod")
+	conf := n.conf("1.1.0")
+	conf["name"], conf["cni.dev/valid-attachments"] = "other", []any{}
+	if err := n.call(n.plugin.GC, &skel.CmdArgs{StdinData: encode(t, conf)}); err != nil {
+		t.Fatal(err)
+	}
+	n.requireLeases("pod")
+}
+
+func TestGCRefusesWhatItCannotRead(t *testing.T) {
+	n := newNode(t, families["IPv4"]...)
+	requireCode(t, n.call(n.plugin.GC, &skel.CmdArgs{StdinData: []byte(`{"cni.dev/valid-attachments": 7}`)}), types.ErrDecodingFailure)
+	conf := n.conf("1.1.0")
+	conf["name"] = "../weft"
+	requireCode(t, n.call(n.plugin.GC, &skel.CmdArgs{StdinData: encode(t, conf)}), types.ErrInvalidNetworkConfig)
+	n.attachPod("pod")
+	if err := os.Truncate(filepath.Join(n.stateDir, "ipam", "weft.json"), 20); err != nil {
+		t.Fatal(err)
+	}
+	requireCode(t, n.gc(nil, true), CodeCorrupt)
+	if len(n.podLinks()) != 1 {
+		t.Error("a pod was detached without knowing what it holds")
+	}
+}
+
+func TestGCThroughTheRuntime(t *testing.T) {
+	n := newNode(t, families["dual stack"]...)
+	list := n.list("1.1.0")
+	for _, id := range []string{"a", "b"} {
+		if _, err := n.cni.AddNetworkList(t.Context(), list, runtimeConf(id, newNamespace(t))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// What the runtime has forgotten it can't DEL by itself.
+	n.attachPod("forgotten")
+	args := &libcni.GCArgs{ValidAttachments: []types.GCAttachment{{ContainerID: "a", IfName: "eth0"}}}
+	if err := n.cni.GCNetworkList(t.Context(), list, args); err != nil {
+		t.Fatal(err)
+	}
+	n.requireLeases("a")
+	if err := n.cni.GCNetworkList(t.Context(), list, nil); err != nil {
+		t.Fatal(err)
+	}
+	n.requireNothingLeft()
+}
+
+// waitForVeths returns when the kernel has removed what went with a namespace.
+func (n *node) waitForVeths(want int) {
+	n.t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		if len(n.podLinks()) == want {
+			return
+		}
+	}
+	n.t.Fatalf("veths: %v, want %d", n.podLinks(), want)
+}
+
+// reconcile returns what was done, a line each.
+func (n *node) reconcile() []string {
+	n.t.Helper()
+	var lines []string
+	n.in(n.t, func() error {
+		changes, err := Reconcile(n.t.Context(), n.stateDir, "weft")
+		for _, c := range changes {
+			lines = append(lines, c.String())
+		}
+		return err
+	})
+	return lines
+}
+
+// expect fails unless each line has its parts, separated by |, in it.
+func expect(t *testing.T, lines []string, want ...string) {
+	t.Helper()
+	if len(lines) != len(want) {
+		t.Fatalf("got %q, want %d", lines, len(want))
+	}
+	for i, line := range lines {
+		for part := range strings.SplitSeq(want[i], "|") {
+			if !strings.Contains(line, part) {
+				t.Errorf("%q lacks %q", line, part)
+			}
+		}
+	}
+}
+
+func TestWhatIsInOrderIsNotTouched(t *testing.T) {
+	n := newNode(t, families["dual stack"]...)
+	expect(t, n.reconcile())
+	n.attachPod("pod")
+	before := n.leases()
+	expect(t, n.reconcile())
+	if after := n.leases(); len(after) != 1 || after[0].Addresses[0] != before[0].Addresses[0] {
+		t.Errorf("before %v, after %v", before, after)
+	}
+	n.requireLeases("pod")
+}
+
+func TestAfterARebootStaleLeasesAreFreed(t *testing.T) {
+	n := newNode(t, families["dual stack"]...)
+	for _, id := range []string{"a", "b"} {
+		pod := n.attachPod(id)
+		pod.Close()
+	}
+	n.waitForVeths(0)
+	expect(t, n.reconcile(), "freed a/eth0|10.244.1.2|fd00:244:1::2|veth is gone", "freed b/eth0|10.244.1.3|veth is gone")
+	n.requireNothingLeft()
+}
+
+func TestAnADDThatWasKilledIsCleanedUpUnlessSomebodyWorksOnIt(t *testing.T) {
+	n := newNode(t, families["dual stack"]...)
+	pod := newNamespace(t)
+	killAt(t, n, "mark the veth as complete", pod)
+	store, err := ipam.Open(n.stateDir, "weft")
+	if err != nil {
+		t.Fatal(err)
+	}
+	release, err := store.Hold(t.Context(), ipam.Attachment{ContainerID: "pod", IfName: "eth0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	expect(t, n.reconcile())
+	n.requireLeases("pod")
+	release()
+	expect(t, n.reconcile(), "freed pod/eth0|has not come to an end")
+	n.requireNothingLeft()
+}
+
+func TestAPodThatHasLostItsLeaseGetsItBack(t *testing.T) {
+	n := newNode(t, families["dual stack"]...)
+	pod := newNamespace(t)
+	args := n.args("pod", pod.Path())
+	args.Args = "K8S_POD_NAMESPACE=default;K8S_POD_NAME=web"
+	if err := n.call(n.plugin.Add, args); err != nil {
+		t.Fatal(err)
+	}
+	held := n.leases()[0]
+	if err := os.Remove(filepath.Join(n.stateDir, "ipam", "weft.json")); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, n.reconcile(), "adopted pod/eth0|default/web|10.244.1.2 fd00:244:1::2|not leased")
+	got := n.leases()[0]
+	if !slices.Equal(got.Addresses, held.Addresses) || got.Pod != held.Pod || got.Veth != held.Veth {
+		t.Errorf("got %+v, want %+v", got, held)
+	}
+	expect(t, n.reconcile())
+	if err := n.call(n.plugin.Del, args); err != nil {
+		t.Fatal(err)
+	}
+	n.requireNothingLeft()
+}
+
+func TestAPodWhoseAddressIsLeasedToAnotherIsNamed(t *testing.T) {
+	n := newNode(t, "10.244.1.0/24")
+	n.attachPod("pod")
+	if err := os.Remove(filepath.Join(n.stateDir, "ipam", "weft.json")); err != nil {
+		t.Fatal(err)
+	}
+	store, err := ipam.Open(n.stateDir, "weft")
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := ipam.Lease{Attachment: ipam.Attachment{ContainerID: "other", IfName: "eth0"}, Addresses: []netip.Addr{netip.MustParseAddr("10.244.1.2")}}
+	if err := store.Record(t.Context(), other); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, n.reconcile(), "kept pod/eth0|10.244.1.2 is held by other/eth0")
+	if len(n.podLinks()) != 1 {
+		t.Error("the pod was detached")
+	}
+}
+
+func TestADamagedLeaseFileIsRebuiltFromTheRunningPods(t *testing.T) {
+	n := newNode(t, families["dual stack"]...)
+	n.attachPod("a")
+	n.attachPod("b")
+	other := n.conf("1.1.0")
+	other["name"] = "other"
+	args := n.args("of-another-network", newNamespace(t).Path())
+	args.StdinData = encode(t, other)
+	if err := n.call(n.plugin.Add, args); err == nil {
+		t.Fatal("two networks gave out one address")
+	}
+	path := filepath.Join(n.stateDir, "ipam", "weft.json")
+	if err := os.Truncate(path, 100); err != nil {
+		t.Fatal(err)
+	}
+	requireCode(t, n.call(n.plugin.Add, n.args("c", newNamespace(t).Path())), CodeCorrupt)
+	expect(t, n.reconcile(), path+"|damaged|2 running pods|.damaged")
+	n.requireLeases("a", "b")
+	if info, err := os.Stat(path + ".damaged"); err != nil || info.Size() != 100 {
+		t.Errorf("the damaged file was not kept: %v", err)
+	}
+	n.attachPod("c")
+	n.requireLeases("a", "b", "c")
+}
+
+func TestADamagedFileOfAnotherNetworkIsReportedAndStopsOnlyAdoption(t *testing.T) {
+	n := newNode(t, families["IPv4"]...)
+	n.attachPod("whole")
+	n.attachPod("gone").Close()
+	n.waitForVeths(1)
+	for _, name := range []string{"weft", "other"} {
+		if err := os.WriteFile(filepath.Join(n.stateDir, "ipam", name+".json"), []byte("{}"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n.in(t, func() error {
+		changes, err := Reconcile(t.Context(), n.stateDir, "weft")
+		if !errors.Is(err, ipam.ErrCorrupt) || len(changes) > 0 {
+			t.Errorf("got %v, %v; want ErrCorrupt and no change: the pods' leases may be in either", changes, err)
+		}
+		return nil
+	})
+}
+
+func TestAVethWithoutANameIsOnlyNamed(t *testing.T) {
+	n := newNode(t, families["IPv4"]...)
+	pod := newNamespace(t)
+	killAt(t, n, "mark the veth as complete", pod)
+	if err := os.Remove(filepath.Join(n.stateDir, "ipam", "weft.json")); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, n.reconcile(), "kept|ip link delete "+n.podLinks()[0])
+}
+
+func TestALeaseIsReleasedByHandUnlessItsPodRuns(t *testing.T) {
+	n := newNode(t, families["IPv4"]...)
+	n.attachPod("ended")
+	n.attachPod("running").live(t)
+	store, err := ipam.Open(n.stateDir, "weft")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.in(t, func() error {
+		found, err := Survey([]*ipam.Store{store})
+		if err != nil {
+			return err
+		}
+		if len(found) != 2 || len(found[0].Processes) != 0 || len(found[1].Processes) != 1 {
+			t.Errorf("found %+v", found)
+		}
+		if _, err := Release(t.Context(), store, found[0], false); err != nil {
+			return err
+		}
+		if _, err := Release(t.Context(), store, found[1], false); err == nil || !strings.Contains(err.Error(), "--force") {
+			t.Errorf("a running pod lost its lease: %v", err)
+		}
+		n.requireLeases("running")
+		_, err = Release(t.Context(), store, found[1], true)
+		return err
+	})
+	n.requireNothingLeft()
+	if _, err := Release(t.Context(), store, Found{Lease: ipam.Lease{IPAM: "host-local"}}, true); err == nil {
+		t.Error("another plugin's address was released")
+	}
+}
+
+func TestAReconcilerThatCannotReadSaysSo(t *testing.T) {
+	if _, err := Reconcile(t.Context(), "relative", "weft"); err == nil {
+		t.Error("a relative folder was accepted")
+	}
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Reconcile(t.Context(), file, "weft"); err == nil {
+		t.Error("a file for a folder was accepted")
+	}
+}

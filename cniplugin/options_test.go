@@ -1,0 +1,218 @@
+package cniplugin
+
+import (
+	"encoding/json"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/containernetworking/cni/pkg/types"
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/google/go-cmp/cmp"
+	"github.com/vishvananda/netlink"
+)
+
+// add attaches a pod with a configuration that change has altered, and returns what the
+// runtime is told.
+func (n *node) add(t *testing.T, containerID string, pod namespace, change func(conf map[string]any)) (*types100.Result, error) {
+	t.Helper()
+	conf := n.conf("1.1.0")
+	change(conf)
+	args := n.args(containerID, pod.Path())
+	args.StdinData = encode(t, conf)
+	if err := n.call(n.plugin.Add, args); err != nil {
+		return nil, err
+	}
+	result := &types100.Result{}
+	if err := json.Unmarshal(n.out.Bytes(), result); err != nil {
+		t.Fatal(err)
+	}
+	return result, nil
+}
+
+func resultAddrs(r *types100.Result) []string {
+	var texts []string
+	for _, ip := range r.IPs {
+		texts = append(texts, addrOf(ip.Address.IP).String())
+	}
+	return texts
+}
+
+func TestAPodGetsTheAddressesThatItsRuntimeNames(t *testing.T) {
+	n := newNode(t, families["dual stack"]...)
+	for name, tt := range map[string]struct {
+		conf map[string]any
+		want []string
+	}{
+		"by the capability": {map[string]any{"runtimeConfig": map[string]any{"ips": []string{"10.244.1.77/24", "fd00:244:1::77"}}},
+			[]string{"10.244.1.77", "fd00:244:1::77"}},
+		"by args": {map[string]any{"args": map[string]any{"cni": map[string]any{"ips": []string{"10.244.1.78"}}}},
+			[]string{"10.244.1.78"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pod := newNamespace(t)
+			result, err := n.add(t, "pod-"+tt.want[0], pod, func(conf map[string]any) {
+				maps.Copy(conf, tt.conf)
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, want := range tt.want {
+				if !slices.Contains(resultAddrs(result), want) || !slices.Contains(pod.addrs(t, "eth0"), netip.MustParseAddr(want)) {
+					t.Errorf("got %s, the pod has %s; want %s", resultAddrs(result), pod.addrs(t, "eth0"), tt.want)
+				}
+			}
+		})
+	}
+	args := n.args("by-cni-args", newNamespace(t).Path())
+	args.Args = "IgnoreUnknown=1;IP=10.244.1.79,fd00:244:1::79;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web"
+	if err := n.call(n.plugin.Add, args); err != nil {
+		t.Fatal(err)
+	}
+	lease := n.leases()[len(n.leases())-1]
+	if lease.Addresses[0] != netip.MustParseAddr("10.244.1.79") || lease.Pod != "default/web" || lease.NetNS != args.Netns {
+		t.Errorf("lease %+v", lease)
+	}
+	args.ContainerID, args.Args = "again", "IP=10.244.1.79"
+	err := n.call(n.plugin.Add, args)
+	requireCode(t, err, CodeRefused)
+	if !strings.Contains(err.Error(), "default/web") {
+		t.Errorf("%q does not name the pod that has it", err)
+	}
+	args.Args = "IP=ten"
+	requireCode(t, n.call(n.plugin.Add, args), types.ErrInvalidEnvironmentVariables)
+}
+
+func TestAPodGetsTheRoutesMTUAndNameServersOfTheConfiguration(t *testing.T) {
+	n, pod := newNode(t, families["dual stack"]...), newNamespace(t)
+	result, err := n.add(t, "pod", pod, func(conf map[string]any) {
+		conf["mtu"] = 1300
+		conf["dns"] = map[string]any{"nameservers": []string{"10.96.0.10"}, "search": []string{"cluster.local"}}
+		conf["ipam"] = map[string]any{"type": "weft-ipam", "routes": []any{
+			map[string]any{"dst": "10.244.0.0/16", "mtu": 1290, "advmss": 1200},
+			map[string]any{"dst": "fd00:244::/32", "gw": "fe80::1", "priority": 7},
+			map[string]any{"dst": "198.51.100.0/24", "table": 77},
+		}}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if result.DNS.Nameservers[0] != "10.96.0.10" || result.DNS.Search[0] != "cluster.local" {
+		t.Errorf("DNS: %+v", result.DNS)
+	}
+	var told []string
+	for _, r := range result.Routes {
+		told = append(told, r.Dst.String()+" "+r.GW.String())
+	}
+	if diff := cmp.Diff([]string{"10.244.0.0/16 169.254.1.1", "fd00:244::/32 fe80::1", "198.51.100.0/24 169.254.1.1"}, told); diff != "" {
+		t.Error(diff)
+	}
+	pod.in(t, func() error {
+		link, err := netlink.LinkByName("eth0")
+		if err != nil {
+			return err
+		}
+		if link.Attrs().MTU != 1300 {
+			t.Errorf("MTU %d", link.Attrs().MTU)
+		}
+		routes, err := netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{}, netlink.RT_FILTER_TABLE)
+		if err != nil {
+			return err
+		}
+		found := 0
+		for _, r := range routes {
+			if r.Dst == nil || r.Dst.String() == "0.0.0.0/0" || r.Dst.String() == "::/0" {
+				t.Errorf("an unwanted default route: %s", r)
+			}
+			switch {
+			case r.Dst.String() == "10.244.0.0/16" && r.MTU == 1290 && r.AdvMSS == 1200,
+				r.Dst.String() == "fd00:244::/32" && r.Priority == 7,
+				r.Dst.String() == "198.51.100.0/24" && r.Table == 77:
+				found++
+			}
+		}
+		if found != 3 {
+			t.Errorf("found %d of the routes among %v", found, routes)
+		}
+		return nil
+	})
+	conf := n.conf("1.1.0")
+	conf["prevResult"] = json.RawMessage(n.out.Bytes())
+	args := n.args("pod", pod.Path())
+	args.StdinData = encode(t, conf)
+	if err := n.call(n.plugin.Check, args); err != nil {
+		t.Errorf("CHECK: %v", err)
+	}
+	pod.in(t, func() error {
+		return netlink.RouteDel(&netlink.Route{Dst: &result.Routes[2].Dst, Table: 77})
+	})
+	err = n.call(n.plugin.Check, args)
+	requireCode(t, err, CodeIncomplete)
+	if !strings.Contains(err.Error(), "198.51.100.0/24") {
+		t.Errorf("%q does not name the route", err)
+	}
+}
+
+func TestWhatThePluginsBeforeMadeIsPassedOn(t *testing.T) {
+	n, pod := newNode(t, families["IPv4"]...), newNamespace(t)
+	args := n.args("pod", pod.Path())
+	conf := n.conf("1.1.0")
+	conf["prevResult"] = map[string]any{
+		"cniVersion": "1.1.0",
+		"interfaces": []any{map[string]any{"name": "mgmt0", "sandbox": pod.Path()}},
+		"ips":        []any{map[string]any{"interface": 0, "address": "192.0.2.7/24"}},
+		"routes":     []any{map[string]any{"dst": "192.0.2.0/24"}},
+		"dns":        map[string]any{"nameservers": []string{"192.0.2.53"}},
+	}
+	args.StdinData = encode(t, conf)
+	if err := n.call(n.plugin.Add, args); err != nil {
+		t.Fatal(err)
+	}
+	result := &types100.Result{}
+	if err := json.Unmarshal(n.out.Bytes(), result); err != nil {
+		t.Fatal(err)
+	}
+	if len(result.Interfaces) != 3 || result.Interfaces[0].Name != "mgmt0" || result.Interfaces[2].Name != "eth0" ||
+		*result.IPs[0].Interface != 0 || *result.IPs[1].Interface != 2 || len(result.Routes) != 2 || result.DNS.Nameservers[0] != "192.0.2.53" {
+		t.Errorf("result %s", n.out.String())
+	}
+	conf["prevResult"] = json.RawMessage(n.out.Bytes())
+	args.StdinData = encode(t, conf)
+	if err := n.call(n.plugin.Check, args); err != nil {
+		t.Errorf("CHECK: %v", err)
+	}
+}
+
+func TestTheVethCanBeCalledAfterThePod(t *testing.T) {
+	n := newNode(t, families["IPv4"]...)
+	named := func(containerID, ifName string, pod namespace) {
+		args := n.args(containerID, pod.Path())
+		if ifName != "eth0" { // a pod has one default route
+			conf := n.conf("1.1.0")
+			conf["ipam"] = map[string]any{"routes": []any{map[string]any{"dst": "198.51.100.0/24"}}}
+			args.StdinData = encode(t, conf)
+		}
+		args.IfName, args.Args = ifName, "K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web-0"
+		if err := n.call(n.plugin.Add, args); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pod := newNamespace(t)
+	named("first", "eth0", pod)
+	named("first", "net1", pod)
+	named("second", "eth0", newNamespace(t)) // of the same name, before the first one went
+	n.in(t, func() error {
+		for name, want := range map[string]string{"web-0.shop": "first/eth0 shop/web-0", "net1.web-0.shop": "first/net1 shop/web-0"} {
+			link, err := netlink.LinkByName(name)
+			if err != nil {
+				return err
+			}
+			if link.Attrs().Alias != want {
+				t.Errorf("%s is %s", name, link.Attrs().Alias)
+			}
+		}
+		return nil
+	})
+}

@@ -1,0 +1,184 @@
+package cniplugin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"weft/ipam"
+)
+
+// Reconcile heals what a crash, a reboot or a runtime that forgot something has left on
+// this node, in all networks with leases in stateDir, and returns what it did. It frees
+// leases whose veth is gone and veths whose ADD never came to an end; it leases to pods
+// what they have, in the given network; and it rebuilds that network's lease file from
+// the running pods if it is damaged. What somebody works on at the moment it leaves alone.
+//
+// Leases of other plugins' addresses are freed by DEL and GC alone, which know the plugin.
+func Reconcile(ctx context.Context, stateDir, network string) ([]Change, error) {
+	k, err := openHost()
+	if err != nil {
+		return nil, err
+	}
+	defer k.close()
+	own, err := ipam.Open(stateDir, network)
+	if err != nil {
+		return nil, err
+	}
+	stores, err := ipam.OpenAll(stateDir)
+	if err != nil {
+		return nil, err
+	}
+	var changes []Change
+	readable, errs := separate(stores)
+	if err := errs[network]; len(errs) == 1 && errors.Is(err, ipam.ErrCorrupt) {
+		change, err := rebuild(ctx, own, readable, k)
+		if err != nil {
+			return nil, err
+		}
+		changes = append(changes, change)
+		readable = append(readable, own)
+		delete(errs, network)
+	}
+	found, err := survey(readable, k)
+	if err != nil {
+		return changes, err
+	}
+	failures := slices.Collect(maps.Values(errs))
+	for _, f := range found {
+		// A pod without a lease may have it in a file that can't be read.
+		if f.Trouble() == "" || f.Network == "" && len(errs) > 0 {
+			continue
+		}
+		store := own
+		if i := slices.IndexFunc(stores, func(s *ipam.Store) bool { return s.Network() == f.Network }); i >= 0 {
+			store = stores[i]
+		}
+		change, err := heal(ctx, store, k, f)
+		if change.Action != "" {
+			changes = append(changes, change)
+		}
+		failures = append(failures, err)
+	}
+	return changes, errors.Join(failures...)
+}
+
+// separate returns the stores that can be read, and why the others can't, by network.
+func separate(stores []*ipam.Store) (readable []*ipam.Store, errs map[string]error) {
+	errs = map[string]error{}
+	for _, s := range stores {
+		if _, _, err := s.List(); err != nil {
+			errs[s.Network()] = err
+			continue
+		}
+		readable = append(readable, s)
+	}
+	return readable, errs
+}
+
+// rebuild replaces a damaged lease file by one that has what those pods have whose leases
+// are in no other file.
+func rebuild(ctx context.Context, damaged *ipam.Store, others []*ipam.Store, k *kernel) (Change, error) {
+	found, err := survey(others, k)
+	if err != nil {
+		return Change{}, err
+	}
+	var leases []ipam.Lease
+	for _, f := range found {
+		if f.Network == "" && f.Complete {
+			leases = append(leases, f.Lease)
+		}
+	}
+	kept, err := damaged.Rebuild(ctx, leases)
+	if err != nil {
+		return Change{}, err
+	}
+	return Change{Action: Rebuilt, Why: fmt.Sprintf("the lease file %s was damaged: it was made anew, with the addresses of %d running pods; "+
+		"the damaged one is %s", damaged.Path(), len(leases), kept)}, nil
+}
+
+// heal does what Reconcile does for one attachment.
+func heal(ctx context.Context, store *ipam.Store, k *kernel, f Found) (Change, error) {
+	if f.Network == "" && !f.Complete {
+		// Who it belongs to is not known, nor whether somebody is about to finish it.
+		return Change{Kept, f, f.Trouble() + ": remove it if it stays (ip link delete " + f.Veth + ")"}, nil
+	}
+	release, ok, err := store.TryHold(f.Attachment)
+	if err != nil || !ok {
+		return Change{}, err
+	}
+	defer release()
+	// What was found may have changed before it was held.
+	now, err := lookAgain(store, k, f)
+	if err != nil || now.Trouble() != f.Trouble() {
+		return Change{}, err
+	}
+	switch {
+	case f.Network == "":
+		f.NetNS = "" // it is not known
+		if err := store.Record(ctx, f.Lease); err != nil {
+			return Change{Kept, f, err.Error()}, nil
+		}
+		return Change{Adopted, f, f.Trouble()}, nil
+	case f.IPAM != "":
+		return Change{Kept, f, fmt.Sprintf("%s; its addresses are those of the IPAM plugin %s, which GC or DEL frees", f.Trouble(), f.IPAM)}, nil
+	}
+	if err := free(ctx, store, k, f.Attachment); err != nil {
+		return Change{}, err
+	}
+	return Change{Freed, f, f.Trouble()}, nil
+}
+
+// lookAgain returns f as it is now.
+func lookAgain(store *ipam.Store, k *kernel, f Found) (Found, error) {
+	lease, leased, err := store.Find(f.Attachment)
+	if err != nil {
+		return Found{}, err
+	}
+	if leased {
+		f.Lease, f.Network = lease, store.Network()
+	} else {
+		f.Network = ""
+	}
+	link, ours, err := k.hostSide(f.Veth)
+	f.HasVeth = ours
+	f.Complete = ours && link.Attrs().Alias != ""
+	return f, err
+}
+
+// free removes the veth of an attachment, and only when that is certain ends its lease.
+// The caller holds the attachment.
+func free(ctx context.Context, store *ipam.Store, k *kernel, a ipam.Attachment) error {
+	if err := k.removeHostSide(hostName(a)); err != nil {
+		return fmt.Errorf("free %s: %w", a, err)
+	}
+	_, _, err := store.Release(ctx, a)
+	return err
+}
+
+// Release frees an attachment by an operator's word: its veth and its lease in store. One
+// in whose namespace processes live is only freed with force.
+func Release(ctx context.Context, store *ipam.Store, f Found, force bool) (Change, error) {
+	switch {
+	case f.IPAM != "":
+		return Change{}, fmt.Errorf("the addresses of %s are those of the IPAM plugin %s: have the runtime remove the pod", f.Attachment, f.IPAM)
+	case len(f.Processes) > 0 && !force:
+		return Change{}, fmt.Errorf("the pod of %s runs: processes %v live in its network namespace; end them, or use --force", f.Attachment, f.Processes)
+	}
+	k, err := openHost()
+	if err != nil {
+		return Change{}, err
+	}
+	defer k.close()
+	release, err := store.Hold(ctx, f.Attachment)
+	if err != nil {
+		return Change{}, err
+	}
+	defer release()
+	if err := free(ctx, store, k, f.Attachment); err != nil {
+		return Change{}, err
+	}
+	return Change{Freed, f, "by hand"}, nil
+}

@@ -1,0 +1,249 @@
+package cniplugin
+
+import (
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"weft/internal/marks"
+	"weft/internal/rtnetlink"
+	"weft/ipam"
+)
+
+// Found is an attachment of which a lease, a veth or both were found.
+type Found struct {
+	// Lease is what the lease says or, if there is none, what the veth tells.
+	ipam.Lease
+
+	// Network is where the lease is; empty if there is none.
+	Network string `json:"network,omitempty"`
+
+	// HasVeth says that weft-cni's veth is there, and Complete that its ADD came to an end.
+	HasVeth  bool `json:"hasVeth"`
+	Complete bool `json:"complete"`
+
+	// Processes live in the pod's network namespace; the first few of them.
+	Processes []int `json:"processes,omitempty"`
+
+	podNS int // as in veth
+}
+
+// Trouble is what is wrong with the attachment; empty if nothing is.
+func (f Found) Trouble() string {
+	switch {
+	case f.Network == "" && !f.Complete:
+		return "its ADD has not come to an end, and it has no lease"
+	case f.Network == "":
+		return "the pod's addresses are not leased"
+	case f.Veth != "" && !f.HasVeth:
+		return "its veth is gone"
+	case f.Veth != "" && !f.Complete:
+		return "its ADD has not come to an end"
+	}
+	return ""
+}
+
+// Survey returns every attachment of which there is a lease in stores, or a veth on this
+// node. Leases come first, in the order of stores. It changes nothing and waits for no
+// lock, so what it finds may change at the same moment.
+func Survey(stores []*ipam.Store) ([]Found, error) {
+	k, err := openHost()
+	if err != nil {
+		return nil, err
+	}
+	defer k.close()
+	found, err := survey(stores, k)
+	if err != nil {
+		return nil, err
+	}
+	return found, k.findProcesses(found)
+}
+
+// survey is Survey but for the processes.
+func survey(stores []*ipam.Store, k *kernel) ([]Found, error) {
+	// The veths first: one that is made after this has a lease that is found.
+	veths, err := k.listVeths()
+	if err != nil {
+		return nil, err
+	}
+	var found []Found
+	for _, s := range stores {
+		leases, _, err := s.List()
+		if err != nil {
+			return nil, err
+		}
+		for _, l := range leases {
+			f := Found{Lease: l, Network: s.Network()}
+			if i := slices.IndexFunc(veths, func(v veth) bool { return v.name == l.Veth }); i >= 0 {
+				f.HasVeth, f.Complete, f.podNS = true, veths[i].complete, veths[i].podNS
+				veths = slices.Delete(veths, i, i+1)
+			}
+			found = append(found, f)
+		}
+	}
+	for _, v := range veths {
+		f := Found{HasVeth: true, Complete: v.complete, podNS: v.podNS}
+		f.Lease = ipam.Lease{Attachment: v.attachment, Pod: v.pod, Veth: v.name}
+		if f.Addresses, err = k.addressesBehind(v.index); err != nil {
+			return nil, err
+		}
+		found = append(found, f)
+	}
+	return found, nil
+}
+
+// veth is the host side of a pod's veth. Of one that is not complete, only the name and
+// the index are known.
+type veth struct {
+	name       string
+	index      int
+	podNS      int // as this namespace numbers the pod's (ip-netns(8), nsid)
+	complete   bool
+	attachment ipam.Attachment
+	pod        string
+}
+
+// listVeths returns the host sides of all pods' veths.
+func (k *kernel) listVeths() ([]veth, error) {
+	links, err := rtnetlink.Dump(k.host.LinkList)
+	if err != nil {
+		return nil, fmt.Errorf("list the pods' veths: %w", err)
+	}
+	var veths []veth
+	for _, link := range links {
+		attrs := link.Attrs()
+		if link.Type() != "veth" || attrs.Group != marks.PodLinkGroup {
+			continue
+		}
+		v := veth{name: attrs.Name, index: attrs.Index, podNS: attrs.NetNsID}
+		v.attachment, v.pod, v.complete = parseAlias(attrs.Alias)
+		veths = append(veths, v)
+	}
+	return veths, nil
+}
+
+// addressesBehind returns the addresses that are routed to a pod's veth, IPv4 first.
+func (k *kernel) addressesBehind(link int) ([]netip.Addr, error) {
+	var addrs []netip.Addr
+	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+		filter := &netlink.Route{LinkIndex: link, Protocol: marks.PodRouteProtocol}
+		routes, err := rtnetlink.Dump(func() ([]netlink.Route, error) {
+			return k.host.RouteListFiltered(family, filter, netlink.RT_FILTER_OIF|netlink.RT_FILTER_PROTOCOL)
+		})
+		if err != nil {
+			return nil, fmt.Errorf("list the routes to pods: %w", err)
+		}
+		for _, r := range routes {
+			addrs = append(addrs, addrOf(r.Dst.IP))
+		}
+	}
+	return addrs, nil
+}
+
+// mostNamed bounds how many processes of a pod are named.
+const mostNamed = 3
+
+// findProcesses fills in which processes live in the pods' network namespaces. In one
+// that a runtime only keeps, for a pod that has ended, there are none.
+func (k *kernel) findProcesses(found []Found) error {
+	namespaces, err := listNamespaces()
+	if err != nil {
+		return err
+	}
+	numbered := map[int][]int{}
+	for _, pids := range namespaces {
+		if number, err := k.host.GetNetNsIdByPid(pids[0]); err == nil && number >= 0 {
+			numbered[number] = pids
+		}
+	}
+	for i, f := range found {
+		var pids []int
+		if f.HasVeth {
+			pids = numbered[f.podNS]
+		} else if id, err := identify(f.NetNS); err == nil && f.Veth == "" {
+			pids = namespaces[id]
+		}
+		found[i].Processes = pids[:min(len(pids), mostNamed)]
+	}
+	return nil
+}
+
+// namespaceID is what stat(2) tells of a namespace's file.
+type namespaceID struct{ device, inode uint64 }
+
+func identify(path string) (namespaceID, error) {
+	var stat unix.Stat_t
+	if err := unix.Stat(path, &stat); err != nil {
+		return namespaceID{}, &fs.PathError{Op: "stat", Path: path, Err: err}
+	}
+	return namespaceID{stat.Dev, stat.Ino}, nil
+}
+
+// listNamespaces returns the processes of each network namespace but this process's own,
+// which is no pod's.
+func listNamespaces() (map[namespaceID][]int, error) {
+	own, err := identify("/proc/thread-self/ns/net")
+	if err != nil {
+		return nil, err
+	}
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, err
+	}
+	namespaces := map[namespaceID][]int{}
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		// A process that has ended, or that is none of ours, tells nothing.
+		if id, err := identify(filepath.Join("/proc", e.Name(), "ns/net")); err == nil && id != own {
+			namespaces[id] = append(namespaces[id], pid)
+		}
+	}
+	return namespaces, nil
+}
+
+// Change is what was done about an attachment.
+type Change struct {
+	// Action is what was done.
+	Action Action `json:"action"`
+	Found  `json:"attachment"`
+	// Why names the reason, for people.
+	Why string `json:"why"`
+}
+
+// Action is what GC or Reconcile did.
+type Action string
+
+// The actions. An attachment that was freed has neither veth nor lease any more.
+const (
+	Freed   Action = "freed"
+	Adopted Action = "adopted" // a lease was recorded for a pod that had none
+	Rebuilt Action = "rebuilt" // the lease file, and not one attachment
+	Kept    Action = "kept"    // somebody ought to look at it
+)
+
+// String is one line for people.
+func (c Change) String() string {
+	if c.Action == Rebuilt {
+		return c.Why
+	}
+	who := c.Attachment.String()
+	if c.Pod != "" {
+		who += " (pod " + c.Pod + ")"
+	}
+	var addresses []string
+	for _, a := range c.Addresses {
+		addresses = append(addresses, a.String())
+	}
+	return fmt.Sprintf("%s %s %s: %s", c.Action, who, strings.Join(addresses, " "), c.Why)
+}

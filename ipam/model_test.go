@@ -1,0 +1,164 @@
+package ipam
+
+import (
+	"errors"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+)
+
+// model is what a network's leases must be, in the simplest words: who holds what, and
+// when what was released.
+type model struct {
+	held     map[int][]netip.Addr
+	released map[netip.Addr]time.Duration
+}
+
+// usable reports whether nobody holds addr and it has rested.
+func (m *model) usable(addr netip.Addr, at, rest time.Duration) bool {
+	for _, addrs := range m.held {
+		if slices.Contains(addrs, addr) {
+			return false
+		}
+	}
+	released, ok := m.released[addr]
+	return !ok || rest == 0 || at >= released+rest
+}
+
+// FuzzOperations compares the store with the model over sequences of calls. Each pair of
+// bytes is one: what is done, and to whom.
+func FuzzOperations(f *testing.F) {
+	f.Add([]byte{0, 1, 0, 2, 1, 1, 0, 3, 2, 60, 0, 4})
+	f.Add([]byte{0, 1, 1, 1, 3, 0, 0, 2, 2, 120, 0, 3, 5, 0, 0, 1, 4, 9})
+	f.Add([]byte{0, 1, 0, 2, 0, 3, 0, 4, 0, 5, 0, 6, 1, 3, 0, 7, 2, 255, 0, 7, 6, 2})
+	f.Fuzz(func(t *testing.T, calls []byte) {
+		dir, c := t.TempDir(), &clock{moment{"boot", time.Hour}}
+		m := &model{map[int][]netip.Addr{}, map[netip.Addr]time.Duration{}}
+		p := pool(prefixes("10.0.0.0/29", "10.0.9.0/30", "fd00::/125"), addrs("10.0.0.1")...)
+		p.Rest = 90 * time.Second
+		for i := 0; i+1 < len(calls) && i < 200; i += 2 {
+			what, whom := calls[i]%7, int(calls[i+1]%10)
+			s := c.install(open(t, dir)) // nothing is remembered but the file
+			switch what {
+			case 0:
+				m.acquire(t, s, p, wanted(whom), whom, c.uptime)
+			case 1:
+				m.release(t, s, whom, c.uptime)
+			case 2:
+				c.pass(time.Duration(calls[i+1]) * time.Second)
+			case 3:
+				c.reboot()
+				for addr := range m.released {
+					m.released[addr] = 0
+				}
+			case 4: // an address by name
+				asked := wanted(whom, []string{"10.0.0.2", "10.0.9.1", "10.0.0.1", "fd00::7", "fd00::8"}[calls[i+1]/10%5])
+				m.acquire(t, s, p, asked, whom, c.uptime)
+			case 5:
+				m.damage(t, s)
+			case 6: // the node gets another range
+				p.Sets = ByFamily(prefixes("10.0.0.0/29", "10.0.9.0/30", "fd00::/125")[:1+whom%3])
+			}
+			m.compare(t, s)
+		}
+	})
+}
+
+func (m *model) acquire(t *testing.T, s *Store, p Pool, asked Lease, whom int, at time.Duration) {
+	t.Helper()
+	sets, err := p.sets()
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := m.held[whom]
+	lease, err := s.Acquire(t.Context(), asked, p)
+	if err != nil {
+		if !errors.Is(err, ErrExhausted) && !errors.Is(err, ErrResting) && !errors.Is(err, ErrRefused) {
+			t.Fatal(err)
+		}
+		m.justified(t, err, p, sets, whom, at)
+		return // nothing may have changed, says compare
+	}
+	if !p.fits(sets, lease.Addresses, asked.Addresses) {
+		t.Errorf("%v does not fit %v", lease, p)
+	}
+	if slices.Equal(before, lease.Addresses) {
+		return
+	}
+	for _, addr := range before {
+		m.released[addr] = at
+	}
+	delete(m.held, whom)
+	for _, addr := range lease.Addresses {
+		if byName := slices.Contains(asked.Addresses, addr); !m.usable(addr, at, p.Rest) && !byName {
+			t.Errorf("%s was given to %d too early, or twice", addr, whom)
+		}
+		delete(m.released, addr)
+	}
+	m.held[whom] = lease.Addresses
+}
+
+// justified fails if somebody was refused though each set has a usable address.
+func (m *model) justified(t *testing.T, err error, p Pool, sets []set, whom int, at time.Duration) {
+	t.Helper()
+	if errors.Is(err, ErrRefused) {
+		return
+	}
+	for _, s := range sets {
+		var free bool
+		for _, span := range s.spans {
+			for addr := span.first; span.contains(addr); addr = addr.Next() {
+				// The store rounds a rest up, by a millisecond at most.
+				free = free || m.usable(addr, at-time.Millisecond, p.Rest) && !p.reserves(addr)
+			}
+		}
+		if !free {
+			return
+		}
+	}
+	t.Errorf("%d was refused though there are free addresses: %v; held %v, released %v at %s", whom, err, m.held, m.released, at)
+}
+
+func (m *model) release(t *testing.T, s *Store, whom int, at time.Duration) {
+	t.Helper()
+	lease, ok, err := s.Release(t.Context(), attachment(whom))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, held := m.held[whom]; held != ok || ok && !slices.Equal(lease.Addresses, m.held[whom]) {
+		t.Errorf("released %v, %t; want %v", lease.Addresses, ok, m.held[whom])
+	}
+	for _, addr := range m.held[whom] {
+		m.released[addr] = at
+	}
+	delete(m.held, whom)
+}
+
+// damage has the file rebuilt from what runs. What rested is forgotten.
+func (m *model) damage(t *testing.T, s *Store) {
+	t.Helper()
+	if len(m.held) == 0 {
+		return // there may be no file yet
+	}
+	running := list(t, s)
+	damage(t, s)
+	if path, err := s.Rebuild(t.Context(), running); err != nil || path == "" {
+		t.Fatal(path, err)
+	}
+	clear(m.released)
+}
+
+func (m *model) compare(t *testing.T, s *Store) {
+	t.Helper()
+	leases := list(t, s)
+	if len(leases) != len(m.held) {
+		t.Errorf("%d leases, want %d", len(leases), len(m.held))
+	}
+	for whom, want := range m.held {
+		lease, ok, err := s.Find(attachment(whom))
+		if err != nil || !ok || !slices.Equal(lease.Addresses, want) {
+			t.Errorf("%d holds %v, %t, %v; want %v", whom, lease.Addresses, ok, err, want)
+		}
+	}
+}

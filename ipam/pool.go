@@ -1,0 +1,251 @@
+package ipam
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Pool says which addresses a network has, and how they are given out.
+type Pool struct {
+	// Sets hold the network's ranges. A lease has one address of each set, out of the
+	// first of its ranges that has one free.
+	Sets [][]Range
+
+	// Reserved are never given out. Those that are in no range do no harm.
+	Reserved []netip.Prefix
+
+	// Rest is how long an address stays unused after its release, so that what other
+	// nodes remember of the last pod (connection tracking, caches) does not meet the
+	// next one. Who asks for an address by name does not wait.
+	Rest time.Duration
+}
+
+// Range is a part of a network's addresses.
+type Range struct {
+	Subnet netip.Prefix
+
+	// First and Last bound what is given out of Subnet; the zero Addr sets no bound.
+	First, Last netip.Addr
+}
+
+// ByFamily makes a set of the IPv4 prefixes, and behind it one of the IPv6 prefixes, so
+// that a lease has one address of each family that there is.
+func ByFamily(prefixes []netip.Prefix) [][]Range {
+	var v4, v6 []Range
+	for _, p := range prefixes {
+		if p.Addr().Is4() {
+			v4 = append(v4, Range{Subnet: p})
+		} else {
+			v6 = append(v6, Range{Subnet: p})
+		}
+	}
+	return slices.DeleteFunc([][]Range{v4, v6}, func(set []Range) bool { return len(set) == 0 })
+}
+
+// span is a range with its bounds: first to last, inclusive.
+type span struct{ first, last netip.Addr }
+
+// newSpan leaves out the addresses of a subnet that mean something else: the network
+// and the broadcast address of IPv4, and the subnet-router anycast address of IPv6 (RFC
+// 4291, 2.6.1). Subnets of one or two addresses have none of these (RFC 3021, RFC 6164).
+func newSpan(r Range) (span, error) {
+	if !r.Subnet.IsValid() || r.Subnet.Addr().Is4In6() {
+		return span{}, fmt.Errorf("range %s is not a valid IPv4 or IPv6 prefix", r.Subnet)
+	}
+	subnet := r.Subnet.Masked()
+	s := span{subnet.Addr(), lastAddr(subnet)}
+	if subnet.Addr().BitLen()-subnet.Bits() > 1 {
+		s.first = s.first.Next()
+		if subnet.Addr().Is4() {
+			s.last = s.last.Prev()
+		}
+	}
+	whole := s
+	for _, bound := range []struct{ given, bounds *netip.Addr }{{&r.First, &s.first}, {&r.Last, &s.last}} {
+		if !bound.given.IsValid() {
+			continue
+		}
+		if !whole.contains(*bound.given) {
+			return span{}, fmt.Errorf("range %s can't begin or end at %s: its addresses are %s to %s", subnet, bound.given, whole.first, whole.last)
+		}
+		*bound.bounds = *bound.given
+	}
+	if s.last.Less(s.first) {
+		return span{}, fmt.Errorf("range %s ends at %s, before it begins at %s", subnet, s.last, s.first)
+	}
+	return s, nil
+}
+
+// lastAddr returns the address of prefix whose host bits are all ones.
+func lastAddr(prefix netip.Prefix) netip.Addr {
+	bytes := prefix.Addr().AsSlice()
+	for bit := prefix.Bits(); bit < len(bytes)*8; bit++ {
+		bytes[bit/8] |= 0x80 >> (bit % 8)
+	}
+	addr, _ := netip.AddrFromSlice(bytes)
+	return addr
+}
+
+func (s span) contains(addr netip.Addr) bool {
+	return addr.Is4() == s.first.Is4() && !addr.Less(s.first) && !s.last.Less(addr)
+}
+
+// after returns the address behind addr, the first one behind the last.
+func (s span) after(addr netip.Addr) netip.Addr {
+	if next := addr.Next(); s.contains(next) {
+		return next
+	}
+	return s.first
+}
+
+// search returns the first free address behind cursor, which is in no reserved prefix.
+// It takes about as many steps as there are taken addresses and reserved prefixes,
+// however large the range is.
+func (s span) search(cursor netip.Addr, taken map[netip.Addr]bool, reserved []netip.Prefix) (netip.Addr, bool) {
+	start := s.after(cursor)
+	around := start == s.first
+	for addr := start; ; {
+		skipTo := addr
+		if i := slices.IndexFunc(reserved, func(p netip.Prefix) bool { return p.Contains(addr) }); i >= 0 {
+			skipTo = lastAddr(reserved[i])
+		} else if !taken[addr] {
+			return addr, true
+		}
+		if addr = skipTo.Next(); !s.contains(addr) {
+			if around {
+				return netip.Addr{}, false
+			}
+			addr, around = s.first, true
+		}
+		if around && start != s.first && !addr.Less(start) {
+			return netip.Addr{}, false
+		}
+	}
+}
+
+// set is ranges of which a lease has one address.
+type set struct {
+	ranges []Range
+	spans  []span
+}
+
+func (s set) contains(addr netip.Addr) bool {
+	return slices.ContainsFunc(s.spans, func(s span) bool { return s.contains(addr) })
+}
+
+// String lists the ranges for a message.
+func (s set) String() string {
+	var texts []string
+	for _, r := range s.ranges {
+		texts = append(texts, r.Subnet.Masked().String())
+	}
+	return strings.Join(texts, ", ")
+}
+
+// Check says what is wrong with the ranges, or nil.
+func (p Pool) Check() error {
+	_, err := p.sets()
+	return err
+}
+
+func (p Pool) sets() ([]set, error) {
+	var sets []set
+	for _, ranges := range p.Sets {
+		s := set{ranges: ranges}
+		for _, r := range ranges {
+			span, err := newSpan(r)
+			if err != nil {
+				return nil, err
+			}
+			s.spans = append(s.spans, span)
+		}
+		if len(ranges) > 0 {
+			sets = append(sets, s)
+		}
+	}
+	if len(sets) == 0 {
+		return nil, errors.New("the network has no address range")
+	}
+	return sets, nil
+}
+
+func (p Pool) reserves(addr netip.Addr) bool {
+	return slices.ContainsFunc(p.Reserved, func(r netip.Prefix) bool { return r.Contains(addr) })
+}
+
+// fits reports whether addresses are exactly one usable address of each set, those asked
+// for among them.
+func (p Pool) fits(sets []set, addresses, wanted []netip.Addr) bool {
+	if len(addresses) != len(sets) {
+		return false
+	}
+	for i, s := range sets {
+		if !s.contains(addresses[i]) || p.reserves(addresses[i]) {
+			return false
+		}
+	}
+	return !slices.ContainsFunc(wanted, func(w netip.Addr) bool { return !slices.Contains(addresses, w) })
+}
+
+// allocate adds a lease for wanted, with one address of each set: the one asked for, or
+// one that is free.
+func (st *state) allocate(wanted Lease, pool Pool, sets []set, at moment) (Lease, error) {
+	taken := map[netip.Addr]bool{}
+	for _, l := range st.Leases {
+		for _, addr := range l.Addresses {
+			taken[addr] = true
+		}
+	}
+	for _, r := range st.Resting {
+		taken[r.Address] = true
+	}
+	lease := wanted
+	lease.Addresses = nil
+	asked := slices.Clone(wanted.Addresses)
+	for _, s := range sets {
+		i := slices.IndexFunc(asked, s.contains)
+		if i < 0 {
+			addr, err := st.pick(s, pool, taken, at)
+			if err != nil {
+				return Lease{}, err
+			}
+			lease.Addresses = append(lease.Addresses, addr)
+			continue
+		}
+		if pool.reserves(asked[i]) {
+			return Lease{}, fmt.Errorf("%w: %s is reserved", ErrRefused, asked[i])
+		}
+		lease.Addresses = append(lease.Addresses, asked[i])
+		asked = slices.Delete(asked, i, i+1)
+	}
+	if len(asked) > 0 {
+		return Lease{}, fmt.Errorf("%w: %s is in no range that has not given an address already", ErrRefused, asked[0])
+	}
+	return lease, st.put(lease)
+}
+
+// pick takes the next address of a set behind the last one that was given out, so that
+// all others come before it is that one's turn again.
+func (st *state) pick(s set, pool Pool, taken map[netip.Addr]bool, at moment) (netip.Addr, error) {
+	for i, span := range s.spans {
+		key := s.ranges[i].Subnet.Masked()
+		if addr, ok := span.search(st.Cursors[key], taken, pool.Reserved); ok {
+			st.Cursors[key] = addr
+			return addr, nil
+		}
+	}
+	soonest := time.Duration(-1)
+	for _, r := range st.Resting {
+		if left := r.left(at, pool.Rest); s.contains(r.Address) && !pool.reserves(r.Address) && (soonest < 0 || left < soonest) {
+			soonest = left
+		}
+	}
+	if soonest >= 0 {
+		return netip.Addr{}, fmt.Errorf("%w in %s: the next one that was released has rested in %s", ErrResting, s, soonest.Round(time.Second))
+	}
+	return netip.Addr{}, fmt.Errorf("%w in %s", ErrExhausted, s)
+}

@@ -1,0 +1,306 @@
+package ipam
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// clock is a machine's uptime that a test moves.
+type clock struct{ moment }
+
+func (c *clock) install(s *Store) *Store {
+	s.now = func() (moment, error) { return c.moment, nil }
+	return s
+}
+
+func (c *clock) pass(d time.Duration) { c.uptime += d }
+
+func (c *clock) reboot() { c.moment = moment{c.boot + "'", 0} }
+
+// twoAddresses is a pool in which what was released is soon needed again.
+func twoAddresses() Pool {
+	p := pool(prefixes("10.0.0.0/30"))
+	p.Rest = 2 * time.Minute
+	return p
+}
+
+func TestAReleasedAddressRestsBeforeItIsGivenAgain(t *testing.T) {
+	dir, c, p := t.TempDir(), &clock{moment{"boot", time.Hour}}, twoAddresses()
+	reopened := func() *Store { return c.install(open(t, dir)) } // as each call of the plugin does
+	take := func(n int) (string, error) {
+		l, err := reopened().Acquire(t.Context(), wanted(n), p)
+		if err != nil {
+			return "", err
+		}
+		return l.Addresses[0].String(), nil
+	}
+	for n := range 2 {
+		if _, err := take(n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	release(t, reopened(), 0)
+	c.pass(50 * time.Second)
+	release(t, reopened(), 1)
+
+	_, err := take(3)
+	if !errors.Is(err, ErrResting) || !strings.Contains(err.Error(), "1m10s") {
+		t.Errorf("got %v, want ErrResting and how long", err)
+	}
+	if err := reopened().Available(p); !errors.Is(err, ErrResting) {
+		t.Errorf("Available: %v, want ErrResting", err)
+	}
+	if _, resting, _ := reopened().List(); len(resting) != 2 {
+		t.Errorf("resting: %v, want both", resting)
+	}
+	c.pass(70 * time.Second)
+	if _, err := take(3); !errors.Is(err, ErrResting) {
+		t.Errorf("a moment too early: %v", err)
+	}
+	c.pass(time.Millisecond)
+	if got, err := take(3); got != "10.0.0.1" {
+		t.Errorf("got %s, %v; want the one that has rested", got, err)
+	}
+	if _, err := take(4); !errors.Is(err, ErrResting) {
+		t.Errorf("the other one has not rested: %v", err)
+	}
+	c.pass(50 * time.Second)
+	if got, err := take(4); got != "10.0.0.2" {
+		t.Errorf("got %s, %v", got, err)
+	}
+	if _, err := take(5); !errors.Is(err, ErrExhausted) {
+		t.Errorf("got %v, want ErrExhausted", err)
+	}
+}
+
+func TestAfterARebootAddressesRestAsIfReleasedThen(t *testing.T) {
+	c, p := &clock{moment{"boot", 1000 * time.Hour}}, twoAddresses()
+	s := c.install(open(t, t.TempDir()))
+	for n := range 2 {
+		if _, err := s.Acquire(t.Context(), wanted(n), p); err != nil {
+			t.Fatal(err)
+		}
+		release(t, s, n)
+	}
+	c.reboot()
+	c.pass(2*time.Minute - time.Millisecond)
+	if _, err := s.Acquire(t.Context(), wanted(3), p); !errors.Is(err, ErrResting) {
+		t.Errorf("got %v, want ErrResting", err)
+	}
+	c.pass(time.Millisecond)
+	if _, err := s.Acquire(t.Context(), wanted(3), p); err != nil {
+		t.Error(err)
+	}
+}
+
+// The wall clock is nowhere asked: this compares with the machine's real uptime.
+func TestStepsOfTheClockDoNotShortenTheRest(t *testing.T) {
+	s, p := open(t, t.TempDir()), twoAddresses()
+	for n := range 2 {
+		if _, err := s.Acquire(t.Context(), wanted(n), p); err != nil {
+			t.Fatal(err)
+		}
+		release(t, s, n)
+	}
+	before, err := now()
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := readState(s.Path())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range st.Resting {
+		left := r.left(before, p.Rest)
+		if r.Boot != before.boot || left < p.Rest-time.Minute || left > p.Rest+time.Second {
+			t.Errorf("%+v rests for %s more", r, left)
+		}
+	}
+	p.Rest = 0
+	if _, err := s.Acquire(t.Context(), wanted(3), p); err != nil {
+		t.Errorf("without a rest: %v", err)
+	}
+}
+
+func TestACallerThatCannotTellTheTimeReleasesNothing(t *testing.T) {
+	s := open(t, t.TempDir())
+	acquire(t, s, 1, prefixes("10.0.0.0/24"))
+	s.now = func() (moment, error) { return moment{}, errors.New("no /proc") }
+	if _, _, err := s.Release(t.Context(), attachment(1)); err == nil {
+		t.Error("Release succeeded")
+	}
+	if err := s.Available(pool(prefixes("10.0.0.0/24"))); err == nil {
+		t.Error("Available succeeded")
+	}
+	if leases := list(t, s); len(leases) != 1 {
+		t.Errorf("leases: %v", leases)
+	}
+}
+
+func TestAnAddressIsHadByName(t *testing.T) {
+	p := pool(prefixes("10.0.0.0/24", "10.0.8.0/24", "fd00::/64"), addrs("10.0.0.1")...)
+	p.Rest = time.Hour
+	s := open(t, t.TempDir())
+	take := func(n int, names ...string) ([]netip.Addr, error) {
+		l, err := s.Acquire(t.Context(), wanted(n, names...), p)
+		return l.Addresses, err
+	}
+	for i, tt := range []struct{ names, want []string }{
+		{[]string{"10.0.0.9"}, []string{"10.0.0.9", "fd00::1"}},
+		{[]string{"fd00::9"}, []string{"10.0.0.2", "fd00::9"}},
+		{[]string{"fd00::7", "10.0.8.7"}, []string{"10.0.8.7", "fd00::7"}},
+	} {
+		got, err := take(i, tt.names...)
+		if diff := cmp.Diff(addrs(tt.want...), got, cmpAddrs); diff != "" || err != nil {
+			t.Errorf("%s: %v\n%s", tt.names, err, diff)
+		}
+	}
+	for _, tt := range []struct {
+		names []string
+		want  string
+	}{
+		{[]string{"10.0.0.9"}, "10.0.0.9 is held by container0/eth0"},
+		{[]string{"10.0.0.1"}, "10.0.0.1 is reserved"},
+		{[]string{"10.0.1.1"}, "10.0.1.1 is in no range"},
+		{[]string{"10.0.0.255"}, "10.0.0.255 is in no range"},
+		{[]string{"10.0.0.77", "10.0.8.77"}, "10.0.8.77 is in no range that has not given an address already"},
+	} {
+		if _, err := take(9, tt.names...); !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: got %v, want ErrRefused, %q", tt.names, err, tt.want)
+		}
+	}
+	if leases := list(t, s); len(leases) != 3 {
+		t.Errorf("a refused call left a lease: %v", leases)
+	}
+	// Who asks for an address by name follows the pod that had it.
+	release(t, s, 0)
+	if got, err := take(9, "10.0.0.9"); err != nil || got[0] != addrs("10.0.0.9")[0] {
+		t.Errorf("an address that rests: %v, %v", got, err)
+	}
+	// A repeated call that asks for another address does not get the old one.
+	if got, err := take(9, "10.0.0.10"); err != nil || got[0] != addrs("10.0.0.10")[0] {
+		t.Errorf("asked for another: %v, %v", got, err)
+	}
+	if leases := list(t, s); len(leases) != 3 {
+		t.Errorf("leases: %v", leases)
+	}
+}
+
+func TestReservedRangesAreLeftOut(t *testing.T) {
+	p := Pool{
+		Sets:     [][]Range{{{Subnet: netip.MustParsePrefix("10.0.0.0/28")}}, {{Subnet: netip.MustParsePrefix("fd00::/64")}}},
+		Reserved: prefixes("10.0.0.0/29", "10.0.0.10/32", "fd00::/65", "192.0.2.0/24"),
+	}
+	s := open(t, t.TempDir())
+	var got []string
+	for n := range 6 {
+		l, err := s.Acquire(t.Context(), wanted(n), p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, l.Addresses[0].String())
+		if a := l.Addresses[1]; p.Reserved[2].Contains(a) {
+			t.Errorf("%s is reserved", a)
+		}
+	}
+	if diff := cmp.Diff([]string{"10.0.0.8", "10.0.0.9", "10.0.0.11", "10.0.0.12", "10.0.0.13", "10.0.0.14"}, got); diff != "" {
+		t.Error(diff)
+	}
+	if _, err := s.Acquire(t.Context(), wanted(7), p); !errors.Is(err, ErrExhausted) {
+		t.Errorf("got %v, want ErrExhausted", err)
+	}
+	p.Reserved = prefixes("10.0.0.0/28")
+	if _, err := s.Acquire(t.Context(), wanted(7), p); !errors.Is(err, ErrExhausted) {
+		t.Errorf("all reserved: got %v, want ErrExhausted", err)
+	}
+}
+
+func TestARangeMayBeBounded(t *testing.T) {
+	subnet := netip.MustParsePrefix("10.0.0.0/24")
+	at := netip.MustParseAddr
+	s := open(t, t.TempDir())
+	p := Pool{Sets: [][]Range{{{subnet, at("10.0.0.10"), at("10.0.0.11")}}}}
+	for n, want := range []string{"10.0.0.10", "10.0.0.11"} {
+		if l, err := s.Acquire(t.Context(), wanted(n), p); err != nil || l.Addresses[0] != at(want) {
+			t.Errorf("got %v, %v; want %s", l.Addresses, err, want)
+		}
+	}
+	if _, err := s.Acquire(t.Context(), wanted(3), p); !errors.Is(err, ErrExhausted) {
+		t.Errorf("got %v, want ErrExhausted", err)
+	}
+	for name, r := range map[string]Range{
+		"before it begins":     {subnet, at("10.0.0.9"), at("10.0.0.8")},
+		"outside":              {subnet, at("10.0.1.9"), netip.Addr{}},
+		"the network address":  {subnet, at("10.0.0.0"), netip.Addr{}},
+		"of the other family":  {subnet, netip.Addr{}, at("fd00::1")},
+		"no subnet":            {},
+		"the broadcast at end": {subnet, netip.Addr{}, at("10.0.0.255")},
+	} {
+		if err := (Pool{Sets: [][]Range{{r}}}).Check(); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}
+
+func TestEverySetGivesAnAddress(t *testing.T) {
+	p := Pool{Sets: [][]Range{
+		{{Subnet: netip.MustParsePrefix("10.0.0.0/24")}}, {}, {{Subnet: netip.MustParsePrefix("10.0.8.0/24")}},
+	}}
+	l, err := open(t, t.TempDir()).Acquire(t.Context(), wanted(1), p)
+	if diff := cmp.Diff(addrs("10.0.0.1", "10.0.8.1"), l.Addresses, cmpAddrs); diff != "" || err != nil {
+		t.Errorf("%v\n%s", err, diff)
+	}
+}
+
+func TestWhatOthersGaveOutIsRecordedUnlessSomebodyHoldsIt(t *testing.T) {
+	s, ranges := open(t, t.TempDir()), prefixes("10.0.0.0/24")
+	acquire(t, s, 1, ranges)
+	if err := s.Record(t.Context(), wanted(2, "10.0.0.1")); !errors.Is(err, ErrRefused) {
+		t.Errorf("got %v, want ErrRefused", err)
+	}
+	recorded := wanted(2, "10.0.0.2", "192.0.2.7")
+	recorded.IPAM, recorded.Pod = "host-local", "default/nginx"
+	if err := s.Record(t.Context(), recorded); err != nil {
+		t.Fatal(err)
+	}
+	if got := acquire(t, s, 3, ranges); got[0] != addrs("10.0.0.3")[0] {
+		t.Errorf("got %v: what is recorded must not be given out", got)
+	}
+	_, err := s.Acquire(t.Context(), wanted(4, "10.0.0.2"), pool(ranges))
+	if err == nil || !strings.Contains(err.Error(), "container2/eth0 (pod default/nginx)") {
+		t.Errorf("got %v, want the holder's name", err)
+	}
+	if l, ok, err := s.Find(attachment(2)); err != nil || !ok || l.IPAM != "host-local" {
+		t.Errorf("found %+v, %t, %v", l, ok, err)
+	}
+}
+
+func TestAnAttachmentIsTriedWithoutAWait(t *testing.T) {
+	s := open(t, t.TempDir())
+	letGo, ok, err := s.TryHold(attachment(1))
+	if err != nil || !ok {
+		t.Fatal(ok, err)
+	}
+	if _, ok, err := s.TryHold(attachment(1)); err != nil || ok {
+		t.Errorf("held twice: %t, %v", ok, err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if _, err := s.Hold(ctx, attachment(1)); !errors.Is(err, ErrLocked) {
+		t.Errorf("got %v, want ErrLocked", err)
+	}
+	letGo()
+	if letGo, ok, err = s.TryHold(attachment(1)); err != nil || !ok {
+		t.Fatal(ok, err)
+	}
+	letGo()
+	if _, _, err := open(t, "/proc/no").TryHold(attachment(1)); err == nil {
+		t.Error("held in a folder that can't be")
+	}
+}
