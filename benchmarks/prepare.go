@@ -33,6 +33,7 @@ func (b *bencher) prepare(ctx context.Context) error {
 	b.run = &result.Run{
 		Started: time.Now(), Environment: environment,
 		InnerMTU: system.InnerMTU, Repeat: b.options.repeat, Time: b.options.time,
+		Baseline: system.Baseline,
 	}
 	for _, s := range b.systems {
 		b.run.Systems = append(b.run.Systems, result.System{Name: s.Name, Encrypted: s.Encrypted})

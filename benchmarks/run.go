@@ -53,7 +53,12 @@ func (b *bencher) runAll(ctx context.Context) error {
 			return err
 		}
 	}
-	for _, s := range b.run.Samples {
+	return complete(b.run)
+}
+
+// complete returns an error if a measurement failed.
+func complete(r *result.Run) error {
+	for _, s := range r.Samples {
 		if s.Error != "" {
 			return errors.New("not everything was measured")
 		}
@@ -177,10 +182,14 @@ func logf(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args
 
 // show prints a run.
 func show(r *result.Run, ratios bool, plots string) error {
-	report.Environment(os.Stdout, r)
-	if ratios {
+	switch {
+	case r.Pods > 0:
+		report.Pods(os.Stdout, r)
+	case ratios:
+		report.Environment(os.Stdout, r)
 		report.Ratios(os.Stdout, r)
-	} else {
+	default:
+		report.Environment(os.Stdout, r)
 		report.Tables(os.Stdout, r)
 	}
 	if plots == "" {

@@ -66,9 +66,9 @@ func parseModel(cpuinfo string) string {
 }
 
 // FirstLine runs a program and returns the first line of what it prints that is not
-// empty, as programs tell their version.
+// empty, as programs tell their version: some of them on standard error.
 func FirstLine(ctx context.Context, program string, args ...string) (string, error) {
-	out, err := exec.CommandContext(ctx, program, args...).Output()
+	out, err := exec.CommandContext(ctx, program, args...).CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("ask %s for its version: %w", program, err)
 	}

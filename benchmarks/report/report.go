@@ -10,23 +10,37 @@ import (
 	"time"
 
 	"weft/benchmarks/measure"
+	"weft/benchmarks/pods"
 	"weft/benchmarks/result"
 )
 
 // Environment prints what the run was taken on, and how.
 func Environment(w io.Writer, r *result.Run) {
+	hardware(w, r)
+	fmt.Fprintf(w, "%s, %d repeats of %v, pods' MTU %d\n", r.Started.Format(time.DateTime), r.Repeat, r.Time, r.InnerMTU)
+	fmt.Fprintf(w, "%s\n", measure.Explain())
+	fmt.Fprintf(w, "load and systems share the processors; CPU is that of the whole machine\n")
+	disturbances(w, r)
+	offloads(w, r)
+	warnOfTheft(w, r)
+}
+
+// hardware prints what machine it was, with which programs.
+func hardware(w io.Writer, r *result.Run) {
 	e := r.Environment
 	fmt.Fprintf(w, "%s, %d cores, %.0f GB, Linux %s\n", e.CPU, e.Cores, e.MemoryGB, e.Kernel)
 	for _, name := range slices.Sorted(maps.Keys(e.Versions)) {
 		fmt.Fprintf(w, "%s: %s\n", name, e.Versions[name])
 	}
-	fmt.Fprintf(w, "%s, %d repeats of %v, pods' MTU %d\n", r.Started.Format(time.DateTime), r.Repeat, r.Time, r.InnerMTU)
-	fmt.Fprintf(w, "%s\n", measure.Explain())
-	fmt.Fprintf(w, "load and systems share the processors; CPU is that of the whole machine\n")
-	for _, why := range e.Disturbances() {
+}
+
+func disturbances(w io.Writer, r *result.Run) {
+	for _, why := range r.Environment.Disturbances() {
 		fmt.Fprintf(w, "WARNING: the machine was not quiet: %s\n", why)
 	}
-	offloads(w, r)
+}
+
+func warnOfTheft(w io.Writer, r *result.Run) {
 	if share := stolen(r); share > 0.01 {
 		fmt.Fprintf(w, "WARNING: the hypervisor took %.1f %% of the processors' time\n", 100*share)
 	}
@@ -80,7 +94,7 @@ type row struct {
 // rows are the metrics that the run has.
 func rows(r *result.Run) []row {
 	var all []row
-	for _, c := range measure.All() {
+	for _, c := range slices.Concat(measure.All(), pods.Cells()) {
 		if !slices.Contains(r.Cells, c.Name) {
 			continue
 		}

@@ -24,7 +24,7 @@ var rewrite = flag.Bool("rewrite", false, "write the golden files anew")
 func exampleRun() *result.Run {
 	r := &result.Run{
 		Started:  time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC),
-		InnerMTU: 1420, Repeat: 3, Time: 4 * time.Second,
+		InnerMTU: 1420, Repeat: 3, Time: 4 * time.Second, Baseline: "kernel-vxlan",
 		Environment: machine.Environment{
 			Kernel: "6.18.0 x86_64", CPU: "Example CPU", Cores: 2, MemoryGB: 24, Load1: 1.5,
 			Versions: map[string]string{"iperf3": "iperf 3.12", "weft": "weftd v1.0.0"},

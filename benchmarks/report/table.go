@@ -24,7 +24,7 @@ const absent = "–"
 // and under them the lowest and the highest value.
 func Tables(w io.Writer, r *result.Run) {
 	for _, p := range r.Profiles {
-		fmt.Fprintf(w, "\n%s: median ×ratio to %s, below it min–max\n", p.Name, system.Baseline)
+		fmt.Fprintf(w, "\n%s: median ×ratio to %s, below it min–max\n", p.Name, r.Baseline)
 		table(w, r, p.Name)
 	}
 	drops(w, r)
@@ -67,7 +67,7 @@ func texts(r *result.Run, row row, profile, name string) (median, ends string) {
 	}
 	median = number(spread.Median, row.metric)
 	// A ratio of counts that are mostly zero says nothing.
-	if ratio := r.Ratio(k, system.Baseline); ratio.N > 0 && row.metric.Unit != "" {
+	if ratio := r.Ratio(k, r.Baseline); ratio.N > 0 && row.metric.Unit != "" {
 		median += " ×" + factor(ratio.Median)
 	}
 	return median, number(spread.Min, row.metric) + "–" + number(spread.Max, row.metric)
@@ -92,14 +92,14 @@ func factor(ratio float64) string {
 // Ratios prints, for each profile, only the ratios to the baseline: the median over
 // the repeats, and the lowest and the highest.
 func Ratios(w io.Writer, r *result.Run) {
-	fmt.Fprintf(w, "\nratio to %s: median (min–max); ↑ more is better, ↓ less is better\n", system.Baseline)
+	fmt.Fprintf(w, "\nratio to %s: median (min–max); ↑ more is better, ↓ less is better\n", r.Baseline)
 	heading := newLine("", titleWidth)
 	for _, p := range r.Profiles {
 		heading.add(p.Name, ratioWidth)
 	}
 	heading.print(w)
 	for _, s := range r.Systems {
-		if s.Name == system.Baseline {
+		if s.Name == r.Baseline {
 			continue
 		}
 		fmt.Fprintln(w, s.Name)
@@ -121,7 +121,7 @@ func ratioLine(r *result.Run, row row, name string) *line {
 	l := newLine(fmt.Sprintf("  %s %s, %s", arrow, row.cell.Name, row.metric.Title), titleWidth)
 	for _, p := range r.Profiles {
 		text := absent
-		if ratio := r.Ratio(row.key(p.Name, name), system.Baseline); ratio.N > 0 {
+		if ratio := r.Ratio(row.key(p.Name, name), r.Baseline); ratio.N > 0 {
 			text = fmt.Sprintf("%s (%s–%s)", factor(ratio.Median), factor(ratio.Min), factor(ratio.Max))
 		}
 		l.add(text, ratioWidth)

@@ -24,6 +24,10 @@ type Run struct {
 	InnerMTU    int                 `json:"innerMTU"` // bytes
 	Repeat      int                 `json:"repeat"`
 	Time        time.Duration       `json:"time"` // of a measurement
+	Pods        int                 `json:"pods,omitempty"`
+
+	// Baseline is the system that the others are compared with.
+	Baseline string `json:"baseline"`
 
 	// Profiles, Systems and Cells are what was chosen, in the order of the tables.
 	Profiles []Profile `json:"profiles"`
@@ -62,6 +66,9 @@ type Sample struct {
 	// Values are absent if the measurement failed. Error then says why.
 	Values measure.Values `json:"values,omitempty"`
 	Error  string         `json:"error,omitempty"`
+
+	// Calls are how long single calls took, in ms and in their order, by their kind.
+	Calls map[string][]float64 `json:"calls,omitempty"`
 
 	// CPU is what the whole machine spent, start and end of the programs included.
 	CPU machine.CPU `json:"cpu"`

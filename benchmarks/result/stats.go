@@ -2,6 +2,7 @@ package result
 
 import (
 	"maps"
+	"math"
 	"slices"
 )
 
@@ -26,6 +27,16 @@ func Summarize(values []float64) Spread {
 		median = (sorted[half-1] + sorted[half]) / 2
 	}
 	return Spread{Median: median, Min: sorted[0], Max: sorted[len(sorted)-1], N: len(sorted)}
+}
+
+// Percentile returns the smallest of values that p percent of them do not exceed. Of
+// none, it is zero.
+func Percentile(values []float64, p float64) float64 {
+	if len(values) == 0 {
+		return 0
+	}
+	rank := int(math.Ceil(p / 100 * float64(len(values))))
+	return slices.Sorted(slices.Values(values))[max(rank, 1)-1]
 }
 
 // Spread returns the spread of a metric over the repeats that have it.
