@@ -14,7 +14,7 @@ GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 FUZZTIME ?= 30s
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo demo-clean test lint fuzz bench bench-quick bench-check bench-code bench-build clean
+.PHONY: help deps build demo demo-clean test lint fuzz bench bench-quick bench-pods bench-check bench-code bench-build clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ bench: deps bench-build ## measure weft beside other ways to connect pods, in an
 
 bench-quick: deps bench-build ## measure only weft against the kernel's VXLAN, in a minute
 	@bin/bench/bench quick $(ARGS)
+
+bench-pods: deps bench-build ## measure how fast pods are attached, beside bridge, ptp and host-local, in some minutes
+	@bin/bench/bench pods $(ARGS)
 
 bench-check: deps ## lint and test the benchmarks themselves
 	cd benchmarks && go run $(GOLANGCI_LINT) run && go test -race ./...

@@ -79,6 +79,30 @@ func TestTheFullRunTakesAboutAnHour(t *testing.T) {
 	}
 }
 
+func TestWhatPodsCannotMeasureIsRefused(t *testing.T) {
+	bin := programs(t)
+	others := []string{"-bin", bin, "-plugins", bin}
+	for _, plugin := range []string{"bridge", "ptp", "host-local"} {
+		var o podsOptions
+		if err := o.parse(others); !errors.As(err, new(usage)) {
+			t.Errorf("without %s: got %v", plugin, err)
+		}
+		if err := os.WriteFile(filepath.Join(bin, plugin), nil, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var o podsOptions
+	if err := o.parse(others); err != nil || o.pods != 110 || o.repeat != 5 || !filepath.IsAbs(o.out) {
+		t.Errorf("got %+v, %v", o, err)
+	}
+	for _, args := range [][]string{{"-pods", "0"}, {"-pods", "254"}, {"-repeat", "0"}, {"-status", "0"}, {"now"}} {
+		var o podsOptions
+		if err := o.parse(append(others, args...)); !errors.As(err, new(usage)) {
+			t.Errorf("%v: got %v", args, err)
+		}
+	}
+}
+
 func TestExitStatusTellsWhatHappened(t *testing.T) {
 	ended, end := context.WithCancel(t.Context())
 	end()

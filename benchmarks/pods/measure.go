@@ -3,6 +3,7 @@ package pods
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -23,6 +24,10 @@ type Outcome struct {
 	Err error
 }
 
+func newOutcome() Outcome {
+	return Outcome{Values: measure.Values{}, Calls: map[string][]float64{}}
+}
+
 // MeasureOneByOne has the nodes take turns with each pod, first to attach it, then, when
 // all are attached, to detach it. The outcomes are in the order of nodes.
 func MeasureOneByOne(ctx context.Context, nodes []*Node, count int) (_ []Outcome, err error) {
@@ -39,7 +44,7 @@ func MeasureOneByOne(ctx context.Context, nodes []*Node, count int) (_ []Outcome
 		if batches[i], err = newBatch(n, count); err != nil {
 			return nil, err
 		}
-		outcomes[i].Calls = map[string][]float64{}
+		outcomes[i] = newOutcome()
 	}
 	takeTurns := func(command string) {
 		for i := range count {
@@ -72,8 +77,7 @@ func MeasureAtOnce(ctx context.Context, n *Node, count, statusCalls int) (atOnce
 	if err != nil {
 		return Outcome{}, Outcome{}, err
 	}
-	atOnce = Outcome{Calls: map[string][]float64{}, Values: measure.Values{}}
-	asked = Outcome{Calls: map[string][]float64{}}
+	atOnce, asked = newOutcome(), newOutcome()
 	b.allAtOnce(ctx, add, &atOnce)
 	atOnce.Values["add_cpu"] = 1000 * atOnce.CPU.Busy / float64(count)
 	if atOnce.Err == nil {
@@ -89,7 +93,7 @@ func MeasureAtOnce(ctx context.Context, n *Node, count, statusCalls int) (atOnce
 	}
 	b.allAtOnce(ctx, del, &atOnce)
 	atOnce.finish(b)
-	asked.summarize(status, "")
+	asked.summarize(status)
 	return atOnce, asked, b.remove()
 }
 
@@ -124,7 +128,7 @@ func (b *batch) allAtOnce(ctx context.Context, command string, o *Outcome) {
 	o.Values[prefixes[command]+"wall"] = milliseconds(wall)
 }
 
-// prefixes begin the keys of the metrics of a command.
+// prefixes begin the keys of the metrics of a command, where a cell has several.
 var prefixes = map[string]string{add: "add_", del: "del_"}
 
 func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
@@ -140,17 +144,15 @@ func (o *Outcome) finish(b *batch) {
 		o.Values = nil
 		return
 	}
-	o.summarize(add, prefixes[add])
-	o.summarize(del, prefixes[del])
+	o.summarize(add)
+	o.summarize(del)
 }
 
-func (o *Outcome) summarize(command, prefix string) {
+func (o *Outcome) summarize(command string) {
 	if o.Err != nil {
 		return
 	}
-	if o.Values == nil {
-		o.Values = measure.Values{}
+	for _, p := range []int{10, 50, 99} {
+		o.Values[fmt.Sprintf("%sp%d", prefixes[command], p)] = result.Percentile(o.Calls[command], float64(p))
 	}
-	o.Values[prefix+"p50"] = result.Percentile(o.Calls[command], 50)
-	o.Values[prefix+"p99"] = result.Percentile(o.Calls[command], 99)
 }

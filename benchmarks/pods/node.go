@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -77,7 +78,7 @@ type Site struct {
 }
 
 // Start makes the nodes. They keep their state in a folder of their own below dir, which
-// must be on a disk, and are gone when ctx ends or Close is called.
+// must be on a disk, and are there until Close is called.
 func Start(ctx context.Context, programs Programs, dir string) (_ *Site, err error) {
 	state, err := os.MkdirTemp(dir, "state-")
 	if err != nil {
@@ -92,7 +93,8 @@ func Start(ctx context.Context, programs Programs, dir string) (_ *Site, err err
 	if err := requireDisk(state); err != nil {
 		return nil, err
 	}
-	if s.net, err = testnet.New(ctx, testnet.Options{Prefix: netPrefix}); err != nil {
+	// What is interrupted detaches and removes its pods, for which it needs the nodes.
+	if s.net, err = testnet.New(context.WithoutCancel(ctx), testnet.Options{Prefix: netPrefix}); err != nil {
 		return nil, err
 	}
 	for i, name := range Systems() {
@@ -189,10 +191,7 @@ func (n *Node) prepareWeft(ctx context.Context, state string) error {
 
 // confWith returns the network configuration, with the previous result if there is one.
 func (n *Node) confWith(previous []byte) ([]byte, error) {
-	conf := map[string]any{}
-	for key, value := range n.conf {
-		conf[key] = value
-	}
+	conf := maps.Clone(n.conf)
 	if previous != nil {
 		conf["prevResult"] = json.RawMessage(previous)
 	}

@@ -68,11 +68,15 @@ func exampleSamples(profile, name string, repeat int, speed float64) []result.Sa
 }
 
 func TestReportsLookLikeThis(t *testing.T) {
-	for name, show := range map[string]func(io.Writer, *result.Run){
-		"environment.txt": Environment, "tables.txt": Tables, "ratios.txt": Ratios,
+	for name, shown := range map[string]struct {
+		show func(io.Writer, *result.Run)
+		run  *result.Run
+	}{
+		"environment.txt": {Environment, exampleRun()}, "tables.txt": {Tables, exampleRun()},
+		"ratios.txt": {Ratios, exampleRun()}, "pods.txt": {Pods, examplePods()},
 	} {
 		var got bytes.Buffer
-		show(&got, exampleRun())
+		shown.show(&got, shown.run)
 		path := filepath.Join("testdata", name)
 		if *rewrite {
 			if err := os.WriteFile(path, got.Bytes(), 0o644); err != nil {

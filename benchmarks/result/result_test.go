@@ -27,6 +27,29 @@ func TestMediansAndEnds(t *testing.T) {
 	}
 }
 
+func TestPercentilesAreValuesThatWereMeasured(t *testing.T) {
+	hundred := make([]float64, 100)
+	for i := range hundred {
+		hundred[i] = float64(100 - i)
+	}
+	for _, tt := range []struct {
+		values  []float64
+		p, want float64
+	}{
+		{nil, 50, 0},
+		{[]float64{7}, 99, 7},
+		{[]float64{3, 1, 2}, 50, 2},
+		{[]float64{4, 3, 1, 2}, 50, 2},
+		{hundred, 10, 10},
+		{hundred, 99, 99},
+		{hundred, 100, 100},
+	} {
+		if got := Percentile(tt.values, tt.p); got != tt.want {
+			t.Errorf("%v %% of %v: got %v", tt.p, tt.values, got)
+		}
+	}
+}
+
 func sample(system string, repeat int, gbps float64) Sample {
 	return Sample{Profile: "full", System: system, Cell: "tcp1", Repeat: repeat, Values: measure.Values{"gbps": gbps}}
 }

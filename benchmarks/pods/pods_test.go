@@ -1,0 +1,208 @@
+package pods
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// built is the folder of weft-cni, on a disk.
+var built string
+
+func TestMain(m *testing.M) {
+	os.Exit(buildAndRun(m))
+}
+
+func buildAndRun(m *testing.M) int {
+	var err error
+	if built, err = os.MkdirTemp("/var/tmp", "weft-bench-pods-"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(built)
+	build := exec.Command("go", "build", "-o", built+"/", "weft/cmd/weft-cni")
+	build.Dir = "../.." // of another module
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "build weft-cni: %v\n%s", err, out)
+		return 1
+	}
+	return m.Run()
+}
+
+// start makes the nodes, which live as long as the test.
+func start(t *testing.T, others string) []*Node {
+	t.Helper()
+	site, err := Start(t.Context(), Programs{Weft: built, Others: others}, built)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := site.Close(); err != nil {
+			t.Error(err)
+		}
+		left, err := filepath.Glob(filepath.Join(built, "state-*"))
+		if err != nil || len(left) > 0 {
+			t.Errorf("left behind: %v, %v", left, err)
+		}
+	})
+	return site.Nodes
+}
+
+const debian = "/usr/lib/cni"
+
+// requireAll fails unless the outcome has a value for each metric of the cell.
+func requireAll(t *testing.T, cell string, o Outcome) {
+	t.Helper()
+	if o.Err != nil {
+		t.Errorf("%s: %v", cell, o.Err)
+	}
+	for _, c := range Cells() {
+		for _, m := range c.Metrics {
+			// CPU time is counted in steps of 10 ms.
+			if value, ok := o.Values[m.Key]; c.Name == cell && m.Key != "add_cpu" && (!ok || value <= 0) {
+				t.Errorf("%s: %s is %v", cell, m.Key, value)
+			}
+		}
+	}
+}
+
+func TestEverySystemAttachesPodsAndIsMeasured(t *testing.T) {
+	const count = 5
+	nodes := start(t, debian)
+	outcomes, err := MeasureOneByOne(t.Context(), nodes, count)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, n := range nodes {
+		requireAll(t, OneByOne, outcomes[i])
+		statuses := 0
+		if n.System == Weft {
+			statuses = 3
+		}
+		atOnce, status, err := MeasureAtOnce(t.Context(), n, count, statuses)
+		if err != nil {
+			t.Fatal(err)
+		}
+		requireAll(t, AtOnce, atOnce)
+		if calls := len(atOnce.Calls[add]); calls != count {
+			t.Errorf("%s: %d calls", n.System, calls)
+		}
+		if statuses > 0 {
+			requireAll(t, Status, status)
+		}
+	}
+}
+
+func TestAPluginThatFailsIsReportedAndDoesNotStopTheOthers(t *testing.T) {
+	broken := t.TempDir()
+	for _, plugin := range []string{"bridge", "ptp"} {
+		if err := os.Symlink("/bin/false", filepath.Join(broken, plugin)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	nodes := start(t, broken)
+	outcomes, err := MeasureOneByOne(t.Context(), nodes, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, n := range nodes {
+		if n.System == Weft {
+			requireAll(t, OneByOne, outcomes[i])
+			continue
+		}
+		atOnce, _, err := MeasureAtOnce(t.Context(), n, 2, 0)
+		for _, o := range []Outcome{outcomes[i], atOnce} {
+			if o.Err == nil || !strings.Contains(o.Err.Error(), "ADD of pod-0 by "+n.System) || o.Values != nil || err != nil {
+				t.Errorf("%s: got %v, %v, %v", n.System, o.Values, o.Err, err)
+			}
+		}
+	}
+}
+
+// attached returns pods on weft's node that are attached.
+func attached(t *testing.T, count int) *batch {
+	t.Helper()
+	nodes := start(t, debian)
+	b, err := newBatch(nodes[len(nodes)-1], count)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := errors.Join(b.abandon(), b.remove()); err != nil {
+			t.Error(err)
+		}
+	})
+	o := newOutcome()
+	if b.allAtOnce(t.Context(), add, &o); o.Err != nil {
+		t.Fatal(o.Err)
+	}
+	return b
+}
+
+func TestPodsThatAreNotWhatThePluginSaysAreNoticed(t *testing.T) {
+	b := attached(t, 2)
+	if err := b.verify(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	first, second := b.pods[0], b.pods[1]
+	told := first.result
+	for name, result := range map[string]string{
+		"an address of another pod":  string(second.result),
+		"one address":                `{"ips": [{"address": "10.244.1.2/32"}]}`,
+		"an address of another node": strings.ReplaceAll(string(told), "10.244.1.", "10.244.2."),
+		"no result":                  ``,
+	} {
+		first.result = []byte(result)
+		if err := b.verify(t.Context()); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+	first.result = told
+	if _, err := first.node.Exec(t.Context(), "ip", "link", "set", "group", "93", "down"); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.verify(t.Context()); err == nil || !strings.Contains(err.Error(), "reach pod-1") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestStateInMemoryIsRefused(t *testing.T) {
+	if err := requireDisk("/dev/shm"); err == nil {
+		t.Error("/dev/shm is taken for a disk")
+	}
+	if err := requireDisk(built); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestSummaries(t *testing.T) {
+	o := newOutcome()
+	o.Calls[add] = []float64{1, 2, 3, 40}
+	o.summarize(add)
+	if o.Values[AddP50] != 2 || o.Values["add_p99"] != 40 || o.Values["add_p10"] != 1 {
+		t.Errorf("got %v", o.Values)
+	}
+	failed := Outcome{Err: errors.New("no")}
+	if failed.summarize(status); failed.Values != nil {
+		t.Errorf("a failure has %v", failed.Values)
+	}
+}
+
+func TestGoalsAreAboutMetricsThatExist(t *testing.T) {
+	for _, g := range Goals() {
+		found := false
+		for _, c := range Cells() {
+			for _, m := range c.Metrics {
+				found = found || c.Name == g.Cell && m.Key == g.Metric
+			}
+		}
+		if !found {
+			t.Errorf("%s: no metric %s of %s", g.Title, g.Metric, g.Cell)
+		}
+	}
+}
