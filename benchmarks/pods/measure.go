@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -48,10 +49,10 @@ func MeasureOneByOne(ctx context.Context, nodes []*Node, count int) (_ []Outcome
 	}
 	takeTurns := func(command string) {
 		for i := range count {
-			for j, b := range batches {
+			for _, j := range turn(i, len(batches)) {
 				if outcomes[j].Err == nil {
 					var took time.Duration
-					took, outcomes[j].Err = b.pods[i].call(ctx, command, time.Time{})
+					took, outcomes[j].Err = batches[j].pods[i].call(ctx, command, time.Time{})
 					outcomes[j].count(command, took)
 				}
 			}
@@ -68,6 +69,19 @@ func MeasureOneByOne(ctx context.Context, nodes []*Node, count int) (_ []Outcome
 		outcomes[i].finish(b)
 	}
 	return outcomes, nil
+}
+
+// turn is the order of n systems in a round. Each is first, and after each other one,
+// equally often: what the kernel puts off until after a call meets the next one.
+func turn(round, n int) []int {
+	order := make([]int, n)
+	for i := range order {
+		order[i] = (round + i) % n
+	}
+	if round/n%2 == 1 {
+		slices.Reverse(order)
+	}
+	return order
 }
 
 // MeasureAtOnce attaches all pods at the same time, and detaches them so. In between it

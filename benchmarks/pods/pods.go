@@ -32,7 +32,7 @@ import (
 const Explain = `each call is a process of its own, from its start to its end; at once: counted from when all were started
 all systems: IPv4 and IPv6 with default routes, the same MTU, state on the same disk, duplicate address detection off
 weft-cni has its leases on the disk before it returns (fsync); host-local leaves that to the kernel
-bridge sleeps 50 ms where the kernel does not report its new port as up at once, which changes from run to run: p10 is without`
+bridge sleeps 50 ms where the kernel does not report its new port as up at once, which changes from run to run: compare p10 too`
 
 // The cells.
 const (

@@ -193,6 +193,24 @@ func TestSummaries(t *testing.T) {
 	}
 }
 
+func TestNoSystemIsAlwaysFirstOrAlwaysAfterTheSame(t *testing.T) {
+	first, after := map[int]int{}, map[[2]int]int{}
+	for round := range 6 {
+		order := turn(round, 3)
+		first[order[0]]++
+		for i, j := range order[1:] {
+			after[[2]int{order[i], j}]++
+		}
+	}
+	for i := range 3 {
+		for j := range 3 {
+			if i != j && after[[2]int{i, j}] != 2 || first[i] != 2 {
+				t.Errorf("%d is first %d times, and %d times before %d", i, first[i], after[[2]int{i, j}], j)
+			}
+		}
+	}
+}
+
 func TestGoalsAreAboutMetricsThatExist(t *testing.T) {
 	for _, g := range Goals() {
 		found := false
