@@ -177,7 +177,7 @@ func (n *Node) prepareWeft(ctx context.Context, state string) error {
 	commands := []string{"ip tuntap add weft0 mode tun"}
 	for _, cidr := range podCIDRs {
 		own := cidr.Addr().Next()
-		node.Reserved = append(node.Reserved, own)
+		node.Addresses = append(node.Addresses, own)
 		commands = append(commands, fmt.Sprintf("ip address add %s dev weft0", netip.PrefixFrom(own, own.BitLen())))
 	}
 	for _, command := range append(commands, "ip link set weft0 up") {
