@@ -3,6 +3,7 @@ package cniplugin
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 
 	"github.com/containernetworking/cni/pkg/skel"
@@ -74,19 +75,26 @@ func (p *Plugin) attach(req *request, k *kernel, node nodefile.Node, store *ipam
 		return err
 	}
 	g, err := p.obtain(req, node, store)
-	if err != nil && req.conf.IPAM.own() {
-		return err // nothing was obtained
-	}
-	if err == nil {
+	switch {
+	case err == nil:
 		err = p.wire(req, k, node, g, prev)
+	case req.conf.IPAM.own() && isRefusal(err):
+		return err // nothing was obtained
 	}
 	if err == nil {
 		return nil
 	}
+	// A lease that could not be written may be there all the same.
 	if undoErr := p.detach(req, k, store); undoErr != nil {
 		return fmt.Errorf("%w; and undoing it failed: %w", err, undoErr)
 	}
 	return err
+}
+
+// isRefusal tells that ipam gave no lease, and wrote nothing.
+func isRefusal(err error) bool {
+	return slices.ContainsFunc([]error{ipam.ErrExhausted, ipam.ErrResting, ipam.ErrRefused, ipam.ErrLocked, ipam.ErrCorrupt},
+		func(refusal error) bool { return errors.Is(err, refusal) })
 }
 
 // wire makes what the attachment has in the kernel, and tells the runtime.
@@ -99,7 +107,11 @@ func (p *Plugin) wire(req *request, k *kernel, node nodefile.Node, g given, prev
 	if err := w.setRoutes(g.routes); err != nil {
 		return err
 	}
-	for _, s := range p.steps(w, k, node) {
+	own, err := k.localAmong(node.Addresses)
+	if err != nil {
+		return withCode(CodeWiring, err)
+	}
+	for _, s := range p.steps(w, k, own) {
 		if err := p.runStep(s); err != nil {
 			return withCode(CodeWiring, fmt.Errorf("%s: %w", s.what, err))
 		}
@@ -132,10 +144,9 @@ type step struct {
 
 // steps returns the wiring in its order. Settings come before the links go up, routes
 // can only come after, and the alias, which says that all is there, is the last.
-func (p *Plugin) steps(w *wiring, k *kernel, node nodefile.Node) []step {
+func (p *Plugin) steps(w *wiring, k *kernel, own []netip.Addr) []step {
 	veth := w.veth(int(k.podNS.Fd()))
 	var pod netlink.Link
-	own := k.localAmong(node.Addresses)
 	return []step{
 		{"make the veth (its name must be free in the pod)", func() error { return k.host.LinkAdd(veth) }},
 		{"find the pod's interface", func() (err error) {
@@ -159,6 +170,7 @@ func (p *Plugin) steps(w *wiring, k *kernel, node nodefile.Node) []step {
 		// Adding fails where another veth has such a route: that pod holds the address,
 		// whatever the leases say.
 		{"add the routes to the pod", func() error { return each(w.hostRoutes(veth.Index, own), k.host.RouteAdd) }},
+		{"wait until the kernel takes packets for the pod", func() error { return k.awaitReady(w) }},
 		{"name the host side after the pod", func() error { return nameAfterPod(k.host, veth, w.altName) }},
 		{"mark the veth as complete", func() error { return k.host.LinkSetAlias(veth, w.alias) }},
 	}

@@ -4,9 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
+	"os"
+	"time"
 
-	cnins "github.com/containernetworking/cni/pkg/ns"
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/plugins/pkg/ns"
 	"github.com/vishvananda/netlink"
@@ -46,17 +46,22 @@ func openBoth(path string) (*kernel, error) {
 }
 
 func (k *kernel) openPod(path string) (err error) {
-	// skel asks this as well, but only when ADD has returned.
-	if same, err := cnins.CheckNetNS(path); err != nil {
-		return fmt.Errorf("compare CNI_NETNS with the node's own namespace: %w", err)
-	} else if same {
-		return withCode(types.ErrInvalidEnvironmentVariables, fmt.Errorf("CNI_NETNS is %s: that is the node's own namespace", path))
-	}
 	if k.podNS, err = ns.GetNS(path); err != nil {
 		return withCode(types.ErrInvalidEnvironmentVariables, fmt.Errorf("CNI_NETNS: %w", err))
 	}
+	own, err := os.Stat("/proc/thread-self/ns/net")
+	if err != nil {
+		return fmt.Errorf("find the node's own namespace: %w", err)
+	}
+	pods, err := os.Stat(path)
+	if err != nil {
+		return fmt.Errorf("CNI_NETNS: %w", err)
+	}
+	if os.SameFile(own, pods) {
+		return withCode(types.ErrInvalidEnvironmentVariables, fmt.Errorf("CNI_NETNS is %s: that is the node's own namespace", path))
+	}
 	if k.pod, err = netlink.NewHandleAt(netns.NsHandle(k.podNS.Fd()), unix.NETLINK_ROUTE); err != nil {
-		return fmt.Errorf("open netlink in %s: %w", path, err)
+		return withCode(types.ErrIOFailure, fmt.Errorf("open netlink in %s: %w", path, err))
 	}
 	return nil
 }
@@ -99,9 +104,53 @@ func (k *kernel) removeHostSide(name string) error {
 }
 
 // localAmong returns those of addrs that the node has at the moment.
-func (k *kernel) localAmong(addrs []netip.Addr) []netip.Addr {
-	return slices.DeleteFunc(slices.Clone(addrs), func(a netip.Addr) bool {
-		routes, err := k.host.RouteGet(a.AsSlice())
-		return err != nil || len(routes) == 0 || routes[0].Type != unix.RTN_LOCAL
-	})
+func (k *kernel) localAmong(addrs []netip.Addr) (local []netip.Addr, err error) {
+	for _, addr := range addrs {
+		is, err := isLocal(k.host, addr)
+		if err != nil {
+			return nil, err
+		}
+		if is {
+			local = append(local, addr)
+		}
+	}
+	return local, nil
+}
+
+// isLocal tells whether packets for addr end in the namespace of h.
+func isLocal(h *netlink.Handle, addr netip.Addr) (bool, error) {
+	routes, err := h.RouteGet(addr.AsSlice())
+	switch {
+	case errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.EHOSTUNREACH), errors.Is(err, unix.EACCES),
+		errors.Is(err, unix.EINVAL), errors.Is(err, unix.EAFNOSUPPORT):
+		return false, nil // what routes of the several types answer, and a kernel without IPv6
+	case err != nil:
+		return false, fmt.Errorf("look up the route to %s: %w", addr, err)
+	}
+	return len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL, nil
+}
+
+// awaitReady waits for what the kernel does a little later than it is told: it notices
+// the carrier (net/core/link_watch.c), and a worker adds the local routes of IPv6
+// addresses (addrconf_dad_work). What comes to the pod before is lost.
+func (k *kernel) awaitReady(w *wiring) error {
+	for deadline := time.Now().Add(2 * time.Second); ; time.Sleep(200 * time.Microsecond) {
+		ready, err := k.ready(w)
+		if err != nil || ready {
+			return err
+		}
+		if time.Now().After(deadline) {
+			return errors.New("it still does not")
+		}
+	}
+}
+
+func (k *kernel) ready(w *wiring) (bool, error) {
+	for _, addr := range w.addresses {
+		if is, err := isLocal(k.pod, addr); err != nil || !is {
+			return false, err
+		}
+	}
+	host, err := k.host.LinkByName(w.hostName)
+	return err == nil && host.Attrs().OperState == netlink.OperUp, err
 }

@@ -140,11 +140,16 @@ func writeState(path string, st *state) error {
 		_ = os.Remove(temporary)
 		return err
 	}
+	// Opened before: what can fail shall do so while the old leases hold.
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
 	if err := os.Rename(temporary, path); err != nil {
 		return err
 	}
-	// Without this the rename itself could be lost.
-	return syncDir(filepath.Dir(path))
+	return dir.Sync() // or the rename itself could be lost
 }
 
 func writeSynced(path string, data []byte) error {

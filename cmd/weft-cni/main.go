@@ -20,6 +20,11 @@ func init() {
 }
 
 func main() {
+	// skel would compare the pod's namespace with the node's after the operation, and report
+	// a failure to do so when all is done and said. ADD compares them itself, before.
+	if err := os.Setenv("CNI_NETNS_OVERRIDE", "TRUE"); err != nil {
+		panic(err)
+	}
 	plugin := cniplugin.New(os.Stdout)
 	skel.PluginMainFuncs(plugin.Funcs(), cniplugin.Versions, "CNI plugin weft-cni "+version.Version)
 }
