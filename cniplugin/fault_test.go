@@ -1,0 +1,114 @@
+package cniplugin
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/containernetworking/cni/pkg/skel"
+	"github.com/containernetworking/cni/pkg/types"
+	"golang.org/x/sys/unix"
+)
+
+// maxFailures is the most errors that any call of systemCalls has.
+const maxFailures = 4
+
+// fault chooses a call and its error: of the calls that have more than which errors, the
+// at-th gets the one with that index.
+type fault struct {
+	which, at int
+	// object and errno are what it came to.
+	object string
+	errno  unix.Errno
+}
+
+func (f *fault) judge(c *call) verdict {
+	failures := c.failures()
+	if len(failures) <= f.which {
+		return verdict{}
+	}
+	if f.at--; f.at > 0 {
+		return verdict{}
+	}
+	f.object, f.errno = c.object(), failures[f.which]
+	return verdict{errno: f.errno}
+}
+
+// failEverywhere fails command at each of its calls, with each error that the call can
+// have, on a fresh container. Before each comes prepare; after each, check sees what the
+// plugin said, and DEL must leave nothing.
+func failEverywhere(t *testing.T, command string, prepare func(*siege, *skel.CmdArgs), check func(*siege, *skel.CmdArgs, *fault, *ending)) {
+	t.Helper()
+	for which := range maxFailures {
+		t.Run(fmt.Sprintf("error %d of each call", which+1), func(t *testing.T) {
+			t.Parallel()
+			s := newSiege(t)
+			for s.at = 1; ; s.at++ {
+				args := s.args(fmt.Sprintf("container-%d", s.at), s.pod.Path())
+				s.struck = fmt.Sprintf("before fault %d", s.at)
+				prepare(s, args)
+				f := &fault{which: which, at: s.at}
+				end := s.attack(command, args, f.judge)
+				if end != nil {
+					check(s, args, f, end)
+				}
+				s.mustDel(args)
+				s.requireCalm()
+				if end == nil {
+					break
+				}
+			}
+			t.Logf("%s failed at %d system calls", command, s.hits)
+			if s.hits == 0 {
+				t.Error("no call failed")
+			}
+		})
+	}
+}
+
+// requireSensible demands that the plugin succeeded, or ended with an error whose code
+// says what kind of thing failed. It reports whether it succeeded.
+func (s *siege) requireSensible(f *fault, end *ending) (succeeded bool) {
+	s.t.Helper()
+	failure, err := end.failure()
+	switch {
+	case err != nil:
+		s.errorf("%v", err)
+		return false
+	case end.stderr != "":
+		s.errorf("it wrote to stderr: %s", end.stderr)
+	case failure == nil:
+		return true
+	}
+	if !slices.Contains(s.codesFor(f.object), failure.Code) {
+		s.errorf("code %d for a failure of %q: %s", failure.Code, f.object, failure.Msg)
+	}
+	return false
+}
+
+// codesFor returns the codes that make sense when the kernel fails a call on object.
+func (s *siege) codesFor(object string) []uint {
+	switch {
+	case strings.HasPrefix(object, s.runDir):
+		return []uint{types.ErrTryAgainLater, types.ErrIOFailure}
+	case object == netlinkObject:
+		// Netlink is asked for weftd's device, too.
+		return []uint{CodeWiring, types.ErrIOFailure, types.ErrTryAgainLater}
+	case strings.HasPrefix(object, "/proc/sys/"):
+		return []uint{CodeWiring}
+	case strings.HasPrefix(object, "/proc/"), strings.HasPrefix(object, "net:"):
+		return []uint{CodeWiring, types.ErrIOFailure, types.ErrInvalidEnvironmentVariables, types.ErrInvalidNetNS}
+	default:
+		return []uint{types.ErrIOFailure}
+	}
+}
+
+func TestADELOfWhichAnySystemCallFailsSucceedsWhollyOrCanBeRepeated(t *testing.T) {
+	prepare := func(s *siege, args *skel.CmdArgs) { s.mustAdd(args) }
+	failEverywhere(t, "DEL", prepare, func(s *siege, _ *skel.CmdArgs, f *fault, end *ending) {
+		if s.requireSensible(f, end) {
+			s.requireCalm()
+		}
+	})
+}
