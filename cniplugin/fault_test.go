@@ -8,6 +8,8 @@ import (
 
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 )
 
@@ -102,6 +104,35 @@ func (s *siege) codesFor(object string) []uint {
 	default:
 		return []uint{types.ErrIOFailure}
 	}
+}
+
+func TestAnADDOfWhichAnySystemCallFailsSucceedsWhollyOrLeavesNothing(t *testing.T) {
+	failEverywhere(t, "ADD", func(*siege, *skel.CmdArgs) {}, func(s *siege, args *skel.CmdArgs, f *fault, end *ending) {
+		if !s.requireSensible(f, end) {
+			s.requireCalm()
+			return
+		}
+		s.requireAttached(args, s.pod)
+		result, err := types100.NewResult([]byte(end.stdout))
+		if err != nil {
+			s.errorf("result %q: %v", end.stdout, err)
+			return
+		}
+		requireSameAddrs(s.t, s.pod.addrs(s.t, args.IfName), addrsOf(s.t, result))
+		got, want := s.complete(args), s.whole
+		if f.errno == unix.EROFS && strings.HasPrefix(f.object, "/proc/sys/") {
+			// Settings that a pod can do without are given up where /proc is read-only.
+			got, want = withoutSettings(got), withoutSettings(want)
+		}
+		if got != want {
+			s.errorf("it succeeded, but (-undisturbed, +now):\n%s", cmp.Diff(want, got))
+		}
+	})
+}
+
+func withoutSettings(description string) string {
+	lines := slices.DeleteFunc(strings.Split(description, "\n"), func(line string) bool { return strings.Contains(line, "/conf/") })
+	return strings.Join(lines, "\n")
 }
 
 func TestADELOfWhichAnySystemCallFailsSucceedsWhollyOrCanBeRepeated(t *testing.T) {
