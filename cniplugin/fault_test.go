@@ -140,3 +140,29 @@ func TestADELOfWhichAnySystemCallFailsSucceedsWhollyOrCanBeRepeated(t *testing.T
 		}
 	})
 }
+
+func TestTheNodesOwnNamespaceIsRefusedWhicheverSystemCallFails(t *testing.T) {
+	s := newSiege(t)
+	refusals := []uint{types.ErrInvalidEnvironmentVariables, types.ErrIOFailure}
+	for which := range maxFailures {
+		for s.at = 1; ; s.at++ {
+			args := s.args("pod", s.Path())
+			f := &fault{which: which, at: s.at}
+			end := s.trace(t, "ADD", args, f.judge)
+			s.struck = end.struck
+			failure, err := end.failure()
+			switch unheard := strings.HasPrefix(f.object, "pipe:"); {
+			case unheard && end.status.ExitStatus() != 0:
+			case err != nil || failure == nil:
+				s.errorf("not refused, %v", err)
+			case !slices.Contains(refusals, failure.Code):
+				s.errorf("refused with code %d: %s", failure.Code, failure.Msg)
+			}
+			s.requireCalm()
+			s.mustDel(args)
+			if end.struck == "" {
+				break
+			}
+		}
+	}
+}
