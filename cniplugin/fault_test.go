@@ -94,8 +94,10 @@ func (s *siege) codesFor(object string) []uint {
 	case object == netlinkObject:
 		// Netlink is asked for weftd's device, too.
 		return []uint{CodeWiring, types.ErrIOFailure, types.ErrTryAgainLater}
-	case strings.HasPrefix(object, "/proc/sys/"):
+	case strings.HasPrefix(object, "/proc/sys/net/"):
 		return []uint{CodeWiring}
+	case strings.HasPrefix(object, "/proc/sys/kernel/"): // since when the machine is up
+		return []uint{types.ErrIOFailure}
 	case strings.HasPrefix(object, "/proc/"), strings.HasPrefix(object, "net:"):
 		return []uint{CodeWiring, types.ErrIOFailure, types.ErrInvalidEnvironmentVariables, types.ErrInvalidNetNS}
 	default:
@@ -117,7 +119,7 @@ func TestAnADDOfWhichAnySystemCallFailsSucceedsWhollyOrLeavesNothing(t *testing.
 		}
 		requireSameAddrs(s.t, s.pod.addrs(s.t, args.IfName), addrsOf(s.t, result))
 		got, want := s.complete(args), s.whole
-		if f.errno == unix.EROFS && strings.HasPrefix(f.object, "/proc/sys/") {
+		if f.errno == unix.EROFS && strings.HasPrefix(f.object, "/proc/sys/net/") {
 			// Settings that a pod can do without are given up where /proc is read-only.
 			got, want = withoutSettings(got), withoutSettings(want)
 		}

@@ -121,6 +121,7 @@ func TestGCLeavesWhatIsBeingAttachedAlone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	n.plugin.lockWait = 50 * time.Millisecond
 	requireCode(t, n.gc(nil, true), CodeStillRuns)
 	n.requireLeases("pod")
 	release()

@@ -15,6 +15,9 @@ import (
 	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/plugins/pkg/ns"
+	"github.com/vishvananda/netlink"
+
+	"weft/ipam"
 )
 
 const (
@@ -221,12 +224,33 @@ func (r *recorder) add(cni *libcni.CNIConfig, s *slot) {
 		_, err := cni.AddNetworkList(ctx, r.list, runtimeConf(s.container, s.pod))
 		return err
 	})
-	// Even a killed ADD may have given the pod its addresses.
+	// Even a killed ADD may have given the pod its addresses. If it did not come to an end,
+	// the reconciler takes them back at any time.
 	held := s.pod.addrs(r.t, "eth0")
-	r.record(s.container, held)
+	if err == nil || r.complete(s.container) {
+		r.record(s.container, held)
+	}
 	if err == nil && len(held) != 2 {
 		r.t.Errorf("ADD succeeded, and the pod has %s", held)
 	}
+}
+
+// complete tells whether a container's ADD came to its end.
+func (r *recorder) complete(container string) bool {
+	var alias string
+	if err := r.Do(func(ns.NetNS) error {
+		link, err := netlink.LinkByName(hostName(ipam.Attachment{ContainerID: container, IfName: "eth0"}))
+		if _, notFound := errors.AsType[netlink.LinkNotFoundError](err); notFound {
+			return nil
+		}
+		if err == nil {
+			alias = link.Attrs().Alias
+		}
+		return err
+	}); err != nil {
+		r.t.Errorf("look up the veth of %s: %v", container, err)
+	}
+	return alias != ""
 }
 
 // run fails the test with errors that no call may end with.

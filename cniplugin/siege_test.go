@@ -46,12 +46,9 @@ const maxState = 64 << 10
 func newSiege(t *testing.T) *siege {
 	t.Helper()
 	s := &siege{node: newNode(t, "10.244.1.0/29", "fd00:244:1::/125"), pod: newNamespace(t), neighbour: newNamespace(t)}
-	reserved := slices.Clone(s.own)
-	for _, text := range []string{"10.244.1.4", "10.244.1.5", "10.244.1.6", "fd00:244:1::4", "fd00:244:1::5", "fd00:244:1::6", "fd00:244:1::7"} {
-		reserved = append(reserved, netip.MustParseAddr(text))
-	}
+	reserved := []netip.Prefix{netip.MustParsePrefix("10.244.1.4/30"), netip.MustParsePrefix("fd00:244:1::4/126")}
 	if err := nodefile.Write(s.runDir, nodefile.Node{
-		Name: "node1", PodCIDRs: s.cidrs, Reserved: reserved, TUN: "weft0", MTU: testMTU,
+		Name: "node1", PodCIDRs: s.cidrs, Addresses: s.own, Reserved: reserved, TUN: "weft0", MTU: testMTU,
 	}); err != nil {
 		t.Fatal(err)
 	}
