@@ -147,14 +147,14 @@ func (d *daemon) up(ctx context.Context, group *errgroup.Group, source control.S
 	group.Go(func() error { return d.reconcileNowAndThen(ctx) })
 	group.Go(func() error { return logDrops(ctx, d.Stats, d.log) })
 	if applyErr == nil {
-		return d.becomeReady()
+		return d.becomeReady(ctx)
 	}
 	return nil
 }
 
 // becomeReady tells everyone who waits for it that pods can be wired.
-func (d *daemon) becomeReady() error {
-	if err := writeConflist(d.config); err != nil {
+func (d *daemon) becomeReady(ctx context.Context) error {
+	if err := d.conflist.write(ctx); err != nil {
 		return err
 	}
 	d.mu.Lock()
@@ -171,7 +171,7 @@ func (d *daemon) becomeReady() error {
 func (d *daemon) down() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	err := errors.Join(removeConflist(d.config), d.host.Remove(ctx))
+	err := errors.Join(d.conflist.remove(), d.host.Remove(ctx))
 	d.log.Info("stopped")
 	return err
 }

@@ -196,6 +196,9 @@ func TestTheConflistIsWhatTheCNISpecificationWants(t *testing.T) {
 	if diff := cmp.Diff([]any{"0.3.1", "0.4.0", "1.0.0", "1.1.0"}, keys["cniVersions"]); diff != "" {
 		t.Errorf("cniVersions (-want +got):\n%s", diff)
 	}
+	if keys["cniVersion"] != "1.0.0" {
+		t.Errorf("cniVersion %v: runtimes that don't read cniVersions need 1.0.0", keys["cniVersion"])
+	}
 	plugin := list.Plugins[0]
 	var conf map[string]any
 	if err := json.Unmarshal(plugin.Bytes, &conf); err != nil {
@@ -203,7 +206,8 @@ func TestTheConflistIsWhatTheCNISpecificationWants(t *testing.T) {
 	}
 	delete(conf, "name")
 	delete(conf, "cniVersion")
-	want := map[string]any{"type": "weft-cni", "runDir": node.RunDir(), "stateDir": filepath.Join(node.Dir(), "state")}
+	want := map[string]any{"type": "weft-cni", "runDir": node.RunDir(), "stateDir": filepath.Join(node.Dir(), "state"),
+		"capabilities": map[string]any{"ips": true}}
 	if diff := cmp.Diff(want, conf); diff != "" {
 		t.Errorf("the plugin's configuration (-want +got):\n%s", diff)
 	}

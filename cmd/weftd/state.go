@@ -31,6 +31,9 @@ type daemon struct {
 	router  *router.Router
 	conns   []*encap.Conn
 	host    *hostnet.Host
+
+	conflist *conflistWriter
+
 	hangups <-chan os.Signal // each asks to read the list of nodes again
 
 	unmended []string // what the last reconcile could not mend; that goroutine's alone
@@ -51,7 +54,7 @@ type daemon struct {
 }
 
 func newDaemon(c config.Config, log *slog.Logger, hangups <-chan os.Signal) *daemon {
-	return &daemon{config: c, log: log, host: hostnet.New(log), hangups: hangups}
+	return &daemon{config: c, log: log, host: hostnet.New(log), conflist: newConflistWriter(c, log), hangups: hangups}
 }
 
 // update puts the State that the control source emitted into force. If that can't
@@ -211,12 +214,23 @@ func (d *daemon) reapplyNowAndThen(ctx context.Context) error {
 			d.mu.Unlock()
 			err := d.apply(ctx)
 			d.tell(ctx, err)
-			if err == nil && !ready {
-				if err := d.becomeReady(); err != nil {
+			switch {
+			case ready:
+				d.refreshConflist(ctx)
+			case err == nil:
+				if err := d.becomeReady(ctx); err != nil && ctx.Err() == nil {
 					return err
 				}
 			}
 		}
+	}
+}
+
+// refreshConflist follows what has happened to the chained plugins, and brings back a
+// conflist that somebody removed.
+func (d *daemon) refreshConflist(ctx context.Context) {
+	if err := d.conflist.write(ctx); err != nil && ctx.Err() == nil {
+		d.log.Error("the conflist is not as it must be", "error", err, "retry", reapplyInterval)
 	}
 }
 

@@ -111,6 +111,13 @@ type CNI struct {
 	// ConfDir is where the conflist is put.
 	ConfDir string
 
+	// BinDir is where the runtime has its plugins.
+	BinDir string
+
+	// Chain is the plugins that are called after weft-cni, in this order. Those that are
+	// not in BinDir are left out.
+	Chain []string
+
 	// Name is the network's name.
 	Name string
 }
@@ -216,9 +223,9 @@ func build(written map[string]setting, problems *strict.Problems) Config {
 			if k.fallback == "" {
 				continue
 			}
-			s = setting{subject: k.path, items: []item{{subject: k.path, text: k.fallback}}}
+			s = settingOfText(k.path, k.fallback, k.list)
 		}
-		if len(s.items) == 0 && !s.refused && k.missing != "" {
+		if len(s.items) == 0 && !s.refused && !k.mayBeEmpty {
 			problems.Addf(s.origin, s.subject, "the list is empty; %s", k.missing)
 		}
 		for _, i := range s.items {

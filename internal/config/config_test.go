@@ -34,8 +34,8 @@ var example = Config{
 	VXLAN:         VXLAN{VNI: 1},
 	StateDir:      "/var/lib/weft",
 	RunDir:        "/run/weft",
-	CNI:           CNI{ConfDir: "/etc/cni/net.d", Name: "weft"},
 	IPAM:          IPAM{Rest: 2 * time.Minute},
+	CNI:           CNI{ConfDir: "/etc/cni/net.d", BinDir: "/opt/cni/bin", Chain: []string{"portmap", "bandwidth", "tuning"}, Name: "weft"},
 	Metrics:       Metrics{Listen: netip.MustParseAddrPort("127.0.0.1:9339")},
 }
 
@@ -117,13 +117,13 @@ func TestEveryKeyIsAFlagAndAVariable(t *testing.T) {
 	want.TUN = TUN{Driver: DriverWater, Name: "tun7", Lanes: 16, MTU: 1280}
 	want.VXLAN.VNI = 1<<24 - 1
 	want.StateDir, want.RunDir = "/s", "/r"
-	want.CNI = CNI{ConfDir: "/c", Name: "pods"}
 	want.IPAM = IPAM{Rest: 0, Reserved: []netip.Prefix{netip.MustParsePrefix("10.1.0.9/32"), netip.MustParsePrefix("10.2.0.0/28")}}
+	want.CNI = CNI{ConfDir: "/c", BinDir: "/b", Chain: []string{"firewall", "portmap"}, Name: "pods"}
 	want.Metrics = Metrics{}
 	values := map[string]string{
 		"node": "node2", "cluster-cidrs": "10.1.0.0/16, 10.2.0.0/16", "encapsulation": "vxlan", "key-file": "/k", "listen": "[::]:4790",
 		"control-file": "/n", "tun-driver": "water", "tun-name": "tun7", "tun-lanes": "16", "tun-mtu": "1280",
-		"vxlan-vni": "16777215", "state-dir": "/s/", "run-dir": "/r", "cni-conf-dir": "/c", "cni-name": "pods",
+		"vxlan-vni": "16777215", "state-dir": "/s/", "run-dir": "/r", "cni-conf-dir": "/c", "cni-bin-dir": "/b", "cni-chain": "firewall, portmap", "cni-name": "pods",
 		"ipam-rest": "0s", "ipam-reserved": "10.1.0.9,10.2.0.0/28", "metrics-listen": "",
 	}
 	var args, environ []string
@@ -160,6 +160,24 @@ func TestRepeatedListFlagAdds(t *testing.T) {
 	c, err := load(t, minimal, []string{"--cluster-cidrs=10.1.0.0/16", "--cluster-cidrs=10.2.0.0/16"}, nil)
 	if err != nil || len(c.ClusterCIDRs) != 2 {
 		t.Errorf("%v, %v", c.ClusterCIDRs, err)
+	}
+}
+
+func TestTheChainMayBeEmpty(t *testing.T) {
+	for name, tt := range map[string]struct {
+		file          string
+		args, environ []string
+	}{
+		"file":     {file: "cni: {chain: []}\n"},
+		"flag":     {args: []string{"--cni-chain="}},
+		"variable": {environ: []string{"WEFT_CNI_CHAIN="}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			want := example
+			want.CNI.Chain = nil
+			c, err := load(t, minimal+tt.file, tt.args, tt.environ)
+			wantConfig(t, c, err, want)
+		})
 	}
 }
 

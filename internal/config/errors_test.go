@@ -85,6 +85,12 @@ weft.yaml:6: cni.confDir: "" is not an absolute path; write it with all folders 
 		{"ipam", minimal + "ipam:\n  rest: '120'\n  reserved: [10.1.0.1/24, 10.1.0.300]\n", `weft.yaml:4: ipam.rest: "120" is not a number of whole seconds up to a day; write one with its unit, such as 120s or 2m
 weft.yaml:5: ipam.reserved[0]: 10.1.0.1/24 has bits set behind its length; write 10.1.0.0/24; or a single address
 weft.yaml:5: ipam.reserved[1]: "10.1.0.300" is not an IP prefix; write it like 10.244.0.0/16 or fd00:244::/48; or a single address`},
+		{"chain", minimal + "cni: {binDir: bin, chain: [../portmap, portmap, weft-cni, '', tuning, portmap]}\n", `weft.yaml:3: cni.binDir: "bin" is not an absolute path; write it with all folders from / on
+weft.yaml:3: cni.chain[0]: "../portmap" can't be a plugin's name; write at most 63 letters, digits, '_', '.' and '-', such as portmap, and its folder under cni.binDir
+weft.yaml:3: cni.chain[2]: weft-cni is the first plugin in any case; remove it from the list of those behind it
+weft.yaml:3: cni.chain[3]: "" can't be a plugin's name; write at most 63 letters, digits, '_', '.' and '-', such as portmap, and its folder under cni.binDir
+weft.yaml:3: cni.chain[5]: portmap is in the list already; remove one of the two`},
+		{"chain that is a value", minimal + "cni: {chain: portmap}\n", `weft.yaml:3: cni.chain: must be a list, not a single value; write chain: [portmap]`},
 		{"metrics", minimal + "metrics: {listen: localhost:9339}\n", `weft.yaml:3: metrics.listen: "localhost:9339" is not an IP address and port; write it like 192.168.77.1:9338 or [fd00:77::1]:9338, or an empty string ("") for no metrics`},
 		{"metrics switched off in the wrong way", minimal + "metrics: {listen: }\n", `weft.yaml:3: metrics.listen: has no value; write one or remove the key`},
 		{"tag", minimal + "listen: !!binary aGVsbG8=\n", `weft.yaml:3: listen: the tag "!!binary" is not allowed; remove it`},

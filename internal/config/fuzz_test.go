@@ -26,7 +26,7 @@ func FuzzConfig(f *testing.F) {
 			return
 		}
 		if len(c.ClusterCIDRs) == 0 || c.Encapsulation != EncapsulationSealed && c.Encapsulation != EncapsulationVXLAN || c.KeyFile == "" || !c.Listen.IsValid() || c.Control.File == "" ||
-			c.TUN.Name == "" || c.TUN.Driver == "" || c.Lanes() < 1 || c.StateDir == "" || c.RunDir == "" || c.CNI.ConfDir == "" || c.CNI.Name == "" {
+			c.TUN.Name == "" || c.TUN.Driver == "" || c.Lanes() < 1 || c.StateDir == "" || c.RunDir == "" || c.CNI.ConfDir == "" || c.CNI.BinDir == "" || c.CNI.Name == "" {
 			t.Errorf("accepted, but incomplete: %+v", c)
 		}
 		if c.TUN.Lanes > 16 || c.TUN.MTU != 0 && (c.TUN.MTU < 1280 || c.TUN.MTU > 65000) || c.VXLAN.VNI >= 1<<24 {

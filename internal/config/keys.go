@@ -1,10 +1,12 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -29,8 +31,12 @@ type key struct {
 	// missing is the remedy for a key that must be written but is not.
 	missing string
 
-	// list keys hold several values: a YAML list, or commas between them.
+	// list keys hold several values: a YAML list, or commas between them. The default is
+	// written with commas, too.
 	list bool
+
+	// mayBeEmpty says that an empty list means something.
+	mayBeEmpty bool
 
 	// set parses one value into c: the only one, or one of the list's, in order.
 	set func(c *Config, text string) error
@@ -65,9 +71,13 @@ var keys = []key{
 		set: func(c *Config, text string) error { return setPath(&c.RunDir, text) }},
 	{path: "cni.confDir", arg: "PATH", help: "where the container runtime looks for CNI networks", fallback: "/etc/cni/net.d",
 		set: func(c *Config, text string) error { return setPath(&c.CNI.ConfDir, text) }},
+	{path: "cni.binDir", arg: "PATH", help: "where the container runtime has its CNI plugins", fallback: "/opt/cni/bin",
+		set: func(c *Config, text string) error { return setPath(&c.CNI.BinDir, text) }},
+	{path: "cni.chain", arg: "NAME,...", help: "the CNI plugins to call after weft-cni, as far as they are in cni.binDir; empty: none", list: true, mayBeEmpty: true,
+		fallback: "portmap,bandwidth,tuning", set: addChained},
 	{path: "cni.name", arg: "NAME", help: "name of the CNI network", fallback: "weft", set: setCNIName},
 	{path: "ipam.rest", arg: "DURATION", help: "how long a released pod address stays unused, at most 24h", fallback: "2m", set: setRest},
-	{path: "ipam.reserved", arg: "PREFIX,...", help: "addresses that no pod gets, beside the nodes' own", list: true, set: addReserved},
+	{path: "ipam.reserved", arg: "PREFIX,...", help: "addresses that no pod gets, beside the nodes' own", list: true, mayBeEmpty: true, set: addReserved},
 	{path: "metrics.listen", arg: "ADDR:PORT", help: "where metrics and health are served; empty: nowhere", fallback: "127.0.0.1:9339", set: setMetricsListen},
 }
 
@@ -190,6 +200,22 @@ func addReserved(c *Config, text string) error {
 		return fmt.Errorf("%w; or a single address", err)
 	}
 	c.IPAM.Reserved = append(c.IPAM.Reserved, p)
+	return nil
+}
+
+// pluginName can't lead out of a folder.
+var pluginName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$`)
+
+func addChained(c *Config, text string) error {
+	switch {
+	case !pluginName.MatchString(text):
+		return fmt.Errorf("%s can't be a plugin's name; write at most 63 letters, digits, '_', '.' and '-', such as portmap, and its folder under cni.binDir", strict.Quote(text))
+	case text == "weft-cni":
+		return errors.New("weft-cni is the first plugin in any case; remove it from the list of those behind it")
+	case slices.Contains(c.CNI.Chain, text):
+		return fmt.Errorf("%s is in the list already; remove one of the two", text)
+	}
+	c.CNI.Chain = append(c.CNI.Chain, text)
 	return nil
 }
 

@@ -38,8 +38,9 @@ func (n *Node) writeConfig() error {
 		"vxlan":         map[string]any{"vni": 1},
 		"stateDir":      filepath.Join(n.dir, "state"),
 		"runDir":        n.RunDir(),
-		"cni":           map[string]any{"confDir": n.confDir(), "name": networkName},
-		"metrics":       map[string]any{"listen": metricsAddress},
+		// What else the host has of plugins is no part of it.
+		"cni":     map[string]any{"confDir": n.confDir(), "binDir": n.net.options.BinDir, "chain": []string{}, "name": networkName},
+		"metrics": map[string]any{"listen": metricsAddress},
 	}
 	if n.options.Configure != nil {
 		n.options.Configure(config)

@@ -1,0 +1,161 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/containernetworking/cni/pkg/version"
+
+	"weft/internal/config"
+)
+
+// versionTimeout bounds how long a plugin is waited for that is asked for its versions,
+// which takes a few milliseconds.
+const versionTimeout = 2 * time.Second
+
+// chained is a plugin to be called after weft-cni, with the versions of the CNI
+// specification that it speaks.
+type chained struct {
+	name     string
+	versions []string
+}
+
+// chain looks which of the plugins behind weft-cni are there. A plugin that is missing
+// must not keep pods from starting that don't need it: it is left out, and the log says
+// what that costs.
+type chain struct {
+	cni config.CNI
+	log *slog.Logger
+
+	// answered is what plugins have said, and of which file. While the file is the same,
+	// it is not asked again.
+	answered map[string]answer
+
+	// told is why a plugin is left out, as the log has told it.
+	told map[string]string
+}
+
+type answer struct {
+	file     os.FileInfo
+	versions []string
+}
+
+func newChain(c config.CNI, log *slog.Logger) *chain {
+	return &chain{cni: c, log: log, answered: map[string]answer{}, told: map[string]string{}}
+}
+
+// look returns the plugins that can be called together, in their order.
+func (c *chain) look(ctx context.Context) []chained {
+	var usable []chained
+	left := cniVersions
+	for _, name := range c.cni.Chain {
+		versions, err := c.versions(ctx, name)
+		if err == nil {
+			versions = common(left, versions)
+			if len(versions) == 0 || versions[0] > forOldRuntimes {
+				err = fmt.Errorf("it speaks no version of CNI that the others speak as well (%s)", strings.Join(left, ", "))
+			}
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		c.tell(name, err)
+		if err == nil {
+			left = versions
+			usable = append(usable, chained{name, versions})
+		}
+	}
+	return usable
+}
+
+// tell logs that a plugin is left out, or is not any more, when that is news.
+func (c *chain) tell(name string, err error) {
+	why := ""
+	if err != nil {
+		why = err.Error()
+	}
+	switch why {
+	case c.told[name]:
+		return
+	case "":
+		c.log.Info("a CNI plugin of the chain is there: new pods get it", "plugin", name)
+	default:
+		c.log.Warn("a CNI plugin of the chain is left out", "plugin", name, "error", err, "pods lack", lack(name),
+			"remedy", "install it in "+c.cni.BinDir+" (Debian has it in the package containernetworking-plugins), or remove it from cni.chain")
+	}
+	c.told[name] = why
+}
+
+// lack is what pods do not get without a plugin.
+func lack(name string) string {
+	switch name {
+	case "portmap":
+		return "hostPorts"
+	case "bandwidth":
+		return "bandwidth limits"
+	case "tuning":
+		return "MAC addresses and sysctls by request"
+	}
+	return "what " + name + " does"
+}
+
+// versions returns which versions of CNI a plugin speaks. It runs the plugin only if its
+// file is not the one that has answered before.
+func (c *chain) versions(ctx context.Context, name string) ([]string, error) {
+	path := filepath.Join(c.cni.BinDir, name)
+	file, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !file.Mode().IsRegular() || file.Mode()&0o111 == 0 {
+		return nil, &fs.PathError{Op: "execute", Path: path, Err: fs.ErrPermission}
+	}
+	known, ok := c.answered[name]
+	if ok && os.SameFile(known.file, file) && known.file.ModTime().Equal(file.ModTime()) && known.file.Size() == file.Size() {
+		return known.versions, nil
+	}
+	versions, err := askVersions(ctx, path)
+	if err != nil {
+		return nil, fmt.Errorf("ask %s for the versions of CNI that it speaks: %w", path, err)
+	}
+	c.answered[name] = answer{file, versions}
+	return versions, nil
+}
+
+// askVersions executes the specification's command VERSION. What libcni has for it waits
+// without end for a plugin that has left its output to a child.
+func askVersions(ctx context.Context, path string) ([]string, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, versionTimeout, errors.New("no answer in "+versionTimeout.String()))
+	defer cancel()
+	cmd := exec.CommandContext(ctx, path)
+	cmd.Env = append(os.Environ(), "CNI_COMMAND=VERSION")
+	cmd.Stdin = strings.NewReader(fmt.Sprintf(`{"cniVersion":%q}`, forOldRuntimes))
+	// With its children, which would go on waiting for nobody.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = time.Second
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	stdout, err := cmd.Output()
+	switch {
+	case ctx.Err() != nil:
+		return nil, context.Cause(ctx)
+	case err != nil:
+		return nil, fmt.Errorf("%w: %s", err, bytes.TrimSpace(append(stdout, stderr.Bytes()...)))
+	}
+	info, err := (&version.PluginDecoder{}).Decode(stdout)
+	if err != nil {
+		return nil, err
+	}
+	return info.SupportedVersions(), nil
+}

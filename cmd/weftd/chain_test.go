@@ -1,0 +1,239 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"weft/cniplugin"
+	"weft/internal/config"
+)
+
+// speaking is a plugin that knows nothing but its versions, and counts how often it is
+// asked.
+func speaking(versions ...string) string {
+	list, _ := json.Marshal(versions)
+	return fmt.Sprintf(`#!/bin/sh
+[ "$CNI_COMMAND" = VERSION ] || exit 1
+echo >>"$0.asked"
+echo '{"cniVersion":"1.0.0","supportedVersions":%s}'
+`, list)
+}
+
+// conflistRig writes a conflist out of plugins that are shell scripts.
+type conflistRig struct {
+	*conflistWriter
+	t   *testing.T
+	log *bytes.Buffer
+}
+
+func newConflistRig(t *testing.T, plugins ...string) *conflistRig {
+	t.Helper()
+	log := &bytes.Buffer{}
+	c := config.Config{RunDir: "/r", StateDir: "/s", CNI: config.CNI{ConfDir: t.TempDir(), BinDir: t.TempDir(), Chain: plugins, Name: "weft"}}
+	return &conflistRig{newConflistWriter(c, slog.New(slog.NewTextHandler(log, nil))), t, log}
+}
+
+func (r *conflistRig) plugin(name string) string { return filepath.Join(r.config.CNI.BinDir, name) }
+
+func (r *conflistRig) install(name, script string) {
+	r.t.Helper()
+	if err := os.WriteFile(r.plugin(name), []byte(script), 0o755); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// conflist writes the conflist and returns it, and what weftd logs meanwhile.
+func (r *conflistRig) conflist() (list conflist, log string) {
+	r.t.Helper()
+	r.log.Reset()
+	if err := r.write(r.t.Context()); err != nil {
+		r.t.Fatal(err)
+	}
+	content, err := os.ReadFile(r.path())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if err := json.Unmarshal(content, &list); err != nil {
+		r.t.Fatal(err)
+	}
+	return list, r.log.String()
+}
+
+// asked is how often the plugin has been asked for its versions.
+func (r *conflistRig) asked(name string) int {
+	lines, _ := os.ReadFile(r.plugin(name + ".asked"))
+	return bytes.Count(lines, []byte("\n"))
+}
+
+func types(list conflist) string {
+	var names []string
+	for _, p := range list.Plugins {
+		names = append(names, p.Type)
+	}
+	return strings.Join(names, " ")
+}
+
+func expectWords(t *testing.T, log string, words ...string) {
+	t.Helper()
+	if lines := strings.Count(log, "\n"); lines != 1 {
+		t.Errorf("%d lines are logged, want one:\n%s", lines, log)
+	}
+	for _, word := range words {
+		if !strings.Contains(log, word) {
+			t.Errorf("the log has no word of %q:\n%s", word, log)
+		}
+	}
+}
+
+func TestTheConflistChainsThePluginsWithWhatTheyNeed(t *testing.T) {
+	r := newConflistRig(t, "portmap", "bandwidth", "tuning", "firewall")
+	for _, name := range r.config.CNI.Chain {
+		r.install(name, speaking("0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0", "1.2.0"))
+	}
+	list, log := r.conflist()
+	want := conflist{CNIVersion: "1.0.0", CNIVersions: cniplugin.Versions.SupportedVersions(), Name: "weft", Plugins: []plugin{
+		{Type: "weft-cni", RunDir: "/r", StateDir: "/s", Capabilities: map[string]bool{"ips": true}},
+		{Type: "portmap", SNAT: true, Capabilities: map[string]bool{"portMappings": true}},
+		{Type: "bandwidth", Capabilities: map[string]bool{"bandwidth": true}},
+		{Type: "tuning", Capabilities: map[string]bool{"mac": true}},
+		{Type: "firewall"},
+	}}
+	if diff := cmp.Diff(want, list); diff != "" {
+		t.Errorf("the conflist (-want +got):\n%s", diff)
+	}
+	if log != "" {
+		t.Errorf("all is there, and yet there is something to log:\n%s", log)
+	}
+}
+
+func TestTheConflistOffersTheVersionsThatAllPluginsSpeak(t *testing.T) {
+	for _, tt := range []struct {
+		name               string
+		portmap, bandwidth []string
+		version, versions  string
+		types              string
+	}{
+		{"as in Debian 12", []string{"0.1.0", "0.2.0", "0.3.1", "0.4.0", "1.0.0"}, []string{"0.3.0", "0.3.1", "0.4.0", "1.0.0"},
+			"1.0.0", "0.3.1 0.4.0 1.0.0", "weft-cni portmap bandwidth"},
+		{"one is old", []string{"0.3.1", "0.4.0"}, []string{"0.4.0", "1.0.0", "1.1.0"}, "0.4.0", "0.4.0", "weft-cni portmap bandwidth"},
+		{"one is too old", []string{"0.1.0", "0.2.0"}, []string{"0.4.0", "1.0.0", "1.1.0"}, "1.0.0", "0.4.0 1.0.0 1.1.0", "weft-cni bandwidth"},
+		{"one is too new", []string{"0.4.0", "1.0.0", "1.1.0"}, []string{"1.1.0"}, "1.0.0", "0.4.0 1.0.0 1.1.0", "weft-cni portmap"},
+		{"two have nothing in common", []string{"0.3.1"}, []string{"0.4.0"}, "0.3.1", "0.3.1", "weft-cni portmap"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newConflistRig(t, "portmap", "bandwidth")
+			r.install("portmap", speaking(tt.portmap...))
+			r.install("bandwidth", speaking(tt.bandwidth...))
+			list, log := r.conflist()
+			if got := strings.Join(list.CNIVersions, " "); got != tt.versions || list.CNIVersion != tt.version {
+				t.Errorf("version %s of %s, want %s of %s", list.CNIVersion, got, tt.version, tt.versions)
+			}
+			if got := types(list); got != tt.types {
+				t.Errorf("plugins %s, want %s", got, tt.types)
+			}
+			if out := strings.Contains(log, "it speaks no version of CNI that the others speak as well"); out != (len(list.Plugins) < 3) {
+				t.Errorf("logged: %s", log)
+			}
+		})
+	}
+}
+
+func TestAPluginThatCannotBeCalledIsLeftOutAndNamedOnce(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		prepare func(r *conflistRig)
+		why     string
+	}{
+		{"absent", func(*conflistRig) {}, "no such file or directory"},
+		{"a folder", func(r *conflistRig) { _ = os.Mkdir(r.plugin("portmap"), 0o755) }, "permission denied"},
+		{"not executable", func(r *conflistRig) {
+			r.install("portmap", speaking("1.0.0"))
+			_ = os.Chmod(r.plugin("portmap"), 0o644)
+		}, "permission denied"},
+		{"not a program", func(r *conflistRig) { r.install("portmap", "\x00\x01") }, "exec format error"},
+		{"failing", func(r *conflistRig) { r.install("portmap", "#!/bin/sh\necho no such command >&2\nexit 3\n") }, "exit status 3: no such command"},
+		{"not a plugin", func(r *conflistRig) { r.install("portmap", "#!/bin/sh\necho hello\n") }, "decoding version info"},
+		{"silent", func(r *conflistRig) { r.install("portmap", "#!/bin/sh\nsleep 60\n") }, "no answer in 2s"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			r := newConflistRig(t, "portmap", "tuning")
+			r.install("tuning", speaking("0.3.1", "0.4.0", "1.0.0"))
+			tt.prepare(r)
+			list, log := r.conflist()
+			if got := types(list); got != "weft-cni tuning" {
+				t.Errorf("plugins %s", got)
+			}
+			expectWords(t, log, "level=WARN", "plugin=portmap", tt.why, "hostPorts", r.config.CNI.BinDir, "containernetworking-plugins")
+			if _, log = r.conflist(); log != "" {
+				t.Errorf("it is told again: %s", log)
+			}
+
+			_ = os.Remove(r.plugin("portmap"))
+			r.conflist()
+			r.install("portmap", speaking("1.0.0"))
+			list, log = r.conflist()
+			if got := types(list); got != "weft-cni portmap tuning" {
+				t.Errorf("after it was installed: plugins %s", got)
+			}
+			expectWords(t, log, "level=INFO", "plugin=portmap")
+		})
+	}
+}
+
+func TestTheConflistIsWrittenAgainOnlyIfThatChangesIt(t *testing.T) {
+	r := newConflistRig(t, "portmap")
+	r.install("portmap", speaking("0.4.0", "1.0.0"))
+	r.conflist()
+	before, err := os.Stat(r.path())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.conflist()
+	if after, err := os.Stat(r.path()); err != nil || !os.SameFile(before, after) || !after.ModTime().Equal(before.ModTime()) {
+		t.Errorf("nothing has changed, but the conflist was written again (%v)", err)
+	}
+	if n := r.asked("portmap"); n != 1 {
+		t.Errorf("the same plugin was asked %d times", n)
+	}
+
+	r.install("portmap", speaking("0.4.0", "1.0.0", "1.1.0"))
+	// The clock of file times is coarse; an installed file has a time of its own.
+	if err := os.Chtimes(r.plugin("portmap"), time.Time{}, time.Now().Add(time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if list, _ := r.conflist(); strings.Join(list.CNIVersions, " ") != "0.4.0 1.0.0 1.1.0" {
+		t.Errorf("the plugin was replaced, but the versions are %v", list.CNIVersions)
+	}
+
+	if err := os.Remove(r.path()); err != nil {
+		t.Fatal(err)
+	}
+	r.conflist() // fails if it is not back
+}
+
+func TestAnEndingWeftdDoesNotTakeSilenceForAnAbsentPlugin(t *testing.T) {
+	r := newConflistRig(t, "portmap")
+	r.install("portmap", speaking("1.0.0"))
+	list, _ := r.conflist()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	r.install("portmap", speaking("0.4.0", "1.0.0"))
+	if err := r.write(ctx); err == nil {
+		t.Error("the conflist was written by what could not be asked")
+	}
+	content, err := os.ReadFile(r.path())
+	if err != nil || !strings.Contains(string(content), `"portmap"`) {
+		t.Errorf("the conflist was %v, is %s, %v", list, content, err)
+	}
+}
