@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fsnotify/fsnotify"
 	"github.com/google/go-cmp/cmp"
 
 	"weft/cniplugin"
@@ -220,6 +221,32 @@ func TestTheConflistIsWrittenAgainOnlyIfThatChangesIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.conflist() // fails if it is not back
+}
+
+// A runtime that takes no notice of files that appear, as containerd 1.6, must have
+// another reason to look when the conflist is there.
+func TestTheConflistIsNoticedByARuntimeThatWatchesForRenamedFilesOnly(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir()) // where a rename to the conflist would be possible, too
+	r := newConflistRig(t)
+	watcher, err := fsnotify.NewWatcher()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer watcher.Close()
+	if err := watcher.Add(r.config.CNI.ConfDir); err != nil {
+		t.Fatal(err)
+	}
+	r.conflist()
+	for late := time.After(5 * time.Second); ; {
+		select {
+		case event := <-watcher.Events:
+			if event.Has(fsnotify.Rename) {
+				return
+			}
+		case <-late:
+			t.Fatal("the conflist is there, but no file in its folder was renamed")
+		}
+	}
 }
 
 func TestAnEndingWeftdDoesNotTakeSilenceForAnAbsentPlugin(t *testing.T) {

@@ -120,7 +120,9 @@ func (w *conflistWriter) write(ctx context.Context) error {
 	if err := os.MkdirAll(w.config.CNI.ConfDir, 0o755); err != nil {
 		return fmt.Errorf("make the folder of the conflist: %w", err)
 	}
-	if err := renameio.WriteFile(w.path(), data, 0o644); err != nil {
+	// containerd 1.6 reads the folder again when a file in it is written or renamed away,
+	// but not when one appears, as it does when it is renamed from another folder.
+	if err := renameio.WriteFile(w.path(), data, 0o644, renameio.WithTempDir(w.config.CNI.ConfDir)); err != nil {
 		return fmt.Errorf("write the conflist: %w", err)
 	}
 	return nil
