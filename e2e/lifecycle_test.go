@@ -1,0 +1,99 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// networkReady is what kubelet asks before it starts pods.
+func (m *machine) networkReady(ctx context.Context) error {
+	status, err := m.pods.Status(ctx, &cri.StatusRequest{})
+	if err != nil {
+		return err
+	}
+	for _, c := range status.Status.Conditions {
+		if c.Type == cri.NetworkReady && !c.Status {
+			return errors.New(c.Reason + ": " + c.Message)
+		}
+	}
+	return nil
+}
+
+func TestPodsStartOnlyWhenWeftdIsReady(t *testing.T) {
+	begin(t)
+	if err := node1.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "containerd to see that there is no network", func(ctx context.Context) error {
+		if node1.networkReady(ctx) == nil {
+			return errors.New("the network is ready")
+		}
+		return nil
+	})
+	config := node1.sandbox("pod")
+	if _, err := node1.runPod(t.Context(), config); err == nil || !strings.Contains(err.Error(), "cni plugin not initialized") {
+		t.Errorf("without weftd a pod starts, or does not say why it does not: %v", err)
+	}
+	if err := node1.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "containerd to see the network", node1.networkReady)
+	// What has failed stands until it is removed, and kubelet counts its attempts.
+	config.Metadata.Attempt++
+	run(t, node1, config)
+}
+
+func TestAPodGoesWithoutATraceAfterEverybodyWasKilled(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		kill func()
+		// start starts again what was killed.
+		start func(context.Context) error
+	}{
+		{"weftd", node1.Kill, node1.Start},
+		{"containerd", node1.killContainerd, node1.startContainerd},
+		{"both", func() { node1.Kill(); node1.killContainerd() }, func(ctx context.Context) error {
+			return errors.Join(node1.startContainerd(ctx), node1.Start(ctx))
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			begin(t)
+			config := node1.sandbox("pod")
+			config.PortMappings = []*cri.PortMapping{{Protocol: cri.Protocol_TCP, ContainerPort: serverPort, HostPort: 8080}}
+			config.Annotations = map[string]string{"kubernetes.io/ingress-bandwidth": "10M", "kubernetes.io/egress-bandwidth": "20M"}
+			p := run(t, node1, config)
+			p.startServer(t)
+			tt.kill()
+			if err := tt.start(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if err := p.remove(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestAPodThatGoesWhileWeftdIsStoppedIsGone(t *testing.T) {
+	begin(t)
+	p := run(t, node1, node1.sandbox("pod"))
+	if err := node1.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "containerd to see that there is no network", func(ctx context.Context) error {
+		if node1.networkReady(ctx) == nil {
+			return errors.New("the network is ready")
+		}
+		return nil
+	})
+	err := p.remove(t.Context())
+	t.Logf("remove without weftd: %v", err)
+	if err := node1.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "containerd to see the network", node1.networkReady)
+}

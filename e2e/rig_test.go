@@ -1,0 +1,213 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"weft/internal/marks"
+	"weft/internal/testnet"
+	"weft/ipam"
+)
+
+// systemPlugins is where the distribution has its CNI plugins.
+const systemPlugins = "/usr/lib/cni"
+
+// What all tests share.
+var (
+	binDir  string // weft's programs, cnitool, and links to the chained plugins
+	cluster *testnet.Cluster
+	node1   *machine
+	node2   *machine
+
+	// alone is a node whose conflist has weft-cni only, and that has no containerd.
+	alone *machine
+)
+
+func TestMain(m *testing.M) {
+	status, err := buildAndRun(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		status = 1
+	}
+	os.Exit(status)
+}
+
+func buildAndRun(m *testing.M) (status int, err error) {
+	ctx := context.Background()
+	if binDir, err = os.MkdirTemp("", "weft-e2e-"); err != nil {
+		return 1, err
+	}
+	defer os.RemoveAll(binDir)
+	if err := fillBinDir(); err != nil {
+		return 1, err
+	}
+	net, err := testnet.New(ctx, testnet.Options{Prefix: "weft-cri", BinDir: binDir})
+	if err != nil {
+		return 1, err
+	}
+	err = startAll(ctx, net)
+	if err == nil {
+		status = m.Run()
+	}
+	if err != nil || status != 0 {
+		printLogs()
+	}
+	for _, machine := range []*machine{node1, node2, alone} {
+		if machine != nil {
+			err = errors.Join(err, machine.stop(ctx))
+		}
+	}
+	err = errors.Join(err, net.Close())
+	if left, leftErr := net.Leftovers(ctx); leftErr != nil || len(left) > 0 {
+		err = errors.Join(err, leftErr, fmt.Errorf("left behind: %v", left))
+	}
+	return status, err
+}
+
+func fillBinDir() error {
+	for _, build := range []*exec.Cmd{
+		exec.Command("go", "build", "-C", "..", "-o", binDir, "./cmd/..."),
+		exec.Command("go", "build", "-o", binDir, "github.com/containernetworking/cni/cnitool"),
+	} {
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			return fmt.Errorf("build the programs under test: %w\n%s", err, out)
+		}
+	}
+	// containerd itself calls loopback.
+	for _, plugin := range []string{"portmap", "bandwidth", "tuning", "loopback"} {
+		path := filepath.Join(systemPlugins, plugin)
+		if _, err := os.Stat(path); err != nil {
+			return fmt.Errorf("find the CNI plugins (make deps installs them): %w", err)
+		}
+		if err := os.Symlink(path, filepath.Join(binDir, plugin)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// startAll starts weftd everywhere, and containerd on two of the nodes.
+func startAll(ctx context.Context, net *testnet.Net) (err error) {
+	cluster, err = net.NewCluster(ctx, testnet.ClusterOptions{Nodes: 3, Sealed: true, Configure: func(weft map[string]any) {
+		if weft["node"] != "node3" {
+			delete(weft["cni"].(map[string]any), "chain") // what weftd does by itself
+		}
+	}})
+	if err != nil {
+		return err
+	}
+	archive := filepath.Join(net.Dir(), "image.tar")
+	if err := writeImage(archive); err != nil {
+		return fmt.Errorf("make the image: %w", err)
+	}
+	for i, to := range []**machine{&node1, &node2, &alone} {
+		if *to, err = newMachine(cluster.Nodes()[i]); err != nil {
+			return err
+		}
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return cluster.Start(ctx) })
+	for _, m := range []*machine{node1, node2} {
+		group.Go(func() error {
+			return errors.Join(m.startContainerd(ctx), m.importImage(ctx, archive))
+		})
+	}
+	return group.Wait()
+}
+
+// printLogs prints the ends of all daemons' logs.
+func printLogs() {
+	for _, m := range []*machine{node1, node2, alone} {
+		if m == nil {
+			continue
+		}
+		fmt.Fprintln(os.Stderr, m.LogTail(15))
+		log, _ := os.ReadFile(m.containerdLog())
+		lines := strings.Split(strings.TrimSpace(string(log)), "\n")
+		fmt.Fprintf(os.Stderr, "--- the end of the log of containerd on %s\n%s\n---\n", m.Name(), strings.Join(lines[max(0, len(lines)-25):], "\n"))
+	}
+}
+
+// begin is how each test begins. At its end all pods are removed, and what is left of
+// them then fails it.
+func begin(t *testing.T) {
+	t.Helper()
+	t.Cleanup(func() {
+		// The test's own context has ended by then.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 30*time.Second)
+		defer cancel()
+		for _, m := range []*machine{node1, node2, alone} {
+			if err := m.removePods(ctx); err != nil {
+				t.Error(err)
+			}
+			m.expectNothingLeft(ctx, t)
+		}
+	})
+}
+
+// expectNothingLeft looks for what pods have, in all places where it is kept.
+func (m *machine) expectNothingLeft(ctx context.Context, t *testing.T) {
+	t.Helper()
+	leases, err := m.leases()
+	if err != nil {
+		t.Error(err)
+	}
+	for _, lease := range leases {
+		t.Errorf("%s: a lease is left: %v", m.Name(), lease)
+	}
+	for what, command := range map[string]string{
+		"a veth":             fmt.Sprintf("ip -o link show group %d", marks.PodLinkGroup),
+		"a device":           "ip -o link show type ifb",
+		"a route":            fmt.Sprintf("ip -4 route show table all proto %d", marks.PodRouteProtocol),
+		"a route of IPv6":    fmt.Sprintf("ip -6 route show table all proto %d", marks.PodRouteProtocol),
+		"a rule":             "iptables-save -t nat | grep -e CNI-DN- -e '^-A CNI-HOSTPORT-DNAT' || true",
+		"a rule of IPv6":     "ip6tables-save -t nat | grep -e CNI-DN- -e '^-A CNI-HOSTPORT-DNAT' || true",
+		"a container's shim": "ps -eo pid,args | grep '[c]ontainerd-shim' || true",
+	} {
+		if out, err := m.run(ctx, "sh", "-c", command); err != nil || out != "" {
+			t.Errorf("%s: %s is left: %s%v", m.Name(), what, out, err)
+		}
+	}
+	for what, dir := range map[string]string{"a network namespace": netnsDir, "a result in libcni's cache": filepath.Join(cacheDir, "results")} {
+		for _, name := range fileNames(m.path(dir)) {
+			t.Errorf("%s: %s is left: %s", m.Name(), what, name)
+		}
+	}
+	if below, _ := m.leftCgroups(); len(below) > 0 {
+		t.Errorf("%s: cgroups are left: %v", m.Name(), below)
+	}
+}
+
+func (m *machine) leases() ([]ipam.Lease, error) {
+	store, err := ipam.Open(filepath.Join(m.Dir(), "state"), "weft")
+	if err != nil {
+		return nil, err
+	}
+	return store.List()
+}
+
+// fileNames lists what is in a folder, which may be absent.
+func fileNames(dir string) (names []string) {
+	entries, _ := os.ReadDir(dir)
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names
+}
+
+func eventually(t *testing.T, what string, cond func(context.Context) error) {
+	t.Helper()
+	if err := testnet.Wait(t.Context(), what, cond); err != nil {
+		t.Fatal(err)
+	}
+}
