@@ -14,10 +14,10 @@ GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 FUZZTIME ?= 30s
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo demo-clean test lint fuzz bench bench-quick bench-pods bench-check bench-code bench-build clean
+.PHONY: help deps build demo demo-clean test e2e lint fuzz bench bench-quick bench-pods bench-check bench-code bench-build clean
 
 help: ## list the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 deps: ## install the Debian packages that are missing
 	@scripts/deps
@@ -37,8 +37,13 @@ test: deps ## run all tests, those in network namespaces included, under the rac
 	go test -race -count=1 ./...
 	go test -count=1 -run ManyNodes ./encap/sealed/handshake # 500 of them, too many for the race detector
 
+# e2e/ is a module of its own: the libraries that speak to containerd are no business of weft's.
+e2e: deps ## run weft under containerd and cnitool, in half a minute
+	cd e2e && go test -count=1 ./...
+
 lint: ## run the linters of .golangci.yaml
 	go run $(GOLANGCI_LINT) run
+	cd e2e && go run $(GOLANGCI_LINT) run
 
 fuzz: ## run each fuzz target for FUZZTIME (30s)
 	@scripts/fuzz $(FUZZTIME)

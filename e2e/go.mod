@@ -5,6 +5,7 @@ go 1.26.0
 replace weft => ../
 
 require (
+	github.com/containernetworking/cni v1.3.1
 	golang.org/x/sync v0.24.0
 	google.golang.org/grpc v1.85.0
 	k8s.io/cri-api v0.26.15
@@ -13,7 +14,6 @@ require (
 
 require (
 	github.com/cespare/xxhash/v2 v2.3.0 // indirect
-	github.com/containernetworking/cni v1.3.1 // indirect
 	github.com/containernetworking/plugins v1.9.1 // indirect
 	github.com/gaissmai/bart v0.30.0 // indirect
 	github.com/gogo/protobuf v1.3.2 // indirect

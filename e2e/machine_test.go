@@ -83,7 +83,14 @@ func (m *machine) command(ctx context.Context, name string, args ...string) *exe
 
 // run runs a program in the machine and returns its output.
 func (m *machine) run(ctx context.Context, name string, args ...string) (string, error) {
-	out, err := m.command(ctx, name, args...).Output()
+	return m.runWith(ctx, nil, name, args...)
+}
+
+// runWith is run with more environment variables.
+func (m *machine) runWith(ctx context.Context, environ []string, name string, args ...string) (string, error) {
+	cmd := m.command(ctx, name, args...)
+	cmd.Env = append(cmd.Env, environ...)
+	out, err := cmd.Output()
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		err = fmt.Errorf("%s: %w: %s%s", strings.Join(append([]string{name}, args...), " "), err, out, exit.Stderr)
 	}

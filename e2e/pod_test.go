@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -209,9 +208,7 @@ type outsider struct{ *testnet.Namespace }
 func (o outsider) ask(ctx context.Context, server netip.AddrPort) (answer, error) {
 	client := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{
 		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-			return o.Dial(ctx, network, address)
-		},
+		DialContext:       o.Dial,
 	}}
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url(server), nil)
 	if err != nil {
