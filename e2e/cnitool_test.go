@@ -9,8 +9,6 @@ import (
 	"testing"
 
 	types "github.com/containernetworking/cni/pkg/types/100"
-
-	"weft/internal/testnet"
 )
 
 // sandbox is a network namespace in a machine, for cnitool.
@@ -52,16 +50,6 @@ func resultAddrs(t *testing.T, out string) (addrs []netip.Addr) {
 	return addrs
 }
 
-// expectReached pings addresses from another node.
-func expectReached(t *testing.T, from *testnet.Namespace, what string, addrs []netip.Addr) {
-	t.Helper()
-	for _, addr := range addrs {
-		if _, err := from.Exec(t.Context(), "ping", "-q", "-c1", "-W5", addr.String()); err != nil {
-			t.Errorf("%s: %v", what, err)
-		}
-	}
-}
-
 func TestCnitoolDrivesEveryVerb(t *testing.T) {
 	begin(t)
 	verb := func(name string) (out string) {
@@ -88,7 +76,7 @@ func TestCnitoolDrivesEveryVerb(t *testing.T) {
 
 	alone.addSandbox(t)
 	addrs := resultAddrs(t, verb("add"))
-	expectReached(t, node1.Namespace, "after ADD", addrs)
+	expectReached(t, node1, "after ADD", addrs)
 	if _, err := alone.cnitool(t.Context(), "add"); err == nil {
 		t.Error("a second ADD succeeds")
 	}
@@ -109,7 +97,7 @@ func TestCnitoolDrivesEveryVerb(t *testing.T) {
 		t.Fatal(err)
 	}
 	verb("gc")
-	expectReached(t, node1.Namespace, "after GC", running.Addrs)
+	expectReached(t, node1, "after GC", running.Addrs)
 	if err := alone.DeletePod(t.Context(), "running"); err != nil {
 		t.Error(err)
 	}
@@ -131,7 +119,7 @@ func TestCnitoolDrivesTheWholeChain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	expectReached(t, node2.Namespace, "after ADD", resultAddrs(t, out))
+	expectReached(t, node2, "after ADD", resultAddrs(t, out))
 	for _, call := range []struct{ verb, asked string }{{"check", allButPorts}, {"status", all}, {"gc", all}, {"del", all}} {
 		if _, err := node1.cnitool(t.Context(), call.verb, call.asked); err != nil {
 			t.Errorf("%s: %v", call.verb, err)

@@ -9,7 +9,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
@@ -52,6 +54,10 @@ while sleep 1000; do :; done`
 
 func newMachine(node *testnet.Node) (*machine, error) {
 	m := &machine{Node: node}
+	// An earlier one of this name that was killed with its test has left them.
+	if err := m.removeCgroups(context.Background()); err != nil {
+		return nil, err
+	}
 	// testnet kills it when it takes the node away.
 	m.holder = node.Command(context.Background(), "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc",
 		"--", "sh", "-c", isolate, "sh", m.root())
@@ -144,9 +150,16 @@ func (m *machine) startContainerd(ctx context.Context) error {
 
 func (m *machine) containerdLog() string { return filepath.Join(m.Dir(), "containerd.log") }
 
-// killContainerd ends containerd as a crash would. What it has started goes on.
+// killContainerd ends containerd as a crash would, and returns when it is gone. What it
+// has started goes on. nsenter, of which it is a child, ends with it.
 func (m *machine) killContainerd() {
-	_ = m.containerd.Cancel()
+	nsenter := m.containerd.Process.Pid
+	children, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", nsenter, nsenter))
+	if pid, err := strconv.Atoi(strings.TrimSpace(string(children))); err == nil {
+		_ = syscall.Kill(pid, syscall.SIGKILL)
+	} else {
+		_ = m.containerd.Cancel()
+	}
 	_ = m.containerd.Wait()
 }
 
@@ -168,34 +181,39 @@ func (m *machine) importImage(ctx context.Context, archive string) error {
 // cgroups is the parent of the cgroups of all containers of the machine.
 func (m *machine) cgroups() string { return "/" + m.Name() }
 
-// leftCgroups lists the cgroups under the machine's, the innermost first.
-func (m *machine) leftCgroups() (below, all []string) {
-	parents, _ := filepath.Glob("/sys/fs/cgroup/*" + m.cgroups())
-	if unified := "/sys/fs/cgroup" + m.cgroups(); isDir(unified) {
-		parents = append(parents, unified)
+// leftCgroups lists the cgroups below the machine's, the innermost first, and its own
+// last. There is a tree of them for each controller, or one for all.
+func (m *machine) leftCgroups() (below, own []string) {
+	own, _ = filepath.Glob("/sys/fs/cgroup/*" + m.cgroups())
+	if _, err := os.Stat("/sys/fs/cgroup" + m.cgroups()); err == nil {
+		own = append(own, "/sys/fs/cgroup"+m.cgroups())
 	}
-	for _, parent := range parents {
+	for _, parent := range own {
 		_ = filepath.WalkDir(parent, func(path string, entry os.DirEntry, err error) error {
-			if err == nil && entry.IsDir() {
-				all = append(all, path)
-				if path != parent {
-					below = append(below, path)
-				}
+			if err == nil && entry.IsDir() && path != parent {
+				below = append(below, path)
 			}
 			return nil
 		})
 	}
-	slices.Reverse(all)
-	return below, all
+	slices.Reverse(below)
+	return below, own
 }
 
-func isDir(path string) bool {
-	info, err := os.Stat(path)
-	return err == nil && info.IsDir()
+// removeCgroups waits for what was just killed to leave them.
+func (m *machine) removeCgroups(ctx context.Context) error {
+	return testnet.Wait(ctx, "the cgroups of "+m.Name()+" to go", func(context.Context) error {
+		below, own := m.leftCgroups()
+		for _, dir := range append(below, own...) {
+			if err := os.Remove(dir); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
-// stop ends everything in the machine. What cgroups are left, it or an earlier one of the
-// same name that was killed with its test has left.
+// stop ends everything in the machine.
 func (m *machine) stop(ctx context.Context) error {
 	if m.conn != nil {
 		_ = m.conn.Close()
@@ -203,15 +221,7 @@ func (m *machine) stop(ctx context.Context) error {
 	_ = m.holder.Cancel()
 	_ = m.holder.Wait()
 	if m.containerd != nil {
-		m.killContainerd()
+		_ = m.containerd.Wait() // nsenter's, which ends after containerd
 	}
-	return testnet.Wait(ctx, "the cgroups of "+m.Name()+" to go", func(context.Context) error {
-		_, all := m.leftCgroups()
-		for _, dir := range all {
-			if err := os.Remove(dir); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	return m.removeCgroups(ctx)
 }
