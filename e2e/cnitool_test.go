@@ -27,8 +27,10 @@ func (m *machine) addSandbox(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if _, err := m.run(context.WithoutCancel(t.Context()), "ip", "netns", "del", sandbox); err != nil {
-			t.Error(err)
+		ctx := context.WithoutCancel(t.Context())
+		_, err := m.cnitool(ctx, "del") // if the test came to an end before
+		if _, delErr := m.run(ctx, "ip", "netns", "del", sandbox); err != nil || delErr != nil {
+			t.Error(err, delErr)
 		}
 	})
 }

@@ -33,6 +33,12 @@ func TestPodsReachEachOtherUnderTheAddressesOfTheirLeases(t *testing.T) {
 	}
 }
 
+// weft-cni alone speaks a newer CNI than containerd 1.6 does.
+func TestPodsNeedNoPluginBehindWeftCNI(t *testing.T) {
+	begin(t)
+	expectReached(t, node1, "from another node", run(t, alone, alone.sandbox("pod")).addrs)
+}
+
 func TestContainersOfOnePodShareLocalhost(t *testing.T) {
 	begin(t)
 	p := run(t, node1, node1.sandbox("pod"))

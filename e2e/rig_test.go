@@ -30,7 +30,7 @@ var (
 	node1   *machine
 	node2   *machine
 
-	// alone is a node whose conflist has weft-cni only, and that has no containerd.
+	// alone is a node whose conflist has weft-cni only.
 	alone *machine
 )
 
@@ -98,7 +98,7 @@ func fillBinDir() error {
 	return nil
 }
 
-// startAll starts weftd everywhere, and containerd on two of the nodes.
+// startAll starts weftd and containerd on all nodes.
 func startAll(ctx context.Context, net *testnet.Net) (err error) {
 	cluster, err = net.NewCluster(ctx, testnet.ClusterOptions{Nodes: 3, Sealed: true, Configure: func(weft map[string]any) {
 		if weft["node"] != "node3" {
@@ -119,9 +119,15 @@ func startAll(ctx context.Context, net *testnet.Net) (err error) {
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return cluster.Start(ctx) })
-	for _, m := range []*machine{node1, node2} {
+	for _, m := range []*machine{node1, node2, alone} {
 		group.Go(func() error {
-			return errors.Join(m.startContainerd(ctx), m.importImage(ctx, archive))
+			if err := m.startContainerd(ctx); err != nil {
+				return err
+			}
+			if err := m.importImage(ctx, archive); err != nil {
+				return err
+			}
+			return testnet.Wait(ctx, "containerd to see the network of "+m.Name(), m.networkReady)
 		})
 	}
 	return group.Wait()

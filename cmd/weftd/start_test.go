@@ -1,6 +1,7 @@
 package main_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -210,5 +211,35 @@ func TestTheConflistIsWhatTheCNISpecificationWants(t *testing.T) {
 		"capabilities": map[string]any{"ips": true}}
 	if diff := cmp.Diff(want, conf); diff != "" {
 		t.Errorf("the plugin's configuration (-want +got):\n%s", diff)
+	}
+}
+
+func TestAPluginThatIsInstalledLaterGetsIntoTheConflistByItself(t *testing.T) {
+	t.Parallel()
+	plugins := t.TempDir()
+	node := startCluster(t, testnet.ClusterOptions{Nodes: 1, Configure: func(weft map[string]any) {
+		cni := weft["cni"].(map[string]any)
+		cni["binDir"], cni["chain"] = plugins, []string{"portmap"}
+	}}).Nodes()[0]
+	if strings.Contains(read(t, conflist(node)), "portmap") {
+		t.Error("a plugin that is not there is in the conflist")
+	}
+	if log := logs(t, node); !strings.Contains(log, "level=WARN") || !strings.Contains(log, "hostPorts") {
+		t.Errorf("no word of what pods lack:\n%s", log)
+	}
+	script := "#!/bin/sh\necho '{\"cniVersion\":\"1.0.0\",\"supportedVersions\":[\"1.0.0\"]}'\n"
+	if err := os.WriteFile(filepath.Join(plugins, "portmap"), []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 25*time.Second) // weftd looks every 10 s
+	defer cancel()
+	err := testnet.Wait(ctx, "the plugin in the conflist", func(context.Context) error {
+		if list := read(t, conflist(node)); !strings.Contains(list, `"type": "portmap"`) {
+			return errors.New(list)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
 	}
 }
