@@ -5,8 +5,6 @@ import (
 	"net/netip"
 	"testing"
 
-	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
-
 	"weft/internal/testnet"
 )
 
@@ -19,10 +17,7 @@ func underlay(number int) []netip.Addr {
 
 func TestAHostPortLeadsToThePodFromEverywhere(t *testing.T) {
 	begin(t)
-	const hostPort = 8080
-	config := node1.sandbox("pod")
-	config.PortMappings = []*cri.PortMapping{{Protocol: cri.Protocol_TCP, ContainerPort: serverPort, HostPort: hostPort}}
-	pod := run(t, node1, config)
+	pod := run(t, node1, withEverything(node1.sandbox("pod")))
 	itself := pod.startServer(t)
 	neighbour, remote := run(t, node1, node1.sandbox("neighbour")), run(t, node2, node2.sandbox("remote"))
 	near, far := neighbour.start(t, "client", "sleep", "86400"), remote.start(t, "client", "sleep", "86400")

@@ -77,6 +77,13 @@ func TestAPodThatShallGoWhileWeftdIsStoppedGoesWhenItIsBack(t *testing.T) {
 	}
 }
 
+// withEverything has portmap and bandwidth do something for the pod, too.
+func withEverything(config *cri.PodSandboxConfig) *cri.PodSandboxConfig {
+	config.PortMappings = []*cri.PortMapping{{Protocol: cri.Protocol_TCP, ContainerPort: serverPort, HostPort: hostPort}}
+	config.Annotations = map[string]string{"kubernetes.io/ingress-bandwidth": "10M", "kubernetes.io/egress-bandwidth": "20M"}
+	return config
+}
+
 func TestAPodGoesWithoutATraceAfterEverybodyWasKilled(t *testing.T) {
 	for _, tt := range []struct {
 		name string
@@ -92,10 +99,7 @@ func TestAPodGoesWithoutATraceAfterEverybodyWasKilled(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			begin(t)
-			config := node1.sandbox("pod")
-			config.PortMappings = []*cri.PortMapping{{Protocol: cri.Protocol_TCP, ContainerPort: serverPort, HostPort: 8080}}
-			config.Annotations = map[string]string{"kubernetes.io/ingress-bandwidth": "10M", "kubernetes.io/egress-bandwidth": "20M"}
-			p := run(t, node1, config)
+			p := run(t, node1, withEverything(node1.sandbox("pod")))
 			p.startServer(t)
 			tt.kill()
 			if err := tt.start(t.Context()); err != nil {
@@ -105,5 +109,16 @@ func TestAPodGoesWithoutATraceAfterEverybodyWasKilled(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// The other tests want to find nothing of this when their pods are gone.
+func TestARunningPodHasATraceWhereverIsLookedForOne(t *testing.T) {
+	begin(t)
+	run(t, node1, withEverything(node1.sandbox("pod")))
+	for what, found := range node1.traces(t.Context(), t) {
+		if len(found) == 0 {
+			t.Errorf("a running pod has no %s", what)
+		}
 	}
 }

@@ -27,7 +27,11 @@ type pod struct {
 	addrs []netip.Addr
 }
 
-const serverPort = 80
+// A server listens on serverPort, which hostPort of its node leads to.
+const (
+	serverPort = 80
+	hostPort   = 8080
+)
 
 // sandbox is the configuration of a pod.
 func (m *machine) sandbox(name string) *cri.PodSandboxConfig {

@@ -95,9 +95,7 @@ func TestNodesAndPodsReachEachOther(t *testing.T) {
 
 func TestBandwidthAnnotationsLimitWhatThePodReceivesAndSends(t *testing.T) {
 	begin(t)
-	config := node1.sandbox("pod")
-	config.Annotations = map[string]string{"kubernetes.io/ingress-bandwidth": "10M", "kubernetes.io/egress-bandwidth": "20M"}
-	run(t, node1, config)
+	run(t, node1, withEverything(node1.sandbox("pod")))
 	qdiscs, err := node1.run(t.Context(), "sh", "-c", fmt.Sprintf(
 		"for link in $(ip -o link show group %d | cut -d: -f2 | cut -d@ -f1) $(ip -o link show type ifb | cut -d: -f2); do tc qdisc show dev $link; done", marks.PodLinkGroup))
 	if err != nil {

@@ -165,37 +165,50 @@ func begin(t *testing.T) {
 	})
 }
 
-// expectNothingLeft looks for what pods have, in all places where it is kept.
+// expectNothingLeft fails for each trace of a pod.
 func (m *machine) expectNothingLeft(ctx context.Context, t *testing.T) {
 	t.Helper()
+	for what, found := range m.traces(ctx, t) {
+		if len(found) > 0 {
+			t.Errorf("%s: left are %d %s: %s", m.Name(), len(found), what, found)
+		}
+	}
+}
+
+// traces looks for what pods have, in all places where it is kept.
+func (m *machine) traces(ctx context.Context, t *testing.T) map[string][]string {
+	t.Helper()
+	found := map[string][]string{
+		"network namespaces":         fileNames(m.path(netnsDir)),
+		"results in libcni's cache":  fileNames(m.path(filepath.Join(cacheDir, "results"))),
+		"cgroups of all controllers": nil,
+		"leases":                     nil,
+	}
+	found["cgroups of all controllers"], _ = m.leftCgroups()
 	leases, err := m.leases()
 	if err != nil {
 		t.Error(err)
 	}
 	for _, lease := range leases {
-		t.Errorf("%s: a lease is left: %v", m.Name(), lease)
+		found["leases"] = append(found["leases"], lease.String())
 	}
+	const portmapRules = "-save -t nat | grep -e CNI-DN- -e '^-A CNI-HOSTPORT-DNAT' || true"
 	for what, command := range map[string]string{
-		"a veth":             fmt.Sprintf("ip -o link show group %d", marks.PodLinkGroup),
-		"a device":           "ip -o link show type ifb",
-		"a route":            fmt.Sprintf("ip -4 route show table all proto %d", marks.PodRouteProtocol),
-		"a route of IPv6":    fmt.Sprintf("ip -6 route show table all proto %d", marks.PodRouteProtocol),
-		"a rule":             "iptables-save -t nat | grep -e CNI-DN- -e '^-A CNI-HOSTPORT-DNAT' || true",
-		"a rule of IPv6":     "ip6tables-save -t nat | grep -e CNI-DN- -e '^-A CNI-HOSTPORT-DNAT' || true",
-		"a container's shim": "ps -eo pid,args | grep '[c]ontainerd-shim' || true",
+		"veths":                  fmt.Sprintf("ip -o link show group %d", marks.PodLinkGroup),
+		"devices of bandwidth":   "ip -o link show type ifb",
+		"routes of IPv4":         fmt.Sprintf("ip -4 route show table all proto %d", marks.PodRouteProtocol),
+		"routes of IPv6":         fmt.Sprintf("ip -6 route show table all proto %d", marks.PodRouteProtocol),
+		"rules of portmap, IPv4": "iptables" + portmapRules,
+		"rules of portmap, IPv6": "ip6tables" + portmapRules,
+		"processes":              "ps -eo args | grep -e '[c]ontainerd-shim' -e '[s]leep 86400' || true",
 	} {
-		if out, err := m.run(ctx, "sh", "-c", command); err != nil || out != "" {
-			t.Errorf("%s: %s is left: %s%v", m.Name(), what, out, err)
+		out, err := m.run(ctx, "sh", "-c", command)
+		if err != nil {
+			t.Error(err)
 		}
+		found[what] = slices.Collect(strings.Lines(out))
 	}
-	for what, dir := range map[string]string{"a network namespace": netnsDir, "a result in libcni's cache": filepath.Join(cacheDir, "results")} {
-		for _, name := range fileNames(m.path(dir)) {
-			t.Errorf("%s: %s is left: %s", m.Name(), what, name)
-		}
-	}
-	if below, _ := m.leftCgroups(); len(below) > 0 {
-		t.Errorf("%s: %d cgroups are left, among them %s", m.Name(), len(below), below[0])
-	}
+	return found
 }
 
 func (m *machine) leases() ([]ipam.Lease, error) {
