@@ -90,7 +90,7 @@ func (c *chain) tell(name string, err error) {
 	case "":
 		c.log.Info("a CNI plugin of the chain is there: new pods get it", "plugin", name)
 	default:
-		c.log.Warn("a CNI plugin of the chain is left out", "plugin", name, "error", err, "pods lack", lack(name),
+		c.log.Warn("a CNI plugin of the chain is left out", "plugin", name, "error", err, "lacking", lack(name),
 			"remedy", "install it in "+c.cni.BinDir+" (Debian has it in the package containernetworking-plugins), or remove it from cni.chain")
 	}
 	c.told[name] = why
