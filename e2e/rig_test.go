@@ -216,7 +216,8 @@ func (m *machine) leases() ([]ipam.Lease, error) {
 	if err != nil {
 		return nil, err
 	}
-	return store.List()
+	leases, _, err := store.List()
+	return leases, err
 }
 
 // fileNames lists what is in a folder, which may be absent.
