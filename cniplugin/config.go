@@ -1,8 +1,10 @@
 package cniplugin
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/netip"
 	"path/filepath"
 	"strings"
@@ -37,14 +39,10 @@ type config struct {
 
 	IPAM ipamConfig `json:"ipam"`
 
-	// Where addresses are asked for by name: the capability ips, and the older convention.
-	RuntimeConfig struct {
-		IPs []string `json:"ips"`
-	} `json:"runtimeConfig"`
-	Args struct {
-		CNI struct {
-			IPs []string `json:"ips"`
-		} `json:"cni"`
+	// What is asked for by name: by the capabilities ips and mac, and the older convention.
+	RuntimeConfig byName `json:"runtimeConfig"`
+	Args          struct {
+		CNI byName `json:"cni"`
 	} `json:"args"`
 
 	// ValidAttachments is nil if the runtime did not tell.
@@ -52,6 +50,12 @@ type config struct {
 
 	// stdin is the configuration as it came.
 	stdin []byte
+}
+
+// byName are addresses that a pod shall have, where it otherwise gets any.
+type byName struct {
+	IPs []string `json:"ips"`
+	MAC string   `json:"mac"`
 }
 
 func parseConfig(stdin []byte) (*config, error) {
@@ -98,8 +102,9 @@ type request struct {
 	netns      string
 	// pod is NAMESPACE/NAME, if the runtime tells.
 	pod string
-	// wanted are the addresses that are asked for by name.
+	// wanted and mac are the addresses that are asked for by name; mac may be nil.
 	wanted []netip.Addr
+	mac    net.HardwareAddr
 }
 
 func parseRequest(args *skel.CmdArgs) (*request, error) {
@@ -115,12 +120,17 @@ func parseRequest(args *skel.CmdArgs) (*request, error) {
 	if err != nil {
 		return nil, err
 	}
+	mac, err := conf.mac(values["MAC"])
+	if err != nil {
+		return nil, err
+	}
 	return &request{
 		conf:       conf,
 		attachment: ipam.Attachment{ContainerID: args.ContainerID, IfName: args.IfName},
 		netns:      args.Netns,
 		pod:        podOf(values),
 		wanted:     wanted,
+		mac:        mac,
 	}, nil
 }
 
@@ -189,4 +199,21 @@ func (c *config) wanted(fromArgs string) ([]netip.Addr, error) {
 		}
 	}
 	return wanted, nil
+}
+
+// mac returns the MAC address that is asked for by name, or nil.
+func (c *config) mac(fromArgs string) (net.HardwareAddr, error) {
+	text := cmp.Or(c.RuntimeConfig.MAC, c.Args.CNI.MAC)
+	code := types.ErrInvalidNetworkConfig
+	if text == "" {
+		text, code = fromArgs, types.ErrInvalidEnvironmentVariables
+	}
+	if text == "" {
+		return nil, nil
+	}
+	mac, err := net.ParseMAC(text)
+	if err != nil || len(mac) != 6 || mac[0]&1 != 0 || [6]byte(mac) == [6]byte{} {
+		return nil, withCode(code, fmt.Errorf("mac is %q: no interface can have that address", text))
+	}
+	return mac, nil
 }

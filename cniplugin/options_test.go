@@ -81,6 +81,8 @@ func TestAPodGetsTheAddressesThatItsRuntimeNames(t *testing.T) {
 	if !strings.Contains(err.Error(), "default/web") {
 		t.Errorf("%q does not name the pod that has it", err)
 	}
+	args.Args = "MAC=01:00:5e:00:00:01"
+	requireCode(t, n.call(n.plugin.Add, args), types.ErrInvalidEnvironmentVariables)
 	args.Args = "IP=ten"
 	requireCode(t, n.call(n.plugin.Add, args), types.ErrInvalidEnvironmentVariables)
 }
@@ -215,4 +217,26 @@ func TestTheVethCanBeCalledAfterThePod(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+func TestAPodGetsTheMACAddressThatItsRuntimeNames(t *testing.T) {
+	n, pod := newNode(t, families["dual stack"]...), newNamespace(t)
+	result, err := n.add(t, "pod", pod, func(conf map[string]any) {
+		conf["runtimeConfig"] = map[string]any{"mac": "02:00:00:00:12:34"}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := result.Interfaces[1].Mac; got != "02:00:00:00:12:34" {
+		t.Errorf("MAC %s", got)
+	}
+	if got := dial(t, n.namespace, pod, addrOf(result.IPs[0].Address.IP)); got != n.own[0] {
+		t.Errorf("the pod saw %s", got)
+	}
+	for _, mac := range []string{"02:00:00:00:12", "00:00:00:00:00:00", "ff:ff:ff:ff:ff:ff", "x"} {
+		_, err := n.add(t, "another", newNamespace(t), func(conf map[string]any) {
+			conf["args"] = map[string]any{"cni": map[string]any{"mac": mac}}
+		})
+		requireCode(t, err, types.ErrInvalidNetworkConfig)
+	}
 }

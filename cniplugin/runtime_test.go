@@ -1,7 +1,9 @@
 package cniplugin
 
 import (
+	"fmt"
 	"net/netip"
+	"sync"
 	"testing"
 
 	"github.com/containernetworking/cni/libcni"
@@ -163,4 +165,36 @@ func TestStatusThroughTheRuntime(t *testing.T) {
 		t.Fatal(err)
 	}
 	requireCode(t, n.cni.GetStatusNetworkList(t.Context(), list), types.ErrPluginNotAvailable)
+}
+
+func TestAHundredADDsAtOnceGiveAddressesOfTheirOwn(t *testing.T) {
+	const pods = 110 // Kubernetes' default for a node
+	n := newNode(t, families["dual stack"]...)
+	list := n.list("1.1.0")
+	var namespaces []namespace
+	for range pods {
+		namespaces = append(namespaces, newNamespace(t))
+	}
+	var calls sync.WaitGroup
+	for i, pod := range namespaces {
+		calls.Go(func() {
+			if _, err := n.cni.AddNetworkList(t.Context(), list, runtimeConf(fmt.Sprintf("container%d", i), pod)); err != nil {
+				t.Errorf("ADD %d: %v", i, err)
+			}
+		})
+	}
+	calls.Wait()
+	holders := map[netip.Addr]int{}
+	for i, pod := range namespaces {
+		addrs := pod.addrs(t, "eth0")
+		if len(addrs) != 2 {
+			t.Errorf("pod %d has %s", i, addrs)
+		}
+		for _, addr := range addrs {
+			if other, ok := holders[addr]; ok {
+				t.Errorf("%s is held by pods %d and %d", addr, other, i)
+			}
+			holders[addr] = i
+		}
+	}
 }

@@ -69,6 +69,9 @@ func newWiring(req *request, addresses []netip.Addr) *wiring {
 		alias:     req.attachment.String(),
 		addresses: addresses,
 	}
+	if req.mac != nil {
+		w.podMAC = req.mac
+	}
 	if req.pod != "" {
 		w.alias += " " + req.pod
 		namespace, name, _ := strings.Cut(req.pod, "/")

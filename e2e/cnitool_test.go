@@ -112,16 +112,22 @@ func TestCnitoolDrivesTheWholeChain(t *testing.T) {
 		bandwidth = `"bandwidth": {"ingressRate": 10000000, "ingressBurst": 1000000, "egressRate": 10000000, "egressBurst": 1000000}`
 		ports     = `"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]`
 
-		all = "CAP_ARGS={" + bandwidth + "," + ports + "}"
+		names     = `"ips": ["10.244.1.77"], "mac": "02:00:00:00:12:34"`
+
+		all = "CAP_ARGS={" + bandwidth + "," + ports + "," + names + "}"
 		// With two families, CHECK of the portmap in Debian 12 looks for the rules of one
 		// in the tables of both (issue 819 of containernetworking/plugins).
-		allButPorts = "CAP_ARGS={" + bandwidth + "}"
+		allButPorts = "CAP_ARGS={" + bandwidth + "," + names + "}"
 	)
 	out, err := node1.cnitool(t.Context(), "add", all)
 	if err != nil {
 		t.Fatal(err)
 	}
-	expectReached(t, node2, "after ADD", resultAddrs(t, out))
+	addrs := resultAddrs(t, out)
+	expectReached(t, node2, "after ADD", addrs)
+	if addrs[0] != netip.MustParseAddr("10.244.1.77") || !strings.Contains(out, "02:00:00:00:12:34") {
+		t.Errorf("the pod has not the addresses that were asked for: %s", out)
+	}
 	for _, call := range []struct{ verb, asked string }{{"check", allButPorts}, {"status", all}, {"gc", all}, {"del", all}} {
 		if _, err := node1.cnitool(t.Context(), call.verb, call.asked); err != nil {
 			t.Errorf("%s: %v", call.verb, err)

@@ -104,7 +104,7 @@ func lack(name string) string {
 	case "bandwidth":
 		return "bandwidth limits"
 	case "tuning":
-		return "MAC addresses and sysctls by request"
+		return "sysctls and link settings by request (args)"
 	}
 	return "what " + name + " does"
 }

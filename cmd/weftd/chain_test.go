@@ -103,10 +103,10 @@ func TestTheConflistChainsThePluginsWithWhatTheyNeed(t *testing.T) {
 	}
 	list, log := r.conflist()
 	want := conflist{CNIVersion: "1.0.0", CNIVersions: cniplugin.Versions.SupportedVersions(), Name: "weft", Plugins: []plugin{
-		{Type: "weft-cni", RunDir: "/r", StateDir: "/s", Capabilities: map[string]bool{"ips": true}},
+		{Type: "weft-cni", RunDir: "/r", StateDir: "/s", Capabilities: map[string]bool{"ips": true, "mac": true}},
 		{Type: "portmap", SNAT: true, Capabilities: map[string]bool{"portMappings": true}},
 		{Type: "bandwidth", Capabilities: map[string]bool{"bandwidth": true}},
-		{Type: "tuning", Capabilities: map[string]bool{"mac": true}},
+		{Type: "tuning"},
 		{Type: "firewall"},
 	}}
 	if diff := cmp.Diff(want, list); diff != "" {

@@ -4,9 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -53,7 +51,7 @@ const forOldRuntimes = "1.0.0"
 
 func newConflist(c config.Config, chain []chained) conflist {
 	list := conflist{CNIVersions: cniVersions, Name: c.CNI.Name, Plugins: []plugin{
-		{Type: "weft-cni", RunDir: c.RunDir, StateDir: c.StateDir, Capabilities: map[string]bool{"ips": true}},
+		{Type: "weft-cni", RunDir: c.RunDir, StateDir: c.StateDir, Capabilities: map[string]bool{"ips": true, "mac": true}},
 	}}
 	for _, p := range chain {
 		list.CNIVersions = common(list.CNIVersions, p.versions)
@@ -79,13 +77,13 @@ func pluginEntry(name string) plugin {
 		return plugin{Type: name, SNAT: true, Capabilities: map[string]bool{"portMappings": true}}
 	case "bandwidth":
 		return plugin{Type: name, Capabilities: map[string]bool{"bandwidth": true}}
-	case "tuning":
-		return plugin{Type: name, Capabilities: map[string]bool{"mac": true}}
 	}
 	return plugin{Type: name}
 }
 
 // conflistWriter keeps the conflist as the configuration and the plugins at hand want it.
+// It stays when weftd ends: without it containerd could not remove pods, which needs no
+// weftd. weft-cni itself refuses to add any until weftd is back.
 type conflistWriter struct {
 	config config.Config
 
@@ -124,16 +122,6 @@ func (w *conflistWriter) write(ctx context.Context) error {
 	// but not when one appears, as it does when it is renamed from another folder.
 	if err := renameio.WriteFile(w.path(), data, 0o644, renameio.WithTempDir(w.config.CNI.ConfDir)); err != nil {
 		return fmt.Errorf("write the conflist: %w", err)
-	}
-	return nil
-}
-
-// remove has the runtime wait with new pods until weftd is back.
-func (w *conflistWriter) remove() error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if err := os.Remove(w.path()); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("remove the conflist: %w", err)
 	}
 	return nil
 }

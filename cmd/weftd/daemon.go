@@ -171,7 +171,7 @@ func (d *daemon) becomeReady(ctx context.Context) error {
 func (d *daemon) down() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	err := errors.Join(d.conflist.remove(), d.host.Remove(ctx))
+	err := d.host.Remove(ctx)
 	d.log.Info("stopped")
 	return err
 }

@@ -107,8 +107,8 @@ func TestWeftdEndsAndCleansUpWhenItsDeviceIsDeleted(t *testing.T) {
 		t.Errorf("exit status %d: %s", got.status, got.stderr)
 	}
 	expectSame(t, "the node's network", before, network(t, node.Namespace))
-	if exists(conflist(node)) || exists(node.Socket()) {
-		t.Error("the conflist or the socket is left")
+	if exists(node.Socket()) {
+		t.Error("the socket is left")
 	}
 }
 

@@ -47,12 +47,15 @@ func TestAStopTakesBackAllButThePodsWhichAStartConnectsAgain(t *testing.T) {
 	}
 
 	expectSame(t, "what weftd owns", "", ours(t, node.Namespace))
-	for _, path := range []string{conflist(node), node.Socket()} {
-		if exists(path) {
-			t.Errorf("%s is left", path)
-		}
+	if exists(node.Socket()) {
+		t.Error("the socket is left")
 	}
 	expectSame(t, "the pods' wiring", wired, wiring(t, node))
+
+	// The runtime can remove pods, and add none.
+	if _, err := node.AddPod(t.Context(), "too-early"); err == nil || !strings.Contains(err.Error(), "start weftd") {
+		t.Errorf("a pod is added without weftd, or it is not said what to do: %v", err)
+	}
 
 	if err := node.Start(t.Context()); err != nil {
 		t.Fatal(err)
@@ -182,8 +185,8 @@ func TestAStopInTheMiddleOfTheStartLeavesNothingBehind(t *testing.T) {
 			t.Errorf("%v after the device: exit status %d, %s", moment, got.status, got.stderr)
 		}
 		expectSame(t, "the node's network", before, network(t, node.Namespace))
-		if exists(conflist(node)) || exists(node.Socket()) {
-			t.Errorf("%v after the device: the conflist or the socket is left", moment)
+		if exists(node.Socket()) {
+			t.Errorf("%v after the device: the socket is left", moment)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package architecture
 
 import (
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -52,4 +53,28 @@ func TestTheOperationsManualTellsOfEveryDropReasonMetricAndKey(t *testing.T) {
 			t.Errorf("no word of the key behind --%s", f.Name)
 		}
 	})
+}
+
+func TestEveryTestThatTheDocsNameExists(t *testing.T) {
+	var tests strings.Builder
+	err := filepath.WalkDir("../..", func(path string, _ fs.DirEntry, err error) error {
+		if err == nil && strings.HasSuffix(path, "_test.go") {
+			tests.WriteString(read(t, strings.TrimPrefix(path, "../../")))
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	docs, err := filepath.Glob("../../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, doc := range append(docs, "../../README.md") {
+		for _, name := range regexp.MustCompile(`\b(Test|Fuzz|Benchmark)[A-Z][A-Za-z0-9]+`).FindAllString(read(t, strings.TrimPrefix(doc, "../../")), -1) {
+			if !strings.Contains(tests.String(), "func "+name+"(") {
+				t.Errorf("%s names %s, which does not exist", doc, name)
+			}
+		}
+	}
 }
