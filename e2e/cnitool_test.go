@@ -111,7 +111,6 @@ func TestCnitoolDrivesTheWholeChain(t *testing.T) {
 	const (
 		bandwidth = `"bandwidth": {"ingressRate": 10000000, "ingressBurst": 1000000, "egressRate": 10000000, "egressBurst": 1000000}`
 		ports     = `"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]`
-
 		names     = `"ips": ["10.244.1.77"], "mac": "02:00:00:00:12:34"`
 
 		all = "CAP_ARGS={" + bandwidth + "," + ports + "," + names + "}"

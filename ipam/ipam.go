@@ -71,8 +71,9 @@ type Lease struct {
 	// IPAM is the plugin that the addresses come from, unless they are this network's own.
 	IPAM string `json:"ipam,omitempty"`
 
-	// Since is when the lease began, for people: the clock may have been wrong.
-	Since time.Time `json:"since"`
+	// Since is when the lease began, for people: the clock may have been wrong. It is zero
+	// for a lease that was made for a pod that had lost its own.
+	Since time.Time `json:"since,omitzero"`
 }
 
 // Store is the leases of one network. It holds nothing open between calls, and any

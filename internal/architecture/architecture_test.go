@@ -47,6 +47,10 @@ func TestPackagesKnowOnlyWhatTheirPlaceAllows(t *testing.T) {
 			mayNot: []string{"net/http", "github.com/vishvananda/netlink"},
 		},
 		{
+			of:     "weft/cmd/weft-ipam",
+			mayNot: []string{"k8s.io", "go.etcd.io", "github.com/quic-go", "net/http", "github.com/prometheus", "weft/control", "weft/router/tun"},
+		},
+		{
 			of:     "weft/cmd/weft-cni",
 			mayNot: []string{"k8s.io", "go.etcd.io", "github.com/quic-go", "net/http", "github.com/prometheus", "weft/control", "weft/router/tun"},
 		},
