@@ -31,6 +31,20 @@ func TestForwardingKeepsListeningToRoutersWhereTheNodeDid(t *testing.T) {
 	}
 }
 
+func TestTheTUNForwardsEvenIfInterfacesToComeDoNot(t *testing.T) {
+	ns := newNamespace(t)
+	ns.run(t, "sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv4.conf.default.forwarding=0")
+	ns.openTUN(t, "weft0")
+	host := newHost()
+	for range 2 {
+		ns.apply(t, host, testNetwork())
+		if got := ns.sysctl(t, "net.ipv4.conf.weft0.forwarding"); got != "1" {
+			t.Errorf("forwarding is %s", got)
+		}
+		ns.run(t, "sysctl", "-qw", "net.ipv4.conf.weft0.forwarding=0") // as another program may
+	}
+}
+
 func TestAReadOnlySysctlIsNamedWithItsRemedy(t *testing.T) {
 	ns := newNamespace(t)
 	ns.openTUN(t, "weft0")

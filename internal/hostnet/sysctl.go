@@ -44,7 +44,11 @@ func (k *kernel) setTUNSysctls(n Network) error {
 func (k *kernel) enableForwarding(n Network) error {
 	var errs []error
 	if n.uses(unix.AF_INET) {
-		errs = append(errs, k.setSysctl("net.ipv4.ip_forward", "1"))
+		errs = append(errs,
+			k.setSysctl("net.ipv4.ip_forward", "1"),
+			// Turning the former on sets it too; but it may have been on already when the
+			// device was made, by a default that is off. IPv6 asks the former only.
+			k.setSysctl("net.ipv4.conf."+sysctlElement(n.TUN)+".forwarding", "1"))
 	}
 	if n.uses(unix.AF_INET6) {
 		errs = append(errs, k.enableForwarding6(n.TUN))
