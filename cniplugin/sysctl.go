@@ -23,14 +23,11 @@ type setting struct {
 
 // hostSettings of the host side. They make it independent of what the distribution sets
 // for new interfaces. Strict rp_filter keeps a pod from speaking with an address that is
-// routed elsewhere. A packet that leaves by where it came, to the pod's own hostPort, is
-// no reason to tell the pod of a better way. The kernel makes the host side no address of
-// its own: fe80::1 is there.
+// routed elsewhere. The kernel makes the host side no address of its own: fe80::1 is there.
 func (w *wiring) hostSettings() []setting {
 	v4, v6 := "ipv4/conf/"+w.hostName, "ipv6/conf/"+w.hostName
 	settings := []setting{
 		{v4 + "/rp_filter", "1", false},
-		{v4 + "/send_redirects", "0", false},
 		{v6 + "/accept_ra", "0", false},
 		{v6 + "/addr_gen_mode", "1", false},
 	}

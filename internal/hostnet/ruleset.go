@@ -183,6 +183,10 @@ func rules(n Network) []guardRule {
 		{"forward", strings.TrimSpace(drop(dropTransit)), "peers don't reach the underlay, or each other, through this node"},
 
 		{"output", fromPorts + " notrack", "a full connection table must not stop the overlay"},
+		// No packet is lost by these, so they are not counted. For IPv4 there is a sysctl,
+		// which holds only where conf.all agrees (send_redirects in ip-sysctl.rst).
+		{"output", toPods + " icmp type redirect drop", "a pod that speaks to itself by its hostPort has no better way"},
+		{"output", toPods + " icmpv6 type nd-redirect drop", "a pod that speaks to itself by its hostPort has no better way"},
 
 		{"postrouting", toPort + " " + toTUN + drop(dropTunnelInTunnel), "a tunnel in the tunnel would never end"},
 		{"postrouting", toPods + " accept", "the right way to pods"},
