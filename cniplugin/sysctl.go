@@ -51,7 +51,10 @@ func (w *wiring) podSettings() []setting {
 		{v6 + "/accept_dad", "0", false},
 	}
 	if slices.ContainsFunc(w.addresses, netip.Addr.Is6) {
-		settings = append(settings, setting{v6 + "/disable_ipv6", "0", true})
+		settings = append(settings,
+			setting{v6 + "/disable_ipv6", "0", true},
+			// What the pod says to itself passes its loopback, whichever address it uses.
+			setting{"ipv6/conf/lo/disable_ipv6", "0", false})
 	}
 	return settings
 }

@@ -1,0 +1,422 @@
+package cniplugin
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containernetworking/cni/pkg/skel"
+	"github.com/google/go-cmp/cmp"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/net/ipv6"
+	"golang.org/x/sys/unix"
+
+	"weft/internal/rtnetlink"
+	"weft/ipam"
+)
+
+// promptly is how long a connection may take to be made. One whose first packet is lost
+// takes a second (RFC 6298, section 2).
+const promptly = 300 * time.Millisecond
+
+// set writes settings that are named as their paths below /proc/sys/net.
+func (n namespace) set(t *testing.T, settings map[string]string) {
+	t.Helper()
+	n.in(t, func() error {
+		for name, value := range settings {
+			if err := os.WriteFile(filepath.Join("/proc/sys/net", name), []byte(value), 0); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// addTo attaches a pod as dual as its node is, and returns its addresses.
+func (n *node) addTo(t *testing.T, containerID string, pod namespace, change func(conf map[string]any)) []netip.Addr {
+	t.Helper()
+	result, err := n.add(t, containerID, pod, change)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return addrsOf(t, result)
+}
+
+func asIs(map[string]any) {}
+
+// dialPromptly is dial for a connection that must be made without a packet lost.
+func dialPromptly(t *testing.T, from, to namespace, addr netip.Addr) netip.Addr {
+	t.Helper()
+	start := time.Now()
+	seen := dial(t, from, to, addr)
+	if took := time.Since(start); took > promptly {
+		t.Errorf("a connection to %s takes %v", addr, took)
+	}
+	return seen
+}
+
+func TestNoAddressOfAPodIsTentativeWhateverIsSetForInterfacesToCome(t *testing.T) {
+	for name, disabled := range map[string]string{"IPv6 on": "0", "IPv6 off until asked for": "1"} {
+		t.Run(name, func(t *testing.T) {
+			n, pod, neighbour := newNode(t, families["dual stack"]...), newNamespace(t), newNamespace(t)
+			for _, at := range []namespace{n.namespace, pod, neighbour} {
+				at.set(t, map[string]string{
+					"ipv6/conf/default/accept_dad":    "1",
+					"ipv6/conf/default/dad_transmits": "5",
+					"ipv6/conf/default/accept_ra":     "2",
+					"ipv6/conf/default/autoconf":      "1",
+					"ipv4/conf/default/rp_filter":     "1",
+					"ipv4/conf/all/rp_filter":         "1",
+				})
+			}
+			for _, at := range []namespace{pod, neighbour} {
+				at.set(t, map[string]string{"ipv6/conf/all/disable_ipv6": disabled, "ipv6/conf/default/disable_ipv6": disabled})
+			}
+			n.addTo(t, "neighbour", neighbour, asIs)
+			addrs := n.addTo(t, "pod", pod, asIs)
+			tentative := func() {
+				t.Helper()
+				for _, at := range []namespace{n.namespace, pod} {
+					for _, a := range at.flagged(t, unix.IFA_F_TENTATIVE) {
+						t.Errorf("%s is tentative", a)
+					}
+				}
+			}
+			tentative()
+			for _, addr := range addrs {
+				dialPromptly(t, neighbour, pod, addr)
+				dialPromptly(t, n.namespace, pod, addr)
+				dialPromptly(t, pod, pod, addr)
+			}
+			dialPromptly(t, pod, pod, netip.IPv6Loopback())
+			tentative() // nor is what the kernel has added meanwhile
+		})
+	}
+}
+
+// flagged lists the addresses that have a flag (IFA_FLAGS in rtnetlink(7)).
+func (n namespace) flagged(t *testing.T, flag int) (texts []string) {
+	t.Helper()
+	n.in(t, func() error {
+		addrs, err := rtnetlink.Dump(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_V6) })
+		for _, a := range addrs {
+			if a.Flags&flag != 0 {
+				texts = append(texts, a.String())
+			}
+		}
+		return err
+	})
+	return texts
+}
+
+// configuration is what a namespace has of routes and addresses.
+func (n namespace) configuration(t *testing.T) string {
+	t.Helper()
+	var lines []string
+	n.in(t, func() error {
+		routes, err := rtnetlink.Dump(func() ([]netlink.Route, error) {
+			return netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{}, netlink.RT_FILTER_TABLE)
+		})
+		if err != nil {
+			return err
+		}
+		for _, r := range routes {
+			lines = append(lines, r.String())
+		}
+		addrs, err := rtnetlink.Dump(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_ALL) })
+		for _, a := range addrs {
+			lines = append(lines, fmt.Sprintf("%s on %d, flags %x", a.IPNet, a.LinkIndex, a.Flags))
+		}
+		return err
+	})
+	slices.Sort(lines)
+	return strings.Join(lines, "\n")
+}
+
+func TestAPodTakesNoRouterAdvertisement(t *testing.T) {
+	n, pod := newNode(t, families["dual stack"]...), newNamespace(t)
+	pod.set(t, map[string]string{"ipv6/conf/default/accept_ra": "2", "ipv6/conf/default/autoconf": "1"})
+	n.addTo(t, "pod", pod, asIs)
+	link := hostName(ipam.Attachment{ContainerID: "pod", IfName: "eth0"})
+	dialPromptly(t, pod, n.namespace, n.own[1])
+	before := pod.configuration(t)
+	n.advertise(t, link)
+	time.Sleep(50 * time.Millisecond)
+	if diff := cmp.Diff(before, pod.configuration(t)); diff != "" {
+		t.Errorf("an advertisement changed the pod (-before +after):\n%s", diff)
+	}
+	pod.set(t, map[string]string{"ipv6/conf/eth0/accept_ra": "2"})
+	n.advertise(t, link)
+	for deadline := time.Now().Add(5 * time.Second); pod.configuration(t) == before; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the advertisement changes nothing even where they are taken")
+		}
+	}
+}
+
+// advertise sends a router advertisement (RFC 4861, section 4.2) with a prefix to take
+// addresses from (section 4.6.2), by a router that is no default one: the kernel ignores
+// the whole of one that it has a default route to already.
+func (n namespace) advertise(t *testing.T, link string) {
+	t.Helper()
+	advert := []byte{134, 0, 0, 0, 64, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+		3, 4, 64, 0xc0, 0, 0, 0xff, 0xff, 0, 0, 0xff, 0xff, 0, 0, 0, 0}
+	advert = append(advert, netip.MustParseAddr("2001:db8:bad::").AsSlice()...)
+	n.in(t, func() error {
+		conn, err := net.ListenPacket("ip6:ipv6-icmp", "fe80::1%"+link)
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		if err := ipv6.NewPacketConn(conn).SetMulticastHopLimit(255); err != nil {
+			return err
+		}
+		_, err = conn.WriteTo(advert, &net.IPAddr{IP: net.ParseIP("ff02::1"), Zone: link})
+		return err
+	})
+}
+
+func TestAPodThatClaimsAnothersAddressGetsNothingOfIt(t *testing.T) {
+	n, rogue, victim := newNode(t, families["dual stack"]...), newNamespace(t), newNamespace(t)
+	n.set(t, map[string]string{
+		"ipv4/conf/all/arp_accept": "1", "ipv4/conf/default/arp_accept": "1",
+		"ipv4/conf/all/rp_filter": "2", "ipv6/conf/default/accept_untracked_na": "1",
+	})
+	n.addTo(t, "rogue", rogue, asIs)
+	addrs := n.addTo(t, "victim", victim, asIs)
+	neighbour := newNamespace(t)
+	n.addTo(t, "neighbour", neighbour, asIs)
+	victims := hostName(ipam.Attachment{ContainerID: "victim", IfName: "eth0"})
+	before := n.permanent(t, victims)
+
+	gateways := []netip.Addr{gateway4, gateway6}
+	for i := range addrs {
+		rogue.claim(t, addrs[i])
+		rogue.claim(t, gateways[i])
+	}
+	time.Sleep(20 * time.Millisecond)
+	for i, addr := range addrs {
+		dialPromptly(t, n.namespace, victim, addr)
+		dialPromptly(t, neighbour, victim, addr)
+		dialPromptly(t, victim, n.namespace, n.own[i])
+	}
+	if diff := cmp.Diff(before, n.permanent(t, victims)); diff != "" {
+		t.Errorf("the victim's neighbour entries changed (-before +after):\n%s", diff)
+	}
+}
+
+// permanent lists the neighbours of a link that never change.
+func (n namespace) permanent(t *testing.T, name string) (texts []string) {
+	t.Helper()
+	n.in(t, func() error {
+		link, err := netlink.LinkByName(name)
+		if err != nil {
+			return err
+		}
+		neighbours, err := rtnetlink.Dump(func() ([]netlink.Neigh, error) { return netlink.NeighList(link.Attrs().Index, netlink.FAMILY_ALL) })
+		for _, neighbour := range neighbours {
+			if neighbour.State == netlink.NUD_PERMANENT {
+				texts = append(texts, neighbour.String())
+			}
+		}
+		return err
+	})
+	slices.Sort(texts)
+	return texts
+}
+
+// claim tells everybody on the pod's link that it has an address: by an ARP reply and
+// request (RFC 826), or by an unsolicited neighbour advertisement (RFC 4861, section 4.4).
+func (n namespace) claim(t *testing.T, addr netip.Addr) {
+	t.Helper()
+	if addr.Is6() {
+		n.in(t, func() error { return claim6(addr) })
+		return
+	}
+	n.in(t, func() error { return claim4(addr) })
+}
+
+func claim6(addr netip.Addr) error {
+	link, err := netlink.LinkByName("eth0")
+	if err != nil {
+		return err
+	}
+	conn, err := net.ListenPacket("ip6:ipv6-icmp", "::")
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if err := ipv6.NewPacketConn(conn).SetMulticastHopLimit(255); err != nil {
+		return err
+	}
+	message := append([]byte{136, 0, 0, 0, 0x20, 0, 0, 0}, addr.AsSlice()...) // to override
+	message = append(append(message, 2, 1), link.Attrs().HardwareAddr...)
+	_, err = conn.WriteTo(message, &net.IPAddr{IP: net.ParseIP("ff02::1"), Zone: strconv.Itoa(link.Attrs().Index)})
+	return err
+}
+
+func claim4(addr netip.Addr) error {
+	link, err := netlink.LinkByName("eth0")
+	if err != nil {
+		return err
+	}
+	socket, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(socket)
+	mac, everybody := link.Attrs().HardwareAddr, net.HardwareAddr{255, 255, 255, 255, 255, 255}
+	var errs []error
+	for _, operation := range []byte{1, 2} {
+		for _, asked := range []netip.Addr{addr, gateway4} {
+			frame := slices.Concat(everybody, mac, []byte{8, 6, 0, 1, 8, 0, 6, 4, 0, operation},
+				mac, addr.AsSlice(), everybody, asked.AsSlice())
+			errs = append(errs, unix.Sendto(socket, frame, 0, &unix.SockaddrLinklayer{Ifindex: link.Attrs().Index}))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func TestAPodMayHaveTwoAttachmentsOfAnyName(t *testing.T) {
+	n, pod := newNode(t, families["dual stack"]...), newNamespace(t)
+	// Behind the second attachment, somewhere the first leads to as well.
+	behind := []netip.Addr{netip.MustParseAddr("198.51.100.1"), netip.MustParseAddr("2001:db8::1")}
+	n.in(t, func() error {
+		lo, err := netlink.LinkByName("lo")
+		if err != nil {
+			return err
+		}
+		for _, addr := range behind {
+			err = errors.Join(err, netlink.AddrAdd(lo, &netlink.Addr{IPNet: rtnetlink.HostNet(addr), Flags: unix.IFA_F_NODAD}))
+		}
+		return errors.Join(err, netlink.LinkSetUp(lo))
+	})
+	attachments := map[string]map[string]any{
+		"podnet0": nil,
+		"net.1": {"routes": []any{
+			map[string]any{"dst": "198.51.100.0/24"}, map[string]any{"dst": "2001:db8::/32"},
+		}},
+	}
+	args := func(name string) *skel.CmdArgs {
+		args, conf := n.args("pod", pod.Path()), n.conf("1.1.0")
+		conf["ipam"] = attachments[name]
+		args.IfName, args.StdinData = name, encode(t, conf)
+		return args
+	}
+	addrs := map[string][]netip.Addr{}
+	for _, name := range []string{"podnet0", "net.1"} {
+		if err := n.call(n.plugin.Add, args(name)); err != nil {
+			t.Fatal(err)
+		}
+		addrs[name] = pod.addrs(t, name)
+		if len(addrs[name]) != 2 {
+			t.Fatalf("%s has %v", name, addrs[name])
+		}
+	}
+	for i := range behind {
+		requireSameAddrs(t, []netip.Addr{
+			dialPromptly(t, pod, n.namespace, n.own[i]), dialPromptly(t, pod, n.namespace, behind[i]),
+		}, []netip.Addr{
+			ofFamily(addrs["podnet0"], behind[i]), ofFamily(addrs["net.1"], behind[i]),
+		})
+		dialPromptly(t, n.namespace, pod, ofFamily(addrs["podnet0"], behind[i]))
+	}
+	if err := n.call(n.plugin.Del, args("net.1")); err != nil {
+		t.Fatal(err)
+	}
+	for i := range behind { // what is left leads there
+		if from := dialPromptly(t, pod, n.namespace, behind[i]); !slices.Contains(addrs["podnet0"], from) {
+			t.Errorf("the pod is seen as %s", from)
+		}
+	}
+	if err := n.call(n.plugin.Del, args("podnet0")); err != nil {
+		t.Fatal(err)
+	}
+	n.requireNothingLeft()
+}
+
+func ofFamily(addrs []netip.Addr, like netip.Addr) netip.Addr {
+	i := slices.IndexFunc(addrs, func(a netip.Addr) bool { return a.Is4() == like.Is4() })
+	return addrs[i]
+}
+
+func TestAPacketTooLargeForANeighbourIsAnsweredWithTheSizeThatPasses(t *testing.T) {
+	const smaller = 1300
+	n, pod, small := newNode(t, families["dual stack"]...), newNamespace(t), newNamespace(t)
+	n.addTo(t, "pod", pod, asIs)
+	for _, addr := range n.addTo(t, "small", small, func(conf map[string]any) { conf["mtu"] = smaller }) {
+		var mtu int
+		pod.in(t, func() error {
+			conn, err := net.Dial("udp", netip.AddrPortFrom(addr, 9).String())
+			if err != nil {
+				return err
+			}
+			defer conn.Close()
+			raw, err := conn.(*net.UDPConn).SyscallConn()
+			if err != nil {
+				return err
+			}
+			level, discover, known := unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_MTU
+			if addr.Is6() {
+				level, discover, known = unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_MTU
+			}
+			option := func(f func(fd int) error) error {
+				var err error
+				controlErr := raw.Control(func(fd uintptr) { err = f(int(fd)) })
+				return errors.Join(controlErr, err)
+			}
+			if err := option(func(fd int) error { return unix.SetsockoptInt(fd, level, discover, unix.IP_PMTUDISC_DO) }); err != nil {
+				return err
+			}
+			if _, err := conn.Write(make([]byte, smaller)); err != nil {
+				return err
+			}
+			for deadline := time.Now().Add(5 * time.Second); mtu != smaller && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+				err := option(func(fd int) (err error) {
+					mtu, err = unix.GetsockoptInt(fd, level, known)
+					return err
+				})
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if mtu != smaller {
+			t.Errorf("to %s, the pod takes %d for the largest packet instead of %d", addr, mtu, smaller)
+		}
+	}
+}
+
+func TestANodeOnWhichIPv6IsDisabledTakesIPv4PodsAndLetsThemGo(t *testing.T) {
+	n := newNode(t, families["IPv4"]...)
+	pods := []namespace{newNamespace(t), newNamespace(t)}
+	for _, at := range append(pods, n.namespace) {
+		at.set(t, map[string]string{"ipv6/conf/all/disable_ipv6": "1", "ipv6/conf/default/disable_ipv6": "1"})
+	}
+	var addrs []netip.Addr
+	for i, pod := range pods {
+		addrs = append(addrs, n.addTo(t, fmt.Sprint("pod", i), pod, asIs)...)
+	}
+	dialPromptly(t, pods[0], pods[1], addrs[1])
+	dialPromptly(t, pods[1], pods[0], addrs[0])
+	dialPromptly(t, n.namespace, pods[0], addrs[0])
+	dialPromptly(t, pods[0], n.namespace, n.own[0])
+	for i, pod := range pods {
+		if spoken := pod.flagged(t, -1); len(spoken) > 0 {
+			t.Errorf("the pod speaks IPv6: %s", spoken)
+		}
+		if err := n.call(n.plugin.Del, n.args(fmt.Sprint("pod", i), pod.Path())); err != nil {
+			t.Error(err)
+		}
+	}
+	n.requireNothingLeft()
+}
