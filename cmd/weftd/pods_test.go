@@ -2,12 +2,10 @@ package main_test
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -154,67 +152,6 @@ func TestPodsAreReachedAgainAfterAnotherProgramSetTheNodesSettingsBack(t *testin
 	within(t, noticed, "the pods to be connected again", func() error { return reachesAll(t, cluster, pod1, pod2) })
 }
 
-func TestAPodReachesItselfThroughItsNodesAddressAndIsToldOfNoOtherWay(t *testing.T) {
-	t.Parallel()
-	node := startCluster(t, testnet.ClusterOptions{Nodes: 1}).Nodes()[0]
-	pod := addPod(t, node, "pod")
-	underlay4, _ := addressesOf(t, node, false)
-	run(t, node.Namespace, "sysctl", "-qw", "net.ipv4.conf.all.send_redirects=1") // the kernel's default
-	for family, v6 := range families {
-		t.Run(family, func(t *testing.T) {
-			addr := addrOf(t, pod, v6)
-			underlay, _ := addressesOf(t, node, v6)
-			ip := map[bool]string{false: "ip", true: "ip6"}[v6]
-			run(t, node.Namespace, "nft", fmt.Sprintf(`table %[1]s hairpin {
-				chain prerouting { type nat hook prerouting priority dstnat; %[1]s daddr %[2]s tcp dport 8080 dnat to %[3]s; }
-				chain postrouting { type nat hook postrouting priority srcnat; %[1]s saddr %[4]s %[1]s daddr %[4]s masquerade; }
-			}`, ip, underlay, netip.AddrPortFrom(addr, 7000), addr))
-			frames, err := pod.Record(testnet.PodLink, func() error {
-				// Not every kernel makes one for IPv4, and this one may not be sent at all.
-				_ = redirect(node.Namespace, netip.MustParseAddr("169.254.1.1"), addrOf(t, pod, false), underlay4)
-				for range 3 {
-					done := serve(t, pod.Namespace, func(net.Conn) error { return nil })
-					ctx, cancel := context.WithTimeout(t.Context(), promptly)
-					conn, err := pod.Dial(ctx, "tcp", netip.AddrPortFrom(underlay, 8080).String())
-					cancel()
-					if err != nil {
-						return err
-					}
-					conn.Close()
-					if err := <-done; err != nil {
-						return err
-					}
-				}
-				return nil
-			})
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, frame := range frames {
-				if what, is := icmpType(frame, v6); is && what == redirectType(v6) {
-					t.Errorf("the pod is told of a better way: %x", frame)
-				}
-			}
-		})
-	}
-}
-
-// icmpType returns the type of the ICMP message in a frame, if it holds one.
-func icmpType(frame []byte, v6 bool) (what byte, is bool) {
-	packet := frame[14:]
-	if v6 {
-		return packet[40], packet[0]>>4 == 6 && packet[6] == unix.IPPROTO_ICMPV6
-	}
-	return packet[20], packet[0]>>4 == 4 && packet[9] == unix.IPPROTO_ICMP
-}
-
-func redirectType(v6 bool) byte {
-	if v6 {
-		return 137 // RFC 4861, section 4.5
-	}
-	return 5 // RFC 792
-}
-
 func TestPodsOfOneNodeExchangeFragmentsAndStreams(t *testing.T) {
 	t.Parallel()
 	node := startCluster(t, testnet.ClusterOptions{Nodes: 1}).Nodes()[0]
@@ -276,135 +213,66 @@ func TestAPacketTooLargeForTheOverlayIsAnsweredWithTheSizeThatPasses(t *testing.
 	}
 }
 
-func TestAnAddressThatMovesOnIsReachedAtOnceFromEverywhere(t *testing.T) {
+func TestNoNodeHasABridge(t *testing.T) {
 	t.Parallel()
-	network := testnet.ForTest(t, testnet.Options{Prefix: "weftd", BinDir: binDir})
-	cluster, err := network.NewCluster(t.Context(), testnet.ClusterOptions{Nodes: 2, Sealed: true})
-	if err != nil {
-		t.Fatal(err)
+	cluster, pod1, pod2 := podsOnTwoNodes(t)
+	expectPings(t, pod1, pod2)
+	for _, node := range cluster.Nodes() {
+		for _, kind := range []string{"bridge", "bridge_slave"} {
+			if links := run(t, node.Namespace, "ip", "link", "show", "type", kind); links != "" {
+				t.Errorf("on %s, of type %s: %s", node.Name(), kind, links)
+			}
+		}
+	}
+	// What carries the segment is told by the same words.
+	if links := run(t, cluster.Segment.Namespace, "ip", "link", "show", "type", "bridge"); links == "" {
+		t.Error("a bridge is not recognised")
+	}
+}
+
+func TestNodesOnWhichIPv6IsDisabledConnectIPv4Pods(t *testing.T) {
+	t.Parallel()
+	cluster := newCluster(t, testnet.ClusterOptions{Nodes: 2, Configure: func(weft map[string]any) {
+		weft["clusterCIDRs"] = []string{"10.244.0.0/16"}
+	}})
+	var entries []testnet.NodeEntry
+	for _, node := range cluster.Nodes() {
+		entry := node.Entry()
+		entry.PodCIDRs = entry.PodCIDRs[:1]
+		entries = append(entries, entry)
+	}
+	for _, node := range cluster.Nodes() {
+		run(t, node.Namespace, "sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1", "net.ipv6.conf.default.disable_ipv6=1")
+		if err := node.SetNodes(entries); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := cluster.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	node, other := cluster.Nodes()[0], cluster.Nodes()[1]
-	neighbour, far := addPod(t, node, "neighbour"), addPod(t, other, "far")
-	addrs := []netip.Addr{netip.MustParseAddr("10.244.1.77"), netip.MustParseAddr("fd00:244:1::77")}
-	clients := []*testnet.Namespace{neighbour.Namespace, far.Namespace, node.Namespace, other.Namespace}
-	var holder *testnet.Namespace
-	for _, name := range []string{"first", "second", "third"} {
-		pod, err := network.AddNamespace(t.Context(), name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if holder != nil {
-			attach(t, "DEL", node, holder, addrs)
-		}
-		attach(t, "ADD", node, pod, addrs)
-		holder = pod
-		for _, addr := range addrs {
-			answerDatagrams(t, pod, netip.AddrPortFrom(addr, 5000), name)
-			for _, client := range clients {
-				if err := reaches(t, client, pod, addr); err != nil {
-					t.Errorf("the %s holder: %v", name, err)
-				}
-				// The same ports each time: connection tracking takes it for one flow.
-				if answer := askDatagram(t, client, 5001, netip.AddrPortFrom(addr, 5000)); answer != name {
-					t.Errorf("from %s, %q answers at %s instead of the %s holder", client.Name(), answer, addr, name)
-				}
-			}
-		}
-	}
-	for _, pod := range []*testnet.Namespace{holder, neighbour.Namespace, far.Namespace} {
-		expectPermanentNeighbours(t, pod, "dev", testnet.PodLink)
-	}
-	for line := range strings.Lines(run(t, node.Namespace, "ip", "-o", "link", "show", "group", "93")) {
-		link, _, _ := strings.Cut(strings.Fields(line)[1], "@")
-		expectPermanentNeighbours(t, node.Namespace, "dev", link)
-	}
-}
-
-// expectPermanentNeighbours fails unless no entry of those that ip neigh show selects is
-// ever asked for again, and there is one.
-func expectPermanentNeighbours(t *testing.T, at *testnet.Namespace, which ...string) {
-	t.Helper()
-	permanent := 0
-	for line := range strings.Lines(run(t, at, "ip", append([]string{"neigh", "show", "nud", "all"}, which...)...)) {
-		switch {
-		case strings.Contains(line, "PERMANENT"):
-			permanent++
-		case !strings.Contains(line, "NOARP"): // multicast
-			t.Errorf("in %s, a neighbour that may grow stale: %s", at.Name(), line)
-		}
-	}
-	if permanent == 0 {
-		t.Errorf("in %s, there is no neighbour on %s", at.Name(), which)
-	}
-}
-
-// attach adds a pod that asks for its addresses, or removes it.
-func attach(t *testing.T, command string, node *testnet.Node, pod *testnet.Namespace, addrs []netip.Addr) {
-	t.Helper()
-	var list struct {
-		Name, CNIVersion string
-		Plugins          []map[string]any
-	}
-	if err := json.Unmarshal([]byte(read(t, conflist(node))), &list); err != nil {
-		t.Fatal(err)
-	}
-	conf := list.Plugins[0]
-	conf["name"], conf["cniVersion"] = list.Name, list.CNIVersion
-	stdin, err := json.Marshal(conf)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := node.Command(t.Context(), filepath.Join(binDir, "weft-cni"))
-	cmd.Stdin = strings.NewReader(string(stdin))
-	cmd.Env = append(cmd.Env, "CNI_COMMAND="+command, "CNI_CONTAINERID="+pod.Name(), "CNI_NETNS="+pod.Path(),
-		"CNI_IFNAME="+testnet.PodLink, "CNI_PATH="+binDir, fmt.Sprintf("CNI_ARGS=IP=%s,%s", addrs[0], addrs[1]))
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%s of %s: %v: %s", command, pod.Name(), err, out)
-	}
-}
-
-// answerDatagrams answers each datagram with a name.
-func answerDatagrams(t *testing.T, at *testnet.Namespace, addr netip.AddrPort, name string) {
-	t.Helper()
-	conn, err := listenUDP(at, addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close() })
-	go func() {
-		for {
-			_, from, err := conn.ReadFromUDPAddrPort(make([]byte, 100))
+	node := cluster.Nodes()[0]
+	pod, neighbour, far := addPod(t, node, "a"), addPod(t, node, "b"), addPod(t, cluster.Nodes()[1], "c")
+	for _, other := range []*testnet.Pod{neighbour, far} {
+		for _, err := range []error{
+			reaches(t, pod.Namespace, other.Namespace, addrOf(t, other, false)),
+			reaches(t, other.Namespace, pod.Namespace, addrOf(t, pod, false)),
+			reaches(t, other.Node.Namespace, pod.Namespace, addrOf(t, pod, false)),
+			reaches(t, pod.Namespace, cluster.Outside, testnet.OutsideAddr4),
+		} {
 			if err != nil {
-				return
+				t.Error(err)
 			}
-			_, _ = conn.WriteToUDPAddrPort([]byte(name), from)
 		}
-	}()
-}
-
-// askDatagram sends one datagram from a port and returns what is answered promptly.
-func askDatagram(t *testing.T, from *testnet.Namespace, port uint16, to netip.AddrPort) string {
-	t.Helper()
-	local := netip.IPv4Unspecified()
-	if to.Addr().Is6() {
-		local = netip.IPv6Unspecified()
 	}
-	conn, err := listenUDP(from, netip.AddrPortFrom(local, port))
-	if err != nil {
-		t.Fatal(err)
+	for _, n := range cluster.Nodes() {
+		if addrs := run(t, n.Namespace, "ip", "-6", "addr"); addrs != "" {
+			t.Errorf("%s speaks IPv6:\n%s", n.Name(), addrs)
+		}
 	}
-	defer conn.Close()
-	if _, err := conn.WriteToUDPAddrPort([]byte("who are you"), to); err != nil {
-		t.Fatal(err)
+	if err := node.DeletePod(t.Context(), "b"); err != nil {
+		t.Error(err)
 	}
-	_ = conn.SetReadDeadline(time.Now().Add(promptly))
-	answer := make([]byte, 100)
-	n, err := conn.Read(answer)
-	if err != nil {
-		return err.Error()
+	if links := run(t, node.Namespace, "ip", "link", "show", "group", "93"); strings.Count(links, "link/ether") != 1 {
+		t.Errorf("the deleted pod's veth, or no other, is left:\n%s", links)
 	}
-	return string(answer[:n])
 }
