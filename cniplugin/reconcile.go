@@ -15,6 +15,8 @@ import (
 // leases whose veth is gone and veths whose ADD never came to an end; it leases to pods
 // what they have, in the given network; and it rebuilds that network's lease file from
 // the running pods if it is damaged. What somebody works on at the moment it leaves alone.
+// What it could not mend is among the changes too, as Kept; the error says why it could
+// not even look.
 //
 // Leases of other plugins' addresses are freed by DEL and GC alone, which know the plugin.
 func Reconcile(ctx context.Context, stateDir, network string) ([]Change, error) {
@@ -31,25 +33,31 @@ func Reconcile(ctx context.Context, stateDir, network string) ([]Change, error) 
 	if err != nil {
 		return nil, err
 	}
+	// Its first lease may be made at this moment.
+	if !slices.ContainsFunc(stores, func(s *ipam.Store) bool { return s.Network() == network }) {
+		stores = append(stores, own)
+	}
 	var changes []Change
-	readable, errs := separate(stores)
-	if err := errs[network]; len(errs) == 1 && errors.Is(err, ipam.ErrCorrupt) {
+	readable, unreadable := separate(stores)
+	if len(unreadable) == 1 && errors.Is(unreadable[network], ipam.ErrCorrupt) {
 		change, err := rebuild(ctx, own, readable, k)
 		if err != nil {
 			return nil, err
 		}
 		changes = append(changes, change)
 		readable = append(readable, own)
-		delete(errs, network)
+		delete(unreadable, network)
+	}
+	for _, name := range slices.Sorted(maps.Keys(unreadable)) {
+		changes = append(changes, Change{Kept, Found{Network: name}, unreadable[name].Error()})
 	}
 	found, err := survey(readable, k)
 	if err != nil {
 		return changes, err
 	}
-	failures := slices.Collect(maps.Values(errs))
 	for _, f := range found {
 		// A pod without a lease may have it in a file that can't be read.
-		if f.Trouble() == "" || f.Network == "" && len(errs) > 0 {
+		if f.Trouble() == "" || f.Network == "" && len(unreadable) > 0 {
 			continue
 		}
 		store := own
@@ -57,25 +65,27 @@ func Reconcile(ctx context.Context, stateDir, network string) ([]Change, error) 
 			store = stores[i]
 		}
 		change, err := heal(ctx, store, k, f)
+		if err != nil {
+			change = Change{Kept, f, f.Trouble() + ": " + err.Error()}
+		}
 		if change.Action != "" {
 			changes = append(changes, change)
 		}
-		failures = append(failures, err)
 	}
-	return changes, errors.Join(failures...)
+	return changes, nil
 }
 
 // separate returns the stores that can be read, and why the others can't, by network.
-func separate(stores []*ipam.Store) (readable []*ipam.Store, errs map[string]error) {
-	errs = map[string]error{}
+func separate(stores []*ipam.Store) (readable []*ipam.Store, unreadable map[string]error) {
+	unreadable = map[string]error{}
 	for _, s := range stores {
 		if _, _, err := s.List(); err != nil {
-			errs[s.Network()] = err
+			unreadable[s.Network()] = err
 			continue
 		}
 		readable = append(readable, s)
 	}
-	return readable, errs
+	return readable, unreadable
 }
 
 // rebuild replaces a damaged lease file by one that has what those pods have whose leases
@@ -95,14 +105,18 @@ func rebuild(ctx context.Context, damaged *ipam.Store, others []*ipam.Store, k *
 	if err != nil {
 		return Change{}, err
 	}
-	return Change{Action: Rebuilt, Why: fmt.Sprintf("the lease file %s was damaged: it was made anew, with the addresses of %d running pods; "+
+	return Change{Action: Rebuilt, Found: Found{Network: damaged.Network()}, Why: fmt.Sprintf("the lease file %s was damaged: it was made anew, with the addresses of %d running pods; "+
 		"the damaged one is %s", damaged.Path(), len(leases), kept)}, nil
 }
 
 // heal does what Reconcile does for one attachment.
 func heal(ctx context.Context, store *ipam.Store, k *kernel, f Found) (Change, error) {
 	if f.Network == "" && !f.Complete {
-		// Who it belongs to is not known, nor whether somebody is about to finish it.
+		// Who it belongs to is not known, nor whether somebody is about to finish it. If it
+		// is gone, or finished, somebody was.
+		if link, ours, err := k.hostSide(f.Veth); err != nil || !ours || link.Attrs().Alias != "" {
+			return Change{}, err
+		}
 		return Change{Kept, f, f.Trouble() + ": remove it if it stays (ip link delete " + f.Veth + ")"}, nil
 	}
 	release, ok, err := store.TryHold(f.Attachment)

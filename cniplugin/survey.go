@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -132,7 +131,7 @@ func (k *kernel) listVeths() ([]veth, error) {
 
 // addressesBehind returns the addresses that are routed to a pod's veth, IPv4 first.
 func (k *kernel) addressesBehind(link int) ([]netip.Addr, error) {
-	var addrs []netip.Addr
+	addrs := []netip.Addr{}
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
 		filter := &netlink.Route{LinkIndex: link, Protocol: marks.PodRouteProtocol}
 		routes, err := rtnetlink.Dump(func() ([]netlink.Route, error) {
@@ -229,21 +228,23 @@ const (
 	Freed   Action = "freed"
 	Adopted Action = "adopted" // a lease was recorded for a pod that had none
 	Rebuilt Action = "rebuilt" // the lease file, and not one attachment
-	Kept    Action = "kept"    // somebody ought to look at it
+	Kept    Action = "kept"    // only an operator, a DEL or a GC can mend it
 )
 
 // String is one line for people.
 func (c Change) String() string {
-	if c.Action == Rebuilt {
+	if c.Attachment == (ipam.Attachment{}) && c.Veth == "" { // not of one attachment
 		return c.Why
 	}
 	who := c.Attachment.String()
+	if c.Attachment == (ipam.Attachment{}) {
+		who = c.Veth
+	}
 	if c.Pod != "" {
 		who += " (pod " + c.Pod + ")"
 	}
-	var addresses []string
 	for _, a := range c.Addresses {
-		addresses = append(addresses, a.String())
+		who += " " + a.String()
 	}
-	return fmt.Sprintf("%s %s %s: %s", c.Action, who, strings.Join(addresses, " "), c.Why)
+	return fmt.Sprintf("%s %s: %s", c.Action, who, c.Why)
 }

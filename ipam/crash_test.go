@@ -85,7 +85,7 @@ func TestADamagedFileIsRefusedWithItsNameAndARemedy(t *testing.T) {
 			if !errors.Is(err, ErrCorrupt) {
 				t.Fatalf("got %v, want ErrCorrupt", err)
 			}
-			for _, part := range []string{s.Path(), "remove the file"} {
+			for _, part := range []string{s.Path(), "weft ipam gc", "remove the file"} {
 				if !strings.Contains(err.Error(), part) {
 					t.Errorf("%q does not contain %q", err, part)
 				}

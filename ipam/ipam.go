@@ -72,7 +72,7 @@ type Lease struct {
 	IPAM string `json:"ipam,omitempty"`
 
 	// Since is when the lease began, for people: the clock may have been wrong. It is zero
-	// for a lease that was made for a pod that had lost its own.
+	// where that is not known.
 	Since time.Time `json:"since,omitzero"`
 }
 
@@ -208,6 +208,21 @@ func (s *Store) List() (leases []Lease, resting []netip.Addr, err error) {
 		resting = append(resting, r.Address)
 	}
 	return st.Leases, resting, nil
+}
+
+// Usage returns how many leases there are, and how many addresses rest at the moment. It
+// waits for no lock.
+func (s *Store) Usage(rest time.Duration) (leases, resting int, err error) {
+	st, err := readState(s.Path())
+	if err != nil {
+		return 0, 0, fmt.Errorf("count leases: %w", err)
+	}
+	at, err := s.now()
+	if err != nil {
+		return 0, 0, err
+	}
+	st.wakeAll(at, rest)
+	return len(st.Leases), len(st.Resting), nil
 }
 
 // Available returns why a new attachment could get no lease now, as Acquire would. It

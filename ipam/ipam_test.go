@@ -285,6 +285,9 @@ func TestAnUnusableStateDirectoryIsAnErrorOfEveryChange(t *testing.T) {
 	if err := s.Available(pool(prefixes("10.0.0.0/24"))); err == nil {
 		t.Error("Available succeeded")
 	}
+	if _, _, err := s.Usage(0); err == nil {
+		t.Error("Usage succeeded")
+	}
 }
 
 func TestRangesThatCannotBeUsedAreRefusedBeforeAnythingIsWritten(t *testing.T) {

@@ -55,6 +55,12 @@ func TestAReleasedAddressRestsBeforeItIsGivenAgain(t *testing.T) {
 	if err := reopened().Available(p); !errors.Is(err, ErrResting) {
 		t.Errorf("Available: %v, want ErrResting", err)
 	}
+	if leases, resting, err := reopened().Usage(p.Rest); leases != 0 || resting != 2 || err != nil {
+		t.Errorf("in use: %d leases, %d resting, %v; want 0 and 2", leases, resting, err)
+	}
+	if _, resting, err := reopened().Usage(30 * time.Second); resting != 1 || err != nil {
+		t.Errorf("by a shorter rest: %d resting, %v; want 1", resting, err)
+	}
 	if _, resting, _ := reopened().List(); len(resting) != 2 {
 		t.Errorf("resting: %v, want both", resting)
 	}
@@ -136,6 +142,9 @@ func TestACallerThatCannotTellTheTimeReleasesNothing(t *testing.T) {
 	}
 	if err := s.Available(pool(prefixes("10.0.0.0/24"))); err == nil {
 		t.Error("Available succeeded")
+	}
+	if _, _, err := s.Usage(time.Minute); err == nil {
+		t.Error("Usage succeeded")
 	}
 	if leases := list(t, s); len(leases) != 1 {
 		t.Errorf("leases: %v", leases)
