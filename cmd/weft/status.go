@@ -53,6 +53,10 @@ func printStatus(out io.Writer, r status.Report, now time.Time) error {
 	if r.State.Rejected != "" {
 		fmt.Fprintf(w, "\tA NEWER ONE IS REFUSED: %s\n", inColumn(r.State.Rejected))
 	}
+	fmt.Fprintf(w, "leases\t%d held, %d resting\n", r.Leases.Held, r.Leases.Resting)
+	for _, trouble := range r.Leases.Unmended {
+		fmt.Fprintf(w, "\tNOT IN ORDER: %s\n", inColumn(printable(trouble)))
+	}
 	fmt.Fprintf(w, "outbound\t%d %s, %s\n", r.Outbound.Packets, plural(r.Outbound.Packets, "packet"), size(r.Outbound.Bytes))
 	fmt.Fprintf(w, "inbound\t%d %s, %s\n", r.Inbound.Packets, plural(r.Inbound.Packets, "packet"), size(r.Inbound.Bytes))
 	for i, reason := range slices.Sorted(maps.Keys(r.Drops)) {

@@ -144,7 +144,7 @@ func (d *daemon) up(ctx context.Context, group *errgroup.Group, source control.S
 		return source.Run(ctx, reload, func(s control.State, err error) { d.update(ctx, s, err) })
 	})
 	group.Go(func() error { return d.reapplyNowAndThen(ctx) })
-	group.Go(func() error { return d.reconcileNowAndThen(ctx) })
+	group.Go(func() error { return d.reconcileNowAndThen(ctx, reconcileInterval) })
 	group.Go(func() error { return logDrops(ctx, d.Stats, d.log) })
 	if applyErr == nil {
 		return d.becomeReady(ctx)

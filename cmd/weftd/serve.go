@@ -59,7 +59,7 @@ func serveHTTP(ctx context.Context, group *errgroup.Group, listener net.Listener
 
 // report is what `weft status` shows.
 func (d *daemon) report() status.Report {
-	links := d.keys.links()
+	links, leases := d.keys.links(), d.leases()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	r := status.Report{
@@ -72,6 +72,7 @@ func (d *daemon) report() status.Report {
 		PodCIDRs:      d.plan.PodCIDRs,
 		Peers:         []status.Peer{},
 		State:         status.State{Source: d.config.Control.File, Applied: d.applied},
+		Leases:        leases,
 		Stats:         d.Stats(),
 		Drops:         map[string]uint64{},
 	}

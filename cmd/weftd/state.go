@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"weft/cniplugin"
 	"weft/control"
 	"weft/encap"
 	"weft/encap/sealed"
@@ -36,7 +37,7 @@ type daemon struct {
 
 	hangups <-chan os.Signal // each asks to read the list of nodes again
 
-	unmended []string // what the last reconcile could not mend; that goroutine's alone
+	order order
 
 	applying sync.Mutex // held while the host is changed: one change at a time
 
@@ -54,7 +55,8 @@ type daemon struct {
 }
 
 func newDaemon(c config.Config, log *slog.Logger, hangups <-chan os.Signal) *daemon {
-	return &daemon{config: c, log: log, host: hostnet.New(log), conflist: newConflistWriter(c, log), hangups: hangups}
+	return &daemon{config: c, log: log, host: hostnet.New(log), conflist: newConflistWriter(c, log), hangups: hangups,
+		order: order{done: map[cniplugin.Action]uint64{}}}
 }
 
 // update puts the State that the control source emitted into force. If that can't

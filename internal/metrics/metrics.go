@@ -34,6 +34,13 @@ type Daemon interface {
 	// GuardDrops returns the packets that the guard table has dropped, by its counters.
 	GuardDrops() (map[string]uint64, error)
 
+	// Leases returns how many leases this node's pods hold, and how many addresses rest.
+	Leases() (held, resting int, err error)
+
+	// Reconciled returns how often leases were put in order, by action, and how much of
+	// them only an operator can put in order.
+	Reconciled() (actions map[string]uint64, unmended int)
+
 	// Links returns how this node and its peers stand, or nil where packets are not sealed.
 	Links() *Links
 
@@ -75,6 +82,14 @@ var (
 		"Handshakes that made keys, whoever began them, and those of this node that came to nothing.", []string{"result"}, nil)
 	unreachable = prometheus.NewDesc("weft_peer_unreachable_total",
 		"Times that a peer stopped answering.", nil, nil)
+	leases = prometheus.NewDesc("weft_leases",
+		"Leases of this node's pods.", nil, nil)
+	resting = prometheus.NewDesc("weft_resting_addresses",
+		"Pod addresses that were released of late, and are given to no pod yet.", nil, nil)
+	reconciled = prometheus.NewDesc("weft_reconciled_total",
+		"What weftd did to put leases in order (docs/OPERATIONS.md).", []string{"action"}, nil)
+	unmended = prometheus.NewDesc("weft_leases_unmended",
+		"Leases and veths of pods that only an operator can put in order.", nil, nil)
 	rejected = prometheus.NewDesc("weft_state_rejected_total",
 		"States of the control source that were refused; the last good one stayed in force.", nil, nil)
 	current = prometheus.NewDesc("weft_state_current",
@@ -89,7 +104,7 @@ type collector struct{ Daemon }
 
 func (c collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{packets, bytes, superPackets, udpGSO, udpGRO, drops, guardDrops, peers, prefixes,
-		sealedPeers, handshakes, unreachable, rejected, current, ready, buildInfo} {
+		sealedPeers, handshakes, unreachable, leases, resting, reconciled, unmended, rejected, current, ready, buildInfo} {
 		out <- d
 	}
 }
@@ -129,6 +144,15 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 		counter(handshakes, links.Failed, "failed")
 		counter(unreachable, links.Unreachable)
 	}
+	if held, rest, err := c.Leases(); err == nil { // otherwise weft_leases_unmended tells
+		gauge(leases, float64(held))
+		gauge(resting, float64(rest))
+	}
+	actions, open := c.Reconciled()
+	for action, n := range actions {
+		counter(reconciled, n, action)
+	}
+	gauge(unmended, float64(open))
 	total, newest := c.Rejections()
 	counter(rejected, uint64(total))
 	gauge(current, number(!newest))

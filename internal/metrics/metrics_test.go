@@ -25,6 +25,7 @@ type daemon struct {
 	links            *metrics.Links
 	rejectedTotal    int
 	rejected         bool
+	unreadable       error // of the lease file
 	unhealthy, unfit error
 }
 
@@ -47,6 +48,10 @@ func (d *daemon) UDP() (bool, uint64)     { return true, 107 }
 func (d *daemon) Healthy() error          { return d.unhealthy }
 func (d *daemon) GuardDrops() (map[string]uint64, error) {
 	return map[string]uint64{"bare_to_pod": 11, "spoofed_by_pod": 12}, nil
+}
+func (d *daemon) Leases() (int, int, error) { return 31, 32, d.unreadable }
+func (d *daemon) Reconciled() (map[string]uint64, int) {
+	return map[string]uint64{"freed": 33, "adopted": 34, "rebuilt": 0}, 35
 }
 func (d *daemon) Links() *metrics.Links { return d.links }
 func (d *daemon) Ready() error          { return d.unfit }
@@ -84,6 +89,8 @@ func TestEveryCountIsExportedAndEveryDropReasonIsOne(t *testing.T) {
 		`weft_sealed_peers{state="no_keys"} 21`, `weft_sealed_peers{state="up"} 22`, `weft_sealed_peers{state="unreachable"} 0`,
 		`weft_handshakes_total{result="agreed"} 24`, `weft_handshakes_total{result="failed"} 25`,
 		"weft_peer_unreachable_total 26",
+		"weft_leases 31", "weft_resting_addresses 32", "weft_leases_unmended 35",
+		`weft_reconciled_total{action="freed"} 33`, `weft_reconciled_total{action="adopted"} 34`, `weft_reconciled_total{action="rebuilt"} 0`,
 		"weft_peers 7", "weft_fib_prefixes 8", "weft_state_rejected_total 9", "weft_state_current 1", "weft_ready 1",
 		fmt.Sprintf("weft_build_info{goversion=%q,version=%q} 1", runtime.Version(), version.Version),
 	}
@@ -118,6 +125,20 @@ func TestWithoutKeysNothingIsSaidOfThem(t *testing.T) {
 				t.Errorf("%s is there", line)
 			}
 		}
+	}
+}
+
+func TestLeasesThatCannotBeReadAreNotZero(t *testing.T) {
+	d := newDaemon()
+	d.unreadable = errors.New("the lease file is damaged")
+	got := ours(t, d)
+	for _, line := range got {
+		if strings.HasPrefix(line, "weft_leases ") || strings.HasPrefix(line, "weft_resting_addresses") {
+			t.Errorf("%s is there", line)
+		}
+	}
+	if !slices.Contains(got, "weft_leases_unmended 35") {
+		t.Errorf("what is not mended is missing in %v", got)
 	}
 }
 

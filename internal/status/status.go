@@ -36,6 +36,7 @@ type Report struct {
 	PodCIDRs      []netip.Prefix `json:"podCIDRs"`
 	Peers         []Peer         `json:"peers"`
 	State         State          `json:"state"`
+	Leases        Leases         `json:"leases"`
 
 	router.Stats
 
@@ -118,6 +119,15 @@ type State struct {
 
 	// Rejected is why a newer State is not in force; empty if the newest one is.
 	Rejected string `json:"rejected,omitempty"`
+}
+
+// Leases are those of this node's pods.
+type Leases struct {
+	Held    int `json:"held"`
+	Resting int `json:"resting"` // addresses that were released of late
+
+	// Unmended is what is wrong with pods' leases and veths that weftd can't mend, a line each.
+	Unmended []string `json:"unmended"`
 }
 
 // Listen opens the socket at path. One that a killed daemon left is replaced: the
