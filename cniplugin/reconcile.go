@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 
 	"weft/ipam"
@@ -49,7 +50,7 @@ func Reconcile(ctx context.Context, stateDir, network string) ([]Change, error) 
 		delete(unreadable, network)
 	}
 	for _, name := range slices.Sorted(maps.Keys(unreadable)) {
-		changes = append(changes, Change{Kept, Found{Network: name}, unreadable[name].Error()})
+		changes = append(changes, Change{Kept, ofNetwork(name), unreadable[name].Error()})
 	}
 	found, err := survey(readable, k)
 	if err != nil {
@@ -73,6 +74,11 @@ func Reconcile(ctx context.Context, stateDir, network string) ([]Change, error) 
 		}
 	}
 	return changes, nil
+}
+
+// ofNetwork stands for a whole network where an attachment is expected.
+func ofNetwork(name string) Found {
+	return Found{Network: name, Lease: ipam.Lease{Addresses: []netip.Addr{}}}
 }
 
 // separate returns the stores that can be read, and why the others can't, by network.
@@ -105,7 +111,7 @@ func rebuild(ctx context.Context, damaged *ipam.Store, others []*ipam.Store, k *
 	if err != nil {
 		return Change{}, err
 	}
-	return Change{Action: Rebuilt, Found: Found{Network: damaged.Network()}, Why: fmt.Sprintf("the lease file %s was damaged: it was made anew, with the addresses of %d running pods; "+
+	return Change{Rebuilt, ofNetwork(damaged.Network()), fmt.Sprintf("the lease file %s was damaged: it was made anew, with the addresses of %d running pods; "+
 		"the damaged one is %s", damaged.Path(), len(leases), kept)}, nil
 }
 

@@ -4,8 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -23,6 +27,7 @@ func newIPAMCommand() *cobra.Command {
 		Long: "Look after the addresses of this node's pods. These commands read the lease files themselves,\n" +
 			"and so work while weftd is down.",
 		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() }, // or a wrong word would be none
 	}
 	stateDir := c.PersistentFlags().String("state-dir", "/var/lib/weft", "weftd's stateDir")
 	c.AddCommand(newIPAMListCommand(stateDir), newIPAMCheckCommand(stateDir), newIPAMReleaseCommand(stateDir), newIPAMGCCommand(stateDir))
@@ -33,6 +38,8 @@ func newIPAMCommand() *cobra.Command {
 type listing struct {
 	Leases  []attachment `json:"leases"`
 	Resting []resting    `json:"resting"`
+
+	stores []*ipam.Store // those that could be read
 }
 
 type attachment struct {
@@ -49,15 +56,19 @@ func newIPAMListCommand(stateDir *string) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "list",
 		Short: "List who holds which address",
-		Args:  cobra.NoArgs,
+		Long: "List who holds which address. PROCESSES are the first few that live in the pod's network\n" +
+			"namespace: where there are some, the pod visibly runs.",
+		Args: cobra.NoArgs,
 	}
 	output := addOutput(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		list, err := readListing(*stateDir)
-		if err == nil {
-			err = show(c.OutOrStdout(), *output, list, func(out io.Writer) error { return printListing(out, list, time.Now()) })
+		stores, err := openStores(*stateDir)
+		if err != nil {
+			return err
 		}
-		return failed(err)
+		list, err := readListing(stores)
+		shown := show(c.OutOrStdout(), *output, list, func(out io.Writer) error { return printListing(out, list, time.Now()) })
+		return failed(errors.Join(err, shown))
 	}
 	return c
 }
@@ -70,44 +81,77 @@ func failed(err error) error {
 	return failure{err}
 }
 
-func readListing(stateDir string) (listing, error) {
-	stores, err := ipam.OpenAll(stateDir)
-	if err != nil {
-		return listing{}, err
+// openStores returns the leases of all networks in stateDir. Opening makes nothing, so a
+// folder that is not there was named wrongly.
+func openStores(stateDir string) ([]*ipam.Store, error) {
+	if !filepath.IsAbs(stateDir) {
+		return nil, fmt.Errorf("--state-dir %s: the path must be absolute", strconv.Quote(stateDir))
 	}
+	if info, err := os.Stat(stateDir); errors.Is(err, fs.ErrNotExist) || err == nil && !info.IsDir() {
+		return nil, failure{fmt.Errorf("there is no folder %s; is weftd's stateDir another (--state-dir)?", stateDir)}
+	}
+	stores, err := ipam.OpenAll(stateDir)
+	if errors.Is(err, fs.ErrPermission) {
+		err = fmt.Errorf("not allowed to read the leases in %s: run as root", stateDir)
+	}
+	return stores, failed(err)
+}
+
+// readListing tells all that can be told; the error says what can't be read.
+func readListing(stores []*ipam.Store) (listing, error) {
 	list := listing{Leases: []attachment{}, Resting: []resting{}}
+	var errs []error
 	for _, s := range stores {
 		_, addresses, err := s.List()
 		if err != nil {
-			return listing{}, err
+			errs = append(errs, err)
+			continue
 		}
+		list.stores = append(list.stores, s)
 		if len(addresses) > 0 {
 			list.Resting = append(list.Resting, resting{s.Network(), addresses})
 		}
 	}
-	found, err := cniplugin.Survey(stores)
+	unreadable := len(errs) > 0
+	found, err := cniplugin.Survey(list.stores)
 	for _, f := range found {
-		list.Leases = append(list.Leases, attachment{f, f.Trouble()})
+		trouble := f.Trouble()
+		if f.Network == "" && unreadable {
+			trouble = "if it has a lease, that can't be read"
+		}
+		list.Leases = append(list.Leases, attachment{f, trouble})
 	}
-	return list, err
+	return list, errors.Join(append(errs, err)...)
 }
 
 func printListing(out io.Writer, list listing, now time.Time) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(w, "ADDRESSES\tPOD\tCONTAINER\tINTERFACE\tVETH\tNETWORK\tAGE\tTROUBLE\n")
+	fmt.Fprintf(w, "ADDRESSES\tPOD\tCONTAINER\tVETH\tNETWORK\tAGE\tPROCESSES\tTROUBLE\n")
 	for _, a := range list.Leases {
-		age := "-"
+		container, age := "", ""
+		if a.ContainerID != "" {
+			container = shortID(a.ContainerID) + "/" + a.IfName
+		}
 		if !a.Since.IsZero() {
 			age = now.Sub(a.Since).Round(time.Second).String()
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", join(a.Addresses), orDash(a.Pod), orDash(shortID(a.ContainerID)), orDash(a.IfName),
-			orDash(a.Veth), orDash(a.Network), age, orDash(a.Trouble))
+		var processes []string
+		for _, pid := range a.Processes {
+			processes = append(processes, strconv.Itoa(pid))
+		}
+		cells := []string{join(a.Addresses), a.Pod, container, a.Veth, a.Network, age, strings.Join(processes, ", "), a.Trouble}
+		for i, text := range cells {
+			if cells[i] = oneLine(text); text == "" {
+				cells[i] = "-"
+			}
+		}
+		fmt.Fprintln(w, strings.Join(cells, "\t"))
 	}
 	if err := w.Flush(); err != nil {
 		return err
 	}
 	for _, r := range list.Resting {
-		if _, err := fmt.Fprintf(out, "\nresting in %s, or about to be free: %s\n", r.Network, join(r.Addresses)); err != nil {
+		if _, err := fmt.Fprintf(out, "\nresting in %s, or about to be free: %s\n", oneLine(r.Network), join(r.Addresses)); err != nil {
 			return err
 		}
 	}
@@ -115,14 +159,10 @@ func printListing(out io.Writer, list listing, now time.Time) error {
 }
 
 // shortID is as much of a container's ID as runtimes' own commands show.
-func shortID(id string) string { return printable(id[:min(len(id), 13)]) }
+func shortID(id string) string { return id[:min(len(id), 13)] }
 
-func orDash(text string) string {
-	if text == "" {
-		return "-"
-	}
-	return printable(text)
-}
+// oneLine is printable for what must not break a table or a list.
+func oneLine(text string) string { return printable(strings.ReplaceAll(text, "\n", "\x00")) }
 
 func newIPAMCheckCommand(stateDir *string) *cobra.Command {
 	c := &cobra.Command{
@@ -134,26 +174,35 @@ func newIPAMCheckCommand(stateDir *string) *cobra.Command {
 	}
 	output := addOutput(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		list, err := readListing(*stateDir)
+		stores, err := openStores(*stateDir)
 		if err != nil {
-			return failed(err)
+			return err
 		}
+		list, err := readListing(stores)
 		troubled := slices.DeleteFunc(slices.Clone(list.Leases), func(a attachment) bool { return a.Trouble == "" })
-		err = show(c.OutOrStdout(), *output, troubled, func(out io.Writer) error {
+		shown := show(c.OutOrStdout(), *output, troubled, func(out io.Writer) error {
+			var changes []cniplugin.Change
 			for _, a := range troubled {
-				change := cniplugin.Change{Action: "found", Found: a.Found, Why: a.Trouble}
-				if _, err := fmt.Fprintln(out, printable(change.String())); err != nil {
-					return err
-				}
+				changes = append(changes, cniplugin.Change{Action: "found", Found: a.Found, Why: a.Trouble})
 			}
-			return nil
+			return printChanges(out, changes)
 		})
 		if err == nil && len(troubled) > 0 {
-			err = fmt.Errorf("%d of %d attachments not in order", len(troubled), len(list.Leases))
+			err = fmt.Errorf("%d of %d %s not in order; `weft ipam gc` mends what can be mended", len(troubled), len(list.Leases), plural(len(list.Leases), "attachment"))
 		}
-		return failed(err)
+		return failed(errors.Join(err, shown))
 	}
 	return c
+}
+
+// printChanges writes a line for each.
+func printChanges(out io.Writer, changes []cniplugin.Change) error {
+	for _, change := range changes {
+		if _, err := fmt.Fprintln(out, oneLine(change.String())); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func newIPAMGCCommand(stateDir *string) *cobra.Command {
@@ -161,73 +210,124 @@ func newIPAMGCCommand(stateDir *string) *cobra.Command {
 		Use:   "gc",
 		Short: "Free what no pod uses any more, now",
 		Long: "Free what no pod uses any more, lease to pods what they have, and make a damaged lease file\n" +
-			"anew from the running pods. weftd does the same every half minute.",
+			"anew from the running pods. weftd does the same every half minute. The exit status is 1 if\n" +
+			"something is left that only you can mend.",
 		Args: cobra.NoArgs,
 	}
-	network := c.Flags().String("network", "weft", "the CNI network that weftd configures")
+	network := c.Flags().String("network", "weft", "weftd's network, as cni.name says")
 	output := addOutput(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		changes, err := cniplugin.Reconcile(c.Context(), *stateDir, *network)
-		if changes == nil {
-			changes = []cniplugin.Change{}
+		stores, err := openStores(*stateDir)
+		if err != nil {
+			return err
 		}
-		shown := show(c.OutOrStdout(), *output, changes, func(out io.Writer) error {
-			for _, change := range changes {
-				if _, err := fmt.Fprintln(out, printable(change.String())); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
+		// In a network of another name, pods would be leased what is another's.
+		if names := networks(stores); len(names) > 0 && !slices.Contains(names, *network) {
+			return failed(fmt.Errorf("no pod of a network %s has had a lease, but of %s; say which one is weftd's (--network)",
+				strconv.Quote(*network), oneLine(strings.Join(names, ", "))))
+		}
+		changes, err := cniplugin.Reconcile(c.Context(), *stateDir, *network)
+		shown := show(c.OutOrStdout(), *output, append([]cniplugin.Change{}, changes...), func(out io.Writer) error { return printChanges(out, changes) })
+		left := slices.DeleteFunc(slices.Clone(changes), func(c cniplugin.Change) bool { return c.Action != cniplugin.Kept })
+		if err == nil && len(left) > 0 {
+			err = fmt.Errorf("%d %s left that only you can mend", len(left), plural(len(left), "trouble"))
+		}
 		return failed(errors.Join(err, shown))
 	}
 	return c
+}
+
+func networks(stores []*ipam.Store) []string {
+	var names []string
+	for _, s := range stores {
+		names = append(names, s.Network())
+	}
+	return names
 }
 
 func newIPAMReleaseCommand(stateDir *string) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "release ADDRESS|CONTAINER[/INTERFACE]...",
 		Short: "End leases by hand",
-		Long: "End the leases of addresses or containers, and remove their veths. A lease whose pod visibly\n" +
-			"runs is only ended with --force; the pod loses its network.",
-		Args: cobra.MinimumNArgs(1),
+		Long: "End the leases of addresses or containers, and remove their veths. The beginning of a container's\n" +
+			"ID is enough. A lease whose pod visibly runs is only ended with --force; the pod loses its\n" +
+			"network. If one of several names is wrong, nothing happens.",
+		Args: cobra.MatchAll(cobra.MinimumNArgs(1), noEmptyArgs),
 	}
 	force := c.Flags().Bool("force", false, "even if the pod runs")
+	output := addOutput(c)
 	c.RunE = func(c *cobra.Command, names []string) error {
-		stores, err := ipam.OpenAll(*stateDir)
+		stores, err := openStores(*stateDir)
 		if err != nil {
-			return failed(err)
+			return err
 		}
-		found, err := cniplugin.Survey(stores)
-		if err != nil {
-			return failed(err)
-		}
+		list, unreadable := readListing(stores)
+		var meant []cniplugin.Found
 		var errs []error
 		for _, name := range names {
-			change, err := release(c, stores, found, name, *force)
-			if err == nil {
-				_, err = fmt.Fprintln(c.OutOrStdout(), printable(change.String()))
+			f, err := list.lookUp(name)
+			again := func(o cniplugin.Found) bool { return o.Network == f.Network && o.Attachment == f.Attachment }
+			if err == nil && !slices.ContainsFunc(meant, again) {
+				meant = append(meant, f)
 			}
 			errs = append(errs, err)
 		}
-		return failed(errors.Join(errs...))
+		if err := errors.Join(errs...); err != nil {
+			return failed(errors.Join(err, unreadable))
+		}
+		changes := []cniplugin.Change{}
+		for _, f := range meant {
+			store := stores[slices.Index(networks(stores), f.Network)]
+			change, err := cniplugin.Release(c.Context(), store, f, *force)
+			if err == nil {
+				changes = append(changes, change)
+			}
+			errs = append(errs, err)
+		}
+		shown := show(c.OutOrStdout(), *output, changes, func(out io.Writer) error { return printChanges(out, changes) })
+		return failed(errors.Join(append(errs, shown)...))
 	}
 	return c
 }
 
-// release ends the one lease that is meant by name.
-func release(c *cobra.Command, stores []*ipam.Store, found []cniplugin.Found, name string, force bool) (cniplugin.Change, error) {
+func noEmptyArgs(_ *cobra.Command, names []string) error {
+	if slices.Contains(names, "") {
+		return errors.New("an argument is empty; name an address or a container")
+	}
+	return nil
+}
+
+// lookUp returns the one lease that is meant by an address, a container, or the beginning
+// of its ID.
+func (l listing) lookUp(name string) (cniplugin.Found, error) {
 	addr, _ := netip.ParseAddr(name)
-	meant := slices.DeleteFunc(slices.Clone(found), func(f cniplugin.Found) bool {
-		return !slices.Contains(f.Addresses, addr) && f.String() != name &&
-			(f.ContainerID == "" || !strings.HasPrefix(f.ContainerID, name))
-	})
-	if len(meant) != 1 {
-		return cniplugin.Change{}, fmt.Errorf("%s means %d leases, and not one; `weft ipam list` lists them", printable(name), len(meant))
+	id, ifName, _ := strings.Cut(name, "/")
+	var exact, alike []cniplugin.Found
+	for _, a := range l.Leases {
+		switch {
+		case slices.Contains(a.Addresses, addr), a.ContainerID == name, a.String() == name:
+			exact = append(exact, a.Found)
+		case id != "" && strings.HasPrefix(a.ContainerID, id) && (ifName == "" || a.IfName == ifName):
+			alike = append(alike, a.Found)
+		}
 	}
-	i := slices.IndexFunc(stores, func(s *ipam.Store) bool { return s.Network() == meant[0].Network })
-	if i < 0 {
-		return cniplugin.Change{}, fmt.Errorf("%s has no lease, but a veth: `weft ipam gc` makes one", printable(name))
+	if len(exact) > 0 {
+		alike = exact
 	}
-	return cniplugin.Release(c.Context(), stores[i], meant[0], force)
+	quoted := strconv.Quote(name)
+	switch {
+	case len(alike) == 0:
+		return cniplugin.Found{}, fmt.Errorf("no pod has %s; `weft ipam list` lists what they have", quoted)
+	case len(alike) > 1:
+		var candidates []string
+		for _, f := range alike {
+			candidates = append(candidates, fmt.Sprintf("%s (%s)", f.Attachment, join(f.Addresses)))
+		}
+		return cniplugin.Found{}, fmt.Errorf("%s may mean %s; name one by its address", quoted, strings.Join(candidates, " or "))
+	case alike[0].Network == "" && !alike[0].Complete:
+		return cniplugin.Found{}, fmt.Errorf("%s is no lease, but of a veth that is left of an ADD; remove it if it stays (ip link delete %s)", quoted, alike[0].Veth)
+	case alike[0].Network == "":
+		return cniplugin.Found{}, fmt.Errorf("the pod that has %s has no lease; `weft ipam gc` makes one", quoted)
+	}
+	return alike[0], nil
 }
