@@ -139,7 +139,8 @@ func TestSizesHaveTheLargestUnitThatLeavesAtLeastOne(t *testing.T) {
 func asWeft(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), os.Args[0], args...)
-	cmd.Env = append(os.Environ(), "TEST_AS_WEFT=1")
+	// The race detector would have each process wait for a second at its end.
+	cmd.Env = append(os.Environ(), "TEST_AS_WEFT=1", "GORACE=atexit_sleep_ms=0")
 	var out, errs strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	if err := cmd.Run(); err != nil && !errors.As(err, new(*exec.ExitError)) {
