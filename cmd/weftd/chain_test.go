@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -48,6 +49,10 @@ func (r *conflistRig) plugin(name string) string { return filepath.Join(r.config
 
 func (r *conflistRig) install(name, script string) {
 	r.t.Helper()
+	// No process that is started meanwhile shall inherit the open file: the kernel executes
+	// none that somebody can write to (ETXTBSY).
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	if err := os.WriteFile(r.plugin(name), []byte(script), 0o755); err != nil {
 		r.t.Fatal(err)
 	}
