@@ -84,15 +84,7 @@ func podsCommand(ctx context.Context, args []string) error {
 	if err := b.prepare(ctx); err != nil {
 		return err
 	}
-	err := b.runAll(ctx)
-	b.run.Took = time.Since(b.run.Started)
-	if len(b.run.Samples) == 0 {
-		return err
-	}
-	// What was measured before a failure, or before Ctrl-C, is worth keeping.
-	err = errors.Join(err, b.run.Save(o.out), show(b.run, false, o.plots))
-	fmt.Println("\nresults:", o.out)
-	return err
+	return conclude(b.run, b.runAll(ctx), o.out, false, o.plots)
 }
 
 // podsBencher is a run in progress.
@@ -102,15 +94,10 @@ type podsBencher struct {
 }
 
 func (b *podsBencher) prepare(ctx context.Context) error {
-	environment, err := machine.Describe()
+	environment, err := lookAround()
 	if err != nil {
 		return err
 	}
-	others, err := machine.Watch(watch)
-	if err != nil {
-		return err
-	}
-	environment.CPUShare = others.Share()
 	environment.Versions = map[string]string{}
 	for _, plugin := range b.options.plugins() {
 		if environment.Versions[filepath.Base(plugin)], err = machine.FirstLine(ctx, plugin); err != nil {

@@ -16,17 +16,23 @@ import (
 // watch is how long the machine is watched to see how busy others keep it.
 const watch = 500 * time.Millisecond
 
-// prepare looks at the machine and says what will be done.
-func (b *bencher) prepare(ctx context.Context) error {
+// lookAround describes the machine, and how busy others keep it.
+func lookAround() (machine.Environment, error) {
 	environment, err := machine.Describe()
 	if err != nil {
-		return err
+		return environment, err
 	}
 	others, err := machine.Watch(watch)
+	environment.CPUShare = others.Share()
+	return environment, err
+}
+
+// prepare looks at the machine and says what will be done.
+func (b *bencher) prepare(ctx context.Context) error {
+	environment, err := lookAround()
 	if err != nil {
 		return err
 	}
-	environment.CPUShare = others.Share()
 	if environment.Versions, err = b.versions(ctx); err != nil {
 		return err
 	}

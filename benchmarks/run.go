@@ -25,15 +25,18 @@ func runCommand(ctx context.Context, o *options, args []string) error {
 	if err := b.prepare(ctx); err != nil {
 		return err
 	}
-	err := b.runAll(ctx)
-	b.run.Took = time.Since(b.run.Started)
-	if len(b.run.Samples) == 0 {
+	return conclude(b.run, b.runAll(ctx), o.out, o.ratios, o.plots)
+}
+
+// conclude saves and shows a run that ended with err. What was measured before a failure,
+// or before Ctrl-C, is worth keeping.
+func conclude(run *result.Run, err error, out string, ratios bool, plots string) error {
+	run.Took = time.Since(run.Started)
+	if len(run.Samples) == 0 {
 		return err
 	}
-	// What was measured before a failure, or before Ctrl-C, is worth keeping.
-	err = errors.Join(err, b.run.Save(o.out))
-	err = errors.Join(err, show(b.run, o.ratios, o.plots))
-	fmt.Println("\nresults:", o.out)
+	err = errors.Join(err, run.Save(out), show(run, ratios, plots))
+	fmt.Println("\nresults:", out)
 	return err
 }
 

@@ -38,16 +38,9 @@ func (p *Plugin) check(args *skel.CmdArgs) error {
 	if result == nil {
 		return invalid("prevResult is missing: CHECK compares with it")
 	}
-	store, err := req.conf.leases()
+	lease, err := req.lease()
 	if err != nil {
 		return err
-	}
-	lease, ok, err := store.Find(req.attachment)
-	if err != nil {
-		return err
-	}
-	if !ok {
-		return withCode(CodeIncomplete, fmt.Errorf("%s has no lease", req.attachment))
 	}
 	if !req.conf.IPAM.own() {
 		ctx, cancel := p.waiting()

@@ -134,6 +134,19 @@ func parseRequest(args *skel.CmdArgs) (*request, error) {
 	}, nil
 }
 
+// lease returns what the attachment holds, for CHECK: nothing is an error.
+func (r *request) lease() (ipam.Lease, error) {
+	store, err := r.conf.leases()
+	if err != nil {
+		return ipam.Lease{}, err
+	}
+	lease, ok, err := store.Find(r.attachment)
+	if err == nil && !ok {
+		err = withCode(CodeIncomplete, fmt.Errorf("%s has no lease", r.attachment))
+	}
+	return lease, err
+}
+
 // validateAttachment accepts what the specification and the kernel both accept. Most of
 // it repeats what skel does for the commands that come through it.
 func validateAttachment(containerID, ifName string) error {

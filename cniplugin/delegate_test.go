@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/containernetworking/cni/libcni"
@@ -231,7 +232,10 @@ echo "$CNI_COMMAND $(cat)" >> ` + log + `
 [ "$CNI_COMMAND" = ADD ] && echo '{"cniVersion":"1.1.0","ips":[{"address":"10.244.1.99/24"}],"dns":{"nameservers":["192.0.2.1"]}}'
 exit 0
 `
-	if err := os.WriteFile(filepath.Join(dir, "fake"), []byte(script), 0o755); err != nil {
+	syscall.ForkLock.RLock() // no process that is started meanwhile shall inherit the open file (ETXTBSY)
+	err := os.WriteFile(filepath.Join(dir, "fake"), []byte(script), 0o755)
+	syscall.ForkLock.RUnlock()
+	if err != nil {
 		t.Fatal(err)
 	}
 	conf = n.conf("1.1.0")

@@ -105,6 +105,9 @@ func collect(ctx context.Context, store *ipam.Store, k *kernel, f Found) (Change
 		return Change{}, err
 	}
 	defer release()
+	if now, err := lookAgain(store, k, f); err != nil || f.Trouble() != "" && now.Trouble() == "" {
+		return Change{}, err // somebody has brought it to an end since
+	}
 	if err := free(ctx, store, k, f.Attachment); err != nil {
 		return Change{}, err
 	}

@@ -81,16 +81,9 @@ func (p *Plugin) ipamCheck(args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
-	store, err := req.conf.leases()
+	lease, err := req.lease()
 	if err != nil {
 		return err
-	}
-	lease, ok, err := store.Find(req.attachment)
-	if err != nil {
-		return err
-	}
-	if !ok {
-		return withCode(CodeIncomplete, fmt.Errorf("%s has no lease", req.attachment))
 	}
 	if result == nil {
 		return nil
