@@ -69,12 +69,17 @@ func TestPeersThatCannotBeWrittenAreAnError(t *testing.T) {
 // fakeWeftd answers on a socket until the test ends.
 func fakeWeftd(t *testing.T, report status.Report, rotate status.Rotate) (socket string) {
 	t.Helper()
+	return serveWeftd(t, status.Daemon{Report: func() status.Report { return report }, Rotate: rotate})
+}
+
+func serveWeftd(t *testing.T, d status.Daemon) (socket string) {
+	t.Helper()
 	socket = filepath.Join(t.TempDir(), status.SocketName)
 	listener, err := status.Listen(socket)
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := http.Server{Handler: status.Handler(func() status.Report { return report }, rotate), ReadHeaderTimeout: time.Second}
+	server := http.Server{Handler: status.Handler(d), ReadHeaderTimeout: time.Second}
 	done := make(chan error, 1)
 	go func() { done <- server.Serve(listener) }()
 	t.Cleanup(func() {

@@ -26,7 +26,7 @@ func (d *daemon) serveStatus(ctx context.Context, group *errgroup.Group) error {
 	if err != nil {
 		return err
 	}
-	serveHTTP(ctx, group, listener, status.Handler(d.report, d.rotate))
+	serveHTTP(ctx, group, listener, status.Handler(status.Daemon{Report: d.report, Rotate: d.rotate, Confirm: d.confirm}))
 	return nil
 }
 

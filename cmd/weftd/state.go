@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -19,6 +20,7 @@ import (
 	"weft/internal/hostnet"
 	"weft/internal/metrics"
 	"weft/internal/nodefile"
+	"weft/internal/status"
 	"weft/router"
 )
 
@@ -50,6 +52,7 @@ type daemon struct {
 	mtu        int           // of the TUN device, in bytes
 	hostErr    error         // why the host is not as plan wants it
 	rejected   error         // why the newest State is not in force
+	held       *control.Plan // of the newest State, if that waits to be confirmed
 	rejections int
 	ready      bool
 }
@@ -66,17 +69,24 @@ func (d *daemon) update(ctx context.Context, state control.State, err error) {
 	if err == nil {
 		plan, err = control.NewPlan(state, d.options)
 	}
+	var held *control.Plan
+	if err == nil {
+		err = d.collapse(plan)
+		if err != nil {
+			held = plan
+		}
+	}
 	if err != nil {
 		d.log.Error("the new list of nodes is refused; the last good one stays in force", "error", err)
 		d.mu.Lock()
 		defer d.mu.Unlock()
-		d.rejected = err
+		d.rejected, d.held = err, held
 		d.rejections++
 		return
 	}
 	d.mu.Lock()
 	same, mended := d.listed.Equal(plan), d.rejected != nil
-	d.rejected = nil
+	d.rejected, d.held = nil, nil
 	if !same {
 		d.list(plan)
 	}
@@ -89,6 +99,35 @@ func (d *daemon) update(ctx context.Context, state control.State, err error) {
 	}
 	d.log.Info("a new list of nodes is in force", "peers", len(plan.Peers), "prefixes", plan.Table.Size())
 	d.tell(ctx, d.apply(ctx))
+}
+
+// collapse returns why a plan is not put into force unless somebody confirms it, or nil. A
+// control source that has lost its memory must not take the cluster down.
+func (d *daemon) collapse(plan *control.Plan) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.listed.Collapses(plan) {
+		return nil
+	}
+	return fmt.Errorf("it withdraws %d of %d peers; if that is meant, `weft confirm` puts it into force, and so does a restart of weftd",
+		len(d.listed.Withdrawn(plan)), len(d.listed.Peers))
+}
+
+// confirm puts the list of nodes into force that waits for it.
+func (d *daemon) confirm(ctx context.Context) (status.Confirmation, error) {
+	d.mu.Lock()
+	plan := d.held
+	if plan == nil {
+		d.mu.Unlock()
+		return status.Confirmation{}, errors.New("no list of nodes waits to be confirmed")
+	}
+	done := status.Confirmation{Withdrawn: d.listed.Withdrawn(plan), Peers: len(plan.Peers)}
+	d.rejected, d.held = nil, nil
+	d.list(plan)
+	d.mu.Unlock()
+	d.log.Warn("the new list of nodes was confirmed and is in force", "withdrawn", len(done.Withdrawn), "peers", done.Peers)
+	d.tell(ctx, d.apply(ctx))
+	return done, nil
 }
 
 // tell logs that the host is not as it must be. The next turn of reapplyNowAndThen

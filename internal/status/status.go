@@ -146,11 +146,19 @@ func Listen(path string) (net.Listener, error) {
 	return listener, nil
 }
 
-// Handler serves reports, and agrees on new data keys when it is asked to.
-func Handler(report func() Report, rotate Rotate) http.Handler {
+// Daemon is what weftd tells of itself, and can be asked to do.
+type Daemon struct {
+	Report  func() Report
+	Rotate  Rotate
+	Confirm Confirm
+}
+
+// Handler answers for d.
+func Handler(d Daemon) http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) { reply(w, report()) })
-	mux.HandleFunc("POST /v1/rotate-key", rotate.serve)
+	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) { reply(w, d.Report()) })
+	mux.HandleFunc("POST /v1/rotate-key", d.Rotate.serve)
+	mux.HandleFunc("POST /v1/confirm", d.Confirm.serve)
 	return mux
 }
 

@@ -75,7 +75,7 @@ func TestAReportArrivesAsItWasMade(t *testing.T) {
 		Stats: router.Stats{Outbound: router.Traffic{Packets: 1 << 60, Bytes: 2}, Inbound: router.Traffic{Packets: 3, Bytes: 4}},
 		Drops: map[string]uint64{drop.NoRoute.String(): 5},
 	}
-	got, err := status.Fetch(t.Context(), serve(t, status.Handler(func() status.Report { return want }, nil)))
+	got, err := status.Fetch(t.Context(), serve(t, status.Handler(status.Daemon{Report: func() status.Report { return want }})))
 	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{}, netip.Prefix{})); diff != "" || err != nil {
 		t.Errorf("%v, (-want +got):\n%s", err, diff)
 	}
@@ -156,9 +156,11 @@ func TestFetchDoesNotWaitForAWeftdThatHangs(t *testing.T) {
 }
 
 func TestNothingElseCanBeAskedFor(t *testing.T) {
-	handler := status.Handler(
-		func() status.Report { return status.Report{} },
-		func(context.Context, []string) (status.Rotation, error) { return status.Rotation{}, nil })
+	handler := status.Handler(status.Daemon{
+		Report:  func() status.Report { return status.Report{} },
+		Rotate:  func(context.Context, []string) (status.Rotation, error) { return status.Rotation{}, nil },
+		Confirm: func(context.Context) (status.Confirmation, error) { return status.Confirmation{}, nil },
+	})
 	for _, tt := range []struct {
 		method, path, body string
 		want               int
@@ -171,6 +173,8 @@ func TestNothingElseCanBeAskedFor(t *testing.T) {
 		{http.MethodPost, "/v1/rotate-key", "", http.StatusBadRequest},
 		{http.MethodPost, "/v1/rotate-key", `{"peers": ["` + strings.Repeat("n", 2<<20) + `"]}`, http.StatusBadRequest},
 		{http.MethodGet, "/v1/rotate-key", "", http.StatusMethodNotAllowed},
+		{http.MethodPost, "/v1/confirm", "", http.StatusOK},
+		{http.MethodGet, "/v1/confirm", "", http.StatusMethodNotAllowed},
 		{http.MethodGet, "/", "", http.StatusNotFound},
 		{http.MethodGet, "/debug/pprof/", "", http.StatusNotFound},
 	} {

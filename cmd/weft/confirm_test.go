@@ -1,0 +1,36 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"weft/internal/status"
+)
+
+func TestConfirmTellsWhatItWithdrewOrThatNothingWaits(t *testing.T) {
+	for _, tt := range []struct {
+		name           string
+		done           status.Confirmation
+		err            error
+		args           []string
+		code           int
+		stdout, stderr string
+	}{
+		{"several", status.Confirmation{Withdrawn: []string{"node2", "node3"}, Peers: 1}, nil, nil, 0, "2 peers withdrawn, 1 left\n", ""},
+		{"for programs", status.Confirmation{Withdrawn: []string{"node2"}}, nil, []string{"-o", "json"}, 0, `
+{
+  "withdrawn": [
+    "node2"
+  ],
+  "peers": 0
+}
+`, ""},
+		{"nothing waits", status.Confirmation{}, errors.New("no list of nodes waits"), nil, 1, "", "weft: no list of nodes waits\n"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			socket := serveWeftd(t, status.Daemon{Confirm: func(context.Context) (status.Confirmation, error) { return tt.done, tt.err }})
+			expectOutcome(t, socket, append([]string{"confirm"}, tt.args...), tt.code, tt.stdout, tt.stderr)
+		})
+	}
+}

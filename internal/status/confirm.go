@@ -1,0 +1,43 @@
+package status
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+)
+
+// Confirmation is what came of a list of nodes that waited.
+type Confirmation struct {
+	// Withdrawn are the peers that are none any more, and Peers is how many are left.
+	Withdrawn []string `json:"withdrawn"`
+	Peers     int      `json:"peers"`
+}
+
+// Confirm puts into force the list of nodes that waits because it withdraws so many
+// peers. An error says that none waits.
+type Confirm func(context.Context) (Confirmation, error)
+
+func (f Confirm) serve(w http.ResponseWriter, r *http.Request) {
+	confirmation, err := f(r.Context())
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusConflict)
+		return
+	}
+	reply(w, confirmation)
+}
+
+// ConfirmList has the daemon behind the socket at path put the list of nodes into force
+// that waits for it.
+func ConfirmList(ctx context.Context, path string) (Confirmation, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*answerLimit)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://weftd/v1/confirm", nil)
+	if err != nil {
+		return Confirmation{}, fmt.Errorf("ask weftd: %w", err)
+	}
+	var confirmation Confirmation
+	if err := ask(path, request, &confirmation); err != nil {
+		return Confirmation{}, err
+	}
+	return confirmation, nil
+}
