@@ -205,7 +205,7 @@ func (n *node) reconcile() []string {
 	n.t.Helper()
 	var lines []string
 	n.in(n.t, func() error {
-		changes, err := Reconcile(n.t.Context(), n.stateDir, "weft")
+		changes, err := Reconcile(n.t.Context(), n.stateDir, "weft", nil)
 		for _, c := range changes {
 			lines = append(lines, c.String())
 		}
@@ -435,14 +435,73 @@ func TestALeaseIsReleasedByHandUnlessItsPodRuns(t *testing.T) {
 }
 
 func TestAReconcilerThatCannotReadSaysSo(t *testing.T) {
-	if _, err := Reconcile(t.Context(), "relative", "weft"); err == nil {
+	if _, err := Reconcile(t.Context(), "relative", "weft", nil); err == nil {
 		t.Error("a relative folder was accepted")
 	}
 	file := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Reconcile(t.Context(), file, "weft"); err == nil {
+	if _, err := Reconcile(t.Context(), file, "weft", nil); err == nil {
 		t.Error("a file for a folder was accepted")
 	}
+}
+
+func TestWhatAnotherProgramTookFromAPodsVethComesBack(t *testing.T) {
+	n := newNode(t, families["dual stack"]...)
+	pod := n.attachPod("pod")
+	veth := n.podLinks()[0]
+	mend := func() []string {
+		t.Helper()
+		var lines []string
+		n.in(t, func() error {
+			changes, err := Reconcile(t.Context(), n.stateDir, "weft", n.own)
+			for _, c := range changes {
+				lines = append(lines, c.String())
+			}
+			return err
+		})
+		return lines
+	}
+	expect(t, mend())
+	for what, took := range map[string]struct {
+		take [][]string
+		want string
+	}{
+		"routes":    {[][]string{{"-4", "route", "flush", "proto", "94"}, {"-6", "route", "flush", "proto", "94"}}, "the route to 10.244.1.2"},
+		"addresses": {[][]string{{"address", "flush", "dev", veth}}, "the address 169.254.1.1/32"},
+		"IPv6":      {[][]string{{"-6", "address", "flush", "dev", veth}, {"-6", "route", "flush", "dev", veth}}, "the route to fd00:244:1::2"},
+	} {
+		t.Run(what, func(t *testing.T) {
+			n.in(t, func() error {
+				for _, args := range took.take {
+					if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil {
+						t.Fatalf("ip %s: %v: %s", args, err, out)
+					}
+				}
+				return nil
+			})
+			expect(t, mend(), "rewired pod/eth0|another program|"+took.want)
+			expect(t, mend())
+			for _, lease := range n.leases() {
+				for i, addr := range lease.Addresses {
+					if got := dial(t, n.namespace, pod, addr); got != n.own[i] {
+						t.Errorf("the pod saw %s, want %s", got, n.own[i])
+					}
+					if got := dial(t, pod, n.namespace, n.own[i]); got != addr {
+						t.Errorf("the node saw %s, want %s", got, addr)
+					}
+				}
+			}
+		})
+	}
+	// What leads elsewhere is somebody's who has the address.
+	n.in(t, func() error {
+		out, err := exec.Command("sh", "-c", "ip route del 10.244.1.2 && ip route add 10.244.1.2/32 dev weft0 scope link").CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		return nil
+	})
+	expect(t, mend(), "kept pod/eth0|the route to 10.244.1.2")
 }

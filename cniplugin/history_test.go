@@ -285,7 +285,7 @@ func (r *recorder) collect(cni *libcni.CNIConfig) {
 // repeats the call.
 func (r *recorder) reconcile() {
 	err := r.Do(func(ns.NetNS) error {
-		changes, err := Reconcile(r.t.Context(), r.stateDir, "weft")
+		changes, err := Reconcile(r.t.Context(), r.stateDir, "weft", nil)
 		for _, c := range changes {
 			r.count(string(c.Action))
 		}

@@ -7,6 +7,9 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"weft/ipam"
 )
@@ -19,14 +22,18 @@ import (
 // What it could not mend is among the changes too, as Kept; the error says why it could
 // not even look.
 //
+// If own, the node's overlay addresses, is not nil, it also brings back what another
+// program took from the host sides of pods' veths: their addresses, and the routes to the
+// pods.
+//
 // Leases of other plugins' addresses are freed by DEL and GC alone, which know the plugin.
-func Reconcile(ctx context.Context, stateDir, network string) ([]Change, error) {
+func Reconcile(ctx context.Context, stateDir, network string, own []netip.Addr) ([]Change, error) {
 	k, err := openHost()
 	if err != nil {
 		return nil, err
 	}
 	defer k.close()
-	own, err := ipam.Open(stateDir, network)
+	home, err := ipam.Open(stateDir, network)
 	if err != nil {
 		return nil, err
 	}
@@ -36,17 +43,17 @@ func Reconcile(ctx context.Context, stateDir, network string) ([]Change, error) 
 	}
 	// Its first lease may be made at this moment.
 	if !slices.ContainsFunc(stores, func(s *ipam.Store) bool { return s.Network() == network }) {
-		stores = append(stores, own)
+		stores = append(stores, home)
 	}
 	var changes []Change
 	readable, unreadable := separate(stores)
 	if len(unreadable) == 1 && errors.Is(unreadable[network], ipam.ErrCorrupt) {
-		change, err := rebuild(ctx, own, readable, k)
+		change, err := rebuild(ctx, home, readable, k)
 		if err != nil {
 			return nil, err
 		}
 		changes = append(changes, change)
-		readable = append(readable, own)
+		readable = append(readable, home)
 		delete(unreadable, network)
 	}
 	for _, name := range slices.Sorted(maps.Keys(unreadable)) {
@@ -58,16 +65,24 @@ func Reconcile(ctx context.Context, stateDir, network string) ([]Change, error) 
 	}
 	for _, f := range found {
 		// A pod without a lease may have it in a file that can't be read.
-		if f.Trouble() == "" || f.Network == "" && len(unreadable) > 0 {
+		if f.Network == "" && len(unreadable) > 0 {
 			continue
 		}
-		store := own
+		store := home
 		if i := slices.IndexFunc(stores, func(s *ipam.Store) bool { return s.Network() == f.Network }); i >= 0 {
 			store = stores[i]
 		}
-		change, err := heal(ctx, store, k, f)
+		var change Change
+		switch {
+		case f.Trouble() != "":
+			change, err = heal(ctx, store, k, f)
+		case f.HasVeth && own != nil:
+			change, err = rewire(store, k, f, own)
+		default:
+			continue
+		}
 		if err != nil {
-			change = Change{Kept, f, f.Trouble() + ": " + err.Error()}
+			change = Change{Kept, f, strings.TrimPrefix(f.Trouble()+": "+err.Error(), ": ")}
 		}
 		if change.Action != "" {
 			changes = append(changes, change)
@@ -149,6 +164,60 @@ func heal(ctx context.Context, store *ipam.Store, k *kernel, f Found) (Change, e
 		return Change{}, err
 	}
 	return Change{Freed, f, f.Trouble()}, nil
+}
+
+// rewire brings back what the host side of a complete veth lacks. Whether the pod's
+// neighbour entries are there makes no difference: without them the kernel asks the pod.
+func rewire(store *ipam.Store, k *kernel, f Found, own []netip.Addr) (Change, error) {
+	if missing, err := k.missingOnHost(f); err != nil || len(missing) == 0 {
+		return Change{}, err
+	}
+	release, ok, err := store.TryHold(f.Attachment)
+	if err != nil || !ok {
+		return Change{}, err
+	}
+	defer release()
+	now, err := lookAgain(store, k, f)
+	if err != nil || now.Trouble() != "" || !now.HasVeth {
+		return Change{}, err
+	}
+	missing, err := k.missingOnHost(now)
+	if err != nil || len(missing) == 0 {
+		return Change{}, err
+	}
+	link, err := k.host.LinkByName(now.Veth)
+	if err != nil {
+		return Change{}, err
+	}
+	w := newWiring(&request{attachment: now.Attachment}, now.Addresses)
+	for _, addr := range append(w.hostAddrs(), w.nodeAddrs(own)...) {
+		if err := k.host.AddrReplace(link, addr); err != nil {
+			return Change{}, fmt.Errorf("add the address %s to %s: %w", addr, now.Veth, err)
+		}
+	}
+	for _, route := range w.hostRoutes(link.Attrs().Index, own) {
+		// One that leads elsewhere is somebody's who has the address, and stays.
+		if err := k.host.RouteAdd(route); err != nil && !errors.Is(err, unix.EEXIST) {
+			return Change{}, fmt.Errorf("add the route %s: %w", route, err)
+		}
+	}
+	if still, err := k.missingOnHost(now); err != nil || len(still) > 0 {
+		return Change{Kept, now, strings.Join(still, "; ")}, err
+	}
+	return Change{Rewired, now, "another program had changed it: " + strings.Join(missing, "; ")}, nil
+}
+
+// missingOnHost returns what the host side of a veth lacks, as CHECK would.
+func (k *kernel) missingOnHost(f Found) ([]string, error) {
+	link, ours, err := k.hostSide(f.Veth)
+	if err != nil || !ours {
+		return nil, err
+	}
+	c := &checker{kernel: k, wiring: newWiring(&request{attachment: f.Attachment}, f.Addresses)}
+	err = errors.Join(
+		c.checkAddrs("the host side", k.host, link, c.hostAddrs()),
+		c.checkHostRoutes(link.Attrs().Index))
+	return c.missing, err
 }
 
 // lookAgain returns f as it is now.

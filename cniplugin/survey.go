@@ -228,6 +228,7 @@ const (
 	Freed   Action = "freed"
 	Adopted Action = "adopted" // a lease was recorded for a pod that had none
 	Rebuilt Action = "rebuilt" // the lease file, and not one attachment
+	Rewired Action = "rewired" // addresses and routes that another program took were brought back
 	Kept    Action = "kept"    // only an operator, a DEL or a GC can mend it
 )
 

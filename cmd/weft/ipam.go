@@ -226,7 +226,7 @@ func newIPAMGCCommand(stateDir *string) *cobra.Command {
 			return failed(fmt.Errorf("no pod of a network %s has had a lease, but of %s; say which one is weftd's (--network)",
 				strconv.Quote(*network), oneLine(strings.Join(names, ", "))))
 		}
-		changes, err := cniplugin.Reconcile(c.Context(), *stateDir, *network)
+		changes, err := cniplugin.Reconcile(c.Context(), *stateDir, *network, nil)
 		shown := show(c.OutOrStdout(), *output, append([]cniplugin.Change{}, changes...), func(out io.Writer) error { return printChanges(out, changes) })
 		left := slices.DeleteFunc(slices.Clone(changes), func(c cniplugin.Change) bool { return c.Action != cniplugin.Kept })
 		if err == nil && len(left) > 0 {

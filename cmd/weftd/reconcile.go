@@ -46,7 +46,10 @@ func (d *daemon) reconcileNowAndThen(ctx context.Context, interval time.Duration
 func (d *daemon) reconcile(ctx context.Context) {
 	waiting, cancel := context.WithTimeout(ctx, reconcileWait)
 	defer cancel()
-	changes, err := cniplugin.Reconcile(waiting, d.config.StateDir, d.config.CNI.Name)
+	d.mu.Lock()
+	own := d.next.NodeAddresses
+	d.mu.Unlock()
+	changes, err := cniplugin.Reconcile(waiting, d.config.StateDir, d.config.CNI.Name, own)
 	if ctx.Err() != nil { // whatever could not be done, the next weftd does it
 		changes, err = slices.DeleteFunc(changes, isKept), nil
 	}
@@ -90,7 +93,7 @@ func (d *daemon) Reconciled() (actions map[string]uint64, unmended int) {
 	d.order.mu.Lock()
 	defer d.order.mu.Unlock()
 	actions = map[string]uint64{}
-	for _, a := range []cniplugin.Action{cniplugin.Freed, cniplugin.Adopted, cniplugin.Rebuilt} {
+	for _, a := range []cniplugin.Action{cniplugin.Freed, cniplugin.Adopted, cniplugin.Rebuilt, cniplugin.Rewired} {
 		actions[string(a)] = d.order.done[a]
 	}
 	return actions, len(d.order.unmended)

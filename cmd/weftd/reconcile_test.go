@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"weft/control"
 	"weft/internal/config"
 	"weft/internal/testnet"
 	"weft/ipam"
@@ -31,7 +32,9 @@ func newReconciler(t *testing.T) *reconciler {
 	}
 	var log bytes.Buffer
 	c := config.Config{StateDir: t.TempDir(), CNI: config.CNI{Name: "weft"}, IPAM: config.IPAM{Rest: time.Minute}}
-	return &reconciler{newDaemon(c, slog.New(slog.NewTextHandler(&log, nil)), nil), t, at, &log}
+	r := &reconciler{newDaemon(c, slog.New(slog.NewTextHandler(&log, nil)), nil), t, at, &log}
+	r.next = &control.Plan{}
+	return r
 }
 
 // turn reconciles, and returns what is logged.
