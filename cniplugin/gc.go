@@ -1,6 +1,7 @@
 package cniplugin
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -34,8 +35,8 @@ func (p *Plugin) gc(args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
-	found, err := survey([]*ipam.Store{store}, k)
-	if err != nil {
+	found, unreadable, err := survey([]*ipam.Store{store}, k)
+	if err := cmp.Or(err, unreadable[conf.Name]); err != nil {
 		return err
 	}
 	if err := k.findProcesses(found); err != nil {

@@ -372,7 +372,7 @@ func TestAVethWithoutANameIsOnlyNamed(t *testing.T) {
 			return err
 		}
 		defer k.close()
-		found, err := survey(nil, k)
+		found, _, err := survey(nil, k)
 		if err != nil || len(found) != 1 {
 			t.Fatalf("found %v, %v", found, err)
 		}

@@ -46,22 +46,22 @@ func Reconcile(ctx context.Context, stateDir, network string, own []netip.Addr) 
 		stores = append(stores, home)
 	}
 	var changes []Change
-	readable, unreadable := separate(stores)
+	found, unreadable, err := survey(stores, k)
+	if err != nil {
+		return nil, err
+	}
 	if len(unreadable) == 1 && errors.Is(unreadable[network], ipam.ErrCorrupt) {
-		change, err := rebuild(ctx, home, readable, k)
+		change, err := rebuild(ctx, home, found)
 		if err != nil {
 			return nil, err
 		}
 		changes = append(changes, change)
-		readable = append(readable, home)
-		delete(unreadable, network)
+		if found, unreadable, err = survey(stores, k); err != nil {
+			return changes, err
+		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(unreadable)) {
 		changes = append(changes, Change{Kept, ofNetwork(name), unreadable[name].Error()})
-	}
-	found, err := survey(readable, k)
-	if err != nil {
-		return changes, err
 	}
 	for _, f := range found {
 		// A pod without a lease may have it in a file that can't be read.
@@ -96,26 +96,9 @@ func ofNetwork(name string) Found {
 	return Found{Network: name, Lease: ipam.Lease{Addresses: []netip.Addr{}}}
 }
 
-// separate returns the stores that can be read, and why the others can't, by network.
-func separate(stores []*ipam.Store) (readable []*ipam.Store, unreadable map[string]error) {
-	unreadable = map[string]error{}
-	for _, s := range stores {
-		if _, _, err := s.List(); err != nil {
-			unreadable[s.Network()] = err
-			continue
-		}
-		readable = append(readable, s)
-	}
-	return readable, unreadable
-}
-
 // rebuild replaces a damaged lease file by one that has what those pods have whose leases
 // are in no other file.
-func rebuild(ctx context.Context, damaged *ipam.Store, others []*ipam.Store, k *kernel) (Change, error) {
-	found, err := survey(others, k)
-	if err != nil {
-		return Change{}, err
-	}
+func rebuild(ctx context.Context, damaged *ipam.Store, found []Found) (Change, error) {
 	var leases []ipam.Lease
 	for _, f := range found {
 		if f.Network == "" && f.Complete {

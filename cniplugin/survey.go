@@ -1,8 +1,10 @@
 package cniplugin
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -59,25 +61,27 @@ func Survey(stores []*ipam.Store) ([]Found, error) {
 		return nil, err
 	}
 	defer k.close()
-	found, err := survey(stores, k)
-	if err != nil {
+	found, unreadable, err := survey(stores, k)
+	if err := errors.Join(append(slices.Collect(maps.Values(unreadable)), err)...); err != nil {
 		return nil, err
 	}
 	return found, k.findProcesses(found)
 }
 
-// survey is Survey but for the processes.
-func survey(stores []*ipam.Store, k *kernel) ([]Found, error) {
+// survey is Survey but for the processes. Why leases can't be read it tells by network;
+// what has its lease there seems to have none.
+func survey(stores []*ipam.Store, k *kernel) (found []Found, unreadable map[string]error, err error) {
 	// The veths first: one that is made after this has a lease that is found.
 	veths, err := k.listVeths()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var found []Found
+	unreadable = map[string]error{}
 	for _, s := range stores {
 		leases, _, err := s.List()
 		if err != nil {
-			return nil, err
+			unreadable[s.Network()] = err
+			continue
 		}
 		for _, l := range leases {
 			f := Found{Lease: l, Network: s.Network()}
@@ -92,11 +96,11 @@ func survey(stores []*ipam.Store, k *kernel) ([]Found, error) {
 		f := Found{HasVeth: true, Complete: v.complete, podNS: v.podNS}
 		f.Lease = ipam.Lease{Attachment: v.attachment, Pod: v.pod, Veth: v.name}
 		if f.Addresses, err = k.addressesBehind(v.index); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		found = append(found, f)
 	}
-	return found, nil
+	return found, unreadable, nil
 }
 
 // veth is the host side of a pod's veth. Of one that is not complete, only the name and

@@ -73,14 +73,6 @@ func newIPAMListCommand(stateDir *string) *cobra.Command {
 	return c
 }
 
-// failed marks an error as one of the thing itself.
-func failed(err error) error {
-	if err == nil {
-		return nil
-	}
-	return failure{err}
-}
-
 // openStores returns the leases of all networks in stateDir. Opening makes nothing, so a
 // folder that is not there was named wrongly.
 func openStores(stateDir string) ([]*ipam.Store, error) {

@@ -27,11 +27,11 @@ func newPeersCommand(socket *string) *cobra.Command {
 	c.RunE = func(c *cobra.Command, names []string) error {
 		report, err := status.Fetch(c.Context(), *socket)
 		if err != nil {
-			return failure{err}
+			return failed(err)
 		}
 		peers, err := report.Select(names)
 		if err != nil {
-			return failure{err}
+			return failed(err)
 		}
 		err = show(c.OutOrStdout(), *output, peers, func(out io.Writer) error {
 			if report.Encapsulation == string(config.EncapsulationVXLAN) {
@@ -39,10 +39,7 @@ func newPeersCommand(socket *string) *cobra.Command {
 			}
 			return printPeers(out, peers, time.Now())
 		})
-		if err != nil {
-			return failure{err}
-		}
-		return nil
+		return failed(err)
 	}
 	return c
 }

@@ -23,11 +23,11 @@ func newRotateCommand(socket *string) *cobra.Command {
 	c.RunE = func(c *cobra.Command, names []string) error {
 		rotation, err := status.RotateKeys(c.Context(), *socket, names)
 		if err != nil {
-			return failure{err}
+			return failed(err)
 		}
 		err = show(c.OutOrStdout(), *output, rotation, func(out io.Writer) error { return printRotation(out, rotation) })
 		if err != nil {
-			return failure{err}
+			return failed(err)
 		}
 		if rotation.Error != "" {
 			return failure{errors.New(printable(rotation.Error))}

@@ -24,15 +24,12 @@ func newStatusCommand(socket *string) *cobra.Command {
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		report, err := status.Fetch(c.Context(), *socket)
 		if err != nil {
-			return failure{err}
+			return failed(err)
 		}
 		err = show(c.OutOrStdout(), *output, report, func(out io.Writer) error {
 			return printStatus(out, report, time.Now())
 		})
-		if err != nil {
-			return failure{err}
-		}
-		return nil
+		return failed(err)
 	}
 	return c
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/renameio/v2"
 
+	"weft/cniplugin"
 	"weft/internal/config"
 )
 
@@ -20,7 +21,7 @@ import (
 const conflistName = "10-weft.conflist"
 
 // cniVersions are the versions of the CNI specification that weft-cni speaks, in order.
-var cniVersions = []string{"0.3.1", "0.4.0", "1.0.0", "1.1.0"}
+var cniVersions = cniplugin.Versions.SupportedVersions()
 
 // conflist is the network configuration list of the CNI specification, version 1.1.0.
 //
@@ -51,7 +52,7 @@ const forOldRuntimes = "1.0.0"
 
 func newConflist(c config.Config, chain []chained) conflist {
 	list := conflist{CNIVersions: cniVersions, Name: c.CNI.Name, Plugins: []plugin{
-		{Type: "weft-cni", RunDir: c.RunDir, StateDir: c.StateDir, Capabilities: map[string]bool{"ips": true, "mac": true}},
+		{Type: cniplugin.Type, RunDir: c.RunDir, StateDir: c.StateDir, Capabilities: map[string]bool{"ips": true, "mac": true}},
 	}}
 	for _, p := range chain {
 		list.CNIVersions = common(list.CNIVersions, p.versions)

@@ -15,15 +15,8 @@ const dropLogInterval = 10 * time.Second
 // logDrops tells which packets were dropped lately. It compares counters, so that
 // no log line is ever written in the packet path.
 func logDrops(ctx context.Context, stats func() router.Stats, log *slog.Logger) error {
-	ticker := time.NewTicker(dropLogInterval)
-	defer ticker.Stop()
 	last := stats()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-ticker.C:
-		}
+	return every(ctx, dropLogInterval, func() error {
 		now := stats()
 		for _, reason := range drop.All() {
 			if n := now.Drops[reason] - last.Drops[reason]; n > 0 {
@@ -31,5 +24,6 @@ func logDrops(ctx context.Context, stats func() router.Stats, log *slog.Logger) 
 			}
 		}
 		last = now
-	}
+		return nil
+	})
 }

@@ -30,16 +30,10 @@ type order struct {
 
 // reconcileNowAndThen heals what a crash or a runtime that forgot something has left.
 func (d *daemon) reconcileNowAndThen(ctx context.Context, interval time.Duration) error {
-	ticker := time.NewTicker(interval)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-ticker.C:
-			d.reconcile(ctx)
-		}
-	}
+	return every(ctx, interval, func() error {
+		d.reconcile(ctx)
+		return nil
+	})
 }
 
 // reconcile logs what it does. What only an operator can mend is logged when it appears.

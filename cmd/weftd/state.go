@@ -243,25 +243,35 @@ func (d *daemon) hostNetwork(plan *control.Plan, mtu int) hostnet.Network {
 // reapplyNowAndThen compares the host with the Plan from time to time. The first time
 // that it is in order, weftd is ready.
 func (d *daemon) reapplyNowAndThen(ctx context.Context) error {
-	ticker := time.NewTicker(reapplyInterval)
+	return every(ctx, reapplyInterval, func() error {
+		d.mu.Lock()
+		ready := d.ready
+		d.mu.Unlock()
+		err := d.apply(ctx)
+		d.tell(ctx, err)
+		switch {
+		case ready:
+			d.refreshConflist(ctx)
+		case err == nil:
+			if err := d.becomeReady(ctx); err != nil && ctx.Err() == nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// every calls do once in each interval, until it fails or ctx is done.
+func every(ctx context.Context, interval time.Duration, do func() error) error {
+	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-ticker.C:
-			d.mu.Lock()
-			ready := d.ready
-			d.mu.Unlock()
-			err := d.apply(ctx)
-			d.tell(ctx, err)
-			switch {
-			case ready:
-				d.refreshConflist(ctx)
-			case err == nil:
-				if err := d.becomeReady(ctx); err != nil && ctx.Err() == nil {
-					return err
-				}
+			if err := do(); err != nil {
+				return err
 			}
 		}
 	}

@@ -2,7 +2,6 @@ package status
 
 import (
 	"context"
-	"fmt"
 	"net/http"
 )
 
@@ -29,15 +28,5 @@ func (f Confirm) serve(w http.ResponseWriter, r *http.Request) {
 // ConfirmList has the daemon behind the socket at path put the list of nodes into force
 // that waits for it.
 func ConfirmList(ctx context.Context, path string) (Confirmation, error) {
-	ctx, cancel := context.WithTimeout(ctx, 2*answerLimit)
-	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://weftd/v1/confirm", nil)
-	if err != nil {
-		return Confirmation{}, fmt.Errorf("ask weftd: %w", err)
-	}
-	var confirmation Confirmation
-	if err := ask(path, request, &confirmation); err != nil {
-		return Confirmation{}, err
-	}
-	return confirmation, nil
+	return ask[Confirmation](ctx, 2*answerLimit, path, http.MethodPost, "/v1/confirm", nil)
 }

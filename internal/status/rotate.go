@@ -69,19 +69,9 @@ func refusal(body io.Reader) error {
 // RotateKeys asks the daemon behind the socket at path for new data keys with the named
 // peers, or with all that have keys if no names are given.
 func RotateKeys(ctx context.Context, path string, names []string) (Rotation, error) {
-	ctx, cancel := context.WithTimeout(ctx, rotateLimit+answerLimit)
-	defer cancel()
 	body, err := json.Marshal(rotateRequest{names})
 	if err != nil {
 		return Rotation{}, fmt.Errorf("ask weftd: %w", err)
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://weftd/v1/rotate-key", bytes.NewReader(body))
-	if err != nil {
-		return Rotation{}, fmt.Errorf("ask weftd: %w", err)
-	}
-	var rotation Rotation
-	if err := ask(path, request, &rotation); err != nil {
-		return Rotation{}, err
-	}
-	return rotation, nil
+	return ask[Rotation](ctx, rotateLimit+answerLimit, path, http.MethodPost, "/v1/rotate-key", bytes.NewReader(body))
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"net/http"
@@ -172,22 +173,18 @@ const answerLimit = 5 * time.Second
 
 // Fetch asks the daemon behind the socket at path.
 func Fetch(ctx context.Context, path string) (Report, error) {
-	ctx, cancel := context.WithTimeout(ctx, answerLimit)
-	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://weftd/v1/status", nil)
-	if err != nil {
-		return Report{}, fmt.Errorf("ask weftd: %w", err)
-	}
-	var report Report
-	if err := ask(path, request, &report); err != nil {
-		return Report{}, err
-	}
-	return report, nil
+	return ask[Report](ctx, answerLimit, path, http.MethodGet, "/v1/status", nil)
 }
 
-// ask sends a request to the daemon behind the socket at path, and reads its answer into
-// document.
-func ask(path string, request *http.Request, document any) error {
+// ask sends a request to the daemon behind the socket at path, and returns the document
+// that it answers within limit.
+func ask[Document any](ctx context.Context, limit time.Duration, path, method, url string, body io.Reader) (document Document, err error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, method, "http://weftd"+url, body)
+	if err != nil {
+		return document, fmt.Errorf("ask weftd: %w", err)
+	}
 	client := http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -197,24 +194,24 @@ func ask(path string, request *http.Request, document any) error {
 	response, err := client.Do(request)
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ECONNREFUSED):
-		return fmt.Errorf("no weftd answers at %s; is it running (systemctl status weftd), and is its runDir another (--socket)?", path)
+		return document, fmt.Errorf("no weftd answers at %s; is it running (systemctl status weftd), and is its runDir another (--socket)?", path)
 	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("not allowed to open %s: run as root", path)
+		return document, fmt.Errorf("not allowed to open %s: run as root", path)
 	case errors.Is(err, context.DeadlineExceeded):
-		return fmt.Errorf("the weftd at %s does not answer; its log may tell why (journalctl -u weftd)", path)
+		return document, fmt.Errorf("the weftd at %s does not answer; its log may tell why (journalctl -u weftd)", path)
 	case err != nil:
-		return fmt.Errorf("ask weftd: %w", err)
+		return document, fmt.Errorf("ask weftd: %w", err)
 	}
 	defer response.Body.Close()
 	switch response.StatusCode {
 	case http.StatusOK:
 	case http.StatusConflict:
-		return refusal(response.Body)
+		return document, refusal(response.Body)
 	default:
-		return fmt.Errorf("the weftd at %s answers %s; is it of another version than weft?", path, response.Status)
+		return document, fmt.Errorf("the weftd at %s answers %s; is it of another version than weft?", path, response.Status)
 	}
-	if err := json.NewDecoder(response.Body).Decode(document); err != nil {
-		return fmt.Errorf("read weftd's answer: %w", err)
+	if err := json.NewDecoder(response.Body).Decode(&document); err != nil {
+		return *new(Document), fmt.Errorf("read weftd's answer: %w", err)
 	}
-	return nil
+	return document, nil
 }
