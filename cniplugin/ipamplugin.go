@@ -131,7 +131,7 @@ func (c *config) addressing() (addressing, error) {
 		}
 		n := addressing{pool: nodePool(node)}
 		for _, cidr := range node.PodCIDRs {
-			n.subnets = append(n.subnets, rangeConfig{Subnet: cidr, Gateway: firstOf(cidr)})
+			n.add(rangeConfig{Subnet: cidr})
 		}
 		return n, nil
 	}
@@ -142,12 +142,8 @@ func (c *config) addressing() (addressing, error) {
 			if !r.Subnet.IsValid() {
 				return addressing{}, invalid("ipam.ranges: a range has no subnet")
 			}
-			if !r.Gateway.IsValid() {
-				r.Gateway = firstOf(r.Subnet)
-			}
 			ranges = append(ranges, ipam.Range{Subnet: r.Subnet, First: r.RangeStart, Last: r.RangeEnd})
-			n.subnets = append(n.subnets, r)
-			n.pool.Reserved = append(n.pool.Reserved, netip.PrefixFrom(r.Gateway, r.Gateway.BitLen()))
+			n.add(r)
 		}
 		n.pool.Sets = append(n.pool.Sets, ranges)
 	}
@@ -169,6 +165,15 @@ func (c *config) addressing() (addressing, error) {
 		return addressing{}, invalid("ipam.ranges: %w", err)
 	}
 	return n, nil
+}
+
+// add adds a subnet, and reserves its gateway.
+func (n *addressing) add(r rangeConfig) {
+	if !r.Gateway.IsValid() {
+		r.Gateway = firstOf(r.Subnet)
+	}
+	n.subnets = append(n.subnets, r)
+	n.pool.Reserved = append(n.pool.Reserved, netip.PrefixFrom(r.Gateway, r.Gateway.BitLen()))
 }
 
 // defaultRest is how long a released address stays unused.

@@ -3,6 +3,7 @@ package cniplugin
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -80,6 +81,23 @@ func TestOtherMainPluginsGetTheNodesAddresses(t *testing.T) {
 	}
 	_, err = n.ipamCall(t, f.Check, conf, "pod")
 	requireCode(t, err, CodeIncomplete)
+}
+
+func TestNoPodGetsTheGatewayOfAnyOfTheNodesRanges(t *testing.T) {
+	n := newNode(t, "10.244.1.0/30", "10.244.9.0/29") // the first has one address beside the gateway
+	n.own = n.own[:1]
+	if err := nodefile.Write(n.runDir, nodefile.Node{PodCIDRs: n.cidrs, Addresses: n.own, TUN: "weft0", MTU: testMTU}); err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []string{"10.244.1.2/30 by 10.244.1.1", "10.244.9.2/29 by 10.244.9.1"} {
+		result, err := n.ipamCall(t, n.plugin.IPAMFuncs().Add, n.ipamConf(map[string]any{}), fmt.Sprintf("pod%d", i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff([]string{want}, ipsOf(result)); diff != "" {
+			t.Error(diff)
+		}
+	}
 }
 
 func TestOtherMainPluginsGetAddressesOfTheirOwnRanges(t *testing.T) {
