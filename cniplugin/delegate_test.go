@@ -13,7 +13,6 @@ import (
 	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
-	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -79,10 +78,7 @@ func TestAnotherIPAMPluginGivesTheAddresses(t *testing.T) {
 	if err := n.asRuntime(t, n.plugin.Add, conf, "pod", pod); err != nil {
 		t.Fatal(err)
 	}
-	result := &types100.Result{}
-	if err := json.Unmarshal(n.out.Bytes(), result); err != nil {
-		t.Fatal(err)
-	}
+	result := n.printed(t)
 	if diff := cmp.Diff([]string{"10.244.1.20", "fd00:244:1::2"}, resultAddrs(result)); diff != "" {
 		t.Error(diff)
 	}

@@ -35,13 +35,10 @@ func (n *node) ipamCall(t *testing.T, f func(*skel.CmdArgs) error, conf map[stri
 	if err := n.call(f, args); err != nil {
 		return nil, err
 	}
-	result := &types100.Result{}
-	if n.out.Len() > 0 {
-		if err := json.Unmarshal(n.out.Bytes(), result); err != nil {
-			t.Fatal(err)
-		}
+	if n.out.Len() == 0 {
+		return nil, nil
 	}
-	return result, nil
+	return n.printed(t), nil
 }
 
 func ipsOf(r *types100.Result) []string {

@@ -25,11 +25,17 @@ func (n *node) add(t *testing.T, containerID string, pod namespace, change func(
 	if err := n.call(n.plugin.Add, args); err != nil {
 		return nil, err
 	}
+	return n.printed(t), nil
+}
+
+// printed is the result of the last call that printed one.
+func (n *node) printed(t *testing.T) *types100.Result {
+	t.Helper()
 	result := &types100.Result{}
 	if err := json.Unmarshal(n.out.Bytes(), result); err != nil {
 		t.Fatal(err)
 	}
-	return result, nil
+	return result
 }
 
 func resultAddrs(r *types100.Result) []string {
@@ -172,10 +178,7 @@ func TestWhatThePluginsBeforeMadeIsPassedOn(t *testing.T) {
 	if err := n.call(n.plugin.Add, args); err != nil {
 		t.Fatal(err)
 	}
-	result := &types100.Result{}
-	if err := json.Unmarshal(n.out.Bytes(), result); err != nil {
-		t.Fatal(err)
-	}
+	result := n.printed(t)
 	if len(result.Interfaces) != 3 || result.Interfaces[0].Name != "mgmt0" || result.Interfaces[2].Name != "eth0" ||
 		*result.IPs[0].Interface != 0 || *result.IPs[1].Interface != 2 || len(result.Routes) != 2 || result.DNS.Nameservers[0] != "192.0.2.53" {
 		t.Errorf("result %s", n.out.String())

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	types "github.com/containernetworking/cni/pkg/types/100"
+
+	"weft/internal/testnet"
 )
 
 // sandbox is a network namespace in a machine, for cnitool.
@@ -42,12 +44,9 @@ func resultAddrs(t *testing.T, out string) (addrs []netip.Addr) {
 	if err := json.Unmarshal([]byte(out), &result); err != nil {
 		t.Fatalf("read the result: %v\n%s", err, out)
 	}
-	for _, ip := range result.IPs {
-		addr, _ := netip.AddrFromSlice(ip.Address.IP)
-		addrs = append(addrs, addr.Unmap())
-	}
-	if len(addrs) != 2 {
-		t.Fatalf("want an address of each family:\n%s", out)
+	addrs, err := testnet.ResultAddrs(&result)
+	if err != nil || len(addrs) != 2 {
+		t.Fatalf("want an address of each family, %v:\n%s", err, out)
 	}
 	return addrs
 }

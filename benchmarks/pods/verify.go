@@ -80,16 +80,9 @@ func parseAddrs(printed []byte) ([]netip.Addr, error) {
 	if err := json.Unmarshal(printed, &r); err != nil {
 		return nil, fmt.Errorf("read the plugin's result: %w", err)
 	}
-	var addrs []netip.Addr
-	for _, ip := range r.IPs {
-		addr, ok := netip.AddrFromSlice(ip.Address.IP)
-		if !ok {
-			return nil, fmt.Errorf("read the plugin's result: not an address: %v", ip.Address)
-		}
-		addrs = append(addrs, addr.Unmap())
-	}
+	addrs, err := testnet.ResultAddrs(&r)
 	slices.SortFunc(addrs, netip.Addr.Compare) // IPv4 first, as in podCIDRs
-	return addrs, nil
+	return addrs, err
 }
 
 // reachLimit bounds the wait for one connection.

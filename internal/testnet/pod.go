@@ -63,7 +63,7 @@ func (n *Node) addPod(ctx context.Context, name string) (*Pod, error) {
 	pod := &Pod{Namespace: ns, PodName: name, Node: n, network: network}
 	result, err := n.cni().AddNetworkList(ctx, network, pod.attachment())
 	if err == nil {
-		pod.Addrs, err = resultAddrs(result)
+		pod.Addrs, err = ResultAddrs(result)
 	}
 	if err != nil {
 		// What a runtime does too: DEL releases what a failed ADD may hold.
@@ -133,7 +133,8 @@ func (e *nodeExec) ExecPlugin(ctx context.Context, path string, stdin []byte, en
 	return stdout, err
 }
 
-func resultAddrs(result types.Result) ([]netip.Addr, error) {
+// ResultAddrs returns the addresses in what a CNI plugin's ADD answers; none is an error.
+func ResultAddrs(result types.Result) ([]netip.Addr, error) {
 	r, err := types100.NewResultFromResult(result)
 	if err != nil {
 		return nil, fmt.Errorf("read the plugin's result: %w", err)
