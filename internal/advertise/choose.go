@@ -1,6 +1,7 @@
 package advertise
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -44,11 +45,12 @@ func familyOf(addr netip.Addr) Family {
 // (tentative, failed duplicate address detection). Beyond that:
 //
 //   - auto never chooses an address that is temporary (RFC 8981), deprecated (RFC 4862
-//     section 5.5.4) or on a tunnel. Where the default route leads elsewhere, its source
-//     decides. Otherwise the address must be the only one left, apart from secondary
-//     addresses and from what usually is pods' or virtual machines': dummy devices, the
-//     loopback device, and bridges, veths and devices of well-known names as long as no
-//     default route leads through them.
+//     section 5.5.4). Where there is a default route, and not into a tunnel, the kernel's
+//     source for it decides, or another address of the same interface if that is not fit.
+//     Otherwise the address must be the only one left, apart from secondary addresses,
+//     tunnels, and what usually is pods' or virtual machines': dummy devices, the loopback
+//     device, and bridges, veths and devices of well-known names as long as no default
+//     route of the other family leads through them.
 //   - interface=NAME takes the first address that is not temporary, deprecated or secondary.
 //   - can-reach=ADDRESS takes the source of the route to it; if ADDRESS is this node's own,
 //     the first of that interface in its subnet, so that an address that wanders between
@@ -167,9 +169,12 @@ var probes = map[Family][]netip.Addr{
 
 func (c choice) auto(families []Family) (netip.Addr, error) {
 	for _, family := range families {
-		addr, ok, err := c.towardsDefault(family)
-		if ok || err != nil {
+		addr, leads, err := c.towardsDefault(family)
+		if addr.IsValid() || err != nil {
 			return addr, err
+		}
+		if leads { // An address elsewhere would be a guess, and wrong once this one is not tentative any more.
+			continue
 		}
 		left := slices.DeleteFunc(slices.Clone(c.addrs), func(a address) bool {
 			return familyOf(a.Addr()) != family || c.unlikely(a) != ""
@@ -186,16 +191,18 @@ func (c choice) auto(families []Family) (netip.Addr, error) {
 	var reasons []string
 	for _, a := range c.addrs {
 		if slices.Contains(families, familyOf(a.Addr())) && unreachable(a.Addr()) == "" {
-			reasons = append(reasons, fmt.Sprintf("%s of %s %s", a.Addr(), c.links[a.link].name, c.unlikely(a)))
+			why := cmp.Or(c.unlikely(a), "is not where the default route leads")
+			reasons = append(reasons, fmt.Sprintf("%s of %s %s", a.Addr(), c.links[a.link].name, why))
 		}
 	}
 	return netip.Addr{}, fmt.Errorf("this node has no address of %s by which others surely reach it%s; give it one, or write its address, interface=NAME or can-reach=ADDRESS",
 		oneOf(families), inBrackets(reasons))
 }
 
-// towardsDefault returns the source of what leaves by the default route, if others can
-// send to it.
-func (c choice) towardsDefault(family Family) (netip.Addr, bool, error) {
+// towardsDefault returns the source of what leaves by the default route; it is invalid if
+// there is none that others can send to. Leads says whether there is such a route, and not
+// only into another overlay.
+func (c choice) towardsDefault(family Family) (addr netip.Addr, leads bool, err error) {
 	for _, probe := range probes[family] {
 		to, err := c.routeTo(probe)
 		if errors.Is(err, errNoRoute) {
@@ -204,11 +211,11 @@ func (c choice) towardsDefault(family Family) (netip.Addr, bool, error) {
 		if err != nil {
 			return netip.Addr{}, false, err
 		}
-		if tunnels[c.links[to.link].kind] || c.links[to.link].ofLoop {
+		if l := c.links[to.link]; tunnels[l.kind] || l.ofLoop || c.isOwn(to.link) {
 			return netip.Addr{}, false, nil
 		}
-		addr, ok, _ := c.sourceOf(to, family)
-		return addr, ok, nil
+		addr, _, _ = c.sourceOf(to, family)
+		return addr, true, nil
 	}
 	return netip.Addr{}, false, nil
 }
@@ -218,7 +225,9 @@ func (c choice) towardsDefault(family Family) (netip.Addr, bool, error) {
 func (c choice) sourceOf(to route, family Family) (addr netip.Addr, ok bool, why string) {
 	why = "which has no address of " + family.String()
 	source, known := c.holder(to.source)
-	if known {
+	if known && c.standsIn(source, to) {
+		why = "whose own addresses are not fit"
+	} else if known {
 		if why = c.unfit(source); why == "" || why == secondary {
 			return to.source, true, ""
 		}
@@ -236,6 +245,20 @@ func (c choice) sourceOf(to route, family Family) (addr netip.Addr, ok bool, why
 		}
 	}
 	return netip.Addr{}, false, why
+}
+
+// standsIn says whether the source is another interface's only because the route's own has
+// no address that the kernel would use, as while duplicate address detection runs. In IPv6
+// the kernel then takes any other (RFC 6724 section 5); that of a loopback or dummy device
+// is meant to be taken.
+func (c choice) standsIn(source address, to route) bool {
+	holder := c.links[source.link]
+	if source.Addr().Is4() || source.link == to.link || holder.ofLoop || holder.kind == "dummy" {
+		return false
+	}
+	return slices.ContainsFunc(c.addrs, func(a address) bool {
+		return a.link == to.link && a.Addr().Is6() && unreachable(a.Addr()) == ""
+	})
 }
 
 // firstAround returns the first fit address of a's interface whose subnet a is in.

@@ -139,7 +139,7 @@ func TestTemporaryAndDeprecatedAddressesAreNotForOthers(t *testing.T) {
 	m.expect(temporary, only6, temporary)
 	m.ip("addr change fd00:77::1/64 dev eth0 nodad preferred_lft 0")
 	m.expect("interface=eth0", only6, "fd00:77::1 is deprecated")
-	m.expect("auto", only6, "fd00:1::1")
+	m.expect("auto", only6, "fd00:1::1 of eth1 is not where the default route leads")
 }
 
 func TestWatchTellsOfAChange(t *testing.T) {
@@ -184,12 +184,12 @@ func TestWatchTellsOfAChange(t *testing.T) {
 	for len(chosen) > 0 {
 		<-chosen
 	}
-	began, calls := time.Now(), 0
+	began := time.Now()
 	for time.Since(began) < 3*settling {
 		m.ip("addr add 10.5.0.1/24 dev eth1", "addr del 10.5.0.1/24 dev eth1")
 	}
-	calls = len(chosen)
-	if most := int(time.Since(began)/settling) + 1; calls == 0 || calls > most {
+	calls, most := len(chosen), int(time.Since(began)/settling)+1
+	if calls == 0 || calls > most {
 		t.Errorf("told %d times in %v", calls, time.Since(began))
 	}
 	cancel()

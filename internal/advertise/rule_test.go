@@ -32,7 +32,7 @@ func TestAMistakeIsRefusedWithItsRemedy(t *testing.T) {
 		"interface=eth0:1":              "write interface=eth0, or the address",
 		"interface=a/b":                 "`ip link` lists",
 		"interface=0123456789abcdef":    "`ip link` lists",
-		"interface=eth0 ":               "`ip link` lists",
+		"interface=eth 0":               "`ip link` lists",
 		"node1.example.org":             "not looked up",
 		"can-reach=api.example.org":     "not looked up",
 		"can-reach=":                    "write an address like",

@@ -33,12 +33,13 @@ func Watch(ctx context.Context, changed func()) error {
 	}
 	events := make(chan struct{}, 1)
 	failed := make(chan error, 1)
-	go func() { failed <- receive(socket, events) }()
-	ended := false
+	go func() {
+		failed <- receive(socket, events)
+		close(failed)
+	}()
 	defer func() {
 		socket.Close()
-		if !ended {
-			<-failed
+		for range failed { // until it is closed: the goroutine has ended
 		}
 	}()
 
@@ -49,7 +50,6 @@ func Watch(ctx context.Context, changed func()) error {
 		case <-ctx.Done():
 			return nil
 		case err := <-failed:
-			ended = true
 			return fmt.Errorf("receive the events of rtnetlink: %w", err)
 		case <-events:
 			if settled == nil {
