@@ -22,7 +22,7 @@ const (
 	tailLines = 15
 )
 
-// daemon is one run of weftd.
+// daemon is one run of weftd, or of etcd.
 type daemon struct {
 	cmd   *exec.Cmd
 	ended chan struct{}
@@ -42,18 +42,7 @@ func (n *Node) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, startLimit)
-	defer cancel()
-	ctx, fail := context.WithCancelCause(ctx)
-	defer fail(nil)
-	go func() {
-		select {
-		case <-d.ended:
-			fail(fmt.Errorf("it ended: %w", d.err))
-		case <-ctx.Done():
-		}
-	}()
-	if err := n.WaitReady(ctx); err != nil {
+	if err := d.whileRunning(ctx, n.WaitReady); err != nil {
 		return fmt.Errorf("%w\n%s", err, n.LogTail(tailLines))
 	}
 	return nil
@@ -70,14 +59,24 @@ func (n *Node) launch() (*daemon, error) {
 	if err := n.writeConfig(); err != nil {
 		return nil, err
 	}
-	log, err := os.OpenFile(n.logFile(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
+	d, err := n.launchDaemon(n.logFile(), n.program("weftd"), "--config", n.configFile())
+	if err != nil {
+		return nil, err
+	}
+	n.daemon = d
+	return d, nil
+}
+
+// launchDaemon starts a program that appends what it writes to a file.
+func (n *Namespace) launchDaemon(logFile, program string, args ...string) (*daemon, error) {
+	log, err := os.OpenFile(logFile, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 	if err != nil {
 		return nil, err
 	}
 	defer log.Close()
 
 	d := &daemon{ended: make(chan struct{})}
-	d.cmd = n.Command(context.Background(), n.program("weftd"), "--config", n.configFile())
+	d.cmd = n.Command(context.Background(), program, args...)
 	// Files and not pipes: the process may outlive this one.
 	d.cmd.Stdout, d.cmd.Stderr = log, log
 	if err := d.cmd.Start(); err != nil {
@@ -90,8 +89,23 @@ func (n *Node) launch() (*daemon, error) {
 		}
 		close(d.ended)
 	}()
-	n.daemon = d
 	return d, nil
+}
+
+// whileRunning calls wait with a context that ends after startLimit, or with the process.
+func (d *daemon) whileRunning(ctx context.Context, wait func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, startLimit)
+	defer cancel()
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	go func() {
+		select {
+		case <-d.ended:
+			fail(fmt.Errorf("it ended: %w", d.err))
+		case <-ctx.Done():
+		}
+	}()
+	return wait(ctx)
 }
 
 // WaitReady returns when weftd says that it is ready.
@@ -105,13 +119,18 @@ func (n *Node) WaitReady(ctx context.Context) error {
 // Get fetches a path from the node's metrics listener. Any status but 200 is an
 // error that quotes the answer.
 func (n *Node) Get(ctx context.Context, path string) (string, error) {
+	return n.get(ctx, "http://"+metricsAddress, path)
+}
+
+// get fetches a path from a server that the namespace reaches.
+func (n *Namespace) get(ctx context.Context, server, path string) (string, error) {
 	transport := &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 			return n.Dial(ctx, network, address)
 		},
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+metricsAddress+path, nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, server+path, nil)
 	if err != nil {
 		return "", err
 	}
@@ -221,7 +240,11 @@ func (n *Node) LogTail(lines int) string {
 	if err != nil {
 		return err.Error()
 	}
+	return logTail(n.options.Name, log, lines)
+}
+
+func logTail(name, log string, lines int) string {
 	all := strings.Split(strings.TrimRight(log, "\n"), "\n")
 	tail := all[max(0, len(all)-lines):]
-	return fmt.Sprintf("--- the end of %s's log\n%s\n---", n.options.Name, strings.Join(tail, "\n"))
+	return fmt.Sprintf("--- the end of %s's log\n%s\n---", name, strings.Join(tail, "\n"))
 }

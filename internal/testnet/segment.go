@@ -40,11 +40,17 @@ func (n *Net) AddSegment(ctx context.Context, name string, w Wire) (*Segment, er
 
 // Attach connects a namespace to the segment.
 func (s *Segment) Attach(ctx context.Context, e End) error {
-	port := fmt.Sprintf("port%d", s.ports.Add(1))
+	_, err := s.attach(ctx, e)
+	return err
+}
+
+// attach is Attach, and returns the name of the segment's end of the cable.
+func (s *Segment) attach(ctx context.Context, e End) (port string, err error) {
+	port = fmt.Sprintf("port%d", s.ports.Add(1))
 	if err := Connect(ctx, e, End{Namespace: s.Namespace, Link: port}, s.wire); err != nil {
-		return err
+		return "", err
 	}
-	return s.withLink(port, func(h *netlink.Handle, l netlink.Link) error {
+	return port, s.withLink(port, func(h *netlink.Handle, l netlink.Link) error {
 		bridge, err := h.LinkByName(bridgeName)
 		if err != nil {
 			return err
