@@ -14,8 +14,10 @@
 // A Net owns namespaces, processes and files. Close removes them all; when the
 // owning process dies without it, the next New with the same prefix does. Cluster
 // is the picture above, ready to run; Connect joins two namespaces without a
-// bridge between them, as benchmarks want it.
+// bridge between them, as benchmarks want it. Etcd is a real etcd cluster on a
+// segment, whose members can be killed and cut off.
 //
-// The package needs root, iproute2, ethtool and nsenter. It changes nothing in the
+// The package needs root, iproute2, ethtool and nsenter; Etcd needs
+// etcd and etcdctl. It changes nothing in the
 // namespace of its caller, and it never waits by sleeping for a fixed time: see Wait.
 package testnet
