@@ -17,7 +17,7 @@
 // bridge between them, as benchmarks want it. Etcd is a real etcd cluster on a
 // segment, whose members can be killed and cut off.
 //
-// The package needs root, iproute2, ethtool and nsenter; Etcd needs
-// etcd and etcdctl. It changes nothing in the
-// namespace of its caller, and it never waits by sleeping for a fixed time: see Wait.
+// The package needs root, iproute2, ethtool and nsenter; Etcd needs etcd and etcdctl.
+// It changes nothing in the namespace of its caller, and it never waits by sleeping
+// for a fixed time: see Wait.
 package testnet
