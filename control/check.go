@@ -1,11 +1,13 @@
 package control
 
 import (
-	"cmp"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
+
+	"github.com/gaissmai/bart"
 
 	"weft/encap"
 	"weft/internal/strict"
@@ -31,63 +33,103 @@ func checkSelf(state State, opts Options, problems *strict.Problems) {
 		strict.Quote(opts.Node), list)
 }
 
-// checkNodes makes a problem of everything that would let two nodes claim the same
-// or that the data path could not carry out.
-func checkNodes(state State, clusterCIDRs []netip.Prefix, problems *strict.Problems) {
-	for _, n := range state.Nodes {
-		for _, err := range []error{strict.CheckNodeName(n.Name), checkEndpoint(n.Endpoint, clusterCIDRs), checkMAC(n.VTEPMAC)} {
-			if err != nil {
-				problems.Add(n.Origin, label(n), err)
-			}
-		}
-		if len(n.PodCIDRs) == 0 {
-			problems.Addf(n.Origin, label(n), "has no pod CIDRs; give it one out of the cluster CIDRs")
-		}
-	}
-	checkUnique(state.Nodes, problems)
-	checkPodCIDRs(state.Nodes, clusterCIDRs, problems)
+// admission is what the nodes admitted so far have claimed.
+type admission struct {
+	opts      Options
+	names     map[string]Node
+	endpoints map[netip.Addr]Node
+	macs      map[encap.MAC]Node
+	keys      map[encap.Fingerprint]Node
+	podCIDRs  bart.Table[Node]
 }
 
-// checkUnique makes a problem of every node that claims another one's name,
-// endpoint address or VTEP MAC.
-func checkUnique(nodes []Node, problems *strict.Problems) {
-	names := make(map[string]Node, len(nodes))
-	endpoints := make(map[netip.Addr]Node, len(nodes))
-	macs := make(map[encap.MAC]Node, len(nodes))
-	for _, n := range nodes {
-		if other, taken := names[n.Name]; taken {
-			problems.Addf(n.Origin, label(n), "the name is taken%s; rename or remove one of the two", at(other))
-			continue // equal names derive equal VTEP MACs: that is no other mistake
+// admit returns the nodes of a State that make sense, alone and beside those that stand
+// before them. What is wrong with the others becomes problems.
+//
+// Where nobody but the node itself speaks for it, one that is refused claims nothing, so
+// that it can keep no other one out. In a list that somebody wrote, all that is wrong
+// shall be told at once, and so everything claims.
+func admit(state State, opts Options, problems *strict.Problems) []Node {
+	a := admission{
+		opts:      opts,
+		names:     make(map[string]Node, len(state.Nodes)),
+		endpoints: make(map[netip.Addr]Node, len(state.Nodes)),
+		macs:      make(map[encap.MAC]Node, len(state.Nodes)),
+		keys:      make(map[encap.Fingerprint]Node, len(state.Nodes)),
+	}
+	admitted := make([]Node, 0, len(state.Nodes))
+	for _, n := range state.Nodes {
+		wrong := a.check(n)
+		for _, err := range wrong {
+			problems.Add(n.Origin, label(n), err)
 		}
-		names[n.Name] = n
-		if other, taken := endpoints[n.Endpoint.Addr()]; taken && n.Endpoint.IsValid() {
-			problems.Addf(n.Origin, label(n), "the endpoint address %s is taken by node %s%s; give each node its own", n.Endpoint.Addr(), label(other), at(other))
+		if len(wrong) == 0 {
+			admitted = append(admitted, n)
 		}
-		endpoints[n.Endpoint.Addr()] = n
-		if other, taken := macs[vtepMAC(n)]; taken {
-			problems.Addf(n.Origin, label(n), "the VTEP MAC %s is taken by node %s%s; give one of the two another", vtepMAC(n), label(other), at(other))
+		if len(wrong) == 0 || !state.Registered {
+			a.claim(n)
 		}
-		macs[vtepMAC(n)] = n
+	}
+	return admitted
+}
+
+// check returns all that would let the node claim what another one has, or that the data
+// path could not carry out.
+func (a *admission) check(n Node) []error {
+	wrong := []error{strict.CheckNodeName(n.Name), checkEndpoint(n.Endpoint, a.opts.ClusterCIDRs), checkMAC(n.VTEPMAC)}
+	if len(n.PodCIDRs) == 0 {
+		wrong = append(wrong, errors.New("has no pod CIDRs; give it one out of the cluster CIDRs"))
+	}
+	wrong = append(wrong, a.checkUnique(n)...)
+	wrong = append(wrong, a.checkPodCIDRs(n)...)
+	if a.opts.Key != (encap.Fingerprint{}) {
+		wrong = append(wrong, a.checkKey(n))
+	}
+	return slices.DeleteFunc(wrong, func(err error) bool { return err == nil })
+}
+
+// claim gives the node what it says is its own.
+func (a *admission) claim(n Node) {
+	if _, taken := a.names[n.Name]; !taken { // equal names derive equal VTEP MACs: that is no other mistake
+		a.names[n.Name] = n
+		a.endpoints[n.Endpoint.Addr()] = n
+		a.macs[vtepMAC(n)] = n
+	}
+	a.keys[n.Key] = n
+	for _, p := range n.PodCIDRs {
+		if checkPodCIDR(p, a.opts.ClusterCIDRs) == nil {
+			a.podCIDRs.Insert(p, n)
+		}
 	}
 }
 
-// checkKeys makes a problem of every node that has no key of its own, or that can have none.
-func checkKeys(state State, opts Options, problems *strict.Problems) {
-	owners := make(map[encap.Fingerprint]Node, len(state.Nodes))
-	for _, n := range state.Nodes {
-		switch other, taken := owners[n.Key]; {
-		case n.VTEPMAC != (encap.MAC{}):
-			problems.Addf(n.Origin, label(n), "has a vtepMAC, so it is a kernel VXLAN device, which does not understand the encapsulation sealed; remove the node or its vtepMAC")
-			continue
-		case n.Key == (encap.Fingerprint{}):
-			problems.Addf(n.Origin, label(n), "has no key, which the encapsulation sealed needs; run `weft keygen` there, and write the fingerprint that it prints under key")
-		case n.Name == opts.Node && n.Key != opts.Key:
-			problems.Addf(n.Origin, label(n), "this node's key is %s, not %s; write the first under key, or name the file of the other under the configuration's key keyFile", opts.Key, n.Key)
-		case taken:
-			problems.Addf(n.Origin, label(n), "the key is that of node %s%s; run `weft keygen` on one of the two", label(other), at(other))
-		}
-		owners[n.Key] = n
+// checkUnique returns whether the node has another one's name, endpoint address or VTEP MAC.
+func (a *admission) checkUnique(n Node) (wrong []error) {
+	if other, taken := a.names[n.Name]; taken {
+		return []error{fmt.Errorf("the name is taken%s; rename or remove one of the two", at(other))}
 	}
+	if other, taken := a.endpoints[n.Endpoint.Addr()]; taken && n.Endpoint.IsValid() {
+		wrong = append(wrong, fmt.Errorf("the endpoint address %s is taken by node %s%s; give each node its own", n.Endpoint.Addr(), label(other), at(other)))
+	}
+	if other, taken := a.macs[vtepMAC(n)]; taken {
+		wrong = append(wrong, fmt.Errorf("the VTEP MAC %s is taken by node %s%s; give one of the two another", vtepMAC(n), label(other), at(other)))
+	}
+	return wrong
+}
+
+// checkKey returns whether the node has no key of its own, or can have none.
+func (a *admission) checkKey(n Node) error {
+	switch other, taken := a.keys[n.Key]; {
+	case n.VTEPMAC != (encap.MAC{}):
+		return errors.New("has a vtepMAC, so it is a kernel VXLAN device, which does not understand the encapsulation sealed; remove the node or its vtepMAC")
+	case n.Key == (encap.Fingerprint{}):
+		return errors.New("has no key, which the encapsulation sealed needs; run `weft keygen` there, and write the fingerprint that it prints under key")
+	case n.Name == a.opts.Node && n.Key != a.opts.Key:
+		return fmt.Errorf("this node's key is %s, not %s; write the first under key, or name the file of the other under the configuration's key keyFile", a.opts.Key, n.Key)
+	case taken:
+		return fmt.Errorf("the key is that of node %s%s; run `weft keygen` on one of the two", label(other), at(other))
+	}
+	return nil
 }
 
 // label is the node's name, fit for a message.
@@ -168,46 +210,33 @@ func checkMAC(m encap.MAC) error {
 	return nil
 }
 
-// claim is a pod CIDR of the node with the given index.
-type claim struct {
-	prefix netip.Prefix
-	node   int
-}
-
-// checkPodCIDRs checks each pod CIDR, and that those which pass don't overlap: what
-// is wrong with the others would only be told again.
-func checkPodCIDRs(nodes []Node, clusterCIDRs []netip.Prefix, problems *strict.Problems) {
-	var claims []claim
-	for i, n := range nodes {
-		for _, p := range n.PodCIDRs {
-			if err := checkPodCIDR(p, clusterCIDRs); err != nil {
-				problems.Add(n.Origin, label(n), err)
-				continue
-			}
-			claims = append(claims, claim{p, i})
-		}
-	}
-	checkOverlaps(nodes, claims, problems)
-}
-
-// checkOverlaps makes a problem of every claim that is part of another one.
-// Sorted, a prefix stands before all that it contains, and prefixes never overlap
-// in part: it is enough to compare each with the last one that none contains.
-func checkOverlaps(nodes []Node, claims []claim, problems *strict.Problems) {
-	slices.SortFunc(claims, func(a, b claim) int {
-		return cmp.Or(a.prefix.Compare(b.prefix), cmp.Compare(a.node, b.node))
-	})
-	for i, outer := 1, 0; i < len(claims); i++ {
-		o, c := claims[outer], claims[i]
-		if !o.prefix.Overlaps(c.prefix) {
-			outer = i
+// checkPodCIDRs checks each pod CIDR, and that those which pass overlap none.
+func (a *admission) checkPodCIDRs(n Node) (wrong []error) {
+	var own []netip.Prefix
+	for _, p := range n.PodCIDRs {
+		if err := checkPodCIDR(p, a.opts.ClusterCIDRs); err != nil {
+			wrong = append(wrong, err)
 			continue
 		}
-		n, other := nodes[c.node], nodes[o.node]
-		whose := fmt.Sprintf("%s of node %s%s", o.prefix, label(other), at(other))
-		if c.node == o.node {
-			whose = fmt.Sprintf("the node's own %s", o.prefix)
+		if i := slices.IndexFunc(own, p.Overlaps); i >= 0 {
+			wrong = append(wrong, fmt.Errorf("pod CIDR %s overlaps the node's own %s; give every node ranges of its own", p, own[i]))
+			continue
 		}
-		problems.Addf(n.Origin, label(n), "pod CIDR %s overlaps %s; give every node ranges of its own", c.prefix, whose)
+		own = append(own, p)
+		if with, other, overlaps := a.overlapping(p); overlaps {
+			wrong = append(wrong, fmt.Errorf("pod CIDR %s overlaps %s of node %s%s; give every node ranges of its own", p, with, label(other), at(other)))
+		}
 	}
+	return wrong
+}
+
+// overlapping returns the narrowest claim that contains p, or one inside p.
+func (a *admission) overlapping(p netip.Prefix) (netip.Prefix, Node, bool) {
+	if with, other, ok := a.podCIDRs.LookupPrefixLPM(p); ok {
+		return with, other, true
+	}
+	for with, other := range a.podCIDRs.Subnets(p) {
+		return with, other, true
+	}
+	return netip.Prefix{}, Node{}, false
 }

@@ -93,7 +93,7 @@ nodes.yaml:9: mapped: pod CIDR: ::ffff:10.244.9.0/120 is IPv4-mapped; write 10.2
 			node(7, "own", "192.168.77.7:9338", "10.244.40.0/24", "10.244.40.64/26"),
 		}, `nodes.yaml:3: same: pod CIDR 10.244.1.0/24 overlaps 10.244.1.0/24 of node node1 (nodes.yaml:2); give every node ranges of its own
 nodes.yaml:5: inside: pod CIDR 10.244.17.0/24 overlaps 10.244.16.0/20 of node wide (nodes.yaml:4); give every node ranges of its own
-nodes.yaml:6: inside-2: pod CIDR 10.244.17.128/25 overlaps 10.244.16.0/20 of node wide (nodes.yaml:4); give every node ranges of its own
+nodes.yaml:6: inside-2: pod CIDR 10.244.17.128/25 overlaps 10.244.17.0/24 of node inside (nodes.yaml:5); give every node ranges of its own
 nodes.yaml:6: inside-2: pod CIDR fd00:244:0:80::/64 overlaps fd00:244::/56 of node inside (nodes.yaml:5); give every node ranges of its own
 nodes.yaml:7: own: pod CIDR 10.244.40.64/26 overlaps the node's own 10.244.40.0/24; give every node ranges of its own`},
 		{"VTEP MACs", []Node{
@@ -178,6 +178,54 @@ func TestEveryPeerOfAPlanHasItsKey(t *testing.T) {
 	p := keyedPlan(t)
 	if p.Self.Key != (encap.Fingerprint{1}) || len(p.Peers) != 2 || p.Peers[0].Key != (encap.Fingerprint{2}) || p.Peers[1].Key != (encap.Fingerprint{3}) {
 		t.Errorf("%v, %v", p.Self, p.Peers)
+	}
+}
+
+func TestANodeThatRegisteredItselfWronglyIsRefusedAlone(t *testing.T) {
+	node1 := withKey(node(1, "node1", "192.168.77.1:9338", "10.244.1.0/24"), 1)
+	node2 := withKey(node(2, "node2", "192.168.77.2:9338", "10.244.2.0/24"), 2)
+	for name, wrong := range map[string]Node{
+		"name":            withKey(node(3, "../node3", "192.168.77.3:9338", "10.244.3.0/24"), 3),
+		"endpoint":        withKey(node(3, "node3", "127.0.0.1:9338", "10.244.3.0/24"), 3),
+		"another's":       withKey(node(3, "node3", "192.168.77.1:9339", "10.244.3.0/24"), 3),
+		"no CIDR":         withKey(node(3, "node3", "192.168.77.3:9338"), 3),
+		"foreign CIDR":    withKey(node(3, "node3", "192.168.77.3:9338", "10.244.1.0/24"), 3),
+		"part of it":      withKey(node(3, "node3", "192.168.77.3:9338", "10.244.1.128/25"), 3),
+		"all CIDRs":       withKey(node(3, "node3", "192.168.77.3:9338", "10.244.0.0/16"), 3),
+		"outside":         withKey(node(3, "node3", "192.168.77.3:9338", "192.168.0.0/16"), 3),
+		"no key":          node(3, "node3", "192.168.77.3:9338", "10.244.3.0/24"),
+		"another's key":   withKey(node(3, "node3", "192.168.77.3:9338", "10.244.3.0/24"), 1),
+		"own name, again": withKey(node(3, "node1", "192.168.77.3:9338", "10.244.3.0/24"), 3),
+	} {
+		t.Run(name, func(t *testing.T) {
+			opts := Options{Node: "node1", ClusterCIDRs: clusterCIDRs, Key: encap.Fingerprint{1}}
+			// What the refused node claims is free for one that comes later.
+			node4 := withKey(node(4, "node4", "192.168.77.3:9338", "10.244.3.0/24"), 4)
+			want, err := NewPlan(State{Nodes: []Node{node1, node2, node4}}, opts)
+			if err != nil {
+				t.Fatal(err)
+			}
+			p, err := NewPlan(State{Nodes: []Node{node1, node2, wrong, node4}, Registered: true}, opts)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !p.Equal(want) {
+				t.Errorf("plan (-want +got):\n%s", diff(want, p))
+			}
+			if p.Refused == nil || !strings.HasPrefix(p.Refused.Error(), "nodes.yaml:3: ") || strings.Contains(p.Refused.Error(), "\n") && name != "own name, again" {
+				t.Errorf("refused: %v", p.Refused)
+			}
+		})
+	}
+}
+
+func TestWhoRegisteredFirstIsRight(t *testing.T) {
+	claimsAll := node(1, "node0", "192.168.77.9:9338", "10.244.0.0/17")
+	node1 := node(2, "node1", "192.168.77.1:9338", "10.244.1.0/24")
+	_, err := NewPlan(State{Nodes: []Node{claimsAll, node1}, Registered: true}, Options{Node: "node1", ClusterCIDRs: clusterCIDRs})
+	const want = "this node is refused: nodes.yaml:2: node1: pod CIDR 10.244.1.0/24 overlaps 10.244.0.0/17 of node node0 (nodes.yaml:1); give every node ranges of its own"
+	if err == nil || err.Error() != want {
+		t.Errorf("error:\n%v\nwant:\n%s", err, want)
 	}
 }
 

@@ -21,27 +21,33 @@ type State struct {
 	Origin string
 
 	Nodes []Node
+
+	// Registered says that each node has written itself, rather than one person all of
+	// them. What is wrong with a node then costs only this node, and where two contradict
+	// each other, the one that stands first in Nodes is right.
+	Registered bool
 }
 
-// Node is one node as the control source describes it.
+// Node is one node as the control source describes it. Its JSON is what the node itself
+// writes where nodes register, and what snapshots keep.
 type Node struct {
-	Name     string
-	Endpoint netip.AddrPort
+	Name     string         `json:"name"`
+	Endpoint netip.AddrPort `json:"endpoint"`
 
 	// PodCIDRs are the ranges of the node's pods. The first one of each address
 	// family gives the node its own overlay address.
-	PodCIDRs []netip.Prefix
+	PodCIDRs []netip.Prefix `json:"podCIDRs"`
 
 	// VTEPMAC is zero if the control source says nothing: encap.DeriveMAC then
 	// gives the address, and the node is a weft node. A node whose address had to be
 	// written is taken for a kernel VXLAN device.
-	VTEPMAC encap.MAC
+	VTEPMAC encap.MAC `json:"vtepMAC,omitzero"`
 
 	// Key is the fingerprint of the node's key; zero if the control source says nothing.
-	Key encap.Fingerprint
+	Key encap.Fingerprint `json:"key,omitzero"`
 
 	// Origin is where the node was written, for messages: "/etc/weft/nodes.yaml:12".
-	Origin string
+	Origin string `json:"-"`
 }
 
 // Source is where States come from.
@@ -53,4 +59,27 @@ type Source interface {
 	//
 	// Run returns nil when ctx is done, and an error only if no State can come any more.
 	Run(ctx context.Context, reload <-chan struct{}, emit func(State, error)) error
+}
+
+// Registry is a source in which every node writes itself.
+type Registry interface {
+	Source
+
+	// Register has Run write what a node says of itself, now and again whenever it finds
+	// something else written there. Only the last call counts. It doesn't wait, and may be
+	// called from any goroutine, before Run too. Run writes nothing before the first call.
+	Register(Self)
+}
+
+// Self is what a node says of itself to a Registry.
+type Self struct {
+	// Endpoint is where the other nodes send to. Its address may be invalid (the zero
+	// Addr) if the Registry knows which one it is.
+	Endpoint netip.AddrPort
+
+	// Key is the fingerprint of the node's key; zero if it has none.
+	Key encap.Fingerprint
+
+	// Ready says that the node's pods can be reached.
+	Ready bool
 }

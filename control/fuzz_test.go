@@ -58,8 +58,14 @@ func FuzzNewPlan(f *testing.F) {
 		for len(r) > 0 && len(state.Nodes) < 50 {
 			state.Nodes = append(state.Nodes, r.node())
 		}
-		p, err := NewPlan(state, Options{Node: "node1", ClusterCIDRs: clusterCIDRs})
+		opts := Options{Node: "node1", ClusterCIDRs: clusterCIDRs}
+		p, err := NewPlan(state, opts)
 		if err != nil {
+			// By themselves, those that are not refused must make one.
+			state.Registered = true
+			if p, err := NewPlan(state, opts); err == nil && p.Refused == nil {
+				t.Error("refused as a list, but no node of it is")
+			}
 			return
 		}
 		if p.Self.Name != "node1" || len(p.Peers) != len(state.Nodes)-1 || p.Table.Peers() != len(p.Peers) {

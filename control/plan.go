@@ -2,6 +2,7 @@ package control
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -54,25 +55,28 @@ type Plan struct {
 	// reach them through the TUN device.
 	PeerAddresses []netip.Addr
 
+	// Refused says what is wrong with nodes that registered themselves, and so are not
+	// among the Peers; nil if all are.
+	Refused error
+
 	// EndpointIPv6 says that some endpoint, this node's included, is IPv6: the
 	// outer header may have 40 bytes rather than 20.
 	EndpointIPv6 bool
 }
 
 // NewPlan returns the plan of the node that opts names, or an error that joins all
-// that is wrong with the State.
+// that is wrong with the State. In one whose nodes registered themselves, what is wrong
+// with other nodes keeps only these out: see Refused.
 func NewPlan(state State, opts Options) (*Plan, error) {
-	var problems strict.Problems
-	checkSelf(state, opts, &problems)
-	checkNodes(state, opts.ClusterCIDRs, &problems)
-	if opts.Key != (encap.Fingerprint{}) {
-		checkKeys(state, opts, &problems)
+	var problems, self strict.Problems
+	checkSelf(state, opts, &self)
+	nodes := admit(state, opts, &problems)
+	refused := problems.Err()
+	if err := self.Err(); err != nil || refused != nil && !state.Registered {
+		return nil, errors.Join(err, refused)
 	}
-	if err := problems.Err(); err != nil {
-		return nil, err
-	}
-	p := &Plan{ClusterCIDRs: slices.Clone(opts.ClusterCIDRs)}
-	for _, n := range state.Nodes {
+	p := &Plan{ClusterCIDRs: slices.Clone(opts.ClusterCIDRs), Refused: refused}
+	for _, n := range nodes {
 		peer := newPeer(n)
 		p.EndpointIPv6 = p.EndpointIPv6 || n.Endpoint.Addr().Is6()
 		if n.Name == opts.Node {
@@ -84,6 +88,9 @@ func NewPlan(state State, opts Options) (*Plan, error) {
 		p.Peers = append(p.Peers, peer)
 		p.PeerCIDRs = append(p.PeerCIDRs, n.PodCIDRs...)
 		p.PeerAddresses = append(p.PeerAddresses, n.Endpoint.Addr())
+	}
+	if p.Self == nil {
+		return nil, fmt.Errorf("this node is refused: %w", refused)
 	}
 	slices.SortFunc(p.Peers, func(a, b *encap.Peer) int { return cmp.Compare(a.Name, b.Name) })
 	slices.SortFunc(p.PeerCIDRs, netip.Prefix.Compare)

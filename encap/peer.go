@@ -14,6 +14,27 @@ type MAC [6]byte
 
 func (m MAC) String() string { return net.HardwareAddr(m[:]).String() }
 
+// MarshalText implements encoding.TextMarshaler.
+func (m MAC) MarshalText() ([]byte, error) { return []byte(m.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (m *MAC) UnmarshalText(text []byte) error {
+	mac, err := ParseMAC(string(text))
+	if err == nil {
+		*m = mac
+	}
+	return err
+}
+
+// ParseMAC reads an Ethernet address, which is not all zeros.
+func ParseMAC(text string) (MAC, error) {
+	hw, err := net.ParseMAC(text)
+	if err != nil || len(hw) != len(MAC{}) || MAC(hw) == (MAC{}) {
+		return MAC{}, errors.New("this is no Ethernet address like 02:00:00:00:00:01")
+	}
+	return MAC(hw), nil
+}
+
 // DeriveMAC returns the locally administered unicast address that the named node
 // uses when none is configured: the same on every node, without any agreement.
 func DeriveMAC(node string) MAC {
@@ -28,6 +49,15 @@ func (f Fingerprint) String() string { return hex.EncodeToString(f[:]) }
 
 // MarshalText implements encoding.TextMarshaler.
 func (f Fingerprint) MarshalText() ([]byte, error) { return []byte(f.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (f *Fingerprint) UnmarshalText(text []byte) error {
+	fingerprint, err := ParseFingerprint(string(text))
+	if err == nil {
+		*f = fingerprint
+	}
+	return err
+}
 
 // ParseFingerprint reads what String writes of a key: not all zeros.
 func ParseFingerprint(text string) (Fingerprint, error) {

@@ -3,7 +3,6 @@ package file
 import (
 	"encoding/hex"
 	"fmt"
-	"net"
 
 	"weft/control"
 	"weft/encap"
@@ -85,12 +84,11 @@ func parse(n *yamltree.Node, problems *strict.Problems, set func(text string) er
 }
 
 func parseMAC(text string) (encap.MAC, error) {
-	var mac encap.MAC
-	hw, err := net.ParseMAC(text)
-	if err != nil || len(hw) != len(mac) || encap.MAC(hw) == mac {
+	mac, err := encap.ParseMAC(text)
+	if err != nil {
 		return mac, fmt.Errorf("%s is not an Ethernet address; write it like 02:00:00:00:00:01, or remove the key", strict.Quote(text))
 	}
-	return encap.MAC(hw), nil
+	return mac, nil
 }
 
 func parseKey(text string) (encap.Fingerprint, error) {

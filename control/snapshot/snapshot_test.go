@@ -1,0 +1,78 @@
+package snapshot
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"weft/control"
+	"weft/encap"
+)
+
+var state = control.State{Origin: "etcd /weft", Registered: true, Nodes: []control.Node{
+	{Name: "node1", Endpoint: netip.MustParseAddrPort("192.168.77.1:9338"), Key: encap.Fingerprint{1}, Origin: "etcd /weft/nodes/node1",
+		PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24"), netip.MustParsePrefix("fd00:244:1::/64")}},
+	{Name: "node2", Endpoint: netip.MustParseAddrPort("[fd00:77::2]:9338"), VTEPMAC: encap.MAC{2, 0, 0, 0, 0, 2}, PodCIDRs: []netip.Prefix{}},
+}}
+
+func write(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "nodes")
+	if err := Write(path, state); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestASnapshotIsReadAsItWasWritten(t *testing.T) {
+	path := write(t)
+	got, err := Read(path, state.Origin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := state
+	want.Nodes = []control.Node{state.Nodes[0], state.Nodes[1]}
+	want.Nodes[0].Origin, want.Nodes[1].Origin = path, path
+	opts := cmp.Options{cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b }), cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })}
+	if diff := cmp.Diff(want, got, opts); diff != "" {
+		t.Errorf("state (-want +got):\n%s", diff)
+	}
+}
+
+func TestASnapshotOfAnotherSourceIsNotUsed(t *testing.T) {
+	_, err := Read(write(t), "etcd /other")
+	if err == nil || !strings.Contains(err.Error(), "the snapshot is of etcd /weft, and not of etcd /other") {
+		t.Error(err)
+	}
+}
+
+func TestThereMayBeNoSnapshot(t *testing.T) {
+	if _, err := Read(filepath.Join(t.TempDir(), "nodes"), "etcd /weft"); !errors.Is(err, fs.ErrNotExist) {
+		t.Error(err)
+	}
+	if _, err := Read(t.TempDir(), "etcd /weft"); err == nil {
+		t.Error("a folder was read")
+	}
+}
+
+func TestEveryDamageToASnapshotIsSeen(t *testing.T) {
+	path := write(t)
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range data[:len(data)-1] { // the last newline means nothing
+		for _, damaged := range [][]byte{data[:i], append(append(bytes.Clone(data[:i]), data[i]^1), data[i+1:]...)} {
+			if _, err := parse(damaged); err == nil {
+				t.Fatalf("read %q", damaged)
+			}
+		}
+	}
+}
