@@ -42,7 +42,7 @@ func TestTheOperationsManualTellsOfEveryDropReasonMetricAndKey(t *testing.T) {
 	}
 	flags := pflag.NewFlagSet("weftd", pflag.ContinueOnError)
 	config.AddFlags(flags)
-	rows := regexp.MustCompile("(?m)^\\| `([A-Za-z.]+)` \\|").FindAllStringSubmatch(manual, -1)
+	rows := regexp.MustCompile("(?m)^\\| `([A-Za-z0-9.]+)` \\|").FindAllStringSubmatch(manual, -1)
 	documented := map[string]bool{"config": true} // where the file is, not what is in it
 	for _, row := range rows {
 		dashed := regexp.MustCompile("([a-z])([A-Z])").ReplaceAllString(strings.ReplaceAll(row[1], ".", "-"), "$1-$2")

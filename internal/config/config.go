@@ -20,6 +20,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"weft/internal/advertise"
 	"weft/internal/strict"
 	"weft/internal/strict/yamltree"
 )
@@ -43,6 +44,9 @@ type Config struct {
 
 	// Listen is where datagrams are received. [::]:PORT stands for both families.
 	Listen netip.AddrPort
+
+	// Advertise chooses the address that the node registers (SourceEtcd, SourceKubernetes).
+	Advertise advertise.Rule
 
 	Control Control
 	TUN     TUN
@@ -68,10 +72,57 @@ const (
 	EncapsulationVXLAN Encapsulation = "vxlan"
 )
 
-// Control says where the list of nodes comes from.
+// Control says where the list of nodes comes from. What belongs to other sources than
+// Source has its defaults, and no meaning.
 type Control struct {
+	Source Source
+
 	// File is the path of a nodes.yaml.
 	File string
+
+	Etcd       Etcd
+	Kubernetes Kubernetes
+}
+
+// Source is the kind of a control source.
+type Source string
+
+const (
+	// SourceFile is one list of nodes, the same file on every node.
+	SourceFile Source = "file"
+
+	// SourceEtcd is an etcd cluster in which the nodes register.
+	SourceEtcd Source = "etcd"
+
+	// SourceKubernetes is the API server's Node objects.
+	SourceKubernetes Source = "kubernetes"
+)
+
+// Etcd says how to use an etcd cluster.
+type Etcd struct {
+	// Endpoints are URLs without a path.
+	Endpoints []string
+
+	// Prefix begins with a slash and does not end with one.
+	Prefix string
+
+	// CAFile, CertFile and KeyFile are paths of PEM files, or empty.
+	CAFile, CertFile, KeyFile string
+
+	// Username is empty if etcd takes the name in the certificate, or asks for none.
+	Username, PasswordFile string
+
+	// MaskIPv4 and MaskIPv6 are the lengths of the pod CIDRs that the node claims.
+	MaskIPv4, MaskIPv6 int
+}
+
+// Kubernetes says how to use an API server.
+type Kubernetes struct {
+	// Kubeconfig is a path, or empty in a pod.
+	Kubeconfig string
+
+	// FlannelCompat has flannel's annotations read and written too.
+	FlannelCompat bool
 }
 
 // Driver is how packets are read from the TUN device and written to it.
@@ -176,7 +227,9 @@ func resolve(file string, root *yamltree.Node, absent bool, written map[string]s
 		}, problems)
 		addMissing(file, absent, written, problems)
 	}
-	return build(written, problems)
+	c := build(written, problems)
+	checkSource(&c, written, problems)
+	return c
 }
 
 // readFile returns the file's tree. An absent file that nobody named is as good as

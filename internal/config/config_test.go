@@ -1,6 +1,7 @@
 package config
 
 import (
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/pflag"
 
+	"weft/internal/advertise"
 	"weft/internal/strict"
 	"weft/internal/strict/yamltree"
 )
@@ -20,6 +22,7 @@ import (
 var ipTypes = cmp.Options{
 	cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b }),
 	cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
+	cmp.Comparer(func(a, b advertise.Rule) bool { return a == b }),
 }
 
 // example is what deploy/weft.yaml says.
@@ -29,7 +32,7 @@ var example = Config{
 	Encapsulation: EncapsulationSealed,
 	KeyFile:       "/etc/weft/node.key",
 	Listen:        netip.MustParseAddrPort("0.0.0.0:9338"),
-	Control:       Control{File: "/etc/weft/nodes.yaml"},
+	Control:       Control{Source: SourceFile, File: "/etc/weft/nodes.yaml", Etcd: Etcd{Prefix: "/weft", MaskIPv4: 24, MaskIPv6: 64}},
 	TUN:           TUN{Driver: DriverSuperpacket, Name: "weft0"},
 	VXLAN:         VXLAN{VNI: 1},
 	StateDir:      "/var/lib/weft",
@@ -85,6 +88,11 @@ func TestExampleShowsEveryKey(t *testing.T) {
 	shown := make(map[string]bool)
 	flatten(yamltree.Parse("weft.yaml", data, &problems), func(path string, _ setting) { shown[path] = true }, &problems)
 	for _, k := range keys {
+		// Those of other control sources stand there as a comment.
+		name := k.path[strings.LastIndexByte(k.path, '.')+1:]
+		if source, ok := sourceOf(k.path); ok && source != SourceFile || k.path == "advertise" {
+			shown[k.path] = strings.Contains(string(data), "# "+name+": ") || strings.Contains(string(data), "#   "+name+": ")
+		}
 		if !shown[k.path] {
 			t.Errorf("%s is not in the example", k.path)
 		}
@@ -120,26 +128,50 @@ func TestEveryKeyIsAFlagAndAVariable(t *testing.T) {
 	want.IPAM = IPAM{Rest: 0, Reserved: []netip.Prefix{netip.MustParsePrefix("10.1.0.9/32"), netip.MustParsePrefix("10.2.0.0/28")}}
 	want.CNI = CNI{ConfDir: "/c", BinDir: "/b", Chain: []string{"firewall", "portmap"}, Name: "pods"}
 	want.Metrics = Metrics{}
+	wantEveryKey(t, want, map[string]string{"control-file": "/n"})
+	want.Control.File = "/etc/weft/nodes.yaml"
+	want.Advertise, _ = advertise.Parse("interface=eth1")
+
+	want.Control.Source = SourceKubernetes
+	want.Control.Kubernetes = Kubernetes{Kubeconfig: "/kc", FlannelCompat: true}
+	wantEveryKey(t, want, map[string]string{"advertise": "interface=eth1", "control-kubernetes-kubeconfig": "/kc", "control-kubernetes-flannel-compat": "true"})
+
+	want.Control.Source, want.Control.Kubernetes = SourceEtcd, Kubernetes{}
+	want.Control.Etcd = Etcd{Endpoints: []string{"https://192.168.77.101:2379", "https://[fd00::2]:2379"}, Prefix: "/w/1",
+		CAFile: "/ca", CertFile: "/cert", KeyFile: "/key", Username: "u", PasswordFile: "/p", MaskIPv4: 20, MaskIPv6: 112}
+	want.ClusterCIDRs = []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("10.2.0.0/16")}
+	wantEveryKey(t, want, map[string]string{"advertise": "interface=eth1", "control-etcd-endpoints": "https://192.168.77.101:2379,https://[fd00::2]:2379/",
+		"control-etcd-prefix": "/w/1", "control-etcd-ca-file": "/ca", "control-etcd-cert-file": "/cert", "control-etcd-key-file": "/key",
+		"control-etcd-username": "u", "control-etcd-password-file": "/p", "control-etcd-mask-ipv4": "20", "control-etcd-mask-ipv6": "112"})
+}
+
+// wantEveryKey tests all keys but those of other control sources; values has those of one.
+func wantEveryKey(t *testing.T, want Config, control map[string]string) {
+	t.Helper()
 	values := map[string]string{
 		"node": "node2", "cluster-cidrs": "10.1.0.0/16, 10.2.0.0/16", "encapsulation": "vxlan", "key-file": "/k", "listen": "[::]:4790",
-		"control-file": "/n", "tun-driver": "water", "tun-name": "tun7", "tun-lanes": "16", "tun-mtu": "1280",
+		"tun-driver": "water", "tun-name": "tun7", "tun-lanes": "16", "tun-mtu": "1280",
 		"vxlan-vni": "16777215", "state-dir": "/s/", "run-dir": "/r", "cni-conf-dir": "/c", "cni-bin-dir": "/b", "cni-chain": "firewall, portmap", "cni-name": "pods",
 		"ipam-rest": "0s", "ipam-reserved": "10.1.0.9,10.2.0.0/28", "metrics-listen": "",
 	}
+	maps.Copy(values, control)
 	var args, environ []string
 	for _, k := range keys {
 		text, ok := values[k.flag()]
+		if source, of := sourceOf(k.path); !ok && (of && source != want.Control.Source || k.path == "advertise") {
+			continue
+		}
 		if !ok {
 			t.Fatalf("flag --%s is not tested", k.flag())
 		}
 		args = append(args, "--"+k.flag()+"="+text)
 		environ = append(environ, "WEFT_"+strings.ToUpper(strings.ReplaceAll(k.flag(), "-", "_"))+"="+text)
 	}
-	t.Run("flags", func(t *testing.T) {
+	t.Run("flags, "+string(want.Control.Source), func(t *testing.T) {
 		c, err := load(t, minimal, args, nil)
 		wantConfig(t, c, err, want)
 	})
-	t.Run("variables", func(t *testing.T) {
+	t.Run("variables, "+string(want.Control.Source), func(t *testing.T) {
 		c, err := load(t, minimal, nil, environ)
 		wantConfig(t, c, err, want)
 	})

@@ -10,7 +10,7 @@ func TestMistakesInTheFile(t *testing.T) {
 weft.yaml:2: clustercidrs: unknown key; did you mean clusterCIDRs?`},
 		{"key outside its group", minimal + "vni: 7\n", `weft.yaml:3: vni: unknown key; did you mean vxlan.vni?`},
 		{"key that is like no other", minimal + "colour: blue\n", `weft.yaml:3: colour: unknown key; remove it`},
-		{"another control source", minimal + "control: {etcd: {endpoints: ['http://[::1]:2379']}}\n", `weft.yaml:3: control.etcd: unknown key; did you mean control.file?`},
+		{"another control source", minimal + "control: {consul: {endpoints: ['http://[::1]:2379']}}\n", `weft.yaml:3: control.consul: unknown key; remove it`},
 		{"key that would garble the message", minimal + "\"a\\nb\\e[31m\": 1\n", `weft.yaml:3: "a\nb\x1b[31m": unknown key; remove it`},
 		{"duplicate key", minimal + "listen: 0.0.0.0:1\nlisten: 0.0.0.0:2\n", `weft.yaml:4: listen: already written in line 3; remove one of the two`},
 		{"duplicate key in a group", minimal + "tun:\n  mtu: 1400\n  name: a\n  mtu: 1500\n", `weft.yaml:6: tun.mtu: already written in line 4; remove one of the two`},
@@ -139,6 +139,38 @@ WEFT_TUN_DRIVR: unknown variable; did you mean WEFT_TUN_DRIVER?`},
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			_, err := load(t, minimal, tt.args, tt.environ)
+			wantError(t, err, tt.want)
+		})
+	}
+}
+
+func TestMistakesInWhatAControlSourceNeeds(t *testing.T) {
+	const etcd = "control:\n  etcd:\n    endpoints: [https://192.168.77.101:2379]\n"
+	tests := []struct{ name, file, want string }{
+		{"two sources", etcd + "  file: /etc/weft/nodes.yaml\n", `weft.yaml:6: control.file: there can be one control source only, and control.etcd.endpoints is written too; remove one of the two`},
+		{"no keys", "control:\n  kubernetes: {}\n", `weft.yaml:4: control.kubernetes: holds no keys; write some, or remove it`},
+		{"advertise beside a list", "advertise: auto\n", `weft.yaml:3: advertise: the list of nodes, control.file, says where this node is reached; remove the key, or write control.etcd or control.kubernetes`},
+		{"no endpoints", "control:\n  etcd: {prefix: /weft}\n", `weft.yaml:4: control.etcd.prefix: control.etcd.endpoints is missing; write the URLs of etcd's members, such as [https://192.168.77.101:2379]`},
+		{"endpoints", "control:\n  etcd:\n    endpoints: [192.168.77.101:2379, 'https://a', 'ftp://a:1', 'https://u@a:1', 'https://a:1/x']\n", `weft.yaml:5: control.etcd.endpoints[0]: "192.168.77.101:2379" is not the URL of an etcd member; write it like https://192.168.77.101:2379
+weft.yaml:5: control.etcd.endpoints[1]: "https://a" is not the URL of an etcd member; write it like https://192.168.77.101:2379
+weft.yaml:5: control.etcd.endpoints[2]: "ftp://a:1" is not the URL of an etcd member; write it like https://192.168.77.101:2379
+weft.yaml:5: control.etcd.endpoints[3]: "https://u@a:1" is not the URL of an etcd member; write it like https://192.168.77.101:2379
+weft.yaml:5: control.etcd.endpoints[4]: "https://a:1/x" is not the URL of an etcd member; write it like https://192.168.77.101:2379`},
+		{"half a certificate", etcd + "    certFile: /c\n", `weft.yaml:6: control.etcd: control.etcd.certFile and control.etcd.keyFile are of use together only; write both or none`},
+		{"half a login", etcd + "    passwordFile: /p\n", `weft.yaml:6: control.etcd: control.etcd.username and control.etcd.passwordFile are of use together only; write both or none`},
+		{"password in clear", "control:\n  etcd:\n    endpoints: [http://a:1]\n    username: a\n    passwordFile: /p\n", `weft.yaml:5: control.etcd.endpoints: a password must not cross the network in clear; write https:// endpoints`},
+		{"prefix", etcd + "    prefix: weft/\n", `weft.yaml:6: control.etcd.prefix: "weft/" can't be a prefix; write names of letters, digits, '_', '.' and '-', each after a '/', such as /weft`},
+		{"mask", etcd + "    maskIPv4: 8\n    maskIPv6: 127\n", `weft.yaml:6: control.etcd.maskIPv4: a pod CIDR with /8 does not fit into the cluster CIDR 10.244.0.0/16; write a number from 16 on
+weft.yaml:7: control.etcd.maskIPv6: "127" is not a whole number from 1 to 126; write one`},
+		{"sealed flannel", "control:\n  kubernetes: {kubeconfig: '', flannelCompat: true}\n", `weft.yaml:4: control.kubernetes.flannelCompat: flannel's nodes understand the encapsulation vxlan only, and not sealed; write encapsulation: vxlan`},
+		{"no kubeconfig", "control:\n  kubernetes: {flannelCompat: no}\n", `weft.yaml:4: control.kubernetes.flannelCompat: "no" is neither true nor false; write one of them
+weft.yaml:4: control.kubernetes.flannelCompat: control.kubernetes.kubeconfig is missing; write its path, or "" to use the service account of the pod in which weftd runs`},
+		{"relative kubeconfig", "control:\n  kubernetes: {kubeconfig: admin.conf}\n", `weft.yaml:4: control.kubernetes.kubeconfig: "admin.conf" is not an absolute path; write it with all folders from / on, or an empty string ("") to use the service account of the pod in which weftd runs`},
+		{"rule", etcd + "advertise: eth0\n", `weft.yaml:6: advertise: "eth0" is neither auto nor an IP address; write auto, an address, interface=NAME or can-reach=ADDRESS`},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := load(t, minimal+tt.file, nil, nil)
 			wantError(t, err, tt.want)
 		})
 	}

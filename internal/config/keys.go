@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"net/url"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	"time"
 	"unicode"
 
+	"weft/internal/advertise"
 	"weft/internal/strict"
 )
 
@@ -56,8 +58,30 @@ var keys = []key{
 		set: func(c *Config, text string) error { return setPath(&c.KeyFile, text) }},
 	{path: "listen", arg: "ADDR:PORT", help: "where datagrams are received; [::]:PORT stands for IPv4 and IPv6", fallback: "0.0.0.0:9338",
 		set: func(c *Config, text string) error { return setAddrPort(&c.Listen, text) }},
+	{path: "advertise", arg: "RULE", help: "the address that this node registers: auto, ADDRESS, interface=NAME or can-reach=ADDRESS (etcd, kubernetes)", fallback: "auto",
+		set: func(c *Config, text string) (err error) { c.Advertise, err = advertise.Parse(text); return err }},
 	{path: "control.file", arg: "PATH", help: "the list of nodes", fallback: "/etc/weft/nodes.yaml",
 		set: func(c *Config, text string) error { return setPath(&c.Control.File, text) }},
+	{path: "control.etcd.endpoints", arg: "URL,...", help: "the members of the etcd cluster in which the nodes register", list: true, set: addEtcdEndpoint},
+	{path: "control.etcd.prefix", arg: "PREFIX", help: "what the names of weft's keys in etcd begin with", fallback: "/weft", set: setEtcdPrefix},
+	{path: "control.etcd.caFile", arg: "PATH", help: "who may have signed etcd's certificate (default: whom the host trusts)",
+		set: func(c *Config, text string) error { return setPath(&c.Control.Etcd.CAFile, text) }},
+	{path: "control.etcd.certFile", arg: "PATH", help: "this node's certificate for etcd",
+		set: func(c *Config, text string) error { return setPath(&c.Control.Etcd.CertFile, text) }},
+	{path: "control.etcd.keyFile", arg: "PATH", help: "the private key of control.etcd.certFile",
+		set: func(c *Config, text string) error { return setPath(&c.Control.Etcd.KeyFile, text) }},
+	{path: "control.etcd.username", arg: "NAME", help: "this node's user in etcd, where that isn't the certificate's",
+		set: func(c *Config, text string) error { c.Control.Etcd.Username = text; return nil }},
+	{path: "control.etcd.passwordFile", arg: "PATH", help: "a file with the password of control.etcd.username",
+		set: func(c *Config, text string) error { return setPath(&c.Control.Etcd.PasswordFile, text) }},
+	{path: "control.etcd.maskIPv4", arg: "BITS", help: "length of the IPv4 pod CIDR that this node claims, at most 30", fallback: "24",
+		set: func(c *Config, text string) error { return setNumber(&c.Control.Etcd.MaskIPv4, text, 1, 30) }},
+	{path: "control.etcd.maskIPv6", arg: "BITS", help: "length of the IPv6 pod CIDR that this node claims, at most 126", fallback: "64",
+		set: func(c *Config, text string) error { return setNumber(&c.Control.Etcd.MaskIPv6, text, 1, 126) }},
+	{path: "control.kubernetes.kubeconfig", arg: "PATH", help: "how to reach the API server in which the nodes are; empty: as a pod does",
+		set: setKubeconfig},
+	{path: "control.kubernetes.flannelCompat", arg: "BOOL", help: "read and write flannel's annotations too, so that flannel nodes are peers (vxlan)", fallback: "false",
+		set: func(c *Config, text string) error { return setBool(&c.Control.Kubernetes.FlannelCompat, text) }},
 	{path: "tun.driver", arg: "DRIVER", help: "how packets pass the TUN device: superpacket, wireguard or water", fallback: string(DriverSuperpacket), set: setDriver},
 	{path: "tun.name", arg: "NAME", help: "name of the TUN device", fallback: "weft0", set: setTUNName},
 	{path: "tun.lanes", arg: "N", help: "number of lanes, at most 16; 0: one for each CPU, at most 4", fallback: "0",
@@ -217,6 +241,47 @@ func addChained(c *Config, text string) error {
 	}
 	c.CNI.Chain = append(c.CNI.Chain, text)
 	return nil
+}
+
+func addEtcdEndpoint(c *Config, text string) error {
+	u, err := url.Parse(text)
+	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" || u.Port() == "" || strings.Trim(u.Path, "/") != "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		return fmt.Errorf("%s is not the URL of an etcd member; write it like https://192.168.77.101:2379", strict.Quote(text))
+	}
+	c.Control.Etcd.Endpoints = append(c.Control.Etcd.Endpoints, u.Scheme+"://"+u.Host)
+	return nil
+}
+
+// etcdPrefix is narrower than what etcd takes: such a name needs no quoting in etcdctl's
+// commands, and one is never the beginning of another by accident.
+var etcdPrefix = regexp.MustCompile(`^(/[A-Za-z0-9_.-]+)+$`)
+
+func setEtcdPrefix(c *Config, text string) error {
+	c.Control.Etcd.Prefix = text
+	if !etcdPrefix.MatchString(text) {
+		return fmt.Errorf("%s can't be a prefix; write names of letters, digits, '_', '.' and '-', each after a '/', such as /weft", strict.Quote(text))
+	}
+	return nil
+}
+
+func setKubeconfig(c *Config, text string) error {
+	if text == "" {
+		c.Control.Kubernetes.Kubeconfig = ""
+		return nil
+	}
+	if err := setPath(&c.Control.Kubernetes.Kubeconfig, text); err != nil {
+		return fmt.Errorf("%w, or an empty string (\"\") to use the service account of the pod in which weftd runs", err)
+	}
+	return nil
+}
+
+func setBool(to *bool, text string) error {
+	switch text {
+	case "true", "false":
+		*to = text == "true"
+		return nil
+	}
+	return fmt.Errorf("%s is neither true nor false; write one of them", strict.Quote(text))
 }
 
 func setMTU(c *Config, text string) error {

@@ -40,7 +40,11 @@ func flatten(n *yamltree.Node, emit func(path string, s setting), problems *stri
 		i := slices.IndexFunc(keys, func(k key) bool { return k.path == path })
 		switch {
 		case slices.Contains(groups(), path):
-			if child.Is(yamltree.Mapping, problems) {
+			switch {
+			case !child.Is(yamltree.Mapping, problems):
+			case len(child.Children) == 0:
+				problems.Addf(child.Origin(), path, "holds no keys; write some, or remove it")
+			default:
 				flatten(child, emit, problems)
 			}
 		case i < 0:
@@ -186,12 +190,14 @@ func names(of func(key) string) []string {
 	return all
 }
 
-// groups returns the keys of the file that only hold other keys: "tun".
+// groups returns the keys of the file that only hold other keys: "tun", "control.etcd".
 func groups() []string {
 	var all []string
 	for _, k := range keys {
-		if group, _, ok := strings.Cut(k.path, "."); ok && !slices.Contains(all, group) {
-			all = append(all, group)
+		for i, r := range k.path {
+			if group := k.path[:i]; r == '.' && !slices.Contains(all, group) {
+				all = append(all, group)
+			}
 		}
 	}
 	return all

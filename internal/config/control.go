@@ -1,0 +1,82 @@
+package config
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"strings"
+
+	"weft/internal/strict"
+)
+
+// checkSource sets the control source by what was written of any, and checks what the
+// keys of that source must be together.
+func checkSource(c *Config, written map[string]setting, problems *strict.Problems) {
+	c.Control.Source = SourceFile
+	chosen := ""
+	for _, path := range slices.Sorted(maps.Keys(written)) {
+		source, ok := sourceOf(path)
+		switch {
+		case !ok:
+		case chosen == "":
+			c.Control.Source, chosen = source, path
+		case source != c.Control.Source:
+			s := written[path]
+			problems.Addf(s.origin, s.subject, "there can be one control source only, and %s is written too; remove one of the two", chosen)
+			return
+		}
+	}
+	if s, ok := written["advertise"]; ok && c.Control.Source == SourceFile {
+		problems.Addf(s.origin, s.subject, "the list of nodes, control.file, says where this node is reached; remove the key, or write control.etcd or control.kubernetes")
+	}
+	switch s := written[chosen]; c.Control.Source {
+	case SourceEtcd:
+		checkEtcd(c, s, written, problems)
+	case SourceKubernetes:
+		if c.Control.Kubernetes.FlannelCompat && c.Encapsulation != EncapsulationVXLAN {
+			s := written["control.kubernetes.flannelCompat"]
+			problems.Addf(s.origin, s.subject, "flannel's nodes understand the encapsulation vxlan only, and not %s; write encapsulation: vxlan", c.Encapsulation)
+		}
+		if _, ok := written["control.kubernetes.kubeconfig"]; !ok {
+			problems.Addf(s.origin, s.subject, `control.kubernetes.kubeconfig is missing; write its path, or "" to use the service account of the pod in which weftd runs`)
+		}
+	}
+}
+
+// sourceOf returns which control source a key is of.
+func sourceOf(path string) (Source, bool) {
+	rest, ok := strings.CutPrefix(path, "control.")
+	name, _, _ := strings.Cut(rest, ".")
+	return Source(name), ok
+}
+
+// checkEtcd checks what the keys of control.etcd must be together; first is one of them.
+func checkEtcd(c *Config, first setting, written map[string]setting, problems *strict.Problems) {
+	e := c.Control.Etcd
+	if _, ok := written["control.etcd.endpoints"]; !ok {
+		problems.Addf(first.origin, first.subject, "control.etcd.endpoints is missing; write the URLs of etcd's members, such as [https://192.168.77.101:2379]")
+	}
+	for _, pair := range []struct{ a, b, aText, bText string }{
+		{"control.etcd.certFile", "control.etcd.keyFile", e.CertFile, e.KeyFile},
+		{"control.etcd.username", "control.etcd.passwordFile", e.Username, e.PasswordFile},
+	} {
+		if (pair.aText == "") != (pair.bText == "") {
+			s := cmp.Or(origin(written, pair.a), origin(written, pair.b), first.origin)
+			problems.Addf(s, "control.etcd", "%s and %s are of use together only; write both or none", pair.a, pair.b)
+		}
+	}
+	if plain := slices.ContainsFunc(e.Endpoints, func(u string) bool { return strings.HasPrefix(u, "http://") }); plain && e.Username != "" {
+		problems.Addf(origin(written, "control.etcd.endpoints"), "control.etcd.endpoints", "a password must not cross the network in clear; write https:// endpoints")
+	}
+	for _, p := range c.ClusterCIDRs {
+		mask, most := e.MaskIPv4, "control.etcd.maskIPv4"
+		if p.Addr().Is6() {
+			mask, most = e.MaskIPv6, "control.etcd.maskIPv6"
+		}
+		if mask > 0 && mask < p.Bits() { // 0: a problem was made of it already
+			problems.Addf(cmp.Or(origin(written, most), origin(written, "clusterCIDRs")), most, "a pod CIDR with /%d does not fit into the cluster CIDR %s; write a number from %d on", mask, p, p.Bits())
+		}
+	}
+}
+
+func origin(written map[string]setting, path string) string { return written[path].origin }
