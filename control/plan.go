@@ -173,23 +173,11 @@ func equalPeers(a, b *encap.Peer) bool {
 
 // Withdrawn returns the names of the peers of p that are not among those of next, sorted.
 func (p *Plan) Withdrawn(next *Plan) []string {
-	left := make(map[string]bool, len(next.Peers))
-	for _, peer := range next.Peers {
-		left[peer.Name] = true
-	}
 	var names []string
 	for _, peer := range p.Peers {
-		if !left[peer.Name] {
+		if !next.peer(peer.Name) {
 			names = append(names, peer.Name)
 		}
 	}
 	return names
-}
-
-// Collapses reports whether next withdraws so many peers of p, namely several and more
-// than half of all, that it is rather a mistake of the control source than meant.
-func (p *Plan) Collapses(next *Plan) bool {
-	const several = 2
-	n := len(p.Withdrawn(next))
-	return n >= several && 2*n > len(p.Peers)
 }

@@ -304,24 +304,3 @@ func BenchmarkOverlaps5000Nodes(b *testing.B) {
 		}
 	}
 }
-
-func TestAPlanCollapsesWhenItLosesSeveralPeersAndMostOfThem(t *testing.T) {
-	plan := func(peers int) *Plan {
-		p := &Plan{}
-		for n := range peers {
-			p.Peers = append(p.Peers, &encap.Peer{Name: fmt.Sprintf("node%d", n)})
-		}
-		return p
-	}
-	for _, tt := range []struct {
-		from, to int
-		want     bool
-	}{{1, 0, false}, {2, 1, false}, {2, 0, true}, {3, 2, false}, {3, 1, true}, {4, 2, false}, {4, 1, true}, {100, 50, false}, {100, 49, true}, {0, 5, false}} {
-		if got := plan(tt.from).Collapses(plan(tt.to)); got != tt.want {
-			t.Errorf("from %d peers to %d: %t", tt.from, tt.to, got)
-		}
-	}
-	if got := plan(3).Withdrawn(plan(1)); len(got) != 2 || got[0] != "node1" {
-		t.Errorf("withdrawn: %s", got)
-	}
-}

@@ -12,9 +12,9 @@ import (
 func newConfirmCommand(socket *string) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "confirm",
-		Short: "Put a list of nodes into force that withdraws most of them",
-		Long: "Put the list of nodes into force that waits because it withdraws several peers, and more than\n" +
-			"half of all: that is more often a mistake than meant. `weft status` says whether one waits.",
+		Short: "Let go of peers that the control source lists no more",
+		Long: "Let go of the peers that are kept though the control source lists them no more: several of them,\n" +
+			"and more than half of all, is more often a mistake than meant. `weft status` says which are kept.",
 		Args: cobra.NoArgs,
 	}
 	output := addOutput(c)

@@ -48,7 +48,10 @@ func printStatus(out io.Writer, r status.Report, now time.Time) error {
 	fmt.Fprintf(w, "TUN\t%s, MTU %d, driver %s, %d %s\n", r.TUN.Name, r.TUN.MTU, r.TUN.Driver, r.TUN.Lanes, plural(r.TUN.Lanes, "lane"))
 	fmt.Fprintf(w, "list of nodes\t%s, in force for %s\n", r.State.Source, now.Sub(r.State.Applied).Round(time.Second))
 	if r.State.Rejected != "" {
-		fmt.Fprintf(w, "\tA NEWER ONE IS REFUSED: %s\n", inColumn(r.State.Rejected))
+		fmt.Fprintf(w, "\tNOT UP TO DATE: %s\n", inColumn(r.State.Rejected))
+	}
+	if r.State.LeftOut != "" {
+		fmt.Fprintf(w, "\tLEFT OUT: %s\n", inColumn(printable(r.State.LeftOut)))
 	}
 	fmt.Fprintf(w, "leases\t%d held, %d resting\n", r.Leases.Held, r.Leases.Resting)
 	for _, trouble := range r.Leases.Unmended {

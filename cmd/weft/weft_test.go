@@ -79,7 +79,7 @@ pod CIDRs      10.244.1.0/24, fd00:244:1::/64
 datagrams      vxlan on 0.0.0.0:9338
 TUN            weft0, MTU 1450, driver wireguard, 1 lane
 list of nodes  /etc/weft/nodes.yaml, in force for 26h0m4s
-               A NEWER ONE IS REFUSED: /etc/weft/nodes.yaml:4: nodes[0].podCIDRs[0]: "a" is not an IP prefix
+               NOT UP TO DATE: /etc/weft/nodes.yaml:4: nodes[0].podCIDRs[0]: "a" is not an IP prefix
                /etc/weft/nodes.yaml:7: nodes[1].colour: unknown key
 leases         0 held, 0 resting
                NOT IN ORDER: kept abc/eth0 (pod default/web`+"\ufffd"+`) 10.244.1.2: its veth is gone: no space left on device

@@ -14,7 +14,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"weft/control"
-	"weft/control/file"
 	"weft/encap"
 	"weft/internal/config"
 	"weft/internal/hostnet"
@@ -46,8 +45,7 @@ func serve(ctx context.Context, c config.Config, log *slog.Logger) error {
 	if err != nil {
 		return unfit{err}
 	}
-	source := file.New(c.Control.File)
-	plan, err := firstPlan(source, options)
+	source, err := newSource(c, options.Key, log)
 	if err != nil {
 		return unfit{err}
 	}
@@ -56,6 +54,15 @@ func serve(ctx context.Context, c config.Config, log *slog.Logger) error {
 		return err
 	}
 	defer alone.Close()
+	d := newDaemon(c, log, hangups)
+	d.control, d.guard.Options = source, options
+	plan, err := source.first(ctx, &d.guard)
+	if err != nil {
+		if ctx.Err() != nil { // weftd was told to end while it waited
+			return nil
+		}
+		return err
+	}
 	for _, dir := range []string{c.RunDir, c.StateDir} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return fmt.Errorf("make weft's folders: %w", err)
@@ -65,22 +72,13 @@ func serve(ctx context.Context, c config.Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	d := newDaemon(c, log, hangups)
-	d.options, d.conns = options, conns
+	d.conns = conns
 	if d.keys, err = newKeys(key, conns, log); err != nil {
 		return err
 	}
 	d.router = newRouter(c, d.keys, conns, queues, plan)
 	d.list(plan)
-	return d.run(ctx, source)
-}
-
-func firstPlan(source *file.Source, options control.Options) (*control.Plan, error) {
-	state, err := source.Load()
-	if err != nil {
-		return nil, err
-	}
-	return control.NewPlan(state, options)
+	return d.run(ctx)
 }
 
 func openLanes(ctx context.Context, c config.Config) ([]*encap.Conn, []tun.Queue, error) {
@@ -107,13 +105,13 @@ func newRouter(c config.Config, k *keys, conns []*encap.Conn, queues []tun.Queue
 	return router.New(lanes, plan.Table)
 }
 
-// run brings the node up, follows source, and takes the node down again.
-func (d *daemon) run(ctx context.Context, source control.Source) error {
+// run brings the node up, follows the control source, and takes the node down again.
+func (d *daemon) run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return d.router.Run(ctx) }) // owns the lanes: closes them in any case
 	group.Go(func() error { return d.keys.run(ctx, d.follow) })
 	group.Go(func() error {
-		err := d.up(ctx, group, source)
+		err := d.up(ctx, group)
 		if ctx.Err() != nil { // weftd was told to end, or another part of it has said why it ends
 			return nil
 		}
@@ -126,7 +124,7 @@ func (d *daemon) run(ctx context.Context, source control.Source) error {
 }
 
 // up brings the host into order, and starts what goes on beside forwarding.
-func (d *daemon) up(ctx context.Context, group *errgroup.Group, source control.Source) error {
+func (d *daemon) up(ctx context.Context, group *errgroup.Group) error {
 	// What can't be done now is tried again later. One route that is in another's way
 	// must not cost the node its other peers, nor a restart its guard.
 	applyErr := d.apply(ctx)
@@ -141,8 +139,9 @@ func (d *daemon) up(ctx context.Context, group *errgroup.Group, source control.S
 	reload := make(chan struct{}, 1)
 	group.Go(func() error { return forwardHangups(ctx, d.hangups, reload) })
 	group.Go(func() error {
-		return source.Run(ctx, reload, func(s control.State, err error) { d.update(ctx, s, err) })
+		return d.control.Run(ctx, reload, func(s control.State, err error) { d.update(ctx, s, err) })
 	})
+	group.Go(func() error { return d.saveNowAndThen(ctx) })
 	group.Go(func() error { return d.reapplyNowAndThen(ctx) })
 	group.Go(func() error { return d.reconcileNowAndThen(ctx, reconcileInterval) })
 	group.Go(func() error { return logDrops(ctx, d.Stats, d.log) })
@@ -163,6 +162,7 @@ func (d *daemon) becomeReady(ctx context.Context) error {
 	d.log.Info("forwarding", "encapsulation", d.config.Encapsulation, "listen", d.config.Listen,
 		"tun", d.config.TUN.Name, "driver", d.config.TUN.Driver, "lanes", d.config.Lanes(),
 		"mtu", d.report().TUN.MTU, "peers", d.Peers())
+	d.control.ready()
 	_, _ = sd.SdNotify(false, sd.SdNotifyReady) // without systemd there is nobody to notify
 	return nil
 }

@@ -138,7 +138,7 @@ func TestABrokenListLeavesTheLastGoodOneInForce(t *testing.T) {
 			expectPings(t, pod1, pod2)
 
 			shown := weft(t, node, "status")
-			if shown.status != 0 || !strings.Contains(shown.stdout, "A NEWER ONE IS REFUSED: ") || !strings.Contains(shown.stdout, tt.reason) {
+			if shown.status != 0 || !strings.Contains(shown.stdout, "NOT UP TO DATE: ") || !strings.Contains(shown.stdout, tt.reason) {
 				t.Errorf("weft status does not tell of %s:\n%s%s", tt.reason, shown.stdout, shown.stderr)
 			}
 			var r status.Report

@@ -71,7 +71,7 @@ func (d *daemon) report() status.Report {
 		TUN:           status.TUN{Name: d.config.TUN.Name, Driver: string(d.config.TUN.Driver), Lanes: d.config.Lanes(), MTU: d.mtu},
 		PodCIDRs:      d.plan.PodCIDRs,
 		Peers:         []status.Peer{},
-		State:         status.State{Source: d.config.Control.File, Applied: d.applied},
+		State:         status.State{Source: d.guard.State().Origin, Applied: d.applied},
 		Leases:        leases,
 		Stats:         d.Stats(),
 		Drops:         map[string]uint64{},
@@ -81,6 +81,9 @@ func (d *daemon) report() status.Report {
 	}
 	if d.rejected != nil {
 		r.State.Rejected = d.rejected.Error()
+	}
+	if d.plan.Refused != nil {
+		r.State.LeftOut = d.plan.Refused.Error()
 	}
 	for _, p := range d.plan.Peers {
 		r.Peers = append(r.Peers, status.Peer{Name: p.Name, Endpoint: p.Endpoint, Prefixes: p.Prefixes, Link: links[p.Key]})

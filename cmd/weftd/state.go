@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -28,7 +29,7 @@ import (
 // goroutines.
 type daemon struct {
 	config  config.Config
-	options control.Options
+	control *source
 	keys    *keys
 	log     *slog.Logger
 	router  *router.Router
@@ -43,16 +44,16 @@ type daemon struct {
 
 	applying sync.Mutex // held while the host is changed: one change at a time
 
-	mu         sync.Mutex    // guards what follows
-	listed     *control.Plan // as the newest good State says
+	mu         sync.Mutex // guards what follows
+	guard      control.Guard
+	listed     *control.Plan // as the guard lets the newest good State through
 	moves      []move
 	next       *control.Plan // listed, with the peers that have moved where they are
 	plan       *control.Plan // in force
 	applied    time.Time     // when plan came into force
 	mtu        int           // of the TUN device, in bytes
 	hostErr    error         // why the host is not as plan wants it
-	rejected   error         // why the newest State is not in force
-	held       *control.Plan // of the newest State, if that waits to be confirmed
+	rejected   error         // why the newest State is not in force, or not as a whole
 	rejections int
 	ready      bool
 }
@@ -65,64 +66,70 @@ func newDaemon(c config.Config, log *slog.Logger, hangups <-chan os.Signal) *dae
 // update puts the State that the control source emitted into force. If that can't
 // be done, the last good one stays.
 func (d *daemon) update(ctx context.Context, state control.State, err error) {
-	var plan *control.Plan
-	if err == nil {
-		plan, err = control.NewPlan(state, d.options)
-	}
-	var held *control.Plan
-	if err == nil {
-		err = d.collapse(plan)
-		if err != nil {
-			held = plan
-		}
-	}
-	if err != nil {
-		d.log.Error("the new list of nodes is refused; the last good one stays in force", "error", err)
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		d.rejected, d.held = err, held
-		d.rejections++
-		return
-	}
 	d.mu.Lock()
-	same, mended := d.listed.Equal(plan), d.rejected != nil
-	d.rejected, d.held = nil, nil
-	if !same {
+	before, rejected := d.listed, d.rejected
+	plan := before
+	if err == nil {
+		plan, err = d.guard.Next(state, time.Now())
+	}
+	switch kept := d.guard.Kept(); {
+	case err != nil:
+		d.rejected, plan = err, before
+	case len(kept) > 0:
+		d.rejected = keptError(kept, len(plan.Peers))
+	default:
+		d.rejected = nil
+	}
+	if d.rejected != nil {
+		d.rejections++
+	}
+	same := before.Equal(plan)
+	if plan != before {
 		d.list(plan)
 	}
+	now := d.rejected
 	d.mu.Unlock()
-	if same {
-		if mended {
-			d.log.Info("the list of nodes is again the one in force")
-		}
-		return
+
+	switch {
+	case now != nil && (rejected == nil || now.Error() != rejected.Error()):
+		d.log.Error("the control source has no good list of nodes; the last good one stays in force", "error", now)
+	case now == nil && rejected != nil && same:
+		d.log.Info("the list of nodes is again the one in force")
 	}
-	d.log.Info("a new list of nodes is in force", "peers", len(plan.Peers), "prefixes", plan.Table.Size())
-	d.tell(ctx, d.apply(ctx))
+	if text := fmt.Sprint(plan.Refused); plan.Refused != nil && text != fmt.Sprint(before.Refused) {
+		d.log.Warn("nodes are left out of the list", "error", plan.Refused)
+	}
+	if !same {
+		d.log.Info("a new list of nodes is in force", "peers", len(plan.Peers), "prefixes", plan.Table.Size())
+		d.tell(ctx, d.apply(ctx))
+	}
 }
 
-// collapse returns why a plan is not put into force unless somebody confirms it, or nil. A
-// control source that has lost its memory must not take the cluster down.
-func (d *daemon) collapse(plan *control.Plan) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if !d.listed.Collapses(plan) {
-		return nil
+// keptError tells that peers are kept though the control source doesn't list them.
+func keptError(kept []string, peers int) error {
+	const told = 5
+	names := strings.Join(kept[:min(told, len(kept))], ", ")
+	if more := len(kept) - told; more > 0 {
+		names += fmt.Sprintf(" and %d more", more)
 	}
-	return fmt.Errorf("it withdraws %d of %d peers; if that is meant, `weft confirm` puts it into force, and so does a restart of weftd",
-		len(d.listed.Withdrawn(plan)), len(d.listed.Peers))
+	return fmt.Errorf("it withdraws %d of %d peers (%s), which are kept; if that is meant, `weft confirm` lets them go", len(kept), peers, names)
 }
 
-// confirm puts the list of nodes into force that waits for it.
+// confirm lets go of the peers that are kept though the control source lists them no more.
 func (d *daemon) confirm(ctx context.Context) (status.Confirmation, error) {
 	d.mu.Lock()
-	plan := d.held
-	if plan == nil {
+	withdrawn := d.guard.Kept()
+	if len(withdrawn) == 0 {
 		d.mu.Unlock()
 		return status.Confirmation{}, errors.New("no list of nodes waits to be confirmed")
 	}
-	done := status.Confirmation{Withdrawn: d.listed.Withdrawn(plan), Peers: len(plan.Peers)}
-	d.rejected, d.held = nil, nil
+	plan, err := d.guard.Confirm()
+	if err != nil {
+		d.mu.Unlock()
+		return status.Confirmation{}, err
+	}
+	done := status.Confirmation{Withdrawn: withdrawn, Peers: len(plan.Peers)}
+	d.rejected = nil
 	d.list(plan)
 	d.mu.Unlock()
 	d.log.Warn("the new list of nodes was confirmed and is in force", "withdrawn", len(done.Withdrawn), "peers", done.Peers)
@@ -329,6 +336,13 @@ func (d *daemon) Rejections() (total int, newest bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.rejections, d.rejected != nil
+}
+
+// LeftOut returns how many nodes of the State are no peers.
+func (d *daemon) LeftOut() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.guard.State().Nodes) - 1 - len(d.listed.Peers)
 }
 
 // Healthy returns why the host is not as it must be, or nil. That the lanes run

@@ -149,7 +149,7 @@ nodes.yaml:11: nodes[9].key: must be a single value, not a list; write the value
 }
 
 func TestLoadTellsAnAbsentFile(t *testing.T) {
-	_, err := New("/no/such/../nodes.yaml").Load()
+	_, err := New("/no/such/../nodes.yaml").Load(t.Context())
 	want := "/no/nodes.yaml: file does not exist; write it, or name another one under the configuration's key control.file"
 	if err == nil || err.Error() != want {
 		t.Errorf("%v; want %s", err, want)

@@ -40,8 +40,11 @@ type Source struct {
 // New returns the source that reads the file at path. The file needn't exist yet.
 func New(path string) *Source { return &Source{path: filepath.Clean(path), poll: pollInterval} }
 
+// Origin is the path of the file.
+func (s *Source) Origin() string { return s.path }
+
 // Load returns what the file says now.
-func (s *Source) Load() (control.State, error) {
+func (s *Source) Load(context.Context) (control.State, error) {
 	data, err := s.read()
 	if err != nil {
 		return control.State{}, err

@@ -17,7 +17,7 @@ import (
 // expectPlan checks that two files are right together, for the first node of the list.
 func expectPlan(t *testing.T, weft, nodes string) {
 	t.Helper()
-	state, err := file.New(nodes).Load()
+	state, err := file.New(nodes).Load(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -31,6 +31,9 @@ type Daemon interface {
 	// the newest one was.
 	Rejections() (total int, newest bool)
 
+	// LeftOut returns how many nodes have registered themselves so that they can't be peers.
+	LeftOut() int
+
 	// GuardDrops returns the packets that the guard table has dropped, by its counters.
 	GuardDrops() (map[string]uint64, error)
 
@@ -91,9 +94,11 @@ var (
 	unmended = prometheus.NewDesc("weft_leases_unmended",
 		"Leases and veths of pods that only an operator can put in order.", nil, nil)
 	rejected = prometheus.NewDesc("weft_state_rejected_total",
-		"States of the control source that were refused; the last good one stayed in force.", nil, nil)
+		"Times that the control source had no State that could be put into force as a whole.", nil, nil)
 	current = prometheus.NewDesc("weft_state_current",
-		"1 if the newest State of the control source is in force, 0 if it was refused.", nil, nil)
+		"1 if the newest State of the control source is in force as a whole, 0 if not, or if the source is away.", nil, nil)
+	leftOut = prometheus.NewDesc("weft_nodes_left_out",
+		"Nodes that registered themselves so that they can't be peers (weft status says why).", nil, nil)
 	ready = prometheus.NewDesc("weft_ready",
 		"1 if /readyz says so.", nil, nil)
 	buildInfo = prometheus.NewDesc("weft_build_info",
@@ -104,7 +109,7 @@ type collector struct{ Daemon }
 
 func (c collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{packets, bytes, superPackets, udpGSO, udpGRO, drops, guardDrops, peers, prefixes,
-		sealedPeers, handshakes, unreachable, leases, resting, reconciled, unmended, rejected, current, ready, buildInfo} {
+		sealedPeers, handshakes, unreachable, leases, resting, reconciled, unmended, rejected, current, leftOut, ready, buildInfo} {
 		out <- d
 	}
 }
@@ -156,6 +161,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	total, newest := c.Rejections()
 	counter(rejected, uint64(total))
 	gauge(current, number(!newest))
+	gauge(leftOut, float64(c.LeftOut()))
 	gauge(ready, number(c.Ready() == nil))
 	gauge(buildInfo, 1, version.Version, runtime.Version())
 }

@@ -12,8 +12,8 @@ type Confirmation struct {
 	Peers     int      `json:"peers"`
 }
 
-// Confirm puts into force the list of nodes that waits because it withdraws so many
-// peers. An error says that none waits.
+// Confirm lets go of the peers that are kept though the control source lists them no more,
+// because they are so many. An error says that there are none.
 type Confirm func(context.Context) (Confirmation, error)
 
 func (f Confirm) serve(w http.ResponseWriter, r *http.Request) {

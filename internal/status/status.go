@@ -118,8 +118,11 @@ type State struct {
 	Source  string    `json:"source"`
 	Applied time.Time `json:"applied"`
 
-	// Rejected is why a newer State is not in force; empty if the newest one is.
+	// Rejected is why the newest State is not in force as a whole; empty if it is.
 	Rejected string `json:"rejected,omitempty"`
+
+	// LeftOut tells of the nodes that registered themselves wrongly, a line each.
+	LeftOut string `json:"leftOut,omitempty"`
 }
 
 // Leases are those of this node's pods.

@@ -1,0 +1,195 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"net/netip"
+	"path/filepath"
+	"sync"
+	"time"
+
+	sd "github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/sync/errgroup"
+
+	"weft/control"
+	"weft/control/snapshot"
+	"weft/control/sources"
+	"weft/encap"
+	"weft/internal/advertise"
+	"weft/internal/config"
+)
+
+// source is the control source and, where nodes register, what this one says of itself.
+type source struct {
+	sources.Source
+	registry control.Registry // nil where one person lists all nodes
+	config   config.Config
+	log      *slog.Logger
+
+	mu   sync.Mutex
+	self control.Self
+}
+
+func newSource(c config.Config, key encap.Fingerprint, log *slog.Logger) (*source, error) {
+	opened, err := sources.Open(c)
+	if err != nil {
+		return nil, err
+	}
+	s := &source{Source: opened, config: c, log: log}
+	s.registry, _ = opened.(control.Registry)
+	s.self = control.Self{Endpoint: netip.AddrPortFrom(netip.Addr{}, c.Listen.Port()), Key: key}
+	return s, nil
+}
+
+// first returns the plan to start with. A file must be good now. Where nodes register, it
+// is that of the snapshot, so that a node whose control source is away forwards; without
+// one, first waits until the control source has listed this node.
+func (s *source) first(ctx context.Context, guard *control.Guard) (*control.Plan, error) {
+	if s.registry == nil {
+		state, err := s.Load(ctx)
+		if err != nil {
+			return nil, unfit{err}
+		}
+		plan, err := guard.Next(state, time.Now())
+		if err != nil {
+			return nil, unfit{err}
+		}
+		return plan, nil
+	}
+	state, err := snapshot.Read(s.snapshot(), s.Origin())
+	if err == nil {
+		var plan *control.Plan
+		if plan, err = guard.Next(state, time.Now()); err == nil {
+			s.log.Info("starting with the last list of nodes", "source", s.Origin(), "peers", len(plan.Peers))
+			return plan, nil
+		}
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		s.log.Warn("the snapshot of the last list of nodes is of no use", "error", err)
+	}
+	return s.await(ctx, guard)
+}
+
+// await runs the source until it emits a State that makes a plan.
+func (s *source) await(ctx context.Context, guard *control.Guard) (plan *control.Plan, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	s.log.Info("waiting for the first list of nodes", "source", s.Origin())
+	told := ""
+	err = s.Run(ctx, nil, func(state control.State, err error) {
+		if plan != nil {
+			return
+		}
+		if err == nil {
+			plan, err = guard.Next(state, time.Now())
+		}
+		if err == nil {
+			cancel()
+			return
+		}
+		if err.Error() != told {
+			told = err.Error()
+			s.log.Error("there is no list of nodes yet", "error", err)
+			_, _ = sd.SdNotify(false, "STATUS=waiting for the list of nodes: "+told)
+		}
+	})
+	if plan != nil {
+		return plan, nil
+	}
+	return nil, errors.Join(err, ctx.Err())
+}
+
+func (s *source) snapshot() string { return filepath.Join(s.config.StateDir, "nodes.snapshot") }
+
+// Run is Source's. Beside it, the address at which this node registers follows the host's.
+func (s *source) Run(ctx context.Context, reload <-chan struct{}, emit func(control.State, error)) error {
+	if s.registry == nil {
+		return s.Source.Run(ctx, reload, emit)
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return s.advertise(ctx) })
+	group.Go(func() error { return s.Source.Run(ctx, reload, emit) })
+	return group.Wait()
+}
+
+// advertise registers this node at the address by which others reach it, and follows that.
+func (s *source) advertise(ctx context.Context) error {
+	rule, listen := s.config.Advertise, s.config.Listen.Addr()
+	families := []advertise.Family{advertise.IPv4}
+	if listen.Is6() {
+		families = []advertise.Family{advertise.IPv4, advertise.IPv6} // [::] is both
+	}
+	if auto := rule == (advertise.Rule{}); auto && !listen.IsUnspecified() || auto && s.config.Control.Source == config.SourceKubernetes {
+		addr := listen
+		if listen.IsUnspecified() {
+			addr = netip.Addr{} // the Node's InternalIP
+		}
+		s.register(func(self *control.Self) { self.Endpoint = netip.AddrPortFrom(addr, self.Endpoint.Port()) })
+		return nil
+	}
+	last := ""
+	return advertise.Watch(ctx, func() {
+		addr, err := rule.Choose(families, s.config.ClusterCIDRs, []string{s.config.TUN.Name})
+		if err != nil {
+			if err.Error() != last {
+				s.log.Error("this node's address is not known; others reach it at the last one, if there was any", "advertise", rule.String(), "error", err)
+			}
+			last = err.Error()
+			return
+		}
+		if addr.String() == last {
+			return
+		}
+		last = addr.String()
+		s.log.Info("this node is reached at", "address", addr, "advertise", rule.String())
+		s.register(func(self *control.Self) { self.Endpoint = netip.AddrPortFrom(addr, self.Endpoint.Port()) })
+	})
+}
+
+// ready has the control source know that this node's pods can be reached.
+func (s *source) ready() {
+	if s.registry != nil {
+		s.register(func(self *control.Self) { self.Ready = true })
+	}
+}
+
+// register changes what this node says of itself.
+func (s *source) register(change func(*control.Self)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	change(&s.self)
+	// Kubernetes knows the address if nobody else does.
+	if s.self.Endpoint.Addr().IsValid() || s.config.Control.Source == config.SourceKubernetes {
+		s.registry.Register(s.self)
+	}
+}
+
+// saveInterval is how old the snapshot may be while the list of nodes changes.
+const saveInterval = 10 * time.Second
+
+// saveNowAndThen keeps the list of nodes in force as the snapshot, where nodes register.
+func (d *daemon) saveNowAndThen(ctx context.Context) error {
+	if d.control.registry == nil {
+		return nil
+	}
+	var saved *control.Plan
+	save := func() error {
+		d.mu.Lock()
+		listed, state := d.listed, d.guard.State()
+		d.mu.Unlock()
+		if saved == listed {
+			return nil
+		}
+		if err := snapshot.Write(d.control.snapshot(), state); err != nil {
+			d.log.Error("a restart while the control source is away would use an older list of nodes", "error", err, "retry", saveInterval)
+			return nil
+		}
+		saved = listed
+		return nil
+	}
+	_ = save()
+	err := every(ctx, saveInterval, save)
+	return errors.Join(err, save())
+}
