@@ -71,7 +71,7 @@ func (d *daemon) report() status.Report {
 		TUN:           status.TUN{Name: d.config.TUN.Name, Driver: string(d.config.TUN.Driver), Lanes: d.config.Lanes(), MTU: d.mtu},
 		PodCIDRs:      d.plan.PodCIDRs,
 		Peers:         []status.Peer{},
-		State:         status.State{Source: d.guard.State().Origin, Applied: d.applied},
+		State:         status.State{Source: d.guard.State().Origin, Applied: byTheClock(d.applied)},
 		Leases:        leases,
 		Stats:         d.Stats(),
 		Drops:         map[string]uint64{},
@@ -104,13 +104,13 @@ func (k *keys) links() map[encap.Fingerprint]*status.Link {
 	links := map[encap.Fingerprint]*status.Link{}
 	for _, s := range k.manager.Status() {
 		l := &status.Link{
-			Key: s.Key.String(), State: string(s.State), KeysBegan: s.Began, RTT: s.RTT.Microseconds(),
+			Key: s.Key.String(), State: string(s.State), KeysBegan: byTheClock(s.Began), RTT: s.RTT.Microseconds(),
 			SentPackets: s.Traffic.SentPackets, SentBytes: s.Traffic.SentBytes,
 			ReceivedPackets: s.Traffic.ReceivedPackets, ReceivedBytes: s.Traffic.ReceivedBytes,
 			Refused: s.Traffic.Refused,
 		}
 		if s.State == handshake.Unreachable {
-			l.Failures, l.Retry = s.Failures, s.Retry
+			l.Failures, l.Retry = s.Failures, byTheClock(s.Retry)
 			if s.Err != nil {
 				l.Error = s.Err.Error()
 			}
@@ -118,6 +118,16 @@ func (k *keys) links() map[encap.Fingerprint]*status.Link {
 		links[s.Key] = l
 	}
 	return links
+}
+
+// byTheClock returns what the clock would have shown at a time if it had been set as it is
+// now: weft compares it with what the clock shows now.
+func byTheClock(t time.Time) time.Time {
+	if t.IsZero() {
+		return t
+	}
+	now := time.Now()
+	return now.Add(t.Sub(now)) // by what both have read of the monotonic clock
 }
 
 // rotate is what `weft rotate-key` asks for.

@@ -25,7 +25,8 @@ import (
 // SocketName is the socket's name in the run directory.
 const SocketName = "weftd.sock"
 
-// Report is what weftd says of itself.
+// Report is what weftd says of itself. Its times are what the clock would have shown then
+// if it had been set as it is now.
 type Report struct {
 	Version       string         `json:"version"`
 	Node          string         `json:"node"`
