@@ -33,9 +33,19 @@ func checkSelf(state State, opts Options, problems *strict.Problems) {
 		strict.Quote(opts.Node), list)
 }
 
+// checkOwnKey returns whether the list has another key for this node.
+func checkOwnKey(n Node, opts Options) error {
+	if n.Name != opts.Node || opts.Key == (encap.Fingerprint{}) || n.Key == (encap.Fingerprint{}) || n.Key == opts.Key {
+		return nil
+	}
+	return fmt.Errorf("this node's key is %s, not %s; write the first under key, or name the file of the other under the configuration's key keyFile", opts.Key, n.Key)
+}
+
 // admission is what the nodes admitted so far have claimed.
 type admission struct {
-	opts      Options
+	clusterCIDRs []netip.Prefix
+	sealed       bool
+
 	names     map[string]Node
 	endpoints map[netip.Addr]Node
 	macs      map[encap.MAC]Node
@@ -43,49 +53,44 @@ type admission struct {
 	podCIDRs  bart.Table[Node]
 }
 
-// admit returns the nodes of a State that make sense, alone and beside those that stand
-// before them. What is wrong with the others becomes problems.
+// Check returns for each node of a State why it can be no peer of the others, or nil. Sealed
+// says that every node must have a key.
 //
 // Where nobody but the node itself speaks for it, one that is refused claims nothing, so
 // that it can keep no other one out. In a list that somebody wrote, all that is wrong
 // shall be told at once, and so everything claims.
-func admit(state State, opts Options, problems *strict.Problems) []Node {
+func Check(state State, clusterCIDRs []netip.Prefix, sealed bool) []error {
 	a := admission{
-		opts:      opts,
-		names:     make(map[string]Node, len(state.Nodes)),
-		endpoints: make(map[netip.Addr]Node, len(state.Nodes)),
-		macs:      make(map[encap.MAC]Node, len(state.Nodes)),
-		keys:      make(map[encap.Fingerprint]Node, len(state.Nodes)),
+		clusterCIDRs: clusterCIDRs,
+		sealed:       sealed,
+		names:        make(map[string]Node, len(state.Nodes)),
+		endpoints:    make(map[netip.Addr]Node, len(state.Nodes)),
+		macs:         make(map[encap.MAC]Node, len(state.Nodes)),
+		keys:         make(map[encap.Fingerprint]Node, len(state.Nodes)),
 	}
-	admitted := make([]Node, 0, len(state.Nodes))
-	for _, n := range state.Nodes {
-		wrong := a.check(n)
-		for _, err := range wrong {
-			problems.Add(n.Origin, label(n), err)
-		}
-		if len(wrong) == 0 {
-			admitted = append(admitted, n)
-		}
-		if len(wrong) == 0 || !state.Registered {
+	wrong := make([]error, len(state.Nodes))
+	for i, n := range state.Nodes {
+		wrong[i] = a.check(n)
+		if wrong[i] == nil || !state.Registered {
 			a.claim(n)
 		}
 	}
-	return admitted
+	return wrong
 }
 
 // check returns all that would let the node claim what another one has, or that the data
 // path could not carry out.
-func (a *admission) check(n Node) []error {
-	wrong := []error{strict.CheckNodeName(n.Name), checkEndpoint(n.Endpoint, a.opts.ClusterCIDRs), checkMAC(n.VTEPMAC)}
+func (a *admission) check(n Node) error {
+	wrong := []error{strict.CheckNodeName(n.Name), checkEndpoint(n.Endpoint, a.clusterCIDRs), checkMAC(n.VTEPMAC)}
 	if len(n.PodCIDRs) == 0 {
 		wrong = append(wrong, errors.New("has no pod CIDRs; give it one out of the cluster CIDRs"))
 	}
 	wrong = append(wrong, a.checkUnique(n)...)
 	wrong = append(wrong, a.checkPodCIDRs(n)...)
-	if a.opts.Key != (encap.Fingerprint{}) {
+	if a.sealed {
 		wrong = append(wrong, a.checkKey(n))
 	}
-	return slices.DeleteFunc(wrong, func(err error) bool { return err == nil })
+	return errors.Join(wrong...)
 }
 
 // claim gives the node what it says is its own.
@@ -97,7 +102,7 @@ func (a *admission) claim(n Node) {
 	}
 	a.keys[n.Key] = n
 	for _, p := range n.PodCIDRs {
-		if checkPodCIDR(p, a.opts.ClusterCIDRs) == nil {
+		if checkPodCIDR(p, a.clusterCIDRs) == nil {
 			a.podCIDRs.Insert(p, n)
 		}
 	}
@@ -124,8 +129,6 @@ func (a *admission) checkKey(n Node) error {
 		return errors.New("has a vtepMAC, so it is a kernel VXLAN device, which does not understand the encapsulation sealed; remove the node or its vtepMAC")
 	case n.Key == (encap.Fingerprint{}):
 		return errors.New("has no key, which the encapsulation sealed needs; run `weft keygen` there, and write the fingerprint that it prints under key")
-	case n.Name == a.opts.Node && n.Key != a.opts.Key:
-		return fmt.Errorf("this node's key is %s, not %s; write the first under key, or name the file of the other under the configuration's key keyFile", a.opts.Key, n.Key)
 	case taken:
 		return fmt.Errorf("the key is that of node %s%s; run `weft keygen` on one of the two", label(other), at(other))
 	}
@@ -214,7 +217,7 @@ func checkMAC(m encap.MAC) error {
 func (a *admission) checkPodCIDRs(n Node) (wrong []error) {
 	var own []netip.Prefix
 	for _, p := range n.PodCIDRs {
-		if err := checkPodCIDR(p, a.opts.ClusterCIDRs); err != nil {
+		if err := checkPodCIDR(p, a.clusterCIDRs); err != nil {
 			wrong = append(wrong, err)
 			continue
 		}

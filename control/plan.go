@@ -70,7 +70,19 @@ type Plan struct {
 func NewPlan(state State, opts Options) (*Plan, error) {
 	var problems, self strict.Problems
 	checkSelf(state, opts, &self)
-	nodes := admit(state, opts, &problems)
+	var nodes []Node
+	for i, wrong := range Check(state, opts.ClusterCIDRs, opts.Key != (encap.Fingerprint{})) {
+		n := state.Nodes[i]
+		if own := checkOwnKey(n, opts); own != nil {
+			wrong = own // rather than that its wrong key is another's
+		}
+		if wrong == nil {
+			nodes = append(nodes, n)
+		}
+		for _, err := range each(wrong) {
+			problems.Add(n.Origin, label(n), err)
+		}
+	}
 	refused := problems.Err()
 	if err := self.Err(); err != nil || refused != nil && !state.Registered {
 		return nil, errors.Join(err, refused)
@@ -101,6 +113,17 @@ func NewPlan(state State, opts Options) (*Plan, error) {
 	}
 	p.Table = table
 	return p, nil
+}
+
+// each returns the errors that were joined.
+func each(err error) []error {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		return joined.Unwrap()
+	}
+	if err == nil {
+		return nil
+	}
+	return []error{err}
 }
 
 func newPeer(n Node) *encap.Peer {

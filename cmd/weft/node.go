@@ -1,0 +1,147 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"weft/control"
+	"weft/control/sources"
+	"weft/encap"
+	"weft/internal/config"
+)
+
+// sourceLimit is how long the control source may take to answer.
+const sourceLimit = 15 * time.Second
+
+// node is one of the list, for programs.
+type node struct {
+	Name     string            `json:"name"`
+	Endpoint netip.AddrPort    `json:"endpoint"`
+	PodCIDRs []netip.Prefix    `json:"podCIDRs"`
+	Key      encap.Fingerprint `json:"key,omitzero"`
+	LeftOut  string            `json:"leftOut,omitempty"` // why it can't be a peer
+}
+
+func newNodeCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "node",
+		Short: "List the cluster's nodes, and remove one for good",
+		Long: "List the nodes that the control source knows, and remove one for good. weftd's configuration\n" +
+			"says which control source that is; its keys can be given as flags, too: an operator's\n" +
+			"certificate, say, by --control-etcd-cert-file.",
+	}
+	flags := c.PersistentFlags()
+	config.AddFlags(flags)
+	flags.VisitAll(func(f *pflag.Flag) {
+		f.Hidden = !strings.HasPrefix(f.Name, "control-etcd-") && f.Name != "control-kubernetes-kubeconfig" && f.Name != "control-file" && f.Name != "cluster-cidrs" && f.Name != "config"
+	})
+	c.AddCommand(newNodeListCommand(), newNodeRemoveCommand())
+	return c
+}
+
+func newNodeListCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "list",
+		Short: "List the nodes that the control source knows",
+		Args:  cobra.NoArgs,
+	}
+	output := addOutput(c)
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		settings, source, err := openSource(c)
+		if err != nil {
+			return err
+		}
+		ctx, cancel := context.WithTimeout(c.Context(), sourceLimit)
+		defer cancel()
+		state, err := source.Load(ctx)
+		if err != nil {
+			return failed(err)
+		}
+		nodes := listNodes(state, settings)
+		return failed(show(c.OutOrStdout(), *output, nodes, func(out io.Writer) error { return printNodes(out, nodes) }))
+	}
+	return c
+}
+
+func newNodeRemoveCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "remove NAME",
+		Short: "Remove a node for good, so that another one can have its pod CIDRs",
+		Long: "Remove a node's entry and its claims, so that another one can have its pod CIDRs. Stop its\n" +
+			"weftd first: one that runs registers again. In etcd that needs the rights of an operator,\n" +
+			"which no node has.",
+		Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, names []string) error {
+			settings, source, err := openSource(c)
+			if err != nil {
+				return err
+			}
+			remover, ok := source.(interface {
+				Remove(context.Context, string) error
+			})
+			if !ok {
+				remedy := "remove it from " + source.Origin()
+				if settings.Control.Source == config.SourceKubernetes {
+					remedy = "delete its Node object (kubectl delete node " + names[0] + ")"
+				}
+				return failed(fmt.Errorf("weft can't remove a node from this control source; %s", remedy))
+			}
+			ctx, cancel := context.WithTimeout(c.Context(), sourceLimit)
+			defer cancel()
+			if err := remover.Remove(ctx, names[0]); err != nil {
+				return failed(err)
+			}
+			_, err = fmt.Fprintf(c.OutOrStdout(), "node %s is removed\n", names[0])
+			return failed(err)
+		},
+	}
+}
+
+// openSource opens the control source that weftd's configuration names.
+func openSource(c *cobra.Command) (config.Config, sources.Source, error) {
+	settings, err := config.Load(c.Flags(), os.Environ())
+	if err != nil {
+		return settings, nil, err
+	}
+	source, err := sources.Open(settings)
+	return settings, source, err
+}
+
+// listNodes returns what a State says of each node, and which could be no peer of others.
+func listNodes(state control.State, settings config.Config) []node {
+	leftOut := control.Check(state, settings.ClusterCIDRs, settings.Encapsulation == config.EncapsulationSealed)
+	nodes := make([]node, 0, len(state.Nodes))
+	for i, n := range state.Nodes {
+		listed := node{Name: n.Name, Endpoint: n.Endpoint, PodCIDRs: n.PodCIDRs, Key: n.Key}
+		if err := leftOut[i]; err != nil {
+			listed.LeftOut = err.Error()
+		}
+		nodes = append(nodes, listed)
+	}
+	return nodes
+}
+
+func printNodes(out io.Writer, nodes []node) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(w, "NODE\tENDPOINT\tPOD CIDRS\tKEY\n")
+	for _, n := range nodes {
+		key := "-"
+		if n.Key != (encap.Fingerprint{}) {
+			key = n.Key.String()[:16] + "…"
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", printable(n.Name), n.Endpoint, join(n.PodCIDRs), key)
+		if n.LeftOut != "" {
+			fmt.Fprintf(w, "\tLEFT OUT: %s\n", inColumn(printable(n.LeftOut)))
+		}
+	}
+	return w.Flush()
+}
