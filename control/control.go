@@ -26,6 +26,10 @@ type State struct {
 	// them. What is wrong with a node then costs only this node, and where two contradict
 	// each other, the one that stands first in Nodes is right.
 	Registered bool
+
+	// Refused says what the source found wrong with nodes that it therefore left out of
+	// Nodes; nil if there are none.
+	Refused error
 }
 
 // Node is one node as the control source describes it. Its JSON is what the node itself

@@ -56,7 +56,7 @@ type Plan struct {
 	PeerAddresses []netip.Addr
 
 	// Refused says what is wrong with nodes that registered themselves, and so are not
-	// among the Peers; nil if all are.
+	// among the Peers, or that the control source itself has left out; nil if all are.
 	Refused error
 
 	// EndpointIPv6 says that some endpoint, this node's included, is IPv6: the
@@ -87,7 +87,7 @@ func NewPlan(state State, opts Options) (*Plan, error) {
 	if err := self.Err(); err != nil || refused != nil && !state.Registered {
 		return nil, errors.Join(err, refused)
 	}
-	p := &Plan{ClusterCIDRs: slices.Clone(opts.ClusterCIDRs), Refused: refused}
+	p := &Plan{ClusterCIDRs: slices.Clone(opts.ClusterCIDRs), Refused: errors.Join(state.Refused, refused)}
 	for _, n := range nodes {
 		peer := newPeer(n)
 		p.EndpointIPv6 = p.EndpointIPv6 || n.Endpoint.Addr().Is6()

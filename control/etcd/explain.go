@@ -1,0 +1,73 @@
+package etcd
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+)
+
+// explained is an error with its remedy. Two with the same remedy are the same to people.
+type explained struct {
+	task   string
+	err    error
+	remedy string
+}
+
+func (e *explained) Error() string { return fmt.Sprintf("%s: %v; %s", e.task, e.err, e.remedy) }
+func (e *explained) Unwrap() error { return e.err }
+
+// fileError is an error of this node's files, which says itself what to do.
+type fileError struct{ error }
+
+// explain says what to do about an error of etcd's client.
+func (s *Source) explain(task string, err error) error {
+	if file := (fileError{}); errors.As(err, &file) {
+		return fmt.Errorf("etcd: %s: %w", task, err)
+	}
+	return &explained{task: "etcd: " + task, err: err, remedy: s.options.remedy(err)}
+}
+
+func (o *Options) remedy(err error) string {
+	text := err.Error()
+	switch {
+	case errors.Is(err, rpctypes.ErrPermissionDenied):
+		return fmt.Sprintf("a node's etcd user needs a role that may read the prefix %s, and write the keys %s, %s and %s: see docs/SECURITY.md",
+			o.folder(), o.entryKey(o.Node), o.claimKey(ipv4, o.Node), o.claimKey(ipv6, o.Node))
+	case errors.Is(err, rpctypes.ErrAuthFailed):
+		return fmt.Sprintf("there is no etcd user %s, or its password is another; correct them", o.Username)
+	case errors.Is(err, rpctypes.ErrUserEmpty):
+		return "etcd wants to know its users; give this node a user name and password, or a certificate whose common name is the user"
+	case errors.Is(err, rpctypes.ErrNoSpace):
+		return "etcd's database is full, and takes no writes; compact and defragment it or raise its quota, and then run `etcdctl alarm disarm`"
+	case contains(text, "x509:", "failed to verify certificate", "first record does not look like a TLS handshake"):
+		return fmt.Sprintf("etcd's certificate does not fit; name the CA that signed it (now: %s), and the members as it names them", orElse(o.CAFile, "those of this host"))
+	case contains(text, "remote error: tls", "bad certificate"):
+		return fmt.Sprintf("etcd refuses this node's certificate (%s); name one that etcd's client CA has signed, and that is not over", orElse(o.CertFile, "there is none"))
+	default:
+		return fmt.Sprintf("is a majority of the members up, and can this node reach them? The endpoints are %s", strings.Join(o.Endpoints, ", "))
+	}
+}
+
+func orElse(text, fallback string) string {
+	if text == "" {
+		return fallback
+	}
+	return text
+}
+
+// sortOf returns what an error is about, to people: those with one sort are told once.
+func sortOf(err error) string {
+	var e *explained
+	if errors.As(err, &e) {
+		return e.remedy
+	}
+	return err.Error()
+}
+
+// contains reports whether text has one of the parts.
+func contains(text string, parts ...string) bool {
+	return slices.ContainsFunc(parts, func(part string) bool { return strings.Contains(text, part) })
+}

@@ -1,0 +1,159 @@
+package etcd
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"weft/control"
+	"weft/internal/strict"
+)
+
+// registration is what this node is, and what must be written for that.
+type registration struct {
+	node control.Node
+
+	// claims are those that must be written; those that stand stay as they are.
+	claims []netip.Prefix
+
+	// entry is what must be written as the node's entry; empty if it is there already.
+	entry string
+
+	// lost says which pod CIDR is another node's now; nil if none is.
+	lost error
+}
+
+// registration decides what this node is, from what is registered. held are the pod CIDRs
+// that it had until now: nobody else shall get them if it can be helped.
+func (l *listing) registration(self control.Self, held []netip.Prefix) (registration, error) {
+	name := l.options.Node
+	if err := strict.CheckAddrPort(self.Endpoint); err != nil {
+		return registration{}, fmt.Errorf("the address that the other nodes send to is not known: %w; set advertise", err)
+	}
+	r := registration{node: control.Node{
+		Name:     name,
+		Endpoint: self.Endpoint,
+		Key:      self.Key,
+		Origin:   "etcd " + l.options.entryKey(name),
+	}}
+	known := l.entries[name]
+	held = slices.Concat(held, known.node.PodCIDRs)
+	standing := l.standing()
+	for _, f := range []family{ipv4, ipv6} {
+		claimed, has := l.claim(f, name)
+		has = has && claimed.err == nil
+		if has && !l.options.inCluster(claimed.cidr) {
+			return registration{}, fmt.Errorf("this node has claimed the pod CIDR %s, which is in none of the cluster CIDRs any more; "+
+				"stop weftd, remove the node (weft node remove %s), and start weftd again, which then claims another; its pods must be made anew", claimed.cidr, name)
+		}
+		if len(l.options.clusterCIDRs(f)) == 0 {
+			continue
+		}
+		if has {
+			_, owner, _ := standing.LookupPrefixLPM(claimed.cidr)
+			if owner == name {
+				r.node.PodCIDRs = append(r.node.PodCIDRs, claimed.cidr)
+				continue
+			}
+			r.lost = fmt.Errorf("the pod CIDR %s of this node overlaps what another node has claimed before%s; this node claims another, and its pods must be made anew",
+				claimed.cidr, quoteOwner(owner))
+		}
+		p, err := l.choose(f, held, standing)
+		if err != nil {
+			return registration{}, err
+		}
+		r.node.PodCIDRs = append(r.node.PodCIDRs, p)
+		r.claims = append(r.claims, p)
+	}
+	text, err := json.Marshal(r.node)
+	if err != nil {
+		return registration{}, fmt.Errorf("describe this node: %w", err)
+	}
+	if string(text) != known.raw {
+		r.entry = string(text)
+	}
+	return r, nil
+}
+
+func quoteOwner(name string) string {
+	if name == "" {
+		return ""
+	}
+	return ", namely " + label(name)
+}
+
+// choose returns the CIDR that this node shall claim: what it held, or a free one.
+func (l *listing) choose(f family, held []netip.Prefix, standing *standing) (netip.Prefix, error) {
+	for _, p := range held {
+		if familyOf(p) == f && p == p.Masked() && l.options.inCluster(p) && !standing.OverlapsPrefix(p) {
+			return p, nil
+		}
+	}
+	clusterCIDRs, length := l.options.clusterCIDRs(f), l.options.mask(f)
+	if p, ok := standing.free(clusterCIDRs, length, l.options.Node); ok {
+		return p, nil
+	}
+	claimed, texts := 0, []string(nil)
+	for _, c := range clusterCIDRs {
+		texts = append(texts, c.String())
+		for range standing.Subnets(c) {
+			claimed++
+		}
+	}
+	return netip.Prefix{}, fmt.Errorf("no pod CIDR of length /%d is free in %s: %d are claimed; remove nodes that are gone (weft node list, weft node remove NAME), or widen clusterCIDRs, on every node",
+		length, strings.Join(texts, ", "), claimed)
+}
+
+// errOvertaken says that somebody else was first: what was listed is no longer so.
+var errOvertaken = errors.New("what was to be written has changed in the meantime")
+
+// write carries the registration out in one transaction, if the listing is still right
+// about this node's keys, and nobody claims one of the CIDRs. It returns the revision in
+// which that was done.
+func (l *listing) write(ctx context.Context, client *clientv3.Client, r registration) (revision int64, err error) {
+	name := l.options.Node
+	entryKey := l.options.entryKey(name)
+	conditions := []clientv3.Cmp{unchanged(entryKey, l.entries[name].revision)}
+	var writes []clientv3.Op
+	for _, f := range []family{ipv4, ipv6} {
+		conditions = append(conditions, unchanged(l.options.claimKey(f, name), l.claims[f][name].revision))
+	}
+	for _, p := range r.claims {
+		conditions = append(conditions, l.unclaimed(p))
+		writes = append(writes, clientv3.OpPut(l.options.claimKey(familyOf(p), name), p.String()))
+	}
+	if r.entry != "" {
+		writes = append(writes, clientv3.OpPut(entryKey, r.entry))
+	}
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	answer, err := client.Txn(ctx).If(conditions...).Then(writes...).Commit()
+	if err != nil {
+		return 0, err
+	}
+	if !answer.Succeeded {
+		return 0, errOvertaken
+	}
+	return answer.Header.Revision, nil
+}
+
+// unchanged holds if a key was last written in this revision; 0 means that it isn't there.
+func unchanged(key string, revision int64) clientv3.Cmp {
+	return clientv3.Compare(clientv3.ModRevision(key), "=", revision)
+}
+
+// unclaimed holds if no claim has this value. Without claims, etcd has no value to compare.
+func (l *listing) unclaimed(p netip.Prefix) clientv3.Cmp {
+	f := familyOf(p)
+	claims := l.options.claimsKey(f)
+	if len(l.claims[f]) == 0 {
+		return clientv3.Compare(clientv3.CreateRevision(claims), "=", 0).WithPrefix()
+	}
+	return clientv3.Compare(clientv3.Value(claims), "!=", p.String()).WithPrefix()
+}

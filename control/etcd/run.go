@@ -1,0 +1,276 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"weft/control"
+)
+
+const (
+	// quiet is how long nothing must have changed before a State is emitted, and patience
+	// how long that is put off if it never gets quiet.
+	quiet    = 20 * time.Millisecond
+	patience = 200 * time.Millisecond
+
+	// progressInterval is how often etcd is asked how far the watch is. If it says nothing
+	// for silence, the watch is dead.
+	progressInterval = 3 * time.Second
+	silence          = 3 * progressInterval
+
+	// sessionLife is how long a watch is relied upon before everything is listed again,
+	// half as long at least.
+	sessionLife = time.Hour
+
+	// calm is how long a watch must have lasted for its end to be no sign of trouble.
+	calm = 10 * time.Second
+
+	// reminder is how long an error isn't repeated.
+	reminder = 30 * time.Second
+)
+
+// Run implements control.Source. It emits a State when this node stands registered in it,
+// or, before Register was called, when it was registered by an earlier weftd.
+func (s *Source) Run(ctx context.Context, reload <-chan struct{}, emit func(control.State, error)) error {
+	r := run{Source: s, reload: reload, emit: emit, always: true}
+	pause := backoff{shortest: 100 * time.Millisecond, longest: 5 * time.Second}
+	for failures := 0; ctx.Err() == nil; {
+		started := time.Now()
+		listed, err := r.session(ctx)
+		if time.Since(started) > calm {
+			failures = 0
+			pause.reset()
+		}
+		if err == nil || ctx.Err() != nil {
+			continue
+		}
+		// A watch that breaks once in a while, as when a member is restarted, is no news.
+		if failures++; !listed || failures > 2 {
+			r.tell(s.explain("follow the nodes", err))
+		}
+		select {
+		case <-ctx.Done():
+		case _, open := <-r.reload:
+			r.reloaded(open)
+		case <-time.After(pause.wait()):
+		}
+	}
+	return nil
+}
+
+// run is the state of one Run.
+type run struct {
+	*Source
+	reload <-chan struct{}
+	emit   func(control.State, error)
+
+	// listing is what was known last; nil before the first list.
+	listing *listing
+
+	// always says that a State is to be emitted even if nothing has changed.
+	always bool
+
+	// told is what the last error was about, and toldAt when it was emitted; empty if all
+	// has been well since.
+	told   string
+	toldAt time.Time
+}
+
+// tell emits an error, unless it is the last one again.
+func (r *run) tell(err error) {
+	if sort := sortOf(err); sort != r.told || time.Since(r.toldAt) > reminder {
+		r.told, r.toldAt = sort, time.Now()
+		r.emit(control.State{}, err)
+	}
+}
+
+// reloaded takes notice of what was received from reload.
+func (r *run) reloaded(open bool) {
+	if !open {
+		r.reload = nil
+		return
+	}
+	r.always = true
+	r.told = ""
+}
+
+// session connects, lists, and follows changes, until something breaks, or until all is to
+// be listed again, which is no error.
+func (r *run) session(ctx context.Context) (listed bool, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	client, err := r.connect(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer client.Close()
+	l, err := r.list(ctx, client, r.listing)
+	if err != nil {
+		return false, err
+	}
+	r.listing = l
+	f := follower{run: r, client: client, pause: backoff{shortest: 20 * time.Millisecond, longest: 5 * time.Second}}
+	return true, f.follow(ctx)
+}
+
+// follower is the state of one session.
+type follower struct {
+	*run
+	client *clientv3.Client
+
+	// settled receives when what is known is to be acted on; nil if nothing has changed.
+	// deadline is when it will at the latest.
+	settled  <-chan time.Time
+	deadline time.Time
+
+	// again receives when writing is to be tried again; nil if it isn't to be.
+	again <-chan time.Time
+	pause backoff
+
+	// written is the revision of what this node wrote last: until the watch has told of
+	// that, it is not known who claimed what before.
+	written int64
+}
+
+func (f *follower) follow(ctx context.Context) error {
+	// Without a leader, a member would keep silent rather than say that it can't know.
+	watchCtx := clientv3.WithRequireLeader(ctx)
+	watch := f.client.Watch(watchCtx, f.options.folder(), clientv3.WithPrefix(), clientv3.WithRev(f.listing.revision+1))
+	heard := time.Now()
+	progress := time.NewTicker(progressInterval)
+	defer progress.Stop()
+	age := time.After(sessionLife/2 + rand.N(sessionLife/2))
+	f.settle(ctx)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case _, open := <-f.reload:
+			f.reloaded(open)
+			if open {
+				return nil
+			}
+		case <-age:
+			return nil
+		case <-f.registered:
+			f.listing.changed = true
+			f.settle(ctx)
+		case <-f.settled:
+			f.settle(ctx)
+		case <-f.again:
+			f.again = nil
+			f.settle(ctx)
+		case answer, open := <-watch:
+			if err := f.check(answer, open); err != nil {
+				return err
+			}
+			heard = time.Now()
+			f.listing.apply(answer.Events)
+			if len(answer.Events) > 0 {
+				f.disturb()
+			}
+		case <-progress.C:
+			if time.Since(heard) > silence {
+				return errors.New("the watch is silent")
+			}
+			f.askForProgress(watchCtx)
+		}
+	}
+}
+
+// check returns why a watch can't be followed any further.
+func (f *follower) check(answer clientv3.WatchResponse, open bool) error {
+	switch err := answer.Err(); {
+	case !open:
+		return errors.New("the watch has ended")
+	case err != nil:
+		return fmt.Errorf("watch: %w", err)
+	case answer.Header.Revision < f.listing.revision:
+		// It was restored from a backup, or made anew, or this member is behind.
+		return fmt.Errorf("etcd is at revision %d, but was at %d", answer.Header.Revision, f.listing.revision)
+	}
+	return nil
+}
+
+// askForProgress has etcd say something about the watch. It doesn't wait for long: while
+// the client looks for another member, it takes no questions.
+func (f *follower) askForProgress(watchCtx context.Context) {
+	ctx, cancel := context.WithTimeout(watchCtx, 100*time.Millisecond)
+	defer cancel()
+	_ = f.client.RequestProgress(ctx) // what fails is followed by silence
+}
+
+// disturb puts acting on changes off until it is quiet, but not for ever.
+func (f *follower) disturb() {
+	if f.settled == nil {
+		f.deadline = time.Now().Add(patience)
+	}
+	f.settled = time.After(min(quiet, time.Until(f.deadline)))
+}
+
+// settle acts on what is known: it registers this node if that is needed, and emits a
+// State if this node stands in it.
+func (f *follower) settle(ctx context.Context) {
+	f.settled = nil
+	l := f.listing
+	if l.revision < f.written {
+		return // the watch will tell
+	}
+	self := f.currentSelf()
+	if self == nil {
+		if _, known := l.entries[f.options.Node]; known {
+			f.emitState(l.state(nil), true)
+		}
+		return
+	}
+	r, err := l.registration(*self, f.held)
+	if err != nil {
+		f.tell(err) // until a claim goes away, or the configuration changes, nothing can be done
+		return
+	}
+	if r.lost != nil {
+		f.tell(r.lost)
+	}
+	registered := len(r.claims) == 0 && r.entry == ""
+	if len(r.claims) == 0 {
+		f.held = r.node.PodCIDRs
+		f.emitState(l.state(&r.node), registered)
+	}
+	if !registered && f.again == nil {
+		f.register(ctx, r)
+	}
+}
+
+// register writes the registration. The watch tells when that is done; if it can't be done
+// now, it is tried again later.
+func (f *follower) register(ctx context.Context, r registration) {
+	revision, err := f.listing.write(ctx, f.client, r)
+	switch {
+	case err == nil:
+		f.written = revision
+		f.pause.reset()
+		return
+	case ctx.Err() != nil:
+		return
+	case !errors.Is(err, errOvertaken):
+		f.tell(f.explain("register this node", err))
+	}
+	f.again = time.After(f.pause.wait())
+}
+
+// emitState emits a State if there is news in it. That all is well again is news too.
+func (f *follower) emitState(state control.State, well bool) {
+	recovered := well && f.told != ""
+	if recovered {
+		f.told = ""
+	}
+	if f.listing.changed || f.always || recovered {
+		f.listing.changed, f.always = false, false
+		f.emit(state, nil)
+	}
+}

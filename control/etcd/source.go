@@ -1,0 +1,155 @@
+package etcd
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"sync"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+
+	"weft/control"
+	"weft/internal/strict"
+)
+
+// requestTimeout is how long etcd may take to answer.
+const requestTimeout = 5 * time.Second
+
+// Source is the nodes that registered themselves in one etcd. It implements control.Registry.
+type Source struct {
+	options     Options
+	dialOptions []grpc.DialOption // of tests, which dial from elsewhere
+
+	mu         sync.Mutex
+	self       *control.Self // nil before the first Register
+	registered chan struct{} // receives when self has changed
+
+	// held are the pod CIDRs that this node had when Run last emitted a State. Only Run
+	// uses it.
+	held []netip.Prefix
+}
+
+// New returns the source for the options. It reads the files, but dials nothing.
+func New(o Options) (*Source, error) {
+	if err := o.check(); err != nil {
+		return nil, err
+	}
+	return &Source{options: o, registered: make(chan struct{}, 1)}, nil
+}
+
+// Register implements control.Registry. The registry does not keep whether a node is ready.
+func (s *Source) Register(self control.Self) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.self = &self
+	select {
+	case s.registered <- struct{}{}:
+	default: // Run has not yet taken notice of the one before
+	}
+}
+
+func (s *Source) currentSelf() *control.Self {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.self
+}
+
+// Load returns what is registered now. It writes nothing.
+func (s *Source) Load(ctx context.Context) (control.State, error) {
+	client, err := s.connect(ctx)
+	if err != nil {
+		return control.State{}, s.explain("list the nodes", err)
+	}
+	defer client.Close()
+	l, err := s.list(ctx, client, nil)
+	if err != nil {
+		return control.State{}, s.explain("list the nodes", err)
+	}
+	return l.state(nil), nil
+}
+
+// Remove removes a node's entry and its claims at once, so that another node can claim its
+// pod CIDRs. Stop its weftd before: one that runs registers again, with the same pod CIDRs.
+// It is an error if there is no such node.
+func (s *Source) Remove(ctx context.Context, name string) error {
+	if err := strict.CheckNodeName(name); err != nil {
+		return err
+	}
+	task := "remove node " + name
+	client, err := s.connect(ctx)
+	if err != nil {
+		return s.explain(task, err)
+	}
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	answer, err := client.Txn(ctx).Then(
+		clientv3.OpDelete(s.options.entryKey(name)),
+		clientv3.OpDelete(s.options.claimKey(ipv4, name)),
+		clientv3.OpDelete(s.options.claimKey(ipv6, name)),
+	).Commit()
+	if err != nil {
+		return s.explain(task, err)
+	}
+	for _, a := range answer.Responses {
+		if a.GetResponseDeleteRange().Deleted > 0 {
+			return nil
+		}
+	}
+	return fmt.Errorf("%s: there is no such node in etcd under %s; `weft node list` shows those that there are", task, s.options.Prefix)
+}
+
+// connect makes a client. With a user name it asks etcd for a token; otherwise nothing has
+// been sent yet when it returns.
+func (s *Source) connect(ctx context.Context) (*clientv3.Client, error) {
+	config, err := s.options.tlsConfig()
+	if err != nil {
+		return nil, fileError{err}
+	}
+	return clientv3.New(clientv3.Config{
+		Endpoints: s.options.Endpoints,
+		TLS:       config,
+		Username:  s.options.Username,
+		Password:  s.options.Password,
+		Context:   ctx,
+		// What fails is told by the source, once.
+		Logger:      zap.NewNop(),
+		DialTimeout: requestTimeout, // for the token only
+		// gRPC pings no sooner than that; the timeout also bounds how long what was sent
+		// may stay without an answer of the other end's TCP.
+		DialKeepAliveTime:    10 * time.Second,
+		DialKeepAliveTimeout: 3 * time.Second,
+		// Run has its own patience.
+		MaxUnaryRetries: 1,
+		DialOptions:     s.dialOptions,
+	})
+}
+
+// list asks for all keys, as the majority of the members has them.
+func (s *Source) list(ctx context.Context, client *clientv3.Client, before *listing) (*listing, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	answer, err := client.Get(ctx, s.options.folder(), clientv3.WithPrefix())
+	if err != nil {
+		return nil, err
+	}
+	return newListing(&s.options, answer, before), nil
+}
+
+// backoff is how long to wait before trying again.
+type backoff struct{ shortest, longest, next time.Duration }
+
+// wait returns a time about twice as long as the last one. It is random, so that nodes
+// which failed together don't try again together.
+func (b *backoff) wait() time.Duration {
+	b.next = max(b.shortest, min(b.next, b.longest))
+	wait := b.next/2 + rand.N(b.next)
+	b.next *= 2
+	return wait
+}
+
+func (b *backoff) reset() { b.next = 0 }
