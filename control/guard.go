@@ -66,7 +66,7 @@ func (g *Guard) accept(state State, plan *Plan) {
 
 // keep has the nodes that were withdrawn stay, as far as they contradict no other one.
 func (g *Guard) keep(state State, withdrawn []string) (*Plan, error) {
-	with := State{Origin: state.Origin, Nodes: slices.Clone(state.Nodes), Registered: true}
+	with := State{Origin: state.Origin, Nodes: slices.Clone(state.Nodes), Registered: true, Refused: state.Refused}
 	for _, n := range g.state.Nodes {
 		if _, ok := slices.BinarySearch(withdrawn, n.Name); ok {
 			with.Nodes = append(with.Nodes, n)

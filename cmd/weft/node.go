@@ -22,7 +22,15 @@ import (
 // sourceLimit is how long the control source may take to answer.
 const sourceLimit = 15 * time.Second
 
-// node is one of the list, for programs.
+// nodeList is what the control source knows, for programs.
+type nodeList struct {
+	Nodes []node `json:"nodes"`
+
+	// LeftOut tells of nodes that the source does not list because of what they wrote.
+	LeftOut string `json:"leftOut,omitempty"`
+}
+
+// node is one of a nodeList.
 type node struct {
 	Name     string            `json:"name"`
 	Endpoint netip.AddrPort    `json:"endpoint"`
@@ -66,8 +74,8 @@ func newNodeListCommand() *cobra.Command {
 		if err != nil {
 			return failed(err)
 		}
-		nodes := listNodes(state, settings)
-		return failed(show(c.OutOrStdout(), *output, nodes, func(out io.Writer) error { return printNodes(out, nodes) }))
+		list := listNodes(state, settings)
+		return failed(show(c.OutOrStdout(), *output, list, func(out io.Writer) error { return printNodes(out, list) }))
 	}
 	return c
 }
@@ -116,24 +124,27 @@ func openSource(c *cobra.Command) (config.Config, sources.Source, error) {
 	return settings, source, err
 }
 
-// listNodes returns what a State says of each node, and which could be no peer of others.
-func listNodes(state control.State, settings config.Config) []node {
+// listNodes returns what a State says of each node, and why some can be no peers of others.
+func listNodes(state control.State, settings config.Config) nodeList {
 	leftOut := control.Check(state, settings.ClusterCIDRs, settings.Encapsulation == config.EncapsulationSealed)
-	nodes := make([]node, 0, len(state.Nodes))
+	list := nodeList{Nodes: make([]node, 0, len(state.Nodes))}
+	if state.Refused != nil {
+		list.LeftOut = state.Refused.Error()
+	}
 	for i, n := range state.Nodes {
 		listed := node{Name: n.Name, Endpoint: n.Endpoint, PodCIDRs: n.PodCIDRs, Key: n.Key}
 		if err := leftOut[i]; err != nil {
 			listed.LeftOut = err.Error()
 		}
-		nodes = append(nodes, listed)
+		list.Nodes = append(list.Nodes, listed)
 	}
-	return nodes
+	return list
 }
 
-func printNodes(out io.Writer, nodes []node) error {
+func printNodes(out io.Writer, list nodeList) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(w, "NODE\tENDPOINT\tPOD CIDRS\tKEY\n")
-	for _, n := range nodes {
+	for _, n := range list.Nodes {
 		key := "-"
 		if n.Key != (encap.Fingerprint{}) {
 			key = n.Key.String()[:16] + "…"
@@ -142,6 +153,9 @@ func printNodes(out io.Writer, nodes []node) error {
 		if n.LeftOut != "" {
 			fmt.Fprintf(w, "\tLEFT OUT: %s\n", inColumn(printable(n.LeftOut)))
 		}
+	}
+	if list.LeftOut != "" {
+		fmt.Fprintf(w, "\nLEFT OUT: %s\n", printable(list.LeftOut))
 	}
 	return w.Flush()
 }

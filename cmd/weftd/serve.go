@@ -82,8 +82,8 @@ func (d *daemon) report() status.Report {
 	if d.rejected != nil {
 		r.State.Rejected = d.rejected.Error()
 	}
-	if d.plan.Refused != nil {
-		r.State.LeftOut = d.plan.Refused.Error()
+	if d.listed.Refused != nil {
+		r.State.LeftOut = d.listed.Refused.Error()
 	}
 	for _, p := range d.plan.Peers {
 		r.Peers = append(r.Peers, status.Peer{Name: p.Name, Endpoint: p.Endpoint, Prefixes: p.Prefixes, Link: links[p.Key]})

@@ -338,11 +338,11 @@ func (d *daemon) Rejections() (total int, newest bool) {
 	return d.rejections, d.rejected != nil
 }
 
-// LeftOut returns how many nodes of the State are no peers.
-func (d *daemon) LeftOut() int {
+// LeftOut reports whether some nodes of the State are no peers.
+func (d *daemon) LeftOut() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return len(d.guard.State().Nodes) - 1 - len(d.listed.Peers)
+	return d.listed.Refused != nil
 }
 
 // Healthy returns why the host is not as it must be, or nil. That the lanes run

@@ -58,6 +58,9 @@ func (s *Source) currentSelf() *control.Self {
 	return s.self
 }
 
+// Origin names the source.
+func (s *Source) Origin() string { return "etcd " + s.options.Prefix }
+
 // Load returns what is registered now. It writes nothing.
 func (s *Source) Load(ctx context.Context) (control.State, error) {
 	client, err := s.connect(ctx)

@@ -4,8 +4,11 @@ package sources
 import (
 	"context"
 	"fmt"
+	"os"
+	"strings"
 
 	"weft/control"
+	"weft/control/etcd"
 	"weft/control/file"
 	"weft/internal/config"
 )
@@ -25,8 +28,27 @@ type Source interface {
 // error is a mistake in the configuration, or in a file that it names.
 func Open(c config.Config) (Source, error) {
 	switch c.Control.Source {
-	case config.SourceFile:
+	case config.SourceEtcd:
+		return openEtcd(c)
+	default:
 		return file.New(c.Control.File), nil
 	}
-	return nil, fmt.Errorf("the control source %s is not there yet", c.Control.Source)
+}
+
+func openEtcd(c config.Config) (Source, error) {
+	e := c.Control.Etcd
+	password := ""
+	if e.PasswordFile != "" {
+		data, err := os.ReadFile(e.PasswordFile)
+		if err != nil {
+			return nil, fmt.Errorf("read the password for etcd (control.etcd.passwordFile): %w", err)
+		}
+		password = strings.TrimRight(string(data), "\r\n")
+	}
+	return etcd.New(etcd.Options{
+		Endpoints: e.Endpoints, Prefix: e.Prefix,
+		CAFile: e.CAFile, CertFile: e.CertFile, KeyFile: e.KeyFile,
+		Username: e.Username, Password: password,
+		Node: c.Node, ClusterCIDRs: c.ClusterCIDRs, MaskIPv4: e.MaskIPv4, MaskIPv6: e.MaskIPv6,
+	})
 }

@@ -31,8 +31,8 @@ type Daemon interface {
 	// the newest one was.
 	Rejections() (total int, newest bool)
 
-	// LeftOut returns how many nodes have registered themselves so that they can't be peers.
-	LeftOut() int
+	// LeftOut reports whether nodes have registered themselves so that they can't be peers.
+	LeftOut() bool
 
 	// GuardDrops returns the packets that the guard table has dropped, by its counters.
 	GuardDrops() (map[string]uint64, error)
@@ -98,7 +98,7 @@ var (
 	current = prometheus.NewDesc("weft_state_current",
 		"1 if the newest State of the control source is in force as a whole, 0 if not, or if the source is away.", nil, nil)
 	leftOut = prometheus.NewDesc("weft_nodes_left_out",
-		"Nodes that registered themselves so that they can't be peers (weft status says why).", nil, nil)
+		"1 if nodes registered themselves so that they can't be peers (weft status says why).", nil, nil)
 	ready = prometheus.NewDesc("weft_ready",
 		"1 if /readyz says so.", nil, nil)
 	buildInfo = prometheus.NewDesc("weft_build_info",
@@ -161,7 +161,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	total, newest := c.Rejections()
 	counter(rejected, uint64(total))
 	gauge(current, number(!newest))
-	gauge(leftOut, float64(c.LeftOut()))
+	gauge(leftOut, number(c.LeftOut()))
 	gauge(ready, number(c.Ready() == nil))
 	gauge(buildInfo, 1, version.Version, runtime.Version())
 }

@@ -44,7 +44,7 @@ func (d *daemon) Stats() router.Stats     { return d.stats }
 func (d *daemon) Peers() int              { return 7 }
 func (d *daemon) Prefixes() int           { return 8 }
 func (d *daemon) Rejections() (int, bool) { return d.rejectedTotal, d.rejected }
-func (d *daemon) LeftOut() int            { return 3 }
+func (d *daemon) LeftOut() bool           { return true }
 func (d *daemon) UDP() (bool, uint64)     { return true, 107 }
 func (d *daemon) Healthy() error          { return d.unhealthy }
 func (d *daemon) GuardDrops() (map[string]uint64, error) {
@@ -90,7 +90,7 @@ func TestEveryCountIsExportedAndEveryDropReasonIsOne(t *testing.T) {
 		`weft_sealed_peers{state="no_keys"} 21`, `weft_sealed_peers{state="up"} 22`, `weft_sealed_peers{state="unreachable"} 0`,
 		`weft_handshakes_total{result="agreed"} 24`, `weft_handshakes_total{result="failed"} 25`,
 		"weft_peer_unreachable_total 26",
-		"weft_leases 31", "weft_resting_addresses 32", "weft_leases_unmended 35", "weft_nodes_left_out 3",
+		"weft_leases 31", "weft_resting_addresses 32", "weft_leases_unmended 35", "weft_nodes_left_out 1",
 		`weft_reconciled_total{action="freed"} 33`, `weft_reconciled_total{action="adopted"} 34`, `weft_reconciled_total{action="rebuilt"} 0`,
 		"weft_peers 7", "weft_fib_prefixes 8", "weft_state_rejected_total 9", "weft_state_current 1", "weft_ready 1",
 		fmt.Sprintf("weft_build_info{goversion=%q,version=%q} 1", runtime.Version(), version.Version),

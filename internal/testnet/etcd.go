@@ -202,6 +202,20 @@ func (e *Etcd) Endpoints() []string {
 	return urls
 }
 
+// Control is what a node's weft.yaml says under control to register in this cluster. With
+// TLS it shows a certificate for the user of this name.
+func (e *Etcd) Control(user string) (map[string]any, error) {
+	settings := map[string]any{"endpoints": e.Endpoints()}
+	if e.options.TLS {
+		cert, key, err := e.ClientCert(user)
+		if err != nil {
+			return nil, err
+		}
+		settings["caFile"], settings["certFile"], settings["keyFile"] = e.CAFile(), cert, key
+	}
+	return map[string]any{"etcd": settings}, nil
+}
+
 // Ctl runs etcdctl with all endpoints and returns its standard output. With TLS it
 // shows a certificate for the user root.
 func (e *Etcd) Ctl(ctx context.Context, args ...string) (string, error) {
