@@ -35,7 +35,7 @@ demo-clean: ## remove what `make demo KEEP=1` left running
 
 test: deps ## run all tests, those in network namespaces included, under the race detector
 	go test -race -count=1 ./...
-	go test -count=1 -run ManyNodes ./encap/sealed/handshake # 500 of them, too many for the race detector
+	go test -count=1 -run ManyNodes ./encap/sealed/handshake ./control/etcd # too many for the race detector
 
 # e2e/ is a module of its own: the libraries that speak to containerd are no business of weft's.
 e2e: deps ## run weft under containerd and cnitool, in half a minute

@@ -224,7 +224,7 @@ func (f *follower) settle(ctx context.Context) {
 	self := f.currentSelf()
 	if self == nil {
 		if _, known := l.entries[f.options.Node]; known {
-			f.emitState(l.state(nil), true)
+			f.emitState(nil, true)
 		}
 		return
 	}
@@ -239,7 +239,7 @@ func (f *follower) settle(ctx context.Context) {
 	registered := len(r.claims) == 0 && r.entry == ""
 	if len(r.claims) == 0 {
 		f.held = r.node.PodCIDRs
-		f.emitState(l.state(&r.node), registered)
+		f.emitState(&r.node, registered)
 	}
 	if !registered && f.again == nil {
 		f.register(ctx, r)
@@ -257,20 +257,22 @@ func (f *follower) register(ctx context.Context, r registration) {
 		return
 	case ctx.Err() != nil:
 		return
-	case !errors.Is(err, errOvertaken):
+	case errors.Is(err, errOvertaken): // soon the watch tells by what
+		f.again = time.After(min(f.pause.wait(), time.Second))
+	default:
 		f.tell(f.explain("register this node", err))
+		f.again = time.After(f.pause.wait())
 	}
-	f.again = time.After(f.pause.wait())
 }
 
 // emitState emits a State if there is news in it. That all is well again is news too.
-func (f *follower) emitState(state control.State, well bool) {
+func (f *follower) emitState(self *control.Node, well bool) {
 	recovered := well && f.told != ""
 	if recovered {
 		f.told = ""
 	}
 	if f.listing.changed || f.always || recovered {
 		f.listing.changed, f.always = false, false
-		f.emit(state, nil)
+		f.emit(f.listing.state(self), nil)
 	}
 }
