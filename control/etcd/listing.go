@@ -84,7 +84,7 @@ func (l *listing) put(kv *mvccpb.KeyValue, before *listing) {
 		known, same := before.entry(name)
 		if same = same && known.raw == raw; !same {
 			node, err := parseEntry(name, kv.Value)
-			node.Origin = "etcd " + string(kv.Key)
+			node.Origin = "etcd " + l.options.entryKey(label(name))
 			known = entry{raw: raw, node: node, err: err}
 			l.changed = true
 		}
@@ -194,7 +194,7 @@ func (l *listing) state(self *control.Node) control.State {
 			err = claimErr
 		}
 		if err != nil {
-			problems.Add(node.Origin, label(name), fmt.Errorf("%w; restart weftd there, or remove the node (weft node remove NAME)", err))
+			problems.Add(node.Origin, label(name), fmt.Errorf("%w; %s", err, remedy(name)))
 			return
 		}
 		nodes = append(nodes, ranked{node, revision})
@@ -234,6 +234,14 @@ func (l *listing) rank(n control.Node) (revision int64, err error) {
 		revision = max(revision, c.revision)
 	}
 	return revision, nil
+}
+
+// remedy is what to do about a node that can't be believed.
+func remedy(name string) string {
+	if strict.CheckNodeName(name) != nil {
+		return "remove the key (etcdctl del)"
+	}
+	return "restart weftd there, or remove the node (weft node remove " + name + ")"
 }
 
 // label is a node's name, fit for a message.
