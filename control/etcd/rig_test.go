@@ -272,3 +272,41 @@ func expectPlan(t *testing.T, state control.State, name string, clusterCIDRs ...
 		t.Errorf("%s: %v, refused: %v", name, err, plan.Refused)
 	}
 }
+
+// last returns the State that was emitted last.
+func (f *following) last(t *testing.T) control.State {
+	t.Helper()
+	emits, _ := f.since(0)
+	for _, e := range slices.Backward(emits) {
+		if e.err == nil {
+			return e.state
+		}
+	}
+	t.Fatalf("%s: no State was emitted", f.name)
+	return control.State{}
+}
+
+// expectOnlySelf fails the test unless the Plan refuses all others.
+func expectOnlySelf(t *testing.T, state control.State, name string) {
+	t.Helper()
+	plan, err := control.NewPlan(state, control.Options{Node: name, ClusterCIDRs: prefixes("10.244.0.0/16")})
+	if err != nil || len(plan.Peers) != 0 || plan.Refused == nil {
+		t.Errorf("%s: %v, %+v", name, err, plan)
+	}
+}
+
+// expectKeys is for testnet.Wait: it fails unless the keys have these values.
+func (r *rig) expectKeys(want map[string]string) func(context.Context) error {
+	return func(ctx context.Context) error {
+		for key, value := range want {
+			got, err := r.Ctl(ctx, "get", "--print-value-only", key)
+			if err != nil {
+				return err
+			}
+			if strings.TrimSpace(got) != value {
+				return fmt.Errorf("%s is %s, not %s", key, got, value)
+			}
+		}
+		return nil
+	}
+}
