@@ -310,3 +310,11 @@ func (r *rig) expectKeys(want map[string]string) func(context.Context) error {
 		return nil
 	}
 }
+
+// link sets the host's link up or down.
+func (r *rig) link(t *testing.T, state string) {
+	t.Helper()
+	if _, err := r.host.Exec(t.Context(), "ip", "link", "set", "eth0", state); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -197,8 +197,8 @@ func (f *follower) check(answer clientv3.WatchResponse, open bool) error {
 	return nil
 }
 
-// askForProgress has etcd say something about the watch. It doesn't wait for long: while
-// the client looks for another member, it takes no questions.
+// askForProgress has etcd say something about the watch. It waits for the client to take
+// the question, which it does at once unless the watch has not begun yet.
 func (f *follower) askForProgress(watchCtx context.Context) {
 	ctx, cancel := context.WithTimeout(watchCtx, 100*time.Millisecond)
 	defer cancel()

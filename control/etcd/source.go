@@ -6,18 +6,21 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"weft/control"
 	"weft/internal/strict"
 )
 
 // requestTimeout is how long etcd may take to answer.
-const requestTimeout = 5 * time.Second
+const requestTimeout = 3 * time.Second
 
 // Source is the nodes that registered themselves in one etcd. It implements control.Registry.
 type Source struct {
@@ -128,8 +131,31 @@ func (s *Source) connect(ctx context.Context) (*clientv3.Client, error) {
 		DialKeepAliveTimeout: 3 * time.Second,
 		// Run has its own patience.
 		MaxUnaryRetries: 1,
-		DialOptions:     s.dialOptions,
+		DialOptions: append([]grpc.DialOption{
+			grpc.WithChainUnaryInterceptor(failFast),
+			grpc.WithChainStreamInterceptor(onlyOnce()),
+		}, s.dialOptions...),
 	})
+}
+
+// failFast has a request fail with the reason why no member can be reached, rather than
+// by the end of its time.
+func failFast(ctx context.Context, method string, request, answer any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	return invoke(ctx, method, request, answer, conn, append(opts, grpc.WaitForReady(false))...)
+}
+
+// onlyOnce has a client watch only once. By itself it would begin again wherever it can,
+// for as long as it takes, and say nothing of it. And after an answer about its progress it
+// could begin behind what it has not been told: etcd before 3.4.25 and 3.5.8 gives such
+// answers too early (https://github.com/etcd-io/etcd/issues/15220).
+func onlyOnce() grpc.StreamClientInterceptor {
+	var begun atomic.Bool
+	return func(ctx context.Context, desc *grpc.StreamDesc, conn *grpc.ClientConn, method string, stream grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+		if begun.Swap(true) {
+			return nil, status.Error(codes.Aborted, "the watch was broken off")
+		}
+		return stream(ctx, desc, conn, method, opts...)
+	}
 }
 
 // list asks for all keys, as the majority of the members has them.

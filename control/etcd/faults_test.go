@@ -1,0 +1,179 @@
+package etcd
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"weft/control"
+	"weft/internal/testnet"
+)
+
+// move has a node say that it is at another port, and returns how long it took until all
+// know. Each must know within limit.
+func move(t *testing.T, mover *following, port uint16, all []*following, limit time.Duration) time.Duration {
+	t.Helper()
+	self := selfOf(mover.name)
+	self.Endpoint = netip.AddrPortFrom(self.Endpoint.Addr(), port)
+	began := time.Now()
+	mover.source.Register(self)
+	var slowest time.Duration
+	for _, f := range all {
+		f.expect(t, 0, fmt.Sprintf("a State with %s at port %d", mover.name, port), func(e emitted) bool {
+			if e.err != nil {
+				return false
+			}
+			i := slices.IndexFunc(e.state.Nodes, func(n control.Node) bool { return n.Name == mover.name })
+			return i >= 0 && e.state.Nodes[i].Endpoint.Port() == port
+		})
+		slowest = max(slowest, time.Since(began))
+	}
+	if slowest > limit {
+		t.Errorf("the last one knew after %v, more than %v", slowest, limit)
+	}
+	return slowest
+}
+
+// followMany follows with several nodes, and returns when all know all.
+func followMany(t *testing.T, r *rig, count int) []*following {
+	t.Helper()
+	var all []*following
+	for i := range count {
+		all = append(all, follow(t, r.source(t, fmt.Sprintf("node%d", i+1))))
+	}
+	for _, f := range all {
+		f.expect(t, 0, "a State with all", func(e emitted) bool { return e.err == nil && len(e.state.Nodes) == count })
+	}
+	return all
+}
+
+func TestSourcesOutliveTheirLeaderAndMembers(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, testnet.EtcdOptions{Members: 3})
+	all := followMany(t, r, 8) // enough for some to watch each of the members
+	leader, err := r.Leader(within(t, 30*time.Second))
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	r.Kill(leader)
+	t.Logf("the leader killed: all know after %v", move(t, all[0], 1001, all, 15*time.Second))
+	if err := r.Start(within(t, 30*time.Second), leader); err != nil {
+		t.Fatal(err)
+	}
+
+	// To be cut off is worse than to be dead: nobody says so.
+	if leader, err = r.Leader(within(t, 30*time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Partition(t.Context(), leader); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("the leader cut off: all know after %v", move(t, all[0], 1002, all, 20*time.Second))
+	if err := r.Heal(within(t, 30*time.Second), leader); err != nil {
+		t.Fatal(err)
+	}
+
+	for member := range 3 {
+		if _, err := r.CtlAt(within(t, time.Minute), member+1, "defrag"); err != nil {
+			t.Error(err)
+		}
+	}
+	t.Logf("defragmented: all know after %v", move(t, all[1], 1003, all, 15*time.Second))
+	for _, f := range all {
+		if emits, _ := f.since(0); len(emits) > 60 {
+			t.Errorf("%s emitted %d times: %s", f.name, len(emits), tellAll(emits))
+		}
+	}
+}
+
+func TestWhatHappenedInAnOutageIsKnownAfterwards(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, testnet.EtcdOptions{Members: 1})
+	all := followMany(t, r, 3)
+	node1, node2, node3 := all[0], all[1], all[2]
+	node2.stop()
+	node3.stop()
+	n := node1.count()
+	r.link(t, "down")
+	time.Sleep(11 * time.Second)
+	r.ctl(t, "del", "/weft/nodes/node2")
+	r.ctl(t, "del", "/weft/podcidrs/v4/node2")
+	r.ctl(t, "put", "/weft/nodes/node3", "rubbish")
+	if err := r.Compact(within(t, 30*time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	emits, _ := node1.since(n)
+	if len(emits) < 1 || len(emits) > 2 || emits[0].err == nil || !strings.Contains(emits[0].err.Error(), "is a majority of the members up, and can this node reach them?") {
+		t.Errorf("in 10 s without etcd: %s", tellAll(emits))
+	}
+	r.link(t, "up")
+	began := time.Now()
+	state := node1.expectNodes(t, n, "node1")
+	t.Logf("back: known after %v", time.Since(began))
+	if state.Refused == nil || !strings.Contains(state.Refused.Error(), "etcd /weft/nodes/node3: node3: ") {
+		t.Errorf("refused: %v", state.Refused)
+	}
+}
+
+func TestAnOutageIsToldOnceAndItsEndIsAStateEvenIfTheSame(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, testnet.EtcdOptions{Members: 1})
+	node1 := follow(t, r.source(t, "node1"))
+	node1.expectNodes(t, 0, "node1")
+	n := node1.count()
+	r.Kill(1)
+	began := time.Now()
+	node1.expectError(t, n, "can this node reach them? The endpoints are http://192.168.77.101:2379")
+	t.Logf("told after %v", time.Since(began))
+	time.Sleep(10*time.Second - time.Since(began))
+	if emits, _ := node1.since(n); len(emits) > 2 {
+		t.Errorf("in an outage of 10 s: %s", tellAll(emits))
+	}
+	n = node1.count()
+	if err := r.Start(within(t, 30*time.Second), 1); err != nil {
+		t.Fatal(err)
+	}
+	began = time.Now()
+	node1.expectNodes(t, n, "node1")
+	t.Logf("back after %v", time.Since(began))
+
+	// An etcd that was away from the beginning.
+	r.Kill(1)
+	node2 := follow(t, r.source(t, "node2"))
+	node2.expectError(t, 0, "connection refused")
+	if err := r.Start(within(t, 30*time.Second), 1); err != nil {
+		t.Fatal(err)
+	}
+	node2.expectNodes(t, 0, "node1", "node2")
+}
+
+func TestAFullDatabaseStopsRegistrationOnly(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, testnet.EtcdOptions{Members: 1, QuotaBytes: 4 << 20})
+	all := followMany(t, r, 2)
+	client := r.client(t)
+	for i := 0; ; i++ { // until it is full
+		if _, err := client.Put(t.Context(), fmt.Sprint("fill", i), strings.Repeat("x", 1<<19)); err != nil {
+			break
+		}
+	}
+	node3 := follow(t, r.source(t, "node3"))
+	node3.expectError(t, 0, "etcd's database is full, and takes no writes; compact and defragment it or raise its quota, and then run `etcdctl alarm disarm`")
+	n := all[0].count()
+	all[0].reload <- struct{}{}
+	all[0].expectNodes(t, n, namesOf(all[0].last(t))...)
+	r.ctl(t, "del", "--prefix", "fill")
+	if err := r.Compact(within(t, 30*time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	r.ctl(t, "defrag")
+	r.ctl(t, "alarm", "disarm")
+	node3.expect(t, 0, "a State", func(e emitted) bool { return e.err == nil && len(e.state.Nodes) == 3 })
+	if emits, _ := node3.since(0); len(emits) > 6 {
+		t.Errorf("emitted: %s", tellAll(emits))
+	}
+}
