@@ -24,7 +24,7 @@ type fileError struct{ error }
 
 // explain says what to do about an error of etcd's client.
 func (s *Source) explain(task string, err error) error {
-	if file := (fileError{}); errors.As(err, &file) {
+	if _, ok := errors.AsType[fileError](err); ok {
 		return fmt.Errorf("etcd: %s: %w", task, err)
 	}
 	return &explained{task: "etcd: " + task, err: err, remedy: s.options.remedy(err)}
@@ -60,8 +60,7 @@ func orElse(text, fallback string) string {
 
 // sortOf returns what an error is about, to people: those with one sort are told once.
 func sortOf(err error) string {
-	var e *explained
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*explained](err); ok {
 		return e.remedy
 	}
 	return err.Error()

@@ -37,7 +37,7 @@ const (
 // Run implements control.Source. It emits a State when this node stands registered in it,
 // or, before Register was called, when it was registered by an earlier weftd.
 func (s *Source) Run(ctx context.Context, reload <-chan struct{}, emit func(control.State, error)) error {
-	r := run{Source: s, reload: reload, emit: emit, always: true}
+	r := run{Source: s, reload: reload, emit: emit, always: true, told: make(map[string]time.Time)}
 	pause := backoff{shortest: 100 * time.Millisecond, longest: 5 * time.Second}
 	for failures := 0; ctx.Err() == nil; {
 		started := time.Now()
@@ -75,16 +75,16 @@ type run struct {
 	// always says that a State is to be emitted even if nothing has changed.
 	always bool
 
-	// told is what the last error was about, and toldAt when it was emitted; empty if all
-	// has been well since.
-	told   string
-	toldAt time.Time
+	// told is what errors were about, and when they were emitted, since all was well.
+	told map[string]time.Time
 }
 
-// tell emits an error, unless it is the last one again.
+// tell emits an error, unless one of its sort was emitted not long ago. One cause may show
+// in several ways by turns, so that the last one alone says little.
 func (r *run) tell(err error) {
-	if sort := sortOf(err); sort != r.told || time.Since(r.toldAt) > reminder {
-		r.told, r.toldAt = sort, time.Now()
+	sort := sortOf(err)
+	if at, known := r.told[sort]; !known || time.Since(at) > reminder {
+		r.told[sort] = time.Now()
 		r.emit(control.State{}, err)
 	}
 }
@@ -96,7 +96,7 @@ func (r *run) reloaded(open bool) {
 		return
 	}
 	r.always = true
-	r.told = ""
+	clear(r.told)
 }
 
 // session connects, lists, and follows changes, until something breaks, or until all is to
@@ -267,9 +267,9 @@ func (f *follower) register(ctx context.Context, r registration) {
 
 // emitState emits a State if there is news in it. That all is well again is news too.
 func (f *follower) emitState(self *control.Node, well bool) {
-	recovered := well && f.told != ""
+	recovered := well && len(f.told) > 0
 	if recovered {
-		f.told = ""
+		clear(f.told)
 	}
 	if f.listing.changed || f.always || recovered {
 		f.listing.changed, f.always = false, false

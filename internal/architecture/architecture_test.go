@@ -44,15 +44,21 @@ func TestPackagesKnowOnlyWhatTheirPlaceAllows(t *testing.T) {
 			of: "weft/control",
 			may: []string{"weft/control", "weft/encap", "weft/router/fib", "weft/router/packet",
 				"weft/internal/strict", "weft/internal/poller"},
-			mayNot: []string{"net/http", "github.com/vishvananda/netlink"},
+			mayNot: []string{"net/http", "github.com/vishvananda/netlink", "go.etcd.io", "google.golang.org/grpc"},
+		},
+		{
+			of: "weft/control/etcd",
+			may: []string{"weft/control/etcd", "weft/control", "weft/encap", "weft/router/fib", "weft/router/packet",
+				"weft/internal/strict", "weft/internal/poller"},
+			mayNot: []string{"k8s.io", "github.com/vishvananda/netlink"},
 		},
 		{
 			of:     "weft/cmd/weft-ipam",
-			mayNot: []string{"k8s.io", "go.etcd.io", "github.com/quic-go", "net/http", "github.com/prometheus", "weft/control", "weft/router/tun"},
+			mayNot: []string{"k8s.io", "go.etcd.io", "google.golang.org/grpc", "go.uber.org", "github.com/quic-go", "net/http", "github.com/prometheus", "weft/control", "weft/router/tun"},
 		},
 		{
 			of:     "weft/cmd/weft-cni",
-			mayNot: []string{"k8s.io", "go.etcd.io", "github.com/quic-go", "net/http", "github.com/prometheus", "weft/control", "weft/router/tun"},
+			mayNot: []string{"k8s.io", "go.etcd.io", "google.golang.org/grpc", "go.uber.org", "github.com/quic-go", "net/http", "github.com/prometheus", "weft/control", "weft/router/tun"},
 		},
 	} {
 		for _, dependency := range dependencies(t, rule.of) {
