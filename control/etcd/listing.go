@@ -207,6 +207,14 @@ func (l *listing) state(self *control.Node) control.State {
 	if self != nil {
 		add(self.Name, *self, nil)
 	}
+	for f, claims := range l.claims {
+		for name, c := range claims {
+			// It keeps its CIDR from others, and would be seen nowhere else.
+			if _, known := l.entries[name]; !known && (self == nil || name != self.Name) {
+				problems.Addf("etcd "+l.options.claimKey(family(f), label(name)), label(name), "the node claims %s, but has no entry; %s", strict.Quote(c.raw), remedy(name))
+			}
+		}
+	}
 	slices.SortFunc(nodes, func(a, b ranked) int {
 		return cmp.Or(cmp.Compare(a.revision, b.revision), cmp.Compare(a.Name, b.Name))
 	})

@@ -83,7 +83,9 @@ func TestWhatIsWrongWithANodeCostsThisNodeOnly(t *testing.T) {
 		{"an older claim", []*mvccpb.KeyValue{kv("nodes/bad", entryOf("bad", "10.244.1.0/25"), 4), kv("podcidrs/v4/bad", "10.244.1.0/25", 4)},
 			"pod CIDR 10.244.1.0/25 overlaps 10.244.1.0/24 of node good (etcd /weft/nodes/good)"},
 		{"no pod CIDRs", []*mvccpb.KeyValue{kv("nodes/bad", entryOf("bad"), 4), kv("podcidrs/v4/bad", "10.244.2.0/24", 4)}, "has no pod CIDRs"},
-		{"foreign keys", []*mvccpb.KeyValue{kv("", "x", 4), kv("nodes", "x", 4), kv("podcidrs/v5/bad", "x", 4), kv("podcidrs/v4/orphan", "x", 4)}, ""},
+		{"foreign keys", []*mvccpb.KeyValue{kv("", "x", 4), kv("nodes", "x", 4), kv("podcidrs/v5/bad", "x", 4)}, ""},
+		{"a claim without an entry", []*mvccpb.KeyValue{kv("podcidrs/v4/bad", "10.244.2.0/24", 4)},
+			`etcd /weft/podcidrs/v4/bad: bad: the node claims "10.244.2.0/24", but has no entry; restart weftd there, or remove the node (weft node remove bad)`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			state := newListing(testOptions("good"), answer(20, slices.Concat(tt.kvs, good)...), nil).state(nil)
@@ -189,6 +191,24 @@ func TestANodeWithoutAnAddressIsNotRegistered(t *testing.T) {
 	self.Endpoint = netip.AddrPortFrom(netip.Addr{}, 9338)
 	if _, err := newListing(testOptions("a"), answer(1), nil).registration(self, nil); err == nil || !strings.Contains(err.Error(), "advertise") {
 		t.Error(err)
+	}
+}
+
+func BenchmarkSettleAmongFiveThousand(b *testing.B) {
+	o := testOptions("node1")
+	o.ClusterCIDRs = prefixes("10.0.0.0/8")
+	var kvs []*mvccpb.KeyValue
+	r := newRange(o.ClusterCIDRs[0], 24)
+	for i := range 5000 {
+		name, cidr := fmt.Sprint("node", i), r.cidr(uint64(i)).String()
+		kvs = append(kvs, kv("nodes/"+name, entryOf(name, cidr), int64(i+1)), kv("podcidrs/v4/"+name, cidr, int64(i+1)))
+	}
+	l := newListing(o, answer(9000, kvs...), nil)
+	for b.Loop() {
+		registered, err := l.registration(selfOf("node1"), nil)
+		if err != nil || registered.entry != "" || len(l.state(&registered.node).Nodes) != 5000 {
+			b.Fatalf("%+v, %v", registered, err)
+		}
 	}
 }
 

@@ -22,8 +22,8 @@ type Options struct {
 	Prefix string
 
 	// CAFile, CertFile and KeyFile are PEM files. Without CAFile the host's authorities
-	// are trusted. The certificate is read again for every connection, the CA whenever
-	// etcd is connected to anew, which happens every half an hour at least.
+	// are trusted. The certificate is read again for every connection, the CA for
+	// every session, which lasts an hour at most.
 	CAFile, CertFile, KeyFile string
 
 	Username, Password string // optional

@@ -129,8 +129,8 @@ func (s *Source) connect(ctx context.Context) (*clientv3.Client, error) {
 		// may stay without an answer of the other end's TCP.
 		DialKeepAliveTime:    10 * time.Second,
 		DialKeepAliveTimeout: 3 * time.Second,
-		// Run has its own patience.
-		MaxUnaryRetries: 1,
+		// Once more with a new token, if the old one was over. Run has its own patience.
+		MaxUnaryRetries: 2,
 		DialOptions: append([]grpc.DialOption{
 			grpc.WithChainUnaryInterceptor(failFast),
 			grpc.WithChainStreamInterceptor(onlyOnce()),
