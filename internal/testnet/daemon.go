@@ -2,6 +2,8 @@ package testnet
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +17,7 @@ import (
 )
 
 const (
+	// startLimit is for weftd and etcd; what is started more slowly has a Service.
 	startLimit = 15 * time.Second
 	stopLimit  = 10 * time.Second
 
@@ -22,7 +25,7 @@ const (
 	tailLines = 15
 )
 
-// daemon is one run of weftd, or of etcd.
+// daemon is one run of weftd, or of another program that is not meant to end.
 type daemon struct {
 	cmd   *exec.Cmd
 	ended chan struct{}
@@ -42,7 +45,7 @@ func (n *Node) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := d.whileRunning(ctx, n.WaitReady); err != nil {
+	if err := d.whileRunning(ctx, startLimit, n.WaitReady); err != nil {
 		return fmt.Errorf("%w\n%s", err, n.LogTail(tailLines))
 	}
 	return nil
@@ -69,14 +72,17 @@ func (n *Node) launch() (*daemon, error) {
 
 // launchDaemon starts a program that appends what it writes to a file.
 func (n *Namespace) launchDaemon(logFile, program string, args ...string) (*daemon, error) {
+	return launch(n.Command(context.Background(), program, args...), logFile)
+}
+
+func launch(cmd *exec.Cmd, logFile string) (*daemon, error) {
 	log, err := os.OpenFile(logFile, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 	if err != nil {
 		return nil, err
 	}
 	defer log.Close()
 
-	d := &daemon{ended: make(chan struct{})}
-	d.cmd = n.Command(context.Background(), program, args...)
+	d := &daemon{cmd: cmd, ended: make(chan struct{})}
 	// Files and not pipes: the process may outlive this one.
 	d.cmd.Stdout, d.cmd.Stderr = log, log
 	if err := d.cmd.Start(); err != nil {
@@ -92,9 +98,9 @@ func (n *Namespace) launchDaemon(logFile, program string, args ...string) (*daem
 	return d, nil
 }
 
-// whileRunning calls wait with a context that ends after startLimit, or with the process.
-func (d *daemon) whileRunning(ctx context.Context, wait func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, startLimit)
+// whileRunning calls wait with a context that ends after limit, or with the process.
+func (d *daemon) whileRunning(ctx context.Context, limit time.Duration, wait func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
@@ -124,8 +130,14 @@ func (n *Node) Get(ctx context.Context, path string) (string, error) {
 
 // get fetches a path from a server that the namespace reaches.
 func (n *Namespace) get(ctx context.Context, server, path string) (string, error) {
+	return n.getTLS(ctx, nil, server, path)
+}
+
+// getTLS is get from a server whose certificate one of the roots has signed.
+func (n *Namespace) getTLS(ctx context.Context, roots *x509.CertPool, server, path string) (string, error) {
 	transport := &http.Transport{
 		DisableKeepAlives: true,
+		TLSClientConfig:   &tls.Config{RootCAs: roots},
 		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 			return n.Dial(ctx, network, address)
 		},

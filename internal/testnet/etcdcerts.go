@@ -1,12 +1,8 @@
 package testnet
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,22 +10,14 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
-	"time"
 )
 
-// serverName is what the files of the members' own certificate are called. No
-// client's files are, because a client's name is not empty.
-const serverName = ""
-
-// authority makes the certificates of an etcd cluster.
-type authority struct {
-	dir  string
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-
-	mu sync.Mutex // held while files are made
-}
+// serverName is what the files of the members' own certificate are called. A client's
+// begin with clientPrefix.
+const (
+	serverName   = "server"
+	clientPrefix = "client-"
+)
 
 // makeAuthority makes the CA, and the one certificate that all members show.
 func (e *Etcd) makeAuthority() error {
@@ -49,69 +37,6 @@ func (e *Etcd) makeAuthority() error {
 	}
 	e.ca = ca
 	return nil
-}
-
-func newAuthority(dir string) (*authority, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, err
-	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, err
-	}
-	root := template(pkix.Name{CommonName: "testnet CA"})
-	root.IsCA, root.BasicConstraintsValid = true, true
-	root.KeyUsage = x509.KeyUsageCertSign
-	der, err := x509.CreateCertificate(rand.Reader, root, root, key.Public(), key)
-	if err != nil {
-		return nil, err
-	}
-	ca := &authority{dir: dir, key: key}
-	if ca.cert, err = x509.ParseCertificate(der); err != nil {
-		return nil, err
-	}
-	return ca, writePEM(ca.certFile(), "CERTIFICATE", der)
-}
-
-func template(subject pkix.Name) *x509.Certificate {
-	return &x509.Certificate{
-		Subject:   subject,
-		NotBefore: time.Now().Add(-time.Hour), // for a test that sets its clock back
-		NotAfter:  time.Now().AddDate(1, 0, 0),
-		KeyUsage:  x509.KeyUsageDigitalSignature,
-	}
-}
-
-func (a *authority) certFile() string { return filepath.Join(a.dir, "ca.crt") }
-
-func (a *authority) files(name string) (certFile, keyFile string) {
-	base := filepath.Join(a.dir, "server")
-	if name != serverName {
-		base = filepath.Join(a.dir, "client-"+name)
-	}
-	return base + ".crt", base + ".key"
-}
-
-// issue makes a key and a certificate for it, and writes both.
-func (a *authority) issue(name string, template *x509.Certificate) error {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return err
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, key.Public(), a.key)
-	if err != nil {
-		return err
-	}
-	keyDER, err := x509.MarshalECPrivateKey(key)
-	if err != nil {
-		return err
-	}
-	certFile, keyFile := a.files(name)
-	return errors.Join(writePEM(keyFile, "EC PRIVATE KEY", keyDER), writePEM(certFile, "CERTIFICATE", der))
-}
-
-func writePEM(path, kind string, der []byte) error {
-	return os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600)
 }
 
 // CAFile holds the certificate of the CA that signed the members' and the clients'.
@@ -134,13 +59,11 @@ func (e *Etcd) ClientCert(name string) (certFile, keyFile string, err error) {
 	}
 	e.ca.mu.Lock()
 	defer e.ca.mu.Unlock()
-	certFile, keyFile = e.ca.files(name)
+	certFile, keyFile = e.ca.files(clientPrefix + name)
 	if _, err := os.Stat(certFile); !errors.Is(err, fs.ErrNotExist) {
 		return certFile, keyFile, err
 	}
-	client := template(pkix.Name{CommonName: name})
-	client.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
-	if err := e.ca.issue(name, client); err != nil {
+	if err := e.ca.issueClient(clientPrefix+name, pkix.Name{CommonName: name}); err != nil {
 		return "", "", fmt.Errorf("make a certificate for client %s: %w", name, err)
 	}
 	return certFile, keyFile, nil
