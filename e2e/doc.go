@@ -10,6 +10,7 @@
 //	└──────────────────────────────────┘   └─────────────
 //
 // The nodes are those of internal/testnet. To containerd each looks like a machine of
-// its own, with its own /run, /var/lib and processes; see machine. Both are shared by all
-// tests, and each test must leave them as if it had never run; see expectNothingLeft.
+// its own, with its own /run, /var/lib and processes; see testnet.Machine. Both are
+// shared by all tests, and each test must leave them as if it had never run; see
+// expectNothingLeft.
 package e2e

@@ -107,8 +107,8 @@ func TestAPodGoesWithoutATraceAfterEverybodyWasKilled(t *testing.T) {
 		start func(context.Context) error
 	}{
 		{"weftd", node1.Kill, node1.Start},
-		{"containerd", node1.killContainerd, node1.startContainerd},
-		{"both", func() { node1.Kill(); node1.killContainerd() }, func(ctx context.Context) error {
+		{"containerd", node1.Containerd.Kill, node1.startContainerd},
+		{"both", func() { node1.Kill(); node1.Containerd.Kill() }, func(ctx context.Context) error {
 			return errors.Join(node1.startContainerd(ctx), node1.Start(ctx))
 		}},
 	} {

@@ -38,7 +38,7 @@ func (m *machine) sandbox(name string) *cri.PodSandboxConfig {
 	return &cri.PodSandboxConfig{
 		Metadata: &cri.PodSandboxMetadata{Name: name, Namespace: "default", Uid: name},
 		Hostname: name,
-		Linux:    &cri.LinuxPodSandboxConfig{CgroupParent: m.cgroups()},
+		Linux:    &cri.LinuxPodSandboxConfig{CgroupParent: m.Cgroup()},
 	}
 }
 
@@ -149,7 +149,7 @@ func (p *pod) start(t *testing.T, name string, command ...string) *container {
 		SandboxConfig: p.config,
 		Config: &cri.ContainerConfig{
 			Metadata: &cri.ContainerMetadata{Name: name},
-			Image:    &cri.ImageSpec{Image: image},
+			Image:    &cri.ImageSpec{Image: testnet.Image},
 			Command:  command,
 			Linux:    &cri.LinuxContainerConfig{},
 		},

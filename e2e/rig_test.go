@@ -65,7 +65,7 @@ func buildAndRun(m *testing.M) (status int, err error) {
 	}
 	for _, machine := range []*machine{node1, node2, alone} {
 		if machine != nil {
-			err = errors.Join(err, machine.stop(ctx))
+			_ = machine.conn.Close()
 		}
 	}
 	err = errors.Join(err, net.Close())
@@ -109,11 +109,11 @@ func startAll(ctx context.Context, net *testnet.Net) (err error) {
 		return err
 	}
 	archive := filepath.Join(net.Dir(), "image.tar")
-	if err := writeImage(archive); err != nil {
+	if err := testnet.WriteImage(archive); err != nil {
 		return fmt.Errorf("make the image: %w", err)
 	}
 	for i, to := range []**machine{&node1, &node2, &alone} {
-		if *to, err = newMachine(cluster.Nodes()[i]); err != nil {
+		if *to, err = newMachine(ctx, cluster.Nodes()[i]); err != nil {
 			return err
 		}
 	}
@@ -141,7 +141,7 @@ func printLogs() {
 			continue
 		}
 		fmt.Fprintln(os.Stderr, m.LogTail(15))
-		log, _ := os.ReadFile(m.containerdLog())
+		log, _ := os.ReadFile(m.Containerd.LogFile())
 		lines := strings.Split(strings.TrimSpace(string(log)), "\n")
 		lines = slices.DeleteFunc(lines, func(line string) bool { return strings.Contains(line, "level=info") })
 		fmt.Fprintf(os.Stderr, "--- what containerd on %s complained of\n%s\n---\n", m.Name(), strings.Join(lines[max(0, len(lines)-15):], "\n"))
@@ -179,12 +179,11 @@ func (m *machine) expectNothingLeft(ctx context.Context, t *testing.T) {
 func (m *machine) traces(ctx context.Context, t *testing.T) map[string][]string {
 	t.Helper()
 	found := map[string][]string{
-		"network namespaces":         fileNames(m.path(netnsDir)),
-		"results in libcni's cache":  fileNames(m.path(filepath.Join(cacheDir, "results"))),
-		"cgroups of all controllers": nil,
+		"network namespaces":         fileNames(m.Path(netnsDir)),
+		"results in libcni's cache":  fileNames(m.Path(filepath.Join(cacheDir, "results"))),
+		"cgroups of all controllers": m.Cgroups(),
 		"leases":                     nil,
 	}
-	found["cgroups of all controllers"], _ = m.leftCgroups()
 	leases, err := m.leases()
 	if err != nil {
 		t.Error(err)

@@ -125,6 +125,9 @@ func (c *claim) clear(ctx context.Context) error {
 	if err := reap(ctx, names, c.marks); err != nil {
 		return err
 	}
+	if err := removeCgroups(ctx, c.cgroups()); err != nil {
+		return err
+	}
 	if err := os.RemoveAll(c.dir); err != nil {
 		return err
 	}
@@ -149,6 +152,9 @@ func (c *claim) leftovers(ctx context.Context) (left []string, err error) {
 			}
 			left = append(left, "folder "+c.dir)
 		}
+		for _, dir := range ownCgroups(c.cgroups()) {
+			left = append(left, "cgroup "+dir)
+		}
 		names, err := c.namespaces()
 		for _, name := range names {
 			left = append(left, "namespace "+name)
@@ -157,6 +163,9 @@ func (c *claim) leftovers(ctx context.Context) (left []string, err error) {
 	})
 	return left, err
 }
+
+// cgroups is the pattern that the names of the claim's cgroups match.
+func (c *claim) cgroups() string { return c.name() + "-*" }
 
 // namespaces lists the namespaces that carry the claim's name.
 func (c *claim) namespaces() ([]string, error) {

@@ -157,6 +157,6 @@ func (n *Net) remove() error {
 }
 
 // Leftovers lists what still exists of the Net: its namespaces, the processes that
-// were started in them, wherever they are now, and its folder. After Close it must
+// were started in them, wherever they are now, their cgroups, and its folder. After Close it must
 // be empty.
 func (n *Net) Leftovers(ctx context.Context) ([]string, error) { return n.claim.leftovers(ctx) }

@@ -78,7 +78,7 @@ func (n *Node) prepare() error {
 	if err := n.Sysctl("net.ipv4.ip_forward", "0"); err != nil {
 		return err
 	}
-	for _, dir := range []string{n.dir, n.RunDir(), n.confDir(), filepath.Join(n.dir, "state")} {
+	for _, dir := range []string{n.dir, n.RunDir(), n.ConfDir(), filepath.Join(n.dir, "state")} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return err
 		}
@@ -115,7 +115,9 @@ func (n *Node) KeyFile() string { return filepath.Join(n.dir, nodekey.FileName) 
 // Socket is where weftd answers the weft command.
 func (n *Node) Socket() string { return filepath.Join(n.RunDir(), "weftd.sock") }
 
-func (n *Node) confDir() string    { return filepath.Join(n.dir, "cni") }
+// ConfDir is where weftd writes the conflist, and a container runtime finds it.
+func (n *Node) ConfDir() string { return filepath.Join(n.dir, "cni") }
+
 func (n *Node) configFile() string { return filepath.Join(n.dir, "weft.yaml") }
 func (n *Node) nodesFile() string  { return filepath.Join(n.dir, "nodes.yaml") }
 func (n *Node) logFile() string    { return filepath.Join(n.dir, "weftd.log") }

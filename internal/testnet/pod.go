@@ -104,7 +104,7 @@ func (p *Pod) attachment() *libcni.RuntimeConf {
 func (n *Node) loadNetwork(ctx context.Context) (*libcni.NetworkConfigList, error) {
 	var network *libcni.NetworkConfigList
 	err := Wait(ctx, "weftd to write the CNI configuration", func(context.Context) (err error) {
-		network, err = libcni.LoadNetworkConf(n.confDir(), networkName)
+		network, err = libcni.LoadNetworkConf(n.ConfDir(), networkName)
 		return err
 	})
 	return network, err

@@ -1,4 +1,4 @@
-package e2e
+package testnet
 
 import (
 	"archive/tar"
@@ -10,17 +10,18 @@ import (
 	"runtime"
 )
 
-// image is what all containers are made of: busybox, and a page that tells its reader how
-// the server sees him. No registry has it.
-const image = "localhost/weft-e2e:1"
+// Image is what all containers on a Machine are made of, the sandboxes too: busybox, and a
+// page in /www that tells its reader how the server sees him. Without a command it sleeps
+// for a day. No registry has it.
+const Image = "localhost/weft-testnet:1"
 
-// whoami is answered by /cgi-bin/whoami of a server of startServer.
+// whoami is answered by /cgi-bin/whoami of busybox's httpd in /www.
 const whoami = `#!/bin/sh
 printf 'Content-Type: text/plain\r\n\r\n%s %s\n' "$(hostname)" "$REMOTE_ADDR"
 `
 
-// writeImage writes the image as an archive in the format of `docker save`.
-func writeImage(path string) error {
+// WriteImage writes Image as an archive in the format of `docker save`.
+func WriteImage(path string) error {
 	busybox, err := os.ReadFile("/bin/busybox")
 	if err != nil {
 		return fmt.Errorf("find busybox, which must be static: %w", err)
@@ -30,7 +31,7 @@ func writeImage(path string) error {
 		layer.add(tar.Header{Typeflag: tar.TypeDir, Name: dir, Mode: 0o755}, nil)
 	}
 	layer.add(tar.Header{Name: "bin/busybox", Mode: 0o755}, busybox)
-	for _, applet := range []string{"sh", "printf", "hostname", "httpd", "nc", "wget", "sleep", "ping"} {
+	for _, applet := range []string{"sh", "printf", "hostname", "httpd", "nc", "wget", "sleep", "ping", "ip", "cat"} {
 		layer.add(tar.Header{Typeflag: tar.TypeSymlink, Name: "bin/" + applet, Linkname: "busybox"}, nil)
 	}
 	layer.add(tar.Header{Name: "www/cgi-bin/whoami", Mode: 0o755}, []byte(whoami))
@@ -44,7 +45,7 @@ func writeImage(path string) error {
 		"rootfs": map[string]any{"type": "layers", "diff_ids": []string{fmt.Sprintf("sha256:%x", sha256.Sum256(content))}},
 	})
 	saved.addJSON("manifest.json", []any{map[string]any{
-		"Config": "config.json", "RepoTags": []string{image}, "Layers": []string{"layer.tar"},
+		"Config": "config.json", "RepoTags": []string{Image}, "Layers": []string{"layer.tar"},
 	}})
 	return os.WriteFile(path, saved.bytes(), 0o644)
 }
