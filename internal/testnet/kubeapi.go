@@ -158,7 +158,7 @@ func (a *APIServer) arguments() ([]string, error) {
 		"--enable-admission-plugins=NodeRestriction,ValidatingAdmissionPolicy",
 		"--service-account-issuer=https://kubernetes.default.svc.cluster.local",
 		"--service-account-key-file=" + a.tokenKeyFile(), "--service-account-signing-key-file=" + a.tokenKeyFile(),
-		"--service-cluster-ip-range=" + joinPrefixes(serviceCIDRs),
+		"--service-cluster-ip-range=" + join(serviceCIDRs),
 		"--kubelet-preferred-address-types=InternalIP",
 		"--kubelet-certificate-authority=" + a.CAFile(),
 		"--kubelet-client-certificate=" + kubeletCert, "--kubelet-client-key=" + kubeletKey,
@@ -169,10 +169,11 @@ func (a *APIServer) arguments() ([]string, error) {
 	}, nil
 }
 
-func joinPrefixes(prefixes []netip.Prefix) string {
+// join writes addresses or prefixes as Kubernetes' options want them.
+func join[T fmt.Stringer](list []T) string {
 	var texts []string
-	for _, p := range prefixes {
-		texts = append(texts, p.String())
+	for _, one := range list {
+		texts = append(texts, one.String())
 	}
 	return strings.Join(texts, ",")
 }
