@@ -20,6 +20,23 @@ func ownCgroups(pattern string) []string {
 	return append(all, separate...)
 }
 
+// makeCgroups makes an outermost cgroup in each tree of containers' controllers.
+func makeCgroups(name string) error {
+	if _, err := os.Stat(filepath.Join(cgroupDir, "cgroup.controllers")); err == nil {
+		return os.MkdirAll(filepath.Join(cgroupDir, name), 0o755)
+	}
+	trees, err := os.ReadDir(cgroupDir)
+	if err != nil {
+		return err
+	}
+	for _, tree := range trees {
+		if err := os.MkdirAll(filepath.Join(cgroupDir, tree.Name(), name), 0o755); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // cgroupsBelow lists the cgroups in others, the innermost first.
 func cgroupsBelow(parents []string) (below []string) {
 	for _, parent := range parents {

@@ -123,7 +123,9 @@ func (k *Kubernetes) addControllers() error {
 		"--service-cluster-ip-range="+join(serviceCIDRs),
 		"--use-service-account-credentials=true",
 		"--service-account-private-key-file="+k.tokenKeyFile(),
-		"--root-ca-file="+k.CAFile())
+		"--root-ca-file="+k.CAFile(),
+		// Otherwise a folder in /usr, which it makes.
+		"--flex-volume-plugin-dir="+filepath.Join(k.dir, "volume-plugins"))
 	k.Scheduler = k.addController("kube-scheduler", 10259,
 		"--kubeconfig="+schedulerConfig,
 		"--tls-cert-file="+cert, "--tls-private-key-file="+key)

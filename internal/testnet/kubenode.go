@@ -35,6 +35,10 @@ func (k *Kubernetes) addNode(ctx context.Context, node *Node) error {
 }
 
 func (n *KubernetesNode) startAll(ctx context.Context, image string) error {
+	// kubelet wants to find it.
+	if err := makeCgroups(n.name); err != nil {
+		return err
+	}
 	if err := n.Containerd.Start(ctx); err != nil {
 		return err
 	}
@@ -81,10 +85,10 @@ func (k *Kubernetes) addKubelet(n *KubernetesNode, addrs []netip.Addr) error {
 		"evictionHard":                map[string]string{"memory.available": "0%", "nodefs.available": "0%", "nodefs.inodesFree": "0%", "imagefs.available": "0%"},
 		"imageGCHighThresholdPercent": 100,
 
-		// All containers are right below the machine's cgroup, where the Net finds them.
+		// All containers are below the machine's cgroup, where the Net finds them.
 		"cgroupDriver":           "cgroupfs",
 		"cgroupRoot":             n.Cgroup(),
-		"cgroupsPerQOS":          false,
+		"cgroupsPerQOS":          true,
 		"enforceNodeAllocatable": []string{},
 	})
 	if err != nil {
