@@ -14,6 +14,7 @@ import (
 
 	authentication "k8s.io/api/authentication/v1"
 	core "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/yaml"
@@ -146,8 +147,25 @@ func (c *Client) applyObject(ctx context.Context, object *unstructured.Unstructu
 		}
 		resource = c.Dynamic.Resource(mapping.Resource).Namespace(namespace)
 	}
-	_, err = resource.Apply(ctx, object.GetName(), object, meta.ApplyOptions{FieldManager: fieldManager, Force: true})
-	return err
+	options := meta.ApplyOptions{FieldManager: fieldManager, Force: true}
+	var refused error
+	err = Wait(ctx, "the namespace's service account", func(ctx context.Context) error {
+		_, refused = resource.Apply(ctx, object.GetName(), object, options)
+		if isTooEarly(refused) {
+			return refused
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return refused
+}
+
+// isTooEarly says whether a pod was refused because the controller manager has not yet
+// made the service account of its new namespace.
+func isTooEarly(err error) bool {
+	return apierrors.IsForbidden(err) && strings.Contains(err.Error(), "error looking up service account")
 }
 
 // ServiceAccountToken returns a token that is valid for an hour. The account must exist.

@@ -66,7 +66,30 @@ func TestPodsRunAndAServiceAnswersOnceThereIsANetwork(t *testing.T) {
 	}
 	t.Logf("both nodes were ready %v after there was a network", time.Since(started).Round(time.Millisecond))
 
-	started = time.Now()
+	expectPodsAndService(t, client)
+}
+
+// weftd knows its nodes by nodes.yaml here, and gives addresses out of the pod CIDRs
+// there, which are not those that Kubernetes gave to the nodes.
+func TestWeftIsThePodNetworkOfKubernetes(t *testing.T) {
+	k := startKubernetes(t)
+	if err := k.Cluster.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	client := admin(t, k.APIServer)
+	for _, n := range k.Nodes {
+		if _, err := client.WaitNode(t.Context(), n.NodeName(), NodeReady); err != nil {
+			t.Fatal(err)
+		}
+	}
+	expectPodsAndService(t, client)
+}
+
+// expectPodsAndService starts a web server on each node. They must reach each other by
+// the pods' addresses and by the Service's.
+func expectPodsAndService(t *testing.T, client *Client) {
+	t.Helper()
+	started := time.Now()
 	if err := client.Apply(t.Context(), "testdata/web"); err != nil {
 		t.Fatal(err)
 	}

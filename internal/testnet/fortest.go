@@ -6,7 +6,7 @@ import (
 )
 
 // ForTest returns a Net that lives as long as the test. Whatever is left of it
-// afterwards fails the test; when the test failed, the nodes' logs are printed.
+// afterwards fails the test; when the test failed, the ends of all logs are printed.
 func ForTest(tb testing.TB, o Options) *Net {
 	tb.Helper()
 	// The test's own context ends before its clean-up, which still wants the logs.
@@ -19,6 +19,9 @@ func ForTest(tb testing.TB, o Options) *Net {
 		if tb.Failed() {
 			for _, node := range n.Nodes() {
 				tb.Log(node.LogTail(tailLines))
+			}
+			for _, service := range n.Services() {
+				tb.Log(service.LogTail(tailLines))
 			}
 		}
 		if err := n.Close(); err != nil {

@@ -110,12 +110,12 @@ func (m *Machine) inside(ctx context.Context, name string, args ...string) error
 
 // newService is a program that runs in the machine.
 func (m *Machine) newService(name, program string, arguments []string, ready func(context.Context) error) *Service {
-	return &Service{
+	return m.net.addService(&Service{
 		name:    name + " of " + m.name,
 		logFile: filepath.Join(m.dir, name+".log"),
 		command: func() *exec.Cmd { return m.Inside(context.Background(), program, arguments...) },
 		ready:   ready,
-	}
+	})
 }
 
 // containerdConfig fits containerd 1.6. Without CAP_SYS_RESOURCE, which containers that

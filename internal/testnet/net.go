@@ -38,6 +38,7 @@ type Net struct {
 	mu         sync.Mutex
 	namespaces map[string]*Namespace
 	nodes      []*Node
+	services   []*Service
 	closed     bool
 
 	finish   sync.Once
@@ -108,6 +109,21 @@ func (n *Net) Nodes() []*Node {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return slices.Clone(n.nodes)
+}
+
+// Services returns the programs of the control plane and the machines in the order in
+// which they were added.
+func (n *Net) Services() []*Service {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Clone(n.services)
+}
+
+func (n *Net) addService(s *Service) *Service {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.services = append(n.services, s)
+	return s
 }
 
 // removeNamespace kills what runs in ns and removes it.
