@@ -2,9 +2,11 @@ package kubernetes
 
 import (
 	"context"
+	"slices"
 	"testing"
 	"time"
 
+	authentication "k8s.io/api/authentication/v1"
 	core "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -51,14 +53,7 @@ func TestAPIServerKnowsWhoAsks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	kubeconfig, err := server.TokenKubeconfig("weftd", token)
-	if err != nil {
-		t.Fatal(err)
-	}
-	weftd, err := Connect(server, kubeconfig)
-	if err != nil {
-		t.Fatal(err)
-	}
+	weftd := withToken(t, server, token)
 	if _, err := weftd.CoreV1().Nodes().List(t.Context(), meta.ListOptions{}); !apierrors.IsForbidden(err) {
 		t.Errorf("a service account that was given no right: %v", err)
 	}
@@ -72,6 +67,19 @@ func TestAPIServerKnowsWhoAsks(t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
+}
+
+func withToken(t *testing.T, server *testnet.APIServer, token string) *Client {
+	t.Helper()
+	kubeconfig, err := server.TokenKubeconfig("weftd", token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := Connect(server, kubeconfig)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return client
 }
 
 const allowNodes = `
@@ -89,7 +97,7 @@ subjects:
 - {kind: ServiceAccount, namespace: kube-system, name: weftd}
 `
 
-func TestNodeMayChangeOnlyItself(t *testing.T) {
+func TestNodesAndTheirTokensAreKnownAsTheirs(t *testing.T) {
 	server := startAPIServer(t)
 	kubeconfig, err := server.NodeKubeconfig("node1")
 	if err != nil {
@@ -105,6 +113,24 @@ func TestNodeMayChangeOnlyItself(t *testing.T) {
 		if allowed && err != nil || !allowed && !apierrors.IsForbidden(err) {
 			t.Errorf("node1 makes %s: %v", name, err)
 		}
+	}
+
+	client := admin(t, server)
+	account := &core.ServiceAccount{ObjectMeta: meta.ObjectMeta{Name: "weftd"}}
+	if _, err := client.CoreV1().ServiceAccounts("kube-system").Create(t.Context(), account, meta.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	token, err := client.NodeToken(t.Context(), "kube-system", "weftd", "node1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	review := &authentication.SelfSubjectReview{}
+	self, err := withToken(t, server, token).AuthenticationV1().SelfSubjectReviews().Create(t.Context(), review, meta.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if names := self.Status.UserInfo.Extra["authentication.kubernetes.io/node-name"]; !slices.Equal(names, []string{"node1"}) {
+		t.Errorf("a token for node1 is one for %v", names)
 	}
 }
 

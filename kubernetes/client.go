@@ -171,27 +171,27 @@ func isTooEarly(err error) bool {
 // ServiceAccountToken returns a token that is valid for an hour. The account must exist.
 // APIServer.TokenKubeconfig makes a kubeconfig of it.
 func (c *Client) ServiceAccountToken(ctx context.Context, namespace, account string) (string, error) {
-	request := &authentication.TokenRequest{}
-	made, err := c.CoreV1().ServiceAccounts(namespace).CreateToken(ctx, account, request, meta.CreateOptions{})
-	if err != nil {
-		return "", fmt.Errorf("make a token for %s/%s: %w", namespace, account, err)
-	}
-	return made.Status.Token, nil
+	return c.token(ctx, namespace, account, authentication.TokenRequestSpec{})
 }
 
-// NodeToken returns a token of a service account that is bound to a node, as kubelet
-// requests one for a pod there. Admission policies see the node's name in it.
+// NodeToken returns a token of a service account that is bound to a node, as the token of
+// a pod there is: authorization and admission see the node's name in it, and it ends with
+// the node.
 func (c *Client) NodeToken(ctx context.Context, namespace, account, node string) (string, error) {
 	n, err := c.CoreV1().Nodes().Get(ctx, node, meta.GetOptions{})
 	if err != nil {
 		return "", fmt.Errorf("make a token for %s/%s on %s: %w", namespace, account, node, err)
 	}
-	request := &authentication.TokenRequest{Spec: authentication.TokenRequestSpec{
-		BoundObjectRef: &authentication.BoundObjectReference{Kind: "Node", APIVersion: "v1", Name: n.Name, UID: n.UID},
-	}}
+	return c.token(ctx, namespace, account, authentication.TokenRequestSpec{
+		BoundObjectRef: &authentication.BoundObjectReference{APIVersion: "v1", Kind: "Node", Name: n.Name, UID: n.UID},
+	})
+}
+
+func (c *Client) token(ctx context.Context, namespace, account string, spec authentication.TokenRequestSpec) (string, error) {
+	request := &authentication.TokenRequest{Spec: spec}
 	made, err := c.CoreV1().ServiceAccounts(namespace).CreateToken(ctx, account, request, meta.CreateOptions{})
 	if err != nil {
-		return "", fmt.Errorf("make a token for %s/%s on %s: %w", namespace, account, node, err)
+		return "", fmt.Errorf("make a token for %s/%s: %w", namespace, account, err)
 	}
 	return made.Status.Token, nil
 }
