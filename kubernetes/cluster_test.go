@@ -67,6 +67,20 @@ func TestPodsRunAndAServiceAnswersOnceThereIsANetwork(t *testing.T) {
 	t.Logf("both nodes were ready %v after there was a network", time.Since(started).Round(time.Millisecond))
 
 	expectPodsAndService(t, client)
+
+	added, err := k.AddNode(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = client.WaitNode(t.Context(), added.NodeName(), func(node *core.Node) error {
+		if len(node.Spec.PodCIDRs) != 2 {
+			return fmt.Errorf("its pod CIDRs are %v", node.Spec.PodCIDRs)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
 }
 
 // weftd knows its nodes by nodes.yaml here, and gives addresses out of the pod CIDRs
