@@ -53,6 +53,11 @@ func TestPackagesKnowOnlyWhatTheirPlaceAllows(t *testing.T) {
 			mayNot: []string{"k8s.io", "github.com/vishvananda/netlink"},
 		},
 		{
+			of: "weft/control/kubernetes", // a source knows no other one, and not the data path
+			may: []string{"weft/control/kubernetes", "weft/control", "weft/encap", "weft/router/fib", "weft/router/packet",
+				"weft/internal/advertise", "weft/internal/marks", "weft/internal/rtnetlink", "weft/internal/strict", "weft/internal/poller", "weft/internal/version"},
+		},
+		{
 			of:     "weft/cmd/weft-ipam",
 			mayNot: []string{"k8s.io", "go.etcd.io", "google.golang.org/grpc", "go.uber.org", "github.com/quic-go", "net/http", "github.com/prometheus", "weft/control", "weft/router/tun"},
 		},

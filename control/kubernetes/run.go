@@ -1,0 +1,240 @@
+package kubernetes
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"reflect"
+	"sync"
+	"time"
+
+	core "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/tools/cache"
+
+	"weft/control"
+)
+
+const (
+	// quietTime is how long no Node must have changed before a State is emitted: many
+	// change at once when a cluster starts.
+	quietTime = 20 * time.Millisecond
+
+	// patience is how long a State is put off at most, if it never gets quiet.
+	patience = 150 * time.Millisecond
+
+	// retryInterval is how often what could not be done yet is looked at again.
+	retryInterval = time.Second
+
+	// shortestPause and longestPause bound the time between two tries to write the same.
+	shortestPause = time.Second
+	longestPause  = 30 * time.Second
+
+	// reconnectPause is how long it takes at most, and twice that by chance, to ask an API
+	// server again that was away: thousands of nodes wait for it too.
+	reconnectPause = 10 * time.Second
+)
+
+// Run implements control.Source. It emits States from the first Register on, and only those
+// in which this node is as it was registered last: with its endpoint and its key.
+func (s *Source) Run(ctx context.Context, reload <-chan struct{}, emit func(control.State, error)) error {
+	ctx, cancel := context.WithCancel(ctx)
+	r := run{Source: s, emit: emit, wake: make(chan struct{}, 1), written: make(chan done, 1)}
+	defer r.group.Wait()
+	defer cancel()
+	r.nodes = newNodes(s.Options, func() { signal(r.wake) })
+	r.group.Go(func() { r.reflector().RunWithContext(ctx) })
+	retry := time.NewTicker(retryInterval)
+	defer retry.Stop()
+
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case _, open := <-reload:
+			if !open {
+				reload = nil
+				continue
+			}
+			r.due, r.again, r.noState, r.noCondition = true, true, trouble{}, trouble{}
+			r.step(ctx)
+		case <-r.wake:
+			r.disturb()
+		case <-r.settled:
+			r.settled, r.due = nil, true
+			r.step(ctx)
+		case <-s.registered:
+			r.step(ctx)
+		case d := <-r.written:
+			r.finish(d)
+			r.step(ctx)
+		case <-retry.C:
+			r.step(ctx)
+		}
+	}
+}
+
+// run is the state of one Run.
+type run struct {
+	*Source
+	emit  func(control.State, error)
+	nodes *nodes
+	link  link
+	group sync.WaitGroup
+
+	wake chan struct{} // receives after nodes or link have changed
+
+	// settled receives when a State is due; nil if nothing has changed since the last one
+	// was. deadline is when it will be at the latest.
+	settled  <-chan time.Time
+	deadline time.Time
+
+	// due says that a State is due as soon as there can be one; again, that it is even if
+	// it is the same as the last one, which is emitted.
+	due, again bool
+	emitted    control.State
+
+	noState     trouble // why there is no State
+	noCondition trouble // why the condition could not be written
+
+	writing   bool
+	written   chan done // receives when writing has ended
+	last      todo      // what was written last, or could not be
+	notBefore time.Time // when the same may be written again
+	pause     time.Duration
+}
+
+// disturb puts a State off until it is quiet again, but not for ever.
+func (r *run) disturb() {
+	if r.settled == nil {
+		r.deadline = time.Now().Add(patience)
+	}
+	r.settled = time.After(min(quietTime, time.Until(r.deadline)))
+}
+
+// step does whatever can be done now: it writes what is missing in this node's own Node, and
+// emits a State if one is due, or the reason why there is none if that is news.
+func (r *run) step(ctx context.Context) {
+	if err := r.link.get(); err != nil {
+		r.tell(fmt.Errorf("the API server is away: %w", err))
+		return
+	}
+	self, ok := r.registration()
+	own, listed := r.nodes.self()
+	if !ok || !listed {
+		return
+	}
+	want, err := r.entry(own, self)
+	if err != nil {
+		r.tell(err)
+		return
+	}
+	r.start(ctx, newTodo(own, want, self.Ready))
+	if !r.due || !registered(own, want) {
+		return
+	}
+	state := r.nodes.state()
+	if r.again || !reflect.DeepEqual(state, r.emitted) {
+		r.emit(state, nil)
+	}
+	r.due, r.again, r.emitted, r.noState = false, false, state, trouble{}
+}
+
+// tell emits why there is no State. One is due when that is over, though it may be the
+// last one again.
+func (r *run) tell(err error) {
+	r.due, r.again = true, true
+	if r.noState.news(err, time.Now()) {
+		r.emit(control.State{}, err)
+	}
+}
+
+// start begins to write, unless the same was written just now or could not be.
+func (r *run) start(ctx context.Context, t todo) {
+	if t.nothing() || r.writing || t == r.last && time.Now().Before(r.notBefore) {
+		return
+	}
+	r.writing, r.last = true, t
+	r.group.Go(func() { r.written <- r.write(ctx, t) })
+}
+
+// finish takes in how writing went.
+func (r *run) finish(d done) {
+	r.writing = false
+	if d.err() == nil {
+		r.pause = shortestPause
+	} else {
+		r.pause = min(max(2*r.pause, shortestPause), longestPause)
+	}
+	r.notBefore = time.Now().Add(r.pause + rand.N(r.pause/2))
+	if r.link.get() != nil {
+		return // which says it all
+	}
+	if d.annotations != nil {
+		r.tell(d.annotations)
+	}
+	switch {
+	case d.condition != nil && r.noCondition.news(d.condition, time.Now()):
+		r.emit(control.State{}, d.condition)
+	case d.condition == nil && r.noCondition.told != "":
+		r.due, r.again, r.noCondition = true, true, trouble{}
+	}
+}
+
+// reflector returns what lists and watches the Nodes, for as long as it takes.
+func (r *run) reflector() *cache.Reflector {
+	api := r.client.CoreV1().Nodes()
+	lw := &cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, o meta.ListOptions) (runtime.Object, error) {
+			list, err := api.List(ctx, o)
+			r.report(ctx, err)
+			return list, err
+		},
+		WatchFuncWithContext: func(ctx context.Context, o meta.ListOptions) (watch.Interface, error) {
+			w, err := api.Watch(ctx, o)
+			r.report(ctx, err)
+			return w, err
+		},
+	}
+	return cache.NewReflectorWithOptions(cache.ToListWatcherWithWatchListSemantics(lw, r.client), &core.Node{}, r.nodes, cache.ReflectorOptions{
+		Name:    "weft",
+		Backoff: &wait.Backoff{Duration: 500 * time.Millisecond, Factor: 2, Steps: 10, Cap: reconnectPause, Jitter: 1},
+	})
+}
+
+// report takes in how a list or a watch has begun.
+func (r *run) report(ctx context.Context, err error) {
+	// Neither is anything wrong if the version that was asked for is too old, nor if the
+	// API server can't stream a list: the Reflector then asks otherwise.
+	if ctx.Err() != nil || apierrors.IsResourceExpired(err) || apierrors.IsGone(err) || apierrors.IsInvalid(err) {
+		return
+	}
+	if r.link.set(err) {
+		signal(r.wake)
+	}
+}
+
+// link is whether the API server answers.
+type link struct {
+	mu  sync.Mutex
+	err error
+}
+
+func (l *link) get() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.err
+}
+
+// set reports whether anything has changed.
+func (l *link) set(err error) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	before := l.err
+	l.err = err
+	return fmt.Sprint(before) != fmt.Sprint(err)
+}

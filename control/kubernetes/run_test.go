@@ -1,0 +1,365 @@
+package kubernetes
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	core "k8s.io/api/core/v1"
+	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
+
+	"weft/control"
+	"weft/encap"
+	"weft/internal/advertise"
+)
+
+var _ control.Registry = (*Source)(nil)
+
+// The tests' time passes only while nothing else happens: see testing/synctest.
+
+// soon is longer than anything takes, but for what is tried again.
+const soon = 5 * time.Second
+
+// running is a Source in its Run, and what it emits: names and endpoints, or an error.
+type running struct {
+	*Source
+	t       *testing.T
+	api     *fake.Clientset
+	emitted chan string
+	reload  chan struct{}
+}
+
+func start(t *testing.T, o Options, api *fake.Clientset) *running {
+	t.Helper()
+	o.Node = "node1"
+	r := &running{Source: newSource(o, api), t: t, api: api, emitted: make(chan string, 100), reload: make(chan struct{})}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() {
+		ended <- r.Run(ctx, r.reload, func(state control.State, err error) {
+			var texts []string
+			for _, n := range state.Nodes {
+				texts = append(texts, n.Name+" "+n.Endpoint.String())
+			}
+			if err != nil {
+				texts = []string{err.Error()}
+			}
+			r.emitted <- strings.Join(texts, ", ")
+		})
+	}()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("Run returned %v", err)
+		}
+	})
+	return r
+}
+
+func (r *running) expect(want string) {
+	r.t.Helper()
+	select {
+	case got := <-r.emitted:
+		if got != want {
+			r.t.Fatalf("emitted\n%s\nwant\n%s", got, want)
+		}
+	case <-time.After(soon):
+		r.t.Fatalf("nothing was emitted; want %s", want)
+	}
+}
+
+func (r *running) expectNothing(during time.Duration) {
+	r.t.Helper()
+	select {
+	case got := <-r.emitted:
+		r.t.Fatalf("emitted %s", got)
+	case <-time.After(during):
+	}
+}
+
+// change changes a Node as somebody else would.
+func (r *running) change(name string, change func(*core.Node)) {
+	r.t.Helper()
+	n := r.node(name)
+	change(n)
+	if _, err := r.api.CoreV1().Nodes().Update(r.t.Context(), n, meta.UpdateOptions{}); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func (r *running) node(name string) *core.Node {
+	r.t.Helper()
+	n, err := r.api.CoreV1().Nodes().Get(r.t.Context(), name, meta.GetOptions{})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return n
+}
+
+// await waits until something is so.
+func (r *running) await(what string, is func() bool) {
+	r.t.Helper()
+	for end := time.Now().Add(soon); !is(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			r.t.Fatalf("%s: not so after %s", what, soon)
+		}
+	}
+}
+
+// kubeletNode is a Node as kubelet and the controller manager make it.
+func kubeletNode(name, addr, podCIDR string) *core.Node {
+	n := object(name, []string{podCIDR})
+	n.Status.Addresses = []core.NodeAddress{{Type: core.NodeHostName, Address: name}, {Type: core.NodeInternalIP, Address: "fd00:77::1"}, {Type: core.NodeInternalIP, Address: addr}}
+	return n
+}
+
+func self(endpoint string) control.Self {
+	return control.Self{Endpoint: netip.MustParseAddrPort(endpoint), Key: encap.Fingerprint{1}}
+}
+
+// portOnly leaves the address to the Source.
+var portOnly = control.Self{Endpoint: netip.AddrPortFrom(netip.Addr{}, 9338), Key: encap.Fingerprint{1}}
+
+func TestANodeRegistersAndSeesTheOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := start(t, Options{}, fake.NewClientset(kubeletNode("node1", "192.168.77.1", "10.244.1.0/24"),
+			object("node2", []string{"10.244.2.0/24"}, annotationEndpoint, "192.168.77.2:9338"), object("node3", nil)))
+		r.expectNothing(200 * time.Millisecond)
+		r.Register(self("192.168.77.1:9338"))
+		r.expect("node1 192.168.77.1:9338, node2 192.168.77.2:9338")
+		r.change("node2", func(n *core.Node) { n.Annotations[annotationEndpoint] = "192.168.77.22:9338" })
+		r.expect("node1 192.168.77.1:9338, node2 192.168.77.22:9338")
+		r.change("node3", func(n *core.Node) { n.Annotations = map[string]string{annotationEndpoint: "192.168.77.3:9338"} })
+		r.expect("node1 192.168.77.1:9338, node2 192.168.77.22:9338, node3 192.168.77.3:9338")
+		if err := r.api.CoreV1().Nodes().Delete(t.Context(), "node2", meta.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		r.expect("node1 192.168.77.1:9338, node3 192.168.77.3:9338")
+		r.change("node3", func(n *core.Node) { n.Labels = map[string]string{"a": "b"} })
+		r.expectNothing(500 * time.Millisecond)
+		r.reload <- struct{}{}
+		r.expect("node1 192.168.77.1:9338, node3 192.168.77.3:9338")
+	})
+}
+
+func TestNoStateHasAnOldEntryOfThisNode(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := start(t, Options{}, fake.NewClientset(object("node1", []string{"10.244.1.0/24"}, annotationEndpoint, "192.168.77.9:1", annotationKey, fingerprint, "example.com/other", "kept")))
+		r.Register(self("192.168.77.1:9338"))
+		r.expect("node1 192.168.77.1:9338")
+		if n := r.node("node1"); n.Annotations[annotationKey] != (encap.Fingerprint{1}).String() || n.Annotations["example.com/other"] != "kept" {
+			t.Errorf("%v", n.Annotations)
+		}
+		r.change("node1", func(n *core.Node) { n.Annotations = nil })
+		r.await("the annotations again", func() bool { return r.node("node1").Annotations[annotationEndpoint] != "" })
+		r.expectNothing(soon)
+		r.Register(control.Self{Endpoint: netip.MustParseAddrPort("192.168.77.7:9338")})
+		r.expect("node1 192.168.77.7:9338")
+		if _, is := r.node("node1").Annotations[annotationKey]; is {
+			t.Error("the key is still there")
+		}
+	})
+}
+
+func TestTheAddressIsTheNodesInternalIPOrAnOverride(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := start(t, Options{Families: []advertise.Family{advertise.IPv4, advertise.IPv6}}, fake.NewClientset(kubeletNode("node1", "192.168.77.1", "10.244.1.0/24")))
+		r.Register(portOnly)
+		r.expect("node1 192.168.77.1:9338")
+		r.change("node1", func(n *core.Node) { n.Status.Addresses[2].Address = "192.168.77.11" })
+		r.expect("node1 192.168.77.11:9338")
+		r.change("node1", func(n *core.Node) { n.Status.Addresses = n.Status.Addresses[:2] })
+		r.expect("node1 [fd00:77::1]:9338")
+		r.change("node1", func(n *core.Node) { n.Annotations[annotationOverride] = "203.0.113.1" })
+		r.expect("node1 203.0.113.1:9338")
+		r.change("node1", func(n *core.Node) { n.Annotations[annotationOverride] = "203.0.113.1:4000" })
+		r.expect("node1 203.0.113.1:4000")
+		r.change("node1", func(n *core.Node) { n.Annotations[annotationOverride] = "node1.example" })
+		r.expect(`the Node node1: the annotation weft.network/override-endpoint: "node1.example" is not an IP address and port; write it like 192.168.77.1:9338 or [fd00:77::1]:9338`)
+		r.change("node1", func(n *core.Node) { delete(n.Annotations, annotationOverride) })
+		r.expect("node1 [fd00:77::1]:9338")
+		r.change("node1", func(n *core.Node) { n.Status.Addresses = nil })
+		r.expect("the Node node1: it has no InternalIP of IPv4 or IPv6; write the address under the configuration's key advertise, or as the annotation weft.network/override-endpoint")
+	})
+}
+
+func TestANodeThatListensOnIPv6AloneIsReachedThere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := start(t, Options{Families: []advertise.Family{advertise.IPv6}}, fake.NewClientset(kubeletNode("node1", "192.168.77.1", "10.244.1.0/24")))
+		r.Register(portOnly)
+		r.expect("node1 [fd00:77::1]:9338")
+	})
+}
+
+func TestWhatIsMissingIsToldOnceAndAwaited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := start(t, Options{}, fake.NewClientset())
+		r.Register(self("192.168.77.1:9338"))
+		r.expect("there is no Node node1; kubelet makes it, or name this node differently under the configuration's key node")
+		r.expectNothing(2500 * time.Millisecond)
+		if _, err := r.api.CoreV1().Nodes().Create(t.Context(), kubeletNode("node1", "192.168.77.1", "10.244.1.0/24"), meta.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		r.expect("node1 192.168.77.1:9338")
+		r.change("node1", func(n *core.Node) { n.Spec.PodCIDRs = nil })
+		r.expect("the Node node1 has no spec.podCIDRs; start kube-controller-manager with --allocate-node-cidrs and --cluster-cidr")
+		r.change("node1", func(n *core.Node) { n.Spec.PodCIDRs = []string{"10.244.7.0/24"} })
+		r.expect("node1 192.168.77.1:9338")
+	})
+}
+
+func TestManyChangesAtOnceMakeFewStates(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := start(t, Options{}, fake.NewClientset(kubeletNode("node1", "192.168.77.1", "10.244.1.0/24")))
+		r.Register(self("192.168.77.1:9338"))
+		r.expect("node1 192.168.77.1:9338")
+		const many = 100
+		for i := range many {
+			n := object(fmt.Sprintf("other%d", i), []string{"10.244.2.0/24"}, annotationEndpoint, fmt.Sprintf("192.168.78.%d:9338", i))
+			if _, err := r.api.CoreV1().Nodes().Create(t.Context(), n, meta.CreateOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(quietTime / 2)
+		}
+		time.Sleep(patience)
+		most := int(many*quietTime/2/patience) + 1
+		if states := len(r.emitted); states < most/2 || states > most {
+			t.Errorf("%d States; want %d", states, most)
+		}
+		for len(r.emitted) > 1 {
+			<-r.emitted
+		}
+		if last := <-r.emitted; strings.Count(last, ",") != many {
+			t.Errorf("the last State: %s", last)
+		}
+	})
+}
+
+func TestTheNetworkIsAvailableWhenTheNodeIsReady(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := start(t, Options{}, fake.NewClientset(kubeletNode("node1", "192.168.77.1", "10.244.1.0/24")))
+		r.Register(self("192.168.77.1:9338"))
+		r.expect("node1 192.168.77.1:9338")
+		if c := r.node("node1").Status.Conditions; len(c) != 0 {
+			t.Errorf("not ready, but %v", c)
+		}
+		ready := self("192.168.77.1:9338")
+		ready.Ready = true
+		r.Register(ready)
+		available := func() bool {
+			for _, c := range r.node("node1").Status.Conditions {
+				if c.Type == core.NodeNetworkUnavailable && c.Status == core.ConditionFalse && c.Reason == "WeftIsUp" {
+					return true
+				}
+			}
+			return false
+		}
+		r.await("NetworkUnavailable=False", available)
+		r.change("node1", func(n *core.Node) {
+			n.Status.Conditions = []core.NodeCondition{{Type: core.NodeReady}, {Type: core.NodeNetworkUnavailable, Status: core.ConditionTrue}}
+		})
+		r.await("NetworkUnavailable=False again", available)
+	})
+}
+
+func TestWhatCanNotBeWrittenIsToldAndTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		api := fake.NewClientset(kubeletNode("node1", "192.168.77.1", "10.244.1.0/24"))
+		var refuse atomic.Bool
+		refuse.Store(true)
+		var tries atomic.Int32
+		api.PrependReactor("patch", "nodes", func(clienttesting.Action) (bool, runtime.Object, error) {
+			tries.Add(1)
+			return refuse.Load(), nil, errors.New("no")
+		})
+		r := start(t, Options{}, api)
+		r.Register(self("192.168.77.1:9338"))
+		r.expect("write this node's annotations to the Node node1: no")
+		r.expectNothing(10 * time.Minute)
+		if n := tries.Load(); n < 10 || n > 40 {
+			t.Errorf("%d tries in 10 minutes", n)
+		}
+		refuse.Store(false)
+		time.Sleep(2 * longestPause)
+		r.expect("node1 192.168.77.1:9338")
+	})
+}
+
+func TestAnAPIServerThatIsAwayIsToldOnceForEachReason(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		api := fake.NewClientset(kubeletNode("node1", "192.168.77.1", "10.244.1.0/24"))
+		var away atomic.Pointer[error]
+		because := func(reason string) { err := errors.New(reason); away.Store(&err) }
+		api.PrependReactor("list", "nodes", func(clienttesting.Action) (bool, runtime.Object, error) {
+			if err := away.Load(); err != nil {
+				return true, nil, *err
+			}
+			return false, nil, nil
+		})
+		because("connection refused")
+		r := start(t, Options{}, api)
+		r.Register(self("192.168.77.1:9338"))
+		r.expect("the API server is away: connection refused")
+		r.expectNothing(time.Hour)
+		because("connection reset")
+		time.Sleep(2 * reconnectPause)
+		r.expect("the API server is away: connection reset")
+		because("no route to host")
+		r.expectNothing(tellInterval / 2)
+		time.Sleep(tellInterval)
+		r.expect("the API server is away: no route to host")
+		r.reload <- struct{}{}
+		r.expect("the API server is away: no route to host")
+		away.Store(nil)
+		time.Sleep(2 * reconnectPause)
+		r.expect("node1 192.168.77.1:9338")
+	})
+}
+
+func TestFlannelsNodesFindThisOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := start(t, Options{FlannelCompat: true, VNI: 1}, fake.NewClientset(kubeletNode("node1", "192.168.77.1", "10.244.1.0/24"), flannelObject("node2", "10.244.2.0/24")))
+		r.Register(control.Self{Endpoint: netip.MustParseAddrPort("192.168.77.1:8472")})
+		r.expect("node1 192.168.77.1:8472, node2 192.168.77.9:8472")
+		want := map[string]string{
+			"flannel.alpha.coreos.com/kube-subnet-manager": "true",
+			"flannel.alpha.coreos.com/backend-type":        "vxlan",
+			"flannel.alpha.coreos.com/backend-data":        `{"VNI":1,"VtepMAC":"` + encap.DeriveMAC("node1").String() + `"}`,
+			"flannel.alpha.coreos.com/public-ip":           "192.168.77.1",
+			annotationEndpoint:                             "192.168.77.1:8472",
+		}
+		n := r.node("node1")
+		for key, value := range want {
+			if n.Annotations[key] != value {
+				t.Errorf("%s is %q; want %q", key, n.Annotations[key], value)
+			}
+		}
+		if len(n.Annotations) != len(want) {
+			t.Errorf("%v", n.Annotations)
+		}
+	})
+}
+
+func TestLoadWritesNothing(t *testing.T) {
+	api := fake.NewClientset(kubeletNode("node1", "192.168.77.1", "10.244.1.0/24"), object("node2", []string{"10.244.2.0/24"}, annotationEndpoint, "192.168.77.2:9338"))
+	s := newSource(Options{Node: "node1"}, api)
+	s.Register(self("192.168.77.1:9338"))
+	state, err := s.Load(t.Context())
+	if err != nil || len(state.Nodes) != 1 || state.Nodes[0].Name != "node2" {
+		t.Errorf("%+v, %v", state, err)
+	}
+	for _, a := range api.Actions() {
+		if a.GetVerb() != "list" {
+			t.Errorf("it does: %s", a.GetVerb())
+		}
+	}
+}

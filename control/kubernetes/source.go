@@ -1,0 +1,115 @@
+// Package kubernetes is the control source that is Kubernetes' Node objects. What a node
+// says of itself stands in annotations of its own Node, under the one prefix weft.network/;
+// its pod CIDRs are those that Kubernetes gave it, spec.podCIDRs.
+//
+// It writes these annotations, the condition NetworkUnavailable and, if asked to, flannel's
+// annotations, all of this node's own Node. It writes nothing else, and reads no other kind
+// of object. It never believes an annotation: one that is wrong costs its node only.
+package kubernetes
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+
+	"weft/control"
+	"weft/internal/advertise"
+)
+
+// Options are what a Source must know.
+type Options struct {
+	// Kubeconfig is the path of a kubeconfig; empty for the service account of the pod in
+	// which this process runs.
+	Kubeconfig string
+
+	// Node is this node's name, and that of its Node.
+	Node string
+
+	// Families are those in which this node can be reached, the preferred one first. They
+	// choose among the Node's addresses. None stands for IPv4 and then IPv6.
+	Families []advertise.Family
+
+	// FlannelCompat has flannel's nodes taken for kernel VXLAN peers, and this node be one
+	// of theirs. VNI is then the network identifier that all share.
+	FlannelCompat bool
+	VNI           uint32
+}
+
+// Source reads the Nodes and writes this node's own. It implements control.Registry.
+type Source struct {
+	Options
+	client kubernetes.Interface
+
+	// registered receives after Register was called.
+	registered chan struct{}
+
+	mu   sync.Mutex
+	self *control.Self // nil before the first Register
+}
+
+// New returns the source that speaks to the API server of a kubeconfig. It doesn't speak to
+// it yet. From the first call on, client-go logs nothing any more in this process: whatever
+// it has to say comes out of Run and Load.
+func New(o Options) (*Source, error) {
+	client, err := connect(o.Kubeconfig)
+	if err != nil {
+		return nil, err
+	}
+	return newSource(o, client), nil
+}
+
+func newSource(o Options, client kubernetes.Interface) *Source {
+	quiet()
+	if len(o.Families) == 0 {
+		o.Families = []advertise.Family{advertise.IPv4, advertise.IPv6}
+	}
+	return &Source{Options: o, client: client, registered: make(chan struct{}, 1)}
+}
+
+// Register implements control.Registry.
+func (s *Source) Register(self control.Self) {
+	s.mu.Lock()
+	s.self = &self
+	s.mu.Unlock()
+	signal(s.registered)
+}
+
+func (s *Source) registration() (self control.Self, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.self == nil {
+		return control.Self{}, false
+	}
+	return *s.self, true
+}
+
+// Load returns what the Nodes say now. It writes nothing, and this node needn't be one.
+func (s *Source) Load(ctx context.Context) (control.State, error) {
+	// The API server may answer out of its cache.
+	list, err := s.client.CoreV1().Nodes().List(ctx, meta.ListOptions{ResourceVersion: "0"})
+	if err != nil {
+		return control.State{}, fmt.Errorf("list the Nodes: %w", err)
+	}
+	nodes := newNodes(s.Options, nil)
+	for i := range list.Items {
+		nodes.put(&list.Items[i])
+	}
+	return nodes.state(), nil
+}
+
+// origin names the source.
+const origin = "kubernetes"
+
+// Origin names the source.
+func (s *Source) Origin() string { return origin }
+
+// signal has the channel, which holds one, receive once more.
+func signal(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
