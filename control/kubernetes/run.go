@@ -2,6 +2,7 @@ package kubernetes
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"reflect"
@@ -185,6 +186,13 @@ func (r *run) finish(d done) {
 	}
 }
 
+// A connection that is closed before an answer comes, as by a load balancer that has no
+// API server left, is no error to client-go, but a watch that is over.
+var (
+	noWatch     = reflect.TypeOf(watch.NewEmptyWatch())
+	errNoAnswer = errors.New("the connection was closed without an answer")
+)
+
 // reflector returns what lists and watches the Nodes, for as long as it takes.
 func (r *run) reflector() *cache.Reflector {
 	api := r.client.CoreV1().Nodes()
@@ -196,6 +204,9 @@ func (r *run) reflector() *cache.Reflector {
 		},
 		WatchFuncWithContext: func(ctx context.Context, o meta.ListOptions) (watch.Interface, error) {
 			w, err := api.Watch(ctx, o)
+			if reflect.TypeOf(w) == noWatch {
+				w, err = nil, errNoAnswer
+			}
 			r.report(ctx, err)
 			return w, err
 		},
