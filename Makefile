@@ -11,8 +11,8 @@ GOBUILD := CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)'
 # Pinned here and not in go.mod, which holds what weft itself needs.
 GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
-# Kubernetes' programs tell the version that they were linked with. It is that of kubernetes/go.mod.
-KUBE_VERSION = $(shell cd kubernetes && go list -m -f '{{.Version}}' k8s.io/kubernetes)
+# Kubernetes' programs tell the version that they were linked with. It is that of kubernetes/programs/go.mod.
+KUBE_VERSION = $(shell cd kubernetes/programs && go list -m -f '{{.Version}}' k8s.io/kubernetes)
 KUBE_LDFLAGS = -s -w $(foreach package,k8s.io/component-base/version k8s.io/client-go/pkg/version,\
 	-X $(package).gitVersion=$(KUBE_VERSION) -X $(package).gitMajor=1 -X $(package).gitMinor=$(word 2,$(subst ., ,$(KUBE_VERSION))))
 
@@ -46,9 +46,10 @@ test: deps ## run all tests, those in network namespaces included, under the rac
 e2e: deps ## run weft under containerd and cnitool, in half a minute
 	cd e2e && go test -count=1 ./...
 
-# kubernetes/ is a module of its own: the whole of Kubernetes is no business of weft's.
+# kubernetes/programs/ is a module of its own: the whole of Kubernetes is no business of weft's,
+# and its programs are not built of the newest client libraries.
 kubernetes-build: ## build Kubernetes' own programs into bin/kubernetes/, in 6 minutes the first time
-	@cd kubernetes && CGO_ENABLED=0 go build -trimpath -ldflags '$(KUBE_LDFLAGS)' -o ../bin/kubernetes/ tool
+	@cd kubernetes/programs && CGO_ENABLED=0 go build -trimpath -ldflags '$(KUBE_LDFLAGS)' -o ../../bin/kubernetes/ tool
 
 test-kubernetes: deps build kubernetes-build ## run a real Kubernetes in network namespaces, in a minute
 	cd kubernetes && go test -count=1 ./...
