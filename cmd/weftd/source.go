@@ -117,10 +117,6 @@ func (s *source) Run(ctx context.Context, reload <-chan struct{}, emit func(cont
 // advertise registers this node at the address by which others reach it, and follows that.
 func (s *source) advertise(ctx context.Context) error {
 	rule, listen := s.config.Advertise, s.config.Listen.Addr()
-	families := []advertise.Family{advertise.IPv4}
-	if listen.Is6() {
-		families = []advertise.Family{advertise.IPv4, advertise.IPv6} // [::] is both
-	}
 	if auto := rule == (advertise.Rule{}); auto && !listen.IsUnspecified() || auto && s.config.Control.Source == config.SourceKubernetes {
 		addr := listen
 		if listen.IsUnspecified() {
@@ -131,7 +127,7 @@ func (s *source) advertise(ctx context.Context) error {
 	}
 	last := ""
 	return advertise.Watch(ctx, func() {
-		addr, err := rule.Choose(families, s.config.ClusterCIDRs, []string{s.config.TUN.Name})
+		addr, err := rule.Choose(advertise.Families(listen), s.config.ClusterCIDRs, []string{s.config.TUN.Name})
 		if err != nil {
 			if err.Error() != last {
 				s.log.Error("this node's address is not known; others reach it at the last one, if there was any", "advertise", rule.String(), "error", err)

@@ -10,6 +10,8 @@ import (
 	"weft/control"
 	"weft/control/etcd"
 	"weft/control/file"
+	"weft/control/kubernetes"
+	"weft/internal/advertise"
 	"weft/internal/config"
 )
 
@@ -30,6 +32,11 @@ func Open(c config.Config) (Source, error) {
 	switch c.Control.Source {
 	case config.SourceEtcd:
 		return openEtcd(c)
+	case config.SourceKubernetes:
+		return kubernetes.New(kubernetes.Options{
+			Kubeconfig: c.Control.Kubernetes.Kubeconfig, Node: c.Node, Families: advertise.Families(c.Listen.Addr()),
+			FlannelCompat: c.Control.Kubernetes.FlannelCompat, VNI: c.VXLAN.VNI,
+		})
 	default:
 		return file.New(c.Control.File), nil
 	}

@@ -32,6 +32,15 @@ func familyOf(addr netip.Addr) Family {
 	return IPv6
 }
 
+// Families returns those in which a node that listens on an address can be reached, the
+// preferred one first. [::] is both.
+func Families(listen netip.Addr) []Family {
+	if listen.Is4() {
+		return []Family{IPv4}
+	}
+	return []Family{IPv4, IPv6}
+}
+
 // Choose returns the address by which other nodes reach this one, in the network namespace
 // of the calling thread.
 //
