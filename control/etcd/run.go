@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -145,6 +146,7 @@ func (f *follower) follow(ctx context.Context) error {
 	progress := time.NewTicker(progressInterval)
 	defer progress.Stop()
 	age := time.After(sessionLife/2 + rand.N(sessionLife/2))
+	address := f.address()
 	f.settle(ctx)
 	for {
 		select {
@@ -158,6 +160,10 @@ func (f *follower) follow(ctx context.Context) error {
 		case <-age:
 			return nil
 		case <-f.registered:
+			if before := address; before.IsValid() && before != f.address() {
+				return nil // the connection, which is from the old address, may be dead
+			}
+			address = f.address()
 			f.listing.changed = true
 			f.settle(ctx)
 		case <-f.settled:
@@ -181,6 +187,14 @@ func (f *follower) follow(ctx context.Context) error {
 			f.askForProgress(watchCtx)
 		}
 	}
+}
+
+// address is the one at which this node registers; invalid before the first Register.
+func (f *follower) address() netip.Addr {
+	if self := f.currentSelf(); self != nil {
+		return self.Endpoint.Addr()
+	}
+	return netip.Addr{}
 }
 
 // check returns why a watch can't be followed any further.

@@ -1,0 +1,406 @@
+package main_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"weft/internal/testnet"
+)
+
+// etcdCluster is nodes that register in a real etcd, by TLS.
+type etcdCluster struct {
+	*testnet.Cluster
+	etcd *testnet.Etcd
+}
+
+func newEtcdCluster(t *testing.T, nodes int, o testnet.EtcdOptions, configure func(weft map[string]any)) *etcdCluster {
+	t.Helper()
+	network := testnet.ForTest(t, testnet.Options{Prefix: "weftd", BinDir: binDir})
+	c := &etcdCluster{}
+	cluster, err := network.NewCluster(t.Context(), testnet.ClusterOptions{Nodes: nodes, Sealed: true, Configure: func(weft map[string]any) {
+		if c.etcd == nil { // written again when weftd starts
+			return
+		}
+		control, err := c.etcd.Control(weft["node"].(string))
+		if err != nil {
+			t.Error(err)
+		}
+		weft["control"] = control
+		if configure != nil {
+			configure(weft)
+		}
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Cluster = cluster
+	o.TLS = true
+	if c.etcd, err = network.AddEtcd(t.Context(), cluster.Segment, o); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func startEtcdCluster(t *testing.T, nodes int, o testnet.EtcdOptions) *etcdCluster {
+	t.Helper()
+	c := newEtcdCluster(t, nodes, o, nil)
+	if err := c.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	eventuallyPeers(t, nodes-1, c.Nodes()...)
+	return c
+}
+
+// join adds a node, which must register, and expects that a pod of it and the other one
+// reach each other.
+func (c *etcdCluster) join(t *testing.T, pod *testnet.Pod) *testnet.Node {
+	t.Helper()
+	node, err := c.AddNode(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := node.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	eventuallyPeers(t, len(c.Nodes())-1, c.Nodes()...)
+	expectPings(t, pod, addPod(t, node, "pod-of-"+node.Entry().Name))
+	return node
+}
+
+func (c *etcdCluster) ctl(t *testing.T, args ...string) string {
+	t.Helper()
+	out, err := c.etcd.Ctl(t.Context(), args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// expectFewLines fails if a node's weftd has written more of the log than an operator
+// wants to read about one outage.
+func expectFewLines(t *testing.T, node *testnet.Node, before string, most int) {
+	t.Helper()
+	if lines := strings.Count(strings.TrimPrefix(logs(t, node), before), "\n"); lines > most {
+		t.Errorf("%s wrote %d lines, more than %d:\n%s", node.Entry().Name, lines, most, node.LogTail(lines))
+	}
+}
+
+// TestForwardingNeverStopsWhateverHappensToEtcd: whatever becomes of etcd, pods talk on, the
+// logs stay short, and a node that joins afterwards is known to all.
+func TestForwardingNeverStopsWhateverHappensToEtcd(t *testing.T) {
+	t.Parallel()
+	c := startEtcdCluster(t, 2, testnet.EtcdOptions{Members: 3, QuotaBytes: 3 << 20})
+	pod1, pod2 := addPod(t, c.Nodes()[0], "pod1"), addPod(t, c.Nodes()[1], "pod2")
+	expectPings(t, pod1, pod2)
+	var before []string
+	for _, node := range c.Nodes() {
+		before = append(before, logs(t, node))
+	}
+	exchange := startExchange(t, pod1.Namespace, pod2.Namespace, addrOf(t, pod2, false))
+	leader := func() int {
+		t.Helper()
+		member, err := c.etcd.Leader(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return member
+	}
+
+	// The leader is killed, and changes go on without it.
+	killed := leader()
+	c.etcd.Kill(killed)
+	leader()
+	c.join(t, pod1)
+	if err := c.etcd.Start(t.Context(), killed); err != nil {
+		t.Fatal(err)
+	}
+
+	// The next one is cut off. Meanwhile what the others did is compacted away.
+	cut := leader()
+	if err := c.etcd.Partition(t.Context(), cut); err != nil {
+		t.Fatal(err)
+	}
+	leader()
+	c.join(t, pod1)
+	if err := c.etcd.Compact(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.etcd.Heal(t.Context(), cut); err != nil {
+		t.Fatal(err)
+	}
+	c.ctl(t, "defrag", "--command-timeout=30s")
+
+	// The disk quota is full: etcd takes no more writes until an operator has made room.
+	eventually(t, "etcd's quota to be used up", func() error {
+		_, err := c.etcd.Ctl(t.Context(), "put", "/other/"+fmt.Sprint(time.Now().UnixNano()), strings.Repeat("x", 100<<10))
+		if err == nil || !strings.Contains(err.Error(), "database space exceeded") {
+			return errors.Join(errors.New("there is room left"), err)
+		}
+		return nil
+	})
+	expectPings(t, pod1, pod2)
+	c.ctl(t, "del", "--prefix", "/other/")
+	if err := c.etcd.Compact(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	c.ctl(t, "defrag", "--command-timeout=30s")
+	c.ctl(t, "alarm", "disarm")
+	c.join(t, pod1)
+
+	if gap := exchange.stop(t); gap > time.Second {
+		t.Errorf("pods waited for %v", gap)
+	}
+	for i, node := range c.Nodes()[:2] {
+		expectFewLines(t, node, before[i], 60)
+		eventuallyCurrentNow(t, node)
+	}
+}
+
+// eventuallyCurrentNow waits until the newest State is in force.
+func eventuallyCurrentNow(t *testing.T, node *testnet.Node) {
+	t.Helper()
+	eventually(t, "the newest list to be in force on "+node.Entry().Name, func() error {
+		if metric(t, node, "weft_state_current") != "1" {
+			return errors.New(weft(t, node, "status").stdout)
+		}
+		return nil
+	})
+}
+
+// TestANodeForwardsFromItsSnapshotWhileEtcdIsAway: restarted and killed nodes need no etcd.
+func TestANodeForwardsFromItsSnapshotWhileEtcdIsAway(t *testing.T) {
+	t.Parallel()
+	c := startEtcdCluster(t, 2, testnet.EtcdOptions{Members: 1})
+	node := c.Nodes()[0]
+	pod1, pod2 := addPod(t, node, "pod1"), addPod(t, c.Nodes()[1], "pod2")
+	snapshot := filepath.Join(node.Dir(), "state", "nodes.snapshot")
+	within(t, 15*time.Second, "the snapshot to have both nodes", func() error {
+		data, err := os.ReadFile(snapshot)
+		if err == nil && !strings.Contains(string(data), `"name":"node2"`) {
+			err = errors.New("node2 is not in it")
+		}
+		return err
+	})
+	c.etcd.Kill(1)
+	for _, end := range []string{"stopped", "killed"} {
+		if end == "killed" {
+			node.Kill()
+		} else if err := node.Stop(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		started := time.Now()
+		if err := node.Start(t.Context()); err != nil {
+			t.Fatalf("%s while etcd is away: %v", end, err)
+		}
+		eventually(t, "the pods to reach each other", func() error { return pings(t, pod1.Namespace, addrOf(t, pod2, false)) })
+		took := time.Since(started)
+		if t.Logf("%s: it forwarded after %v", end, took); took > 2*time.Second {
+			t.Errorf("%s: it forwarded after %v only", end, took)
+		}
+		expectPings(t, pod1, pod2)
+		expectPings(t, pod1, addPod(t, node, "new-"+end))
+	}
+	eventually(t, "weft status to tell that etcd is away", func() error {
+		if shown := weft(t, node, "status").stdout; !strings.Contains(shown, "NOT UP TO DATE") {
+			return errors.New(shown)
+		}
+		return nil
+	})
+	if err := c.etcd.Start(t.Context(), 1); err != nil {
+		t.Fatal(err)
+	}
+	eventuallyCurrentNow(t, node)
+	c.join(t, pod1)
+}
+
+// TestAllNodesStartColdAtOnceWithEtcd: nothing but the underlay is needed to begin.
+func TestAllNodesStartColdAtOnceWithEtcd(t *testing.T) {
+	t.Parallel()
+	c := newEtcdCluster(t, 4, testnet.EtcdOptions{Members: 3}, nil)
+	for member := 1; member <= 3; member++ {
+		c.etcd.Kill(member)
+	}
+	var starting sync.WaitGroup
+	for _, node := range c.Nodes() {
+		starting.Go(func() {
+			if err := node.Start(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	time.Sleep(time.Second) // weftd waits
+	for member := 1; member <= 3; member++ {
+		starting.Go(func() {
+			if err := c.etcd.Start(t.Context(), member); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	starting.Wait()
+	eventuallyPeers(t, 3, c.Nodes()...)
+	var pods []*testnet.Pod
+	for i, node := range c.Nodes() {
+		pods = append(pods, addPod(t, node, fmt.Sprintf("pod%d", i)))
+	}
+	expectPings(t, pods...)
+}
+
+// TestAnEmptiedEtcdWithdrawsNothing: nodes that run write themselves back, with the pod CIDRs
+// that they had; those that don't run are kept until an operator lets them go.
+func TestAnEmptiedEtcdWithdrawsNothing(t *testing.T) {
+	t.Parallel()
+	c := startEtcdCluster(t, 4, testnet.EtcdOptions{Members: 1})
+	node := c.Nodes()[0]
+	pod1, pod2 := addPod(t, node, "pod1"), addPod(t, c.Nodes()[1], "pod2")
+	before := network(t, node.Namespace)
+	exchange := startExchange(t, pod1.Namespace, pod2.Namespace, addrOf(t, pod2, true))
+
+	c.ctl(t, "del", "--prefix", "/weft/")
+	eventually(t, "the nodes to be registered again", func() error {
+		if keys := c.ctl(t, "get", "--prefix", "--keys-only", "/weft/nodes/"); strings.Count(keys, "/weft/nodes/") != 4 {
+			return errors.New(keys)
+		}
+		return nil
+	})
+	eventuallyPeers(t, 3, node)
+	eventuallyCurrentNow(t, node)
+	expectSame(t, "the node's network", before, network(t, node.Namespace))
+
+	c.Nodes()[2].Kill()
+	c.Nodes()[3].Kill()
+	c.ctl(t, "del", "--prefix", "/weft/")
+	eventually(t, "the two that are gone to be kept", func() error {
+		shown := weft(t, node, "status").stdout
+		if !strings.Contains(shown, "withdraws 2 of 3 peers (node3, node4), which are kept") {
+			return errors.New(shown)
+		}
+		return nil
+	})
+	expectSame(t, "the node's network", before, network(t, node.Namespace))
+	if got := weft(t, node, "confirm"); got.status != 0 || got.stdout != "2 peers withdrawn, 1 left\n" {
+		t.Errorf("exit status %d, %s%s", got.status, got.stdout, got.stderr)
+	}
+	eventuallyPeers(t, 1, node)
+	if gap := exchange.stop(t); gap > time.Second {
+		t.Errorf("pods waited for %v", gap)
+	}
+}
+
+// TestTheLoserOfAPodCIDRIsFenced: a node that was removed while it was away finds its pod
+// CIDR with another one. It gives it up, and nobody takes packets from it any more.
+func TestTheLoserOfAPodCIDRIsFenced(t *testing.T) {
+	t.Parallel()
+	c := newEtcdCluster(t, 3, testnet.EtcdOptions{Members: 1}, func(weft map[string]any) {
+		weft["clusterCIDRs"] = []string{"10.244.0.0/16"}
+		// There is room for two.
+		weft["control"].(map[string]any)["etcd"].(map[string]any)["maskIPv4"] = 17
+	})
+	node1, node2, node3 := c.Nodes()[0], c.Nodes()[1], c.Nodes()[2]
+	for _, node := range []*testnet.Node{node1, node2} {
+		if err := node.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pod1, pod2 := addPod(t, node1, "pod1"), addPod(t, node2, "pod2")
+	within(t, 15*time.Second, "node2's snapshot", func() error {
+		_, err := os.Stat(filepath.Join(node2.Dir(), "state", "nodes.snapshot"))
+		return err
+	})
+	eventually(t, "the pods to reach each other", func() error { return pings(t, pod1.Namespace, addrOf(t, pod2, false)) })
+
+	// The third waits, and says why.
+	waiting := make(chan error, 1)
+	go func() { waiting <- node3.Start(t.Context()) }()
+	eventually(t, "node3 to tell that there is no pod CIDR left", func() error {
+		if !exists(filepath.Join(node3.Dir(), "weftd.log")) {
+			return errors.New("it has not begun")
+		}
+		if log := logs(t, node3); !strings.Contains(log, "no pod CIDR of length /17 is free in 10.244.0.0/16: 2 are claimed") {
+			return errors.New(log)
+		}
+		return nil
+	})
+
+	node2.Kill()
+	control, err := c.etcd.Control("root")
+	if err != nil {
+		t.Fatal(err)
+	}
+	operator := []string{"--config", filepath.Join(node1.Dir(), "weft.yaml")}
+	for key, flag := range map[string]string{"certFile": "cert-file", "keyFile": "key-file"} {
+		operator = append(operator, "--control-etcd-"+flag+"="+control["etcd"].(map[string]any)[key].(string))
+	}
+	if got := weft(t, node1, append([]string{"node", "remove", "node2"}, operator...)...); got.status != 0 {
+		t.Fatalf("exit status %d: %s", got.status, got.stderr)
+	}
+	if err := <-waiting; err != nil { // node3 has it
+		t.Fatal(err)
+	}
+	pod3 := addPod(t, node3, "pod3")
+	eventually(t, "the new owner's pod to be reached", func() error { return pings(t, pod1.Namespace, addrOf(t, pod3, false)) })
+	if got := weft(t, node1, append([]string{"node", "list"}, operator...)...); got.status != 0 || !strings.Contains(got.stdout, "node3") || strings.Contains(got.stdout, "node2") {
+		t.Errorf("exit status %d: %s%s", got.status, got.stdout, got.stderr)
+	}
+
+	// The loser comes back, with its snapshot of a time when it was the owner.
+	if err := node2.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "node2 to say that it has none", func() error {
+		if shown := weft(t, node2, "status").stdout; !strings.Contains(shown, "no pod CIDR of length /17 is free") {
+			return errors.New(shown)
+		}
+		return nil
+	})
+	if err := pings(t, pod2.Namespace, addrOf(t, pod1, false)); err == nil {
+		t.Error("the loser's pod still reaches others with another's address")
+	}
+	expectPings4(t, pod1, pod3)
+}
+
+func expectPings4(t *testing.T, pods ...*testnet.Pod) {
+	t.Helper()
+	for _, from := range pods {
+		for _, to := range pods {
+			if err := pings(t, from.Namespace, addrOf(t, to, false)); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
+// TestAChangedAddressIsRegisteredAndFollowed: a node gets another address, as from DHCP.
+// The kernel tells weftd, weftd etcd, and etcd the other nodes.
+func TestAChangedAddressIsRegisteredAndFollowed(t *testing.T) {
+	t.Parallel()
+	c := startEtcdCluster(t, 2, testnet.EtcdOptions{Members: 1})
+	node1, node2 := c.Nodes()[0], c.Nodes()[1]
+	pod1, pod2 := addPod(t, node1, "pod1"), addPod(t, node2, "pod2")
+	expectPings(t, pod1, pod2)
+
+	run(t, node2.Namespace, "ip", "address", "add", "192.168.77.52/24", "dev", testnet.UnderlayLink)
+	run(t, node2.Namespace, "ip", "address", "del", "192.168.77.2/24", "dev", testnet.UnderlayLink)
+	run(t, node2.Namespace, "ip", "address", "add", "192.168.77.52/24", "dev", testnet.UnderlayLink)
+	run(t, node2.Namespace, "ip", "route", "replace", "default", "via", testnet.OutsideUnderlay4.String())
+	changed := time.Now()
+	eventually(t, "node1 to send to the new address", func() error {
+		if peers := report(t, node1).Peers; len(peers) != 1 || peers[0].Endpoint.String() != "192.168.77.52:9338" {
+			return fmt.Errorf("the peers are %v", peers)
+		}
+		return nil
+	})
+	eventually(t, "the pods to reach each other", func() error { return pings(t, pod1.Namespace, addrOf(t, pod2, false)) })
+	took := time.Since(changed)
+	if t.Logf("it was reached at its new address after %v", took); took > 2*time.Second { // a ping that is lost costs one
+		t.Errorf("it was reached at its new address after %v only", took)
+	}
+	if entry := c.ctl(t, "get", "--print-value-only", "/weft/nodes/node2"); !strings.Contains(entry, "192.168.77.52:9338") {
+		t.Errorf("etcd has %s", entry)
+	}
+}
