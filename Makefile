@@ -30,9 +30,9 @@ deps: ## install the Debian packages that are missing
 build: ## build weftd, weft-cni and weft into bin/
 	@$(GOBUILD) -o bin/ ./cmd/...
 
-demo: deps build ## show weft at work on three nodes (KEEP=1 leaves it running; ENCAP=vxlan; DRIVER=water)
+demo: deps build ## show weft at work on three nodes (KEEP=1 leaves it running; ENCAP=vxlan; DRIVER=water; CONTROL=etcd)
 	@go build -o bin/demo ./internal/demo
-	@bin/demo --bin bin $(if $(KEEP),--keep) $(if $(ENCAP),--encap $(ENCAP)) $(if $(DRIVER),--driver $(DRIVER))
+	@bin/demo --bin bin $(if $(KEEP),--keep) $(if $(ENCAP),--encap $(ENCAP)) $(if $(DRIVER),--driver $(DRIVER)) $(if $(CONTROL),--control $(CONTROL))
 
 demo-clean: ## remove what `make demo KEEP=1` left running
 	@go build -o bin/demo ./internal/demo

@@ -27,6 +27,7 @@ type demo struct {
 	started time.Time
 	net     *testnet.Net
 	cluster *testnet.Cluster
+	etcd    *testnet.Etcd // nil with a file
 	servers *servers
 
 	// pods are in the order in which tables show them.

@@ -83,7 +83,11 @@ func (d *demo) addFourthNode(ctx context.Context) error {
 		return err
 	}
 	var node *testnet.Node
-	err = d.timed("node4 is on the segment; nodes.yaml is replaced on all nodes", func() (err error) {
+	what := "node4 is on the segment; nodes.yaml is replaced on all nodes"
+	if d.options.etcd() {
+		what = "node4 is on the segment; it will register itself in etcd"
+	}
+	err = d.timed(what, func() (err error) {
 		if node, err = d.cluster.AddNode(ctx); err != nil {
 			return err
 		}

@@ -52,8 +52,12 @@ type options struct {
 	bin    string
 	driver string
 	encap  string
-	keep   bool
-	clean  bool
+
+	// control is where the nodes' list comes from: file or etcd.
+	control string
+
+	keep  bool
+	clean bool
 }
 
 func main() {
@@ -61,6 +65,7 @@ func main() {
 	flag.StringVar(&o.bin, "bin", "bin", "`folder` of weftd, weft-cni and weft")
 	flag.StringVar(&o.driver, "driver", "", "TUN `driver` (default: weftd's own)")
 	flag.StringVar(&o.encap, "encap", string(config.EncapsulationSealed), "`format` of the datagrams between nodes: sealed or vxlan")
+	flag.StringVar(&o.control, "control", string(config.SourceFile), "control `source` that has the list of nodes: file or etcd")
 	flag.BoolVar(&o.keep, "keep", false, "leave everything running at the end")
 	flag.BoolVar(&o.clean, "clean", false, "remove what --keep left, and do nothing else")
 	flag.Parse()
@@ -72,9 +77,14 @@ func main() {
 		fmt.Fprintf(os.Stderr, "demo: unknown encapsulation %q; there are sealed and vxlan\n", o.encap)
 		os.Exit(exitUsage)
 	}
+	if !o.etcd() && o.control != string(config.SourceFile) {
+		fmt.Fprintf(os.Stderr, "demo: unknown control source %q; there are file and etcd\n", o.control)
+		os.Exit(exitUsage)
+	}
 	os.Exit(run(o))
 }
 
+func (o options) etcd() bool   { return o.control == string(config.SourceEtcd) }
 func (o options) sealed() bool { return o.encap == string(config.EncapsulationSealed) }
 
 func run(o options) int {

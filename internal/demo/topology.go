@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"weft/internal/testnet"
@@ -26,8 +27,20 @@ underlay 192.168.77.0/24  fd00:77::/64    │ .254
   └────┘           └────┘      └────┘           └────┘      └────┘           └────┘
 `
 
+// claims says of a node in the topology that its pod CIDRs are not known beforehand.
+var claims = strings.NewReplacer(
+	"│ pods in 10.244.1.0/24   │", "│ pods in the CIDRs that  │", "│         fd00:244:1::/64 │", "│ it claims in etcd       │",
+	"│ pods in 10.244.2.0/24   │", "│ pods in the CIDRs that  │", "│         fd00:244:2::/64 │", "│ it claims in etcd       │",
+	"│ pods in 10.244.3.0/24   │", "│ pods in the CIDRs that  │", "│         fd00:244:3::/64 │", "│ it claims in etcd       │",
+)
+
 func (d *demo) drawTopology(context.Context) error {
-	d.block(topology)
+	picture := topology
+	if d.options.etcd() {
+		// What they get is up to etcd.
+		picture = claims.Replace(picture)
+	}
+	d.block(picture)
 	d.gap()
 	d.note("Every box is a network namespace of this machine. The underlay is a bridge that")
 	d.note("knows nothing of pods; the host outside has no route to them.")
@@ -47,6 +60,15 @@ func (d *demo) bringUp(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if d.options.etcd() {
+		err := d.timed("etcd: three members with TLS, each in a namespace on the segment", func() (err error) {
+			d.etcd, err = d.net.AddEtcd(ctx, d.cluster.Segment, testnet.EtcdOptions{Members: 3, TLS: true})
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
 	for _, node := range d.cluster.Nodes() {
 		if err := d.startNode(ctx, node); err != nil {
 			return err
@@ -64,10 +86,16 @@ func (d *demo) configure(weft map[string]any) {
 	if d.options.driver != "" {
 		weft["tun"].(map[string]any)["driver"] = d.options.driver
 	}
+	if d.etcd != nil { // the file is written again when weftd starts
+		weft["control"] = d.etcd.MustControl(weft["node"].(string))
+	}
 }
 
 func (d *demo) startNode(ctx context.Context, node *testnet.Node) error {
 	what := fmt.Sprintf("%s  weftd is ready on %s", node.Entry().Name, node.Entry().Endpoint)
+	if d.options.etcd() {
+		what += ", registered in etcd"
+	}
 	if key := node.Entry().Key; key != "" {
 		what += fmt.Sprintf("  its key is %.16s…", key)
 	}

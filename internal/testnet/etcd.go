@@ -216,6 +216,15 @@ func (e *Etcd) Control(user string) (map[string]any, error) {
 	return map[string]any{"etcd": settings}, nil
 }
 
+// MustControl is Control for where no error can be returned, such as ClusterOptions.Configure.
+func (e *Etcd) MustControl(user string) map[string]any {
+	control, err := e.Control(user)
+	if err != nil {
+		panic(err)
+	}
+	return control
+}
+
 // Ctl runs etcdctl with all endpoints and returns its standard output. With TLS it
 // shows a certificate for the user root.
 func (e *Etcd) Ctl(ctx context.Context, args ...string) (string, error) {
