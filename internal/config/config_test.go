@@ -134,9 +134,11 @@ func TestEveryKeyIsAFlagAndAVariable(t *testing.T) {
 
 	want.Control.Source = SourceKubernetes
 	want.Control.Kubernetes = Kubernetes{Kubeconfig: "/kc", FlannelCompat: true}
-	wantEveryKey(t, want, map[string]string{"advertise": "interface=eth1", "control-kubernetes-kubeconfig": "/kc", "control-kubernetes-flannel-compat": "true"})
+	want.Listen = netip.MustParseAddrPort("[::]:8472")
+	wantEveryKey(t, want, map[string]string{"listen": "[::]:8472", "advertise": "interface=eth1", "control-kubernetes-kubeconfig": "/kc", "control-kubernetes-flannel-compat": "true"})
 
 	want.Control.Source, want.Control.Kubernetes = SourceEtcd, Kubernetes{}
+	want.Listen = netip.MustParseAddrPort("[::]:4790")
 	want.Control.Etcd = Etcd{Endpoints: []string{"https://192.168.77.101:2379", "https://[fd00::2]:2379"}, Prefix: "/w/1",
 		CAFile: "/ca", CertFile: "/cert", KeyFile: "/key", Username: "u", PasswordFile: "/p", MaskIPv4: 20, MaskIPv6: 112}
 	want.ClusterCIDRs = []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("10.2.0.0/16")}

@@ -9,6 +9,9 @@ import (
 	"weft/internal/strict"
 )
 
+// flannelPort is the UDP port of flannel's VXLAN devices, which its annotations don't carry.
+const flannelPort = 8472
+
 // checkSource sets the control source by what was written of any, and checks what the
 // keys of that source must be together.
 func checkSource(c *Config, written map[string]setting, problems *strict.Problems) {
@@ -36,6 +39,9 @@ func checkSource(c *Config, written map[string]setting, problems *strict.Problem
 		if c.Control.Kubernetes.FlannelCompat && c.Encapsulation != EncapsulationVXLAN {
 			s := written["control.kubernetes.flannelCompat"]
 			problems.Addf(s.origin, s.subject, "flannel's nodes understand the encapsulation vxlan only, and not %s; write encapsulation: vxlan", c.Encapsulation)
+		}
+		if c.Control.Kubernetes.FlannelCompat && c.Listen.IsValid() && c.Listen.Port() != flannelPort {
+			problems.Addf(cmp.Or(origin(written, "listen"), origin(written, "control.kubernetes.flannelCompat")), "listen", "flannel's nodes send to port %d, which nothing tells them to change; write listen: 0.0.0.0:%d", flannelPort, flannelPort)
 		}
 		if _, ok := written["control.kubernetes.kubeconfig"]; !ok {
 			problems.Addf(s.origin, s.subject, `control.kubernetes.kubeconfig is missing; write its path, or "" to use the service account of the pod in which weftd runs`)

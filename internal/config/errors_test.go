@@ -162,7 +162,9 @@ weft.yaml:5: control.etcd.endpoints[4]: "https://a:1/x" is not the URL of an etc
 		{"prefix", etcd + "    prefix: weft/\n", `weft.yaml:6: control.etcd.prefix: "weft/" can't be a prefix; write names of letters, digits, '_', '.' and '-', each after a '/', such as /weft`},
 		{"mask", etcd + "    maskIPv4: 8\n    maskIPv6: 127\n", `weft.yaml:6: control.etcd.maskIPv4: a pod CIDR with /8 does not fit into the cluster CIDR 10.244.0.0/16; write a number from 16 on
 weft.yaml:7: control.etcd.maskIPv6: "127" is not a whole number from 1 to 126; write one`},
-		{"sealed flannel", "control:\n  kubernetes: {kubeconfig: '', flannelCompat: true}\n", `weft.yaml:4: control.kubernetes.flannelCompat: flannel's nodes understand the encapsulation vxlan only, and not sealed; write encapsulation: vxlan`},
+		{"sealed flannel", "control:\n  kubernetes: {kubeconfig: '', flannelCompat: true}\n", `weft.yaml:4: control.kubernetes.flannelCompat: flannel's nodes understand the encapsulation vxlan only, and not sealed; write encapsulation: vxlan
+weft.yaml:4: listen: flannel's nodes send to port 8472, which nothing tells them to change; write listen: 0.0.0.0:8472`},
+		{"flannel's port", "encapsulation: vxlan\nlisten: 0.0.0.0:8472\ncontrol:\n  kubernetes: {kubeconfig: '', flannelCompat: true}\n", ``},
 		{"no kubeconfig", "control:\n  kubernetes: {flannelCompat: no}\n", `weft.yaml:4: control.kubernetes.flannelCompat: "no" is neither true nor false; write one of them
 weft.yaml:4: control.kubernetes.flannelCompat: control.kubernetes.kubeconfig is missing; write its path, or "" to use the service account of the pod in which weftd runs`},
 		{"relative kubeconfig", "control:\n  kubernetes: {kubeconfig: admin.conf}\n", `weft.yaml:4: control.kubernetes.kubeconfig: "admin.conf" is not an absolute path; write it with all folders from / on, or an empty string ("") to use the service account of the pod in which weftd runs`},
