@@ -9,6 +9,7 @@ package control
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 
 	"weft/encap"
@@ -74,6 +75,10 @@ type Registry interface {
 	// called from any goroutine, before Run too. Run writes nothing before the first call.
 	Register(Self)
 }
+
+// ErrNoPodCIDR is in the error of a Registry in which this node has no pod CIDR: what it had
+// before may be another's by now, and no pod may get an address of it.
+var ErrNoPodCIDR = errors.New("no pod CIDR")
 
 // Self is what a node says of itself to a Registry.
 type Self struct {

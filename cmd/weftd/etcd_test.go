@@ -1,6 +1,7 @@
 package main_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -349,15 +350,23 @@ func TestTheLoserOfAPodCIDRIsFenced(t *testing.T) {
 	}
 
 	// The loser comes back, with its snapshot of a time when it was the owner.
-	if err := node2.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	back, cancel := context.WithCancel(t.Context())
+	go func() { waiting <- node2.Start(back) }()
 	eventually(t, "node2 to say that it has none", func() error {
-		if shown := weft(t, node2, "status").stdout; !strings.Contains(shown, "no pod CIDR of length /17 is free") {
+		if shown := weft(t, node2, "status").stdout; !strings.Contains(shown, "NOT READY: no pod CIDR of length /17 is free") {
 			return errors.New(shown)
 		}
 		return nil
 	})
+	if _, err := node2.AddPod(t.Context(), "late"); err == nil {
+		t.Error("the loser still gives another's addresses to pods")
+	}
+	if _, err := node2.Get(t.Context(), "/readyz"); err == nil {
+		t.Error("the loser says that it is ready")
+	}
+	if cancel(); <-waiting == nil {
+		t.Error("the loser has become ready")
+	}
 	if err := pings(t, pod2.Namespace, addrOf(t, pod1, false)); err == nil {
 		t.Error("the loser's pod still reaches others with another's address")
 	}

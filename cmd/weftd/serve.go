@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -65,7 +66,7 @@ func (d *daemon) report() status.Report {
 	r := status.Report{
 		Version:       version.Version,
 		Node:          d.config.Node,
-		Ready:         d.ready && d.hostErr == nil,
+		Ready:         d.ready && d.hostErr == nil && d.fenced == nil,
 		Encapsulation: string(d.config.Encapsulation),
 		Listen:        d.config.Listen,
 		TUN:           status.TUN{Name: d.config.TUN.Name, Driver: string(d.config.TUN.Driver), Lanes: d.config.Lanes(), MTU: d.mtu},
@@ -76,8 +77,8 @@ func (d *daemon) report() status.Report {
 		Stats:         d.Stats(),
 		Drops:         map[string]uint64{},
 	}
-	if d.hostErr != nil {
-		r.NotReady = d.hostErr.Error()
+	if err := cmp.Or(d.hostErr, d.fenced); err != nil {
+		r.NotReady = err.Error()
 	}
 	if d.rejected != nil {
 		r.State.Rejected = d.rejected.Error()

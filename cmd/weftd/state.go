@@ -55,6 +55,7 @@ type daemon struct {
 	hostErr    error         // why the host is not as plan wants it
 	rejected   error         // why the newest State is not in force, or not as a whole
 	rejections int
+	fenced     error // why no pod may be added: this node's pod CIDR is another's now
 	ready      bool
 }
 
@@ -83,6 +84,13 @@ func (d *daemon) update(ctx context.Context, state control.State, err error) {
 	if d.rejected != nil {
 		d.rejections++
 	}
+	fenced := d.fenced != nil
+	if err == nil {
+		d.fenced = nil
+	} else if errors.Is(err, control.ErrNoPodCIDR) {
+		d.fenced = err
+	}
+	changed := fenced != (d.fenced != nil)
 	same := before.Equal(plan)
 	if plan != before {
 		d.list(plan)
@@ -101,6 +109,8 @@ func (d *daemon) update(ctx context.Context, state control.State, err error) {
 	}
 	if !same {
 		d.log.Info("a new list of nodes is in force", "peers", len(plan.Peers), "prefixes", plan.Table.Size())
+	}
+	if !same || changed {
 		d.tell(ctx, d.apply(ctx))
 	}
 }
@@ -189,7 +199,7 @@ func (d *daemon) apply(ctx context.Context) error {
 	d.applying.Lock()
 	defer d.applying.Unlock()
 	d.mu.Lock()
-	plan := d.next
+	plan, fenced := d.next, d.fenced != nil
 	d.mu.Unlock()
 	d.keys.update(plan)
 	d.router.Publish(plan.Table)
@@ -197,7 +207,11 @@ func (d *daemon) apply(ctx context.Context) error {
 	if err == nil {
 		err = d.host.Apply(ctx, d.hostNetwork(plan, mtu))
 	}
-	if err == nil { // the plugin is told of nothing that does not hold
+	switch { // the plugin is told of nothing that does not hold
+	case err != nil:
+	case fenced:
+		err = nodefile.Remove(d.config.RunDir)
+	default:
 		err = nodefile.Write(d.config.RunDir, nodefile.Node{
 			Name: d.config.Node, PodCIDRs: plan.PodCIDRs, Addresses: plan.NodeAddresses, TUN: d.config.TUN.Name, MTU: mtu,
 			GSOMaxSize: encap.MaxSuperPacket, GSOMaxSegs: encap.MaxSegments,
@@ -357,10 +371,12 @@ func (d *daemon) Healthy() error {
 func (d *daemon) Ready() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.hostErr != nil {
+	switch {
+	case d.hostErr != nil:
 		return d.hostErr
-	}
-	if !d.ready {
+	case d.fenced != nil:
+		return d.fenced
+	case !d.ready:
 		return errors.New("weftd is starting")
 	}
 	return nil

@@ -106,8 +106,8 @@ func (l *listing) choose(f family, held []netip.Prefix, standing *standing) (net
 			claimed++
 		}
 	}
-	return netip.Prefix{}, fmt.Errorf("no pod CIDR of length /%d is free in %s: %d are claimed; remove nodes that are gone (weft node list, weft node remove NAME), or widen clusterCIDRs, on every node",
-		length, strings.Join(texts, ", "), claimed)
+	return netip.Prefix{}, fmt.Errorf("%w of length /%d is free in %s: %d are claimed; remove nodes that are gone (weft node list, weft node remove NAME), or widen clusterCIDRs, on every node",
+		control.ErrNoPodCIDR, length, strings.Join(texts, ", "), claimed)
 }
 
 // errOvertaken says that somebody else was first: what was listed is no longer so.

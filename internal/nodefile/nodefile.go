@@ -76,3 +76,11 @@ func Write(runDir string, n Node) error {
 	}
 	return nil
 }
+
+// Remove removes the description from runDir, so that no pod is added. It may be absent.
+func Remove(runDir string) error {
+	if err := os.Remove(filepath.Join(runDir, Name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove the node's description: %w", err)
+	}
+	return nil
+}
