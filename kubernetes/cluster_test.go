@@ -83,22 +83,6 @@ func TestPodsRunAndAServiceAnswersOnceThereIsANetwork(t *testing.T) {
 	}
 }
 
-// weftd knows its nodes by nodes.yaml here, and gives addresses out of the pod CIDRs
-// there, which are not those that Kubernetes gave to the nodes.
-func TestWeftIsThePodNetworkOfKubernetes(t *testing.T) {
-	k := startKubernetes(t)
-	if err := k.Cluster.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	client := admin(t, k.APIServer)
-	for _, n := range k.Nodes {
-		if _, err := client.WaitNode(t.Context(), n.NodeName(), NodeReady); err != nil {
-			t.Fatal(err)
-		}
-	}
-	expectPodsAndService(t, client)
-}
-
 // expectPodsAndService starts a web server on each node. They must reach each other by
 // the pods' addresses and by the Service's.
 func expectPodsAndService(t *testing.T, client *Client) {
