@@ -2,26 +2,43 @@ package kubernetes
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	core "k8s.io/api/core/v1"
+	policy "k8s.io/api/policy/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"weft/internal/status"
 	"weft/internal/testnet"
 )
 
 const (
-	// reachLimit is for a pod to reach another one, and podsLimit for pods to start.
-	reachLimit = 5 * time.Second
-	podsLimit  = 20 * time.Second
+	// littleWhile is more than anything takes here, on a machine that others use too.
+	littleWhile = 25 * time.Second
+
+	// aloneLimit is for a weftd to forward again that finds no API server.
+	aloneLimit = 2 * time.Second
 )
+
+// waitALittle is Wait with a limit that leaves time to tell what was the matter.
+func waitALittle(t *testing.T, what string, cond func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(t.Context(), littleWhile)
+	defer cancel()
+	return Wait(ctx, what, cond)
+}
 
 // weftRig is a cluster whose nodes' weftds find each other in an API server, each with a
 // token of its own Node.
@@ -103,7 +120,7 @@ func (r *weftRig) awaitRegistered(t *testing.T, n *testnet.Node) *core.Node {
 // awaitStatus returns what a weftd tells of itself as soon as cond returns nil for it.
 func awaitStatus(t *testing.T, n *testnet.Node, cond func(status.Report) error) (report status.Report) {
 	t.Helper()
-	err := Wait(t.Context(), n.Entry().Name+"'s status", func(ctx context.Context) (err error) {
+	err := waitALittle(t, n.Entry().Name+"'s status", func(ctx context.Context) (err error) {
 		if report, err = status.Fetch(ctx, n.Socket()); err != nil {
 			return err
 		}
@@ -132,7 +149,7 @@ func peersAre(want ...string) func(status.Report) error {
 // awaitMetric waits until a metric without labels has a value.
 func awaitMetric(t *testing.T, n *testnet.Node, metric string, value int) {
 	t.Helper()
-	err := Wait(t.Context(), metric, func(ctx context.Context) error {
+	err := waitALittle(t, metric, func(ctx context.Context) error {
 		text, err := n.Get(ctx, "/metrics")
 		if err == nil && !strings.Contains(text, fmt.Sprintf("\n%s %d\n", metric, value)) {
 			err = fmt.Errorf("it is not %d", value)
@@ -202,9 +219,7 @@ func (p *podNetwork) podCIDRs(t *testing.T, n *testnet.Node) (cidrs []netip.Pref
 // pods returns the pods of an app in the namespace spread as soon as so many are ready.
 func (p *podNetwork) pods(t *testing.T, app string, want int) (pods []core.Pod) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), podsLimit)
-	defer cancel()
-	err := Wait(ctx, "the pods of "+app, func(ctx context.Context) error {
+	err := waitALittle(t, "the pods of "+app, func(ctx context.Context) error {
 		list, err := p.admin.CoreV1().Pods("spread").List(ctx, meta.ListOptions{LabelSelector: "app=" + app})
 		if err != nil {
 			return err
@@ -243,9 +258,7 @@ func (p *podNetwork) expectAllReachEachOther(t *testing.T, pods []core.Pod) {
 // in the given prefix.
 func (p *podNetwork) expectSource(t *testing.T, from *core.Pod, server, want string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), reachLimit)
-	defer cancel()
-	err := Wait(ctx, from.Name+" to reach "+server, func(ctx context.Context) error {
+	err := waitALittle(t, from.Name+" to reach "+server, func(ctx context.Context) error {
 		out, err := p.admin.Exec(ctx, from.Namespace, from.Name, "wget", "-q", "-O", "-", "http://"+server+"/cgi-bin/whoami")
 		if err != nil {
 			return err
@@ -280,6 +293,10 @@ func TestWeftIsThePodNetworkOfKubernetes(t *testing.T) {
 		{"pods and Services are reached", func(t *testing.T) { expectPodsAndService(t, p.admin) }},
 		{"pods of a Deployment reach each other and the nodes", p.allReachEachOther},
 		{"a host port is reached", p.hostPortIsReached},
+		{"weftd starts while the API server is away", p.weftdStartsAlone},
+		{"hostile Nodes are left out", p.hostileNodesAreLeftOut},
+		{"a node goes and comes back", p.nodeGoesAndComesBack},
+		{"no lease outlives its pod", p.noLeaseOutlivesItsPod},
 	} {
 		if !t.Run(subtest.name, subtest.run) {
 			return // the next ones need what it has left
@@ -363,6 +380,257 @@ func (p *podNetwork) hostPortIsReached(t *testing.T) {
 	for _, pod := range p.pods(t, "spread", 4) {
 		if pod.Spec.NodeName == "node1" {
 			p.expectSource(t, &pod, server, pod.Status.PodIP)
+		}
+	}
+}
+
+func (p *podNetwork) weftdStartsAlone(t *testing.T) {
+	node1 := p.node(1)
+	snapshot := filepath.Join(node1.Dir(), "state", "nodes.snapshot")
+	err := waitALittle(t, "the snapshot", func(context.Context) error {
+		content, err := os.ReadFile(snapshot)
+		if err == nil && (!strings.Contains(string(content), "node1") || !strings.Contains(string(content), "node2")) {
+			err = fmt.Errorf("it doesn't hold both nodes")
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var here, there core.Pod
+	for _, pod := range p.pods(t, "spread", 4) {
+		if pod.Spec.NodeName == "node1" {
+			here = pod
+		} else {
+			there = pod
+		}
+	}
+	inside := p.podNamespace(t, &here)
+
+	p.server.Kill()
+	node1.Kill()
+	before, err := node1.Logs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	started := time.Now()
+	if err := node1.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ready := time.Since(started)
+	err = waitALittle(t, "a pod of the other node", func(ctx context.Context) error {
+		out, err := inside(ctx, "busybox", "wget", "-q", "-O", "-", "http://"+there.Status.PodIP+"/cgi-bin/whoami").CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		return sawSource(string(out), here.Status.PodIP)
+	})
+	if err != nil {
+		t.Fatalf("%v\n%s", err, node1.LogTail(15))
+	}
+	reached := time.Since(started)
+	t.Logf("weftd was ready after %v, and a pod of the other node reached after %v", ready.Round(time.Millisecond), reached.Round(time.Millisecond))
+	if reached > aloneLimit {
+		t.Errorf("it took longer than %v", aloneLimit)
+	}
+
+	const away = 3 * time.Second
+	time.Sleep(away)
+	after, err := node1.Logs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Count(after, "\n") - strings.Count(before, "\n")
+	t.Logf("without an API server it wrote %d lines in %v", lines, away)
+	if lines > 20 {
+		t.Errorf("it wrote:\n%s", after[len(before):])
+	}
+	awaitMetric(t, node1, "weft_state_current", 0)
+	if err := p.server.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	started = time.Now()
+	awaitMetric(t, node1, "weft_state_current", 1)
+	t.Logf("the list of nodes was current %v after the API server was back", time.Since(started).Round(time.Millisecond))
+}
+
+// podNamespace returns what prepares a program to run in a pod's network. It needs no API
+// server.
+func (p *podNetwork) podNamespace(t *testing.T, pod *core.Pod) func(ctx context.Context, name string, args ...string) *exec.Cmd {
+	t.Helper()
+	for _, n := range p.k.Nodes {
+		if n.NodeName() != pod.Spec.NodeName {
+			continue
+		}
+		_, id, _ := strings.Cut(pod.Status.ContainerStatuses[0].ContainerID, "://")
+		out, err := n.Inside(t.Context(), "ctr", "--namespace", "k8s.io", "tasks", "list").Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(out)) {
+			if words := strings.Fields(line); words[0] == id {
+				return func(ctx context.Context, name string, args ...string) *exec.Cmd {
+					return n.Inside(ctx, "nsenter", append([]string{"--net=/proc/" + words[1] + "/ns/net", "--", name}, args...)...)
+				}
+			}
+		}
+	}
+	t.Fatalf("the container of %s is not found", pod.Name)
+	return nil
+}
+
+func (p *podNetwork) hostileNodesAreLeftOut(t *testing.T) {
+	node1, node2 := p.node(1), p.node(2)
+	theirs := p.podCIDRs(t, node2)[0].String()
+	for name, hostile := range map[string]struct{ podCIDR, endpoint, key string }{
+		"thief":  {theirs, "192.168.77.66:9338", strings.Repeat("66", 32)},
+		"babble": {"10.244.66.0/24", "not an address\n\x1b[2J", "nor a key"},
+	} {
+		n := &core.Node{ObjectMeta: meta.ObjectMeta{Name: name, Annotations: map[string]string{
+			"weft.network/endpoint": hostile.endpoint, "weft.network/key": hostile.key,
+		}}}
+		n.Spec.PodCIDR, n.Spec.PodCIDRs, n.Spec.Unschedulable = hostile.podCIDR, []string{hostile.podCIDR}, true
+		if _, err := p.admin.CoreV1().Nodes().Create(t.Context(), n, meta.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, n := range []*testnet.Node{node1, node2} {
+		awaitMetric(t, n, "weft_nodes_left_out", 1) // one or more
+		report := awaitStatus(t, n, func(r status.Report) error {
+			if !strings.Contains(r.State.LeftOut, "thief") || !strings.Contains(r.State.LeftOut, "babble") {
+				return fmt.Errorf("left out are: %q", r.State.LeftOut)
+			}
+			return nil
+		})
+		if len(report.Peers) != 1 {
+			t.Errorf("%s has the peers %+v", n.Entry().Name, report.Peers)
+		}
+		t.Logf("left out:\n%s", report.State.LeftOut)
+	}
+	p.expectAllReachEachOther(t, p.pods(t, "spread", 4))
+	for _, name := range []string{"thief", "babble"} {
+		if err := p.admin.CoreV1().Nodes().Delete(t.Context(), name, meta.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	awaitMetric(t, node1, "weft_nodes_left_out", 0)
+}
+
+func (p *podNetwork) nodeGoesAndComesBack(t *testing.T) {
+	node1, node2 := p.node(1), p.node(2)
+	before := p.podCIDRs(t, node2)
+	p.drain(t, "node2")
+	kubelet := p.k.Nodes[1].Kubelet
+	if err := kubelet.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.admin.CoreV1().Nodes().Delete(t.Context(), "node2", meta.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	deleted := time.Now()
+	awaitStatus(t, node1, peersAre())
+	t.Logf("the peer was withdrawn %v after its Node was deleted", time.Since(deleted).Round(time.Millisecond))
+	awaitMetric(t, node1, "weft_state_current", 1)
+	err := waitALittle(t, "the routes to go", func(ctx context.Context) error {
+		v4, err4 := node1.Exec(ctx, "ip", "-4", "route", "show", "table", "all")
+		v6, err6 := node1.Exec(ctx, "ip", "-6", "route", "show", "table", "all")
+		for _, cidr := range before {
+			if strings.Contains(v4+v6, cidr.String()) {
+				return fmt.Errorf("there are routes to %s:\n%s", cidr, v4+v6)
+			}
+		}
+		return errors.Join(err4, err6)
+	})
+	if err != nil {
+		t.Error(err)
+	}
+
+	started := time.Now()
+	if err := kubelet.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	p.awaitAdmitted(t, node2)
+	t.Logf("node2 had %v, and now has %v", before, p.podCIDRs(t, node2))
+	if err := node2.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	p.awaitRegistered(t, node2)
+	if _, err := p.admin.WaitNode(t.Context(), "node2", NodeReady); err != nil {
+		t.Fatal(err)
+	}
+	awaitStatus(t, node1, peersAre("node2"))
+	t.Logf("node2 was back after %v", time.Since(started).Round(time.Millisecond))
+
+	// The Deployment had to have all its pods on node1.
+	err = p.admin.CoreV1().Pods("spread").DeleteCollection(t.Context(), meta.DeleteOptions{}, meta.ListOptions{LabelSelector: "app=spread"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pods := p.pods(t, "spread", 4)
+	if !slices.ContainsFunc(pods, func(pod core.Pod) bool { return pod.Spec.NodeName == "node2" }) {
+		t.Error("no pod is on node2")
+	}
+	p.expectAllReachEachOther(t, pods)
+}
+
+// drain does what `kubectl drain` does.
+func (p *podNetwork) drain(t *testing.T, node string) {
+	t.Helper()
+	patch := []byte(`{"spec":{"unschedulable":true}}`)
+	if _, err := p.admin.CoreV1().Nodes().Patch(t.Context(), node, types.MergePatchType, patch, meta.PatchOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	err := waitALittle(t, "pods to leave "+node, func(ctx context.Context) error {
+		list, err := p.admin.CoreV1().Pods("").List(ctx, meta.ListOptions{FieldSelector: "spec.nodeName=" + node})
+		if err != nil {
+			return err
+		}
+		left := 0
+		for _, pod := range list.Items {
+			if pod.Labels["app"] == "host" {
+				continue // a DaemonSet's
+			}
+			left++
+			eviction := &policy.Eviction{ObjectMeta: meta.ObjectMeta{Name: pod.Name, Namespace: pod.Namespace}}
+			if err := p.admin.CoreV1().Pods(pod.Namespace).EvictV1(ctx, eviction); err != nil && !apierrors.IsNotFound(err) {
+				return err
+			}
+		}
+		if left > 0 {
+			return fmt.Errorf("%d are there", left)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (p *podNetwork) noLeaseOutlivesItsPod(t *testing.T) {
+	for _, namespace := range []string{"spread", "web"} {
+		if err := p.admin.CoreV1().Namespaces().Delete(t.Context(), namespace, meta.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, n := range p.cluster.Nodes() {
+		err := waitALittle(t, "the leases and veths of "+n.Entry().Name+" to go", func(ctx context.Context) error {
+			out, err := n.Exec(ctx, filepath.Join(weftPrograms, "weft"), "ipam", "--state-dir", filepath.Join(n.Dir(), "state"), "list", "-o", "json")
+			if err != nil {
+				return err
+			}
+			var list struct{ Leases []any }
+			if err := json.Unmarshal([]byte(out), &list); err != nil {
+				return err
+			}
+			// weft-cni puts the host sides of its veths into this group.
+			veths, err := n.Exec(ctx, "ip", "-o", "link", "show", "group", "93")
+			if len(list.Leases) > 0 || veths != "" {
+				return fmt.Errorf("there are\n%s\n%s", out, veths)
+			}
+			return err
+		})
+		if err != nil {
+			t.Errorf("%v\n%s", err, n.LogTail(10))
 		}
 	}
 }
