@@ -1,0 +1,132 @@
+package kubernetes
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	core "k8s.io/api/core/v1"
+	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"weft/internal/status"
+	"weft/internal/testnet"
+)
+
+// followLimit is for a node to send to where another one is, once the API server knows.
+const followLimit = time.Second
+
+// There is nothing here of Kubernetes but the API server.
+func TestThreeNodesFindEachOtherInAnAPIServer(t *testing.T) {
+	n := newNet(t)
+	r := newWeftRig(t, n, 3, func(map[string]any) {})
+	server, err := n.AddAPIServer(t.Context(), r.cluster.Segment, testnet.APIServerOptions{BinDir: kubernetesPrograms})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.permit(t, server)
+	for i, node := range r.cluster.Nodes() {
+		r.makeNode(t, node, fmt.Sprintf("10.244.%d.0/24", i+1), fmt.Sprintf("fd00:244:0:%d::/64", i+1))
+		r.giveToken(t, node.Entry().Name)
+	}
+	if err := r.cluster.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var pods []*testnet.Pod
+	for i, node := range r.cluster.Nodes() {
+		r.awaitRegistered(t, node)
+		pod, err := node.AddPod(t.Context(), fmt.Sprintf("pod%d", i+1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		pods = append(pods, pod)
+	}
+	expectPings(t, pods)
+
+	node3 := r.node(3)
+	for _, addr := range []string{"192.168.77.33/24", "192.168.77.34/24"} {
+		if _, err := node3.Exec(t.Context(), "ip", "addr", "add", addr, "dev", testnet.UnderlayLink); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// node3 sends from neither address. To where it sends from, the others would follow it
+	// whatever Kubernetes says.
+	for _, change := range []struct {
+		name  string
+		patch string
+		sub   []string
+		want  string
+	}{
+		{"another InternalIP", `{"status":{"addresses":[{"type":"InternalIP","address":"192.168.77.33"}]}}`, []string{"status"}, "192.168.77.33:9338"},
+		{"an override", `{"metadata":{"annotations":{"weft.network/override-endpoint":"192.168.77.34"}}}`, nil, "192.168.77.34:9338"},
+	} {
+		t.Run(change.name, func(t *testing.T) {
+			for _, node := range r.cluster.Nodes()[:2] {
+				before, err := status.Fetch(t.Context(), node.Socket())
+				if err != nil || reaches("node3", change.want)(before) == nil {
+					t.Fatalf("%s reaches it there already (%v)", node.Entry().Name, err)
+				}
+			}
+			_, err := r.admin.CoreV1().Nodes().Patch(t.Context(), "node3", types.MergePatchType, []byte(change.patch), meta.PatchOptions{}, change.sub...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			acknowledged := time.Now()
+			for _, node := range r.cluster.Nodes()[:2] {
+				awaitStatus(t, node, reaches("node3", change.want))
+			}
+			took := time.Since(acknowledged)
+			t.Logf("the others followed after %v", took.Round(time.Millisecond))
+			if took > followLimit {
+				t.Errorf("it took longer than %v", followLimit)
+			}
+			expectPings(t, pods)
+		})
+	}
+}
+
+// makeNode makes a Node as kubelet and the controller manager do.
+func (r *weftRig) makeNode(t *testing.T, n *testnet.Node, podCIDRs ...string) {
+	t.Helper()
+	node := &core.Node{ObjectMeta: meta.ObjectMeta{Name: n.Entry().Name}}
+	node.Spec.PodCIDR, node.Spec.PodCIDRs = podCIDRs[0], podCIDRs
+	node, err := r.admin.CoreV1().Nodes().Create(t.Context(), node, meta.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	node.Status.Addresses = []core.NodeAddress{{Type: core.NodeInternalIP, Address: n.Entry().Endpoint.Addr().String()}}
+	if _, err := r.admin.CoreV1().Nodes().UpdateStatus(t.Context(), node, meta.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// reaches is a condition for awaitStatus.
+func reaches(peer, endpoint string) func(status.Report) error {
+	return func(r status.Report) error {
+		for _, p := range r.Peers {
+			if p.Name == peer && p.Endpoint.String() == endpoint {
+				return nil
+			}
+		}
+		return fmt.Errorf("the peers are %+v, %s shall be at %s", r.Peers, peer, endpoint)
+	}
+}
+
+// expectPings has all pods ping each other by all their addresses.
+func expectPings(t *testing.T, pods []*testnet.Pod) {
+	t.Helper()
+	for _, from := range pods {
+		for _, to := range pods {
+			for _, addr := range to.Addrs {
+				err := waitALittle(t, from.PodName+" to reach "+to.PodName, func(ctx context.Context) error {
+					_, err := from.Exec(ctx, "ping", "-c", "1", "-W", "1", addr.String())
+					return err
+				})
+				if err != nil {
+					t.Error(err)
+				}
+			}
+		}
+	}
+}
