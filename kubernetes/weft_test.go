@@ -519,6 +519,9 @@ func (p *podNetwork) hostileNodesAreLeftOut(t *testing.T) {
 func (p *podNetwork) nodeGoesAndComesBack(t *testing.T) {
 	node1, node2 := p.node(1), p.node(2)
 	before := p.podCIDRs(t, node2)
+	if found := routes(t, node1, before); len(found) != len(before) {
+		t.Errorf("there are routes to %v only, want %v", found, before)
+	}
 	p.drain(t, "node2")
 	kubelet := p.k.Nodes[1].Kubelet
 	if err := kubelet.Stop(t.Context()); err != nil {
@@ -531,15 +534,11 @@ func (p *podNetwork) nodeGoesAndComesBack(t *testing.T) {
 	awaitStatus(t, node1, peersAre())
 	t.Logf("the peer was withdrawn %v after its Node was deleted", time.Since(deleted).Round(time.Millisecond))
 	awaitMetric(t, node1, "weft_state_current", 1)
-	err := waitALittle(t, "the routes to go", func(ctx context.Context) error {
-		v4, err4 := node1.Exec(ctx, "ip", "-4", "route", "show", "table", "all")
-		v6, err6 := node1.Exec(ctx, "ip", "-6", "route", "show", "table", "all")
-		for _, cidr := range before {
-			if strings.Contains(v4+v6, cidr.String()) {
-				return fmt.Errorf("there are routes to %s:\n%s", cidr, v4+v6)
-			}
+	err := waitALittle(t, "the routes to go", func(context.Context) error {
+		if found := routes(t, node1, before); len(found) > 0 {
+			return fmt.Errorf("there are routes to %v", found)
 		}
-		return errors.Join(err4, err6)
+		return nil
 	})
 	if err != nil {
 		t.Error(err)
@@ -571,6 +570,22 @@ func (p *podNetwork) nodeGoesAndComesBack(t *testing.T) {
 		t.Error("no pod is on node2")
 	}
 	p.expectAllReachEachOther(t, pods)
+}
+
+// routes returns those of some prefixes to which a node has a route.
+func routes(t *testing.T, n *testnet.Node, prefixes []netip.Prefix) (found []netip.Prefix) {
+	t.Helper()
+	v4, err4 := n.Exec(t.Context(), "ip", "-4", "route", "show", "table", "all")
+	v6, err6 := n.Exec(t.Context(), "ip", "-6", "route", "show", "table", "all")
+	if err := errors.Join(err4, err6); err != nil {
+		t.Fatal(err)
+	}
+	for _, prefix := range prefixes {
+		if strings.Contains(v4+v6, prefix.String()+" ") {
+			found = append(found, prefix)
+		}
+	}
+	return found
 }
 
 // drain does what `kubectl drain` does.
