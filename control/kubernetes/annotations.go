@@ -2,7 +2,6 @@ package kubernetes
 
 import (
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"net/netip"
 
@@ -44,7 +43,7 @@ func isWeft(n *core.Node) bool { return has(n, annotationEndpoint, annotationKey
 
 // readNode returns the node that a member's Node describes, or all that is wrong with it;
 // then the node has its name and origin only.
-func readNode(n *core.Node, o Options) (control.Node, error) {
+func readNode(n *core.Node, o Options) (control.Node, []error) {
 	r := reader{object: n, node: control.Node{Name: n.Name, Origin: "Node " + n.Name}}
 	for _, text := range n.Spec.PodCIDRs {
 		p, err := strict.ParsePrefix(text)
@@ -58,8 +57,8 @@ func readNode(n *core.Node, o Options) (control.Node, error) {
 	} else {
 		r.flannel(o.VNI)
 	}
-	if err := errors.Join(r.wrong...); err != nil {
-		return control.Node{Name: r.node.Name, Origin: r.node.Origin}, err
+	if len(r.wrong) > 0 {
+		return control.Node{Name: r.node.Name, Origin: r.node.Origin}, r.wrong
 	}
 	return r.node, nil
 }

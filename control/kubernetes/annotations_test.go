@@ -1,6 +1,7 @@
 package kubernetes
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -38,8 +39,8 @@ func said(n *core.Node, o Options) string {
 	if !isMember(n, o) {
 		return "no member"
 	}
-	node, err := readNode(n, o)
-	if err != nil {
+	node, wrong := readNode(n, o)
+	if err := errors.Join(wrong...); err != nil {
 		return strings.ReplaceAll(err.Error(), "\n", "; ")
 	}
 	text := fmt.Sprintf("%s %s %s", node.Name, node.Endpoint, node.PodCIDRs)
@@ -125,13 +126,14 @@ func TestWhatFlannelSaysOfItsNodesIsRead(t *testing.T) {
 func TestAWrongNodeIsRefusedAlone(t *testing.T) {
 	all := newNodes(Options{Node: "node1"}, nil)
 	all.put(object("node1", []string{"10.244.1.0/24"}, annotationEndpoint, "192.168.77.1:9338"))
-	all.put(object("node2", []string{"10.244.2.0/24"}, annotationEndpoint, "\x1b[31m"))
+	all.put(object("node2", []string{"10.244.2.0/24"}, annotationEndpoint, "\x1b[31m", annotationKey, "x"))
 	all.put(object("node3", []string{"10.244.3.0/24"}, annotationEndpoint, "192.168.77.3:9338"))
 	plan, err := control.NewPlan(all.state(), control.Options{Node: "node1", ClusterCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	const want = `Node node2: the annotation weft.network/endpoint: "\x1b[31m" is not an IP address and port; write it like 192.168.77.1:9338 or [fd00:77::1]:9338`
+	const want = `Node node2: the annotation weft.network/endpoint: "\x1b[31m" is not an IP address and port; write it like 192.168.77.1:9338 or [fd00:77::1]:9338
+Node node2: the annotation weft.network/key: "x" is no fingerprint; write the 64 hexadecimal digits that ` + "`weft keygen`" + ` prints, or remove the annotation`
 	if len(plan.Peers) != 1 || plan.Peers[0].Name != "node3" || plan.Refused == nil || plan.Refused.Error() != want {
 		t.Errorf("peers %v; refused: %v", plan.Peers, plan.Refused)
 	}

@@ -36,7 +36,7 @@ type nodes struct {
 type member struct {
 	created time.Time
 	node    control.Node
-	wrong   error // nil if node is what the Node says
+	wrong   []error // none if node is what the Node says
 }
 
 var _ cache.TransformingStore = (*nodes)(nil)
@@ -57,8 +57,10 @@ func (s *nodes) state() control.State {
 	state := control.State{Origin: origin, Registered: true, Nodes: make([]control.Node, 0, len(members))}
 	var problems strict.Problems
 	for _, m := range members {
-		if m.wrong != nil {
-			problems.Add(m.node.Origin, "", m.wrong)
+		for _, wrong := range m.wrong {
+			problems.Add(m.node.Origin, "", wrong)
+		}
+		if len(m.wrong) > 0 {
 			continue
 		}
 		state.Nodes = append(state.Nodes, m.node)
