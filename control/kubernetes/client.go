@@ -10,7 +10,6 @@ import (
 	"github.com/go-logr/logr"
 	"k8s.io/apimachinery/pkg/runtime"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/klog/v2"
@@ -18,9 +17,9 @@ import (
 	"weft/internal/version"
 )
 
-// connect returns a client for the API server of a kubeconfig, or of the pod's service
+// connect returns the API of the API server of a kubeconfig, or of the pod's service
 // account. Token files are read again by client-go, about once a minute.
-func connect(kubeconfig string) (kubernetes.Interface, error) {
+func connect(kubeconfig string) (nodeAPI, error) {
 	config, err := clientConfig(kubeconfig)
 	if err != nil {
 		return nil, err
@@ -34,11 +33,7 @@ func connect(kubeconfig string) (kubernetes.Interface, error) {
 	// No Timeout, which would end every watch. A connection that is dead is noticed by
 	// HTTP/2's pings.
 	config.Dial = (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}).DialContext
-	client, err := kubernetes.NewForConfig(config)
-	if err != nil {
-		return nil, fmt.Errorf("use the kubeconfig: %w", err)
-	}
-	return client, nil
+	return newAPI(config)
 }
 
 func clientConfig(kubeconfig string) (*rest.Config, error) {

@@ -123,14 +123,13 @@ func (s *Source) write(ctx context.Context, t todo) (d done) {
 	const limit = 10 * time.Second
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	api := s.client.CoreV1().Nodes()
 	if t.annotations != "" {
-		if _, err := api.Patch(ctx, s.Node, types.MergePatchType, []byte(t.annotations), meta.PatchOptions{FieldManager: "weft"}); err != nil {
+		if _, err := s.api.Patch(ctx, s.Node, types.MergePatchType, []byte(t.annotations), meta.PatchOptions{FieldManager: "weft"}); err != nil {
 			d.annotations = fmt.Errorf("write this node's annotations to the Node %s: %w", s.Node, err)
 		}
 	}
 	if t.condition {
-		if _, err := api.PatchStatus(ctx, s.Node, networkAvailable(time.Now())); err != nil {
+		if _, err := s.api.Patch(ctx, s.Node, types.StrategicMergePatchType, networkAvailable(time.Now()), meta.PatchOptions{}, "status"); err != nil {
 			d.condition = fmt.Errorf("set the condition NetworkUnavailable of the Node %s to False: %w", s.Node, err)
 		}
 	}

@@ -195,15 +195,14 @@ var (
 
 // reflector returns what lists and watches the Nodes, for as long as it takes.
 func (r *run) reflector() *cache.Reflector {
-	api := r.client.CoreV1().Nodes()
 	lw := &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o meta.ListOptions) (runtime.Object, error) {
-			list, err := api.List(ctx, o)
+			list, err := r.api.List(ctx, o)
 			r.report(ctx, err)
 			return list, err
 		},
 		WatchFuncWithContext: func(ctx context.Context, o meta.ListOptions) (watch.Interface, error) {
-			w, err := api.Watch(ctx, o)
+			w, err := r.api.Watch(ctx, o)
 			if reflect.TypeOf(w) == noWatch {
 				w, err = nil, errNoAnswer
 			}
@@ -211,7 +210,7 @@ func (r *run) reflector() *cache.Reflector {
 			return w, err
 		},
 	}
-	return cache.NewReflectorWithOptions(cache.ToListWatcherWithWatchListSemantics(lw, r.client), &core.Node{}, r.nodes, cache.ReflectorOptions{
+	return cache.NewReflectorWithOptions(cache.ToListWatcherWithWatchListSemantics(lw, r.api), &core.Node{}, r.nodes, cache.ReflectorOptions{
 		Name:    "weft",
 		Backoff: &wait.Backoff{Duration: 500 * time.Millisecond, Factor: 2, Steps: 10, Cap: reconnectPause, Jitter: 1},
 	})

@@ -13,7 +13,6 @@ import (
 	"sync"
 
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes"
 
 	"weft/control"
 	"weft/internal/advertise"
@@ -41,7 +40,7 @@ type Options struct {
 // Source reads the Nodes and writes this node's own. It implements control.Registry.
 type Source struct {
 	Options
-	client kubernetes.Interface
+	api nodeAPI
 
 	// registered receives after Register was called.
 	registered chan struct{}
@@ -54,19 +53,19 @@ type Source struct {
 // it yet. From the first call on, client-go logs nothing any more in this process: whatever
 // it has to say comes out of Run and Load.
 func New(o Options) (*Source, error) {
-	client, err := connect(o.Kubeconfig)
+	api, err := connect(o.Kubeconfig)
 	if err != nil {
 		return nil, err
 	}
-	return newSource(o, client), nil
+	return newSource(o, api), nil
 }
 
-func newSource(o Options, client kubernetes.Interface) *Source {
+func newSource(o Options, api nodeAPI) *Source {
 	quiet()
 	if len(o.Families) == 0 {
 		o.Families = []advertise.Family{advertise.IPv4, advertise.IPv6}
 	}
-	return &Source{Options: o, client: client, registered: make(chan struct{}, 1)}
+	return &Source{Options: o, api: api, registered: make(chan struct{}, 1)}
 }
 
 // Register implements control.Registry.
@@ -89,7 +88,7 @@ func (s *Source) registration() (self control.Self, ok bool) {
 // Load returns what the Nodes say now. It writes nothing, and this node needn't be one.
 func (s *Source) Load(ctx context.Context) (control.State, error) {
 	// The API server may answer out of its cache.
-	list, err := s.client.CoreV1().Nodes().List(ctx, meta.ListOptions{ResourceVersion: "0"})
+	list, err := s.api.List(ctx, meta.ListOptions{ResourceVersion: "0"})
 	if err != nil {
 		return control.State{}, fmt.Errorf("list the Nodes: %w", err)
 	}

@@ -1,0 +1,63 @@
+package kubernetes
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	core "k8s.io/api/core/v1"
+	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/rest"
+)
+
+// nodeAPI is what the API server is asked about Nodes, as client-go's NodeInterface has it.
+type nodeAPI interface {
+	List(context.Context, meta.ListOptions) (*core.NodeList, error)
+	Watch(context.Context, meta.ListOptions) (watch.Interface, error)
+	Patch(ctx context.Context, name string, kind types.PatchType, patch []byte, o meta.PatchOptions, subresources ...string) (*core.Node, error)
+}
+
+// restAPI is the nodeAPI of a real API server. client-go's own client knows every kind of
+// object that Kubernetes has: nearly 40 MB of program that weftd would carry for one of them.
+type restAPI struct {
+	client rest.Interface
+	codec  runtime.ParameterCodec
+}
+
+func newAPI(config *rest.Config) (nodeAPI, error) {
+	scheme := runtime.NewScheme()
+	if err := core.AddToScheme(scheme); err != nil {
+		return nil, err
+	}
+	config.GroupVersion, config.APIPath = &core.SchemeGroupVersion, "/api"
+	config.NegotiatedSerializer = rest.CodecFactoryForGeneratedClient(scheme, serializer.NewCodecFactory(scheme)).WithoutConversion()
+	client, err := rest.RESTClientFor(config)
+	if err != nil {
+		return nil, fmt.Errorf("use the kubeconfig: %w", err)
+	}
+	return restAPI{client, runtime.NewParameterCodec(scheme)}, nil
+}
+
+func (a restAPI) List(ctx context.Context, o meta.ListOptions) (*core.NodeList, error) {
+	list := new(core.NodeList)
+	return list, a.client.Get().Resource("nodes").VersionedParams(&o, a.codec).Do(ctx).Into(list)
+}
+
+func (a restAPI) Watch(ctx context.Context, o meta.ListOptions) (watch.Interface, error) {
+	o.Watch = true
+	request := a.client.Get().Resource("nodes").VersionedParams(&o, a.codec)
+	if o.TimeoutSeconds != nil {
+		request = request.Timeout(time.Duration(*o.TimeoutSeconds) * time.Second)
+	}
+	return request.Watch(ctx)
+}
+
+func (a restAPI) Patch(ctx context.Context, name string, kind types.PatchType, patch []byte, o meta.PatchOptions, subresources ...string) (*core.Node, error) {
+	node := new(core.Node)
+	return node, a.client.Patch(kind).Resource("nodes").Name(name).SubResource(subresources...).
+		VersionedParams(&o, a.codec).Body(patch).Do(ctx).Into(node)
+}
