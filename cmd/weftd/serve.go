@@ -122,13 +122,20 @@ func (k *keys) links() map[encap.Fingerprint]*status.Link {
 }
 
 // byTheClock returns what the clock would have shown at a time if it had been set as it is
-// now: weft compares it with what the clock shows now.
+// now: weft compares it with what the clock shows now. If it was not set since, that is the
+// time itself.
 func byTheClock(t time.Time) time.Time {
 	if t.IsZero() {
 		return t
 	}
 	now := time.Now()
-	return now.Add(t.Sub(now)) // by what both have read of the monotonic clock
+	at := now.Add(t.Sub(now)) // by what both have read of the monotonic clock
+	// Both clocks are read, one after the other: without this it would be another time
+	// at each call, by some nanoseconds.
+	if at.Round(0).Sub(t.Round(0)).Abs() < time.Millisecond {
+		return t
+	}
+	return at
 }
 
 // rotate is what `weft rotate-key` asks for.
