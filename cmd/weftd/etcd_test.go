@@ -138,7 +138,7 @@ func TestForwardingNeverStopsWhateverHappensToEtcd(t *testing.T) {
 	c.ctl(t, "defrag", "--command-timeout=30s")
 
 	// The disk quota is full: etcd takes no more writes until an operator has made room.
-	eventually(t, "etcd's quota to be used up", func() error {
+	within(t, time.Minute, "etcd's quota to be used up", func() error {
 		_, err := c.etcd.Ctl(t.Context(), "put", "/other/"+fmt.Sprint(time.Now().UnixNano()), strings.Repeat("x", 100<<10))
 		if err == nil || !strings.Contains(err.Error(), "database space exceeded") {
 			return errors.Join(errors.New("there is room left"), err)

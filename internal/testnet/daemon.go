@@ -72,10 +72,16 @@ func (n *Node) launch() (*daemon, error) {
 
 // launchDaemon starts a program that appends what it writes to a file.
 func (n *Namespace) launchDaemon(logFile, program string, args ...string) (*daemon, error) {
-	return launch(n.Command(context.Background(), program, args...), logFile)
+	return n.net.launch(n.Command(context.Background(), program, args...), logFile)
 }
 
-func launch(cmd *exec.Cmd, logFile string) (*daemon, error) {
+func (n *Net) launch(cmd *exec.Cmd, logFile string) (*daemon, error) {
+	// Whoever closes the Net finds the process, or there is none.
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed {
+		return nil, errClosed
+	}
 	log, err := os.OpenFile(logFile, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 	if err != nil {
 		return nil, err

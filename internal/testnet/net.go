@@ -122,6 +122,7 @@ func (n *Net) Services() []*Service {
 func (n *Net) addService(s *Service) *Service {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	s.owner = n
 	n.services = append(n.services, s)
 	return s
 }

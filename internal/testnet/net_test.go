@@ -3,10 +3,12 @@ package testnet
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -131,6 +133,9 @@ func TestCloseLeavesNothing(t *testing.T) {
 	}
 	if _, err := n.AddNamespace(t.Context(), "b"); err == nil {
 		t.Error("a closed Net takes a namespace")
+	}
+	if _, err := ns.launchDaemon(filepath.Join(t.TempDir(), "log"), "sleep", "1000"); !errors.Is(err, errClosed) {
+		t.Errorf("a program started in a closed Net: %v", err)
 	}
 	if err := n.Close(); err != nil {
 		t.Errorf("the second Close: %v", err)

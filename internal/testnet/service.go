@@ -21,6 +21,7 @@ const serviceLimit = 2 * time.Minute
 type Service struct {
 	name    string
 	logFile string
+	owner   *Net
 
 	// command prepares a run.
 	command func() *exec.Cmd
@@ -57,7 +58,7 @@ func (s *Service) launch() (*daemon, error) {
 	if s.daemon != nil {
 		return nil, errors.New("it runs already")
 	}
-	d, err := launch(s.command(), s.logFile)
+	d, err := s.owner.launch(s.command(), s.logFile)
 	if err != nil {
 		return nil, err
 	}
