@@ -197,3 +197,28 @@ func TestWatchTellsOfAChange(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestWatchIgnoresWeftsOwnRoutes(t *testing.T) {
+	m := newMachine(t, "addr add 192.168.77.1/24 dev eth0")
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	changes := make(chan struct{}, 100)
+	ended := make(chan error, 1)
+	go func() { ended <- m.Do(func() error { return Watch(ctx, func() { changes <- struct{}{} }) }) }()
+	<-changes // the one at the beginning
+	m.ip("route add 10.244.2.0/24 dev eth0 proto 93", "route del 10.244.2.0/24 dev eth0 proto 93")
+	time.Sleep(2 * settling)
+	if n := len(changes); n != 0 {
+		t.Errorf("they are told of %d times", n)
+	}
+	m.ip("route add 10.244.2.0/24 dev eth0 proto 94")
+	select {
+	case <-changes:
+	case <-time.After(3 * time.Second):
+		t.Error("others' routes are not told of")
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}

@@ -2,12 +2,16 @@ package advertise
 
 import (
 	"context"
-	"errors"
-	"fmt"
+	"slices"
+	"syscall"
 	"time"
 
 	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
+
+	"weft/internal/marks"
+	"weft/internal/rtnetlink"
 )
 
 // settling is how long Watch waits for more of a change: most come as several events.
@@ -24,34 +28,34 @@ const settling = 200 * time.Millisecond
 //
 // Changed runs on the goroutine of the caller, and is not called again before it returned.
 func Watch(ctx context.Context, changed func()) error {
-	socket, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK,
+	events, err := rtnetlink.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK,
 		unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR,
 		unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE,
 		unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV6_RULE)
 	if err != nil {
-		return fmt.Errorf("subscribe to the events of rtnetlink: %w", err)
+		return err
 	}
-	events := make(chan struct{}, 1)
-	failed := make(chan error, 1)
-	go func() {
-		failed <- receive(socket, events)
-		close(failed)
-	}()
-	defer func() {
-		socket.Close()
-		for range failed { // until it is closed: the goroutine has ended
-		}
-	}()
+	some := make(chan struct{}, 1)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		return events.Receive(ctx, func(messages []syscall.NetlinkMessage) {
+			if messages != nil && !slices.ContainsFunc(messages, matters) {
+				return
+			}
+			select {
+			case some <- struct{}{}:
+			default:
+			}
+		})
+	})
 
 	changed()
 	var settled <-chan time.Time
 	for {
 		select {
 		case <-ctx.Done():
-			return nil
-		case err := <-failed:
-			return fmt.Errorf("receive the events of rtnetlink: %w", err)
-		case <-events:
+			return group.Wait()
+		case <-some:
 			if settled == nil {
 				settled = time.After(settling)
 			}
@@ -62,17 +66,9 @@ func Watch(ctx context.Context, changed func()) error {
 	}
 }
 
-// receive notes in events that there were some, until the socket is closed.
-func receive(socket *nl.NetlinkSocket, events chan<- struct{}) error {
-	for {
-		// ENOBUFS says that events were lost (netlink(7)): there were some.
-		_, _, err := socket.Receive()
-		if err != nil && !errors.Is(err, unix.ENOBUFS) && !errors.Is(err, unix.EINTR) {
-			return err
-		}
-		select {
-		case events <- struct{}{}:
-		default:
-		}
-	}
+// matters says whether an event can change the choice. weft's own routes don't, and they are
+// the most.
+func matters(m syscall.NetlinkMessage) bool {
+	route := m.Header.Type == unix.RTM_NEWROUTE || m.Header.Type == unix.RTM_DELROUTE
+	return !route || len(m.Data) < unix.SizeofRtMsg || nl.DeserializeRtMsg(m.Data).Protocol != marks.RouteProtocol
 }

@@ -1,0 +1,57 @@
+package rtnetlink
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"syscall"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// Events are the messages of multicast groups (netlink(7)), from Subscribe on.
+type Events struct{ socket *nl.NetlinkSocket }
+
+// eventBuffer holds what is told while nobody receives: some thousand routes.
+const eventBuffer = 4 << 20
+
+// Subscribe joins groups of a netlink protocol, in the network namespace of the calling
+// thread.
+func Subscribe(protocol int, groups ...uint) (*Events, error) {
+	socket, err := nl.Subscribe(protocol, groups...)
+	if err == nil {
+		// Without CAP_NET_ADMIN it stays smaller.
+		_ = socket.SetReceiveBufferSize(eventBuffer, true)
+		return &Events{socket}, nil
+	}
+	return nil, fmt.Errorf("subscribe to netlink's events: %w", err)
+}
+
+// Close ends a subscription that nobody receives.
+func (e *Events) Close() { e.socket.Close() }
+
+// Receive calls f with messages as they come until ctx is done, and ends the subscription.
+// It calls f with nil if some were lost.
+func (e *Events) Receive(ctx context.Context, f func([]syscall.NetlinkMessage)) error {
+	stop := context.AfterFunc(ctx, e.Close)
+	defer func() {
+		if stop() {
+			e.Close()
+		}
+	}()
+	for {
+		messages, _, err := e.socket.Receive()
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, unix.EINTR):
+		case errors.Is(err, unix.ENOBUFS):
+			f(nil)
+		case err != nil:
+			return fmt.Errorf("receive netlink's events: %w", err)
+		default:
+			f(messages)
+		}
+	}
+}
