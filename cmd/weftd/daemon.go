@@ -28,7 +28,8 @@ type unfit struct{ error }
 func (u unfit) Unwrap() error { return u.error }
 
 // reapplyInterval is how often the host's network is compared with the Plan, so
-// that what another program removed comes back and what failed is tried again.
+// that what another program changed without an event (see hostnet.Host.Watch) comes
+// back, and what failed is tried again.
 const reapplyInterval = 10 * time.Second
 
 // serve runs the daemon until ctx is done. When it returns, the device, the routes
@@ -142,6 +143,7 @@ func (d *daemon) up(ctx context.Context, group *errgroup.Group) error {
 		return d.control.Run(ctx, reload, func(s control.State, err error) { d.update(ctx, s, err) })
 	})
 	group.Go(func() error { return d.saveNowAndThen(ctx) })
+	group.Go(func() error { return d.mend(ctx) })
 	group.Go(func() error { return d.reapplyNowAndThen(ctx) })
 	group.Go(func() error { return d.reconcileNowAndThen(ctx, reconcileInterval) })
 	group.Go(func() error { return logDrops(ctx, d.Stats, d.log) })

@@ -199,10 +199,12 @@ func (d *daemon) apply(ctx context.Context) error {
 	d.applying.Lock()
 	defer d.applying.Unlock()
 	d.mu.Lock()
-	plan, fenced := d.next, d.fenced != nil
+	plan, fenced, news := d.next, d.fenced != nil, d.next != d.plan
 	d.mu.Unlock()
-	d.keys.update(plan)
-	d.router.Publish(plan.Table)
+	if news {
+		d.keys.update(plan)
+		d.router.Publish(plan.Table)
+	}
 	mtu, err := d.chooseMTU(plan)
 	if err == nil {
 		err = d.host.Apply(ctx, d.hostNetwork(plan, mtu))
@@ -259,6 +261,15 @@ func (d *daemon) hostNetwork(plan *control.Plan, mtu int) hostnet.Network {
 		Port:          d.config.Listen.Port(),
 		SourcePorts:   sources,
 	}
+}
+
+// mend brings back what other programs take from weft on the host.
+func (d *daemon) mend(ctx context.Context) error {
+	return d.host.Watch(ctx, func() error {
+		err := d.apply(ctx)
+		d.tell(ctx, err)
+		return err
+	})
 }
 
 // reapplyNowAndThen compares the host with the Plan from time to time. The first time

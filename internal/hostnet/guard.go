@@ -15,9 +15,10 @@ import (
 type guard struct {
 	nft knftables.Interface
 
-	// wanted is the ruleset that was last committed, and committed is how nft listed
-	// it then. While both are unchanged the table holds what it must.
-	wanted, committed string
+	// holds is what the table was last made for, nil if that failed, and listed is how nft
+	// listed it then. While nft lists it like that, the table holds what it must.
+	holds  *Network
+	listed string
 }
 
 // open finds nft and what it can do, once.
@@ -33,34 +34,52 @@ func (g *guard) open() error {
 	return nil
 }
 
-// apply makes the table what n needs, and reports whether it had to be replaced.
+// apply makes the table what n needs, and reports whether it had to be replaced. Untouched
+// says that the table is as it was when it was last looked at.
+//
 // It is replaced as a whole and in one transaction, so that nothing of an older
-// version or of a stranger stays in it, and no packet meets half a table.
-func (g *guard) apply(ctx context.Context, n Network) (replaced bool, err error) {
+// version or of a stranger stays in it, and no packet meets half a table. If only
+// peers have changed, and nothing else has, only they are.
+func (g *guard) apply(ctx context.Context, n Network, untouched bool) (replaced bool, err error) {
 	if err := g.open(); err != nil {
 		return false, err
 	}
-	wanted := g.ruleset(n, nil).String()
-	if g.wanted == wanted && g.committed != "" && g.committed == list(ctx) {
-		return false, nil
+	holds := g.holds
+	if holds != nil && sameRules(*holds, n) && (untouched || g.listed == list(ctx)) {
+		tx := g.nft.NewTransaction()
+		changeAddresses(tx, setPeers, holds.PeerAddresses, n.PeerAddresses)
+		changeAddresses(tx, setSenders, holds.Senders, n.Senders)
+		if tx.NumOperations() == 0 {
+			return false, nil
+		}
+		return false, g.commit(ctx, n, tx)
 	}
 	// What is counted between here and the commit is lost.
 	counts, err := g.counters(ctx)
 	if err != nil {
+		g.holds = nil
 		return false, err
 	}
-	if err := g.nft.Run(ctx, g.ruleset(n, counts)); err != nil {
-		return false, err
+	return true, g.commit(ctx, n, g.ruleset(n, counts))
+}
+
+// commit runs a transaction after which the table holds what n needs.
+func (g *guard) commit(ctx context.Context, n Network, tx *knftables.Transaction) error {
+	g.holds = nil
+	if err := g.nft.Run(ctx, tx); err != nil {
+		return err
 	}
-	g.wanted, g.committed = wanted, list(ctx)
-	return true, nil
+	if g.listed = list(ctx); g.listed != "" {
+		g.holds = &n
+	}
+	return nil
 }
 
 func (g *guard) remove(ctx context.Context) error {
 	if err := g.open(); err != nil {
 		return fmt.Errorf("remove the guard table: %w", err)
 	}
-	g.wanted, g.committed = "", ""
+	g.holds = nil
 	tx := g.nft.NewTransaction()
 	// Adding it first makes the deletion succeed when it is gone already; nft has
 	// "destroy" for this only since 1.0.7.

@@ -3,9 +3,10 @@
 // the nftables table that guards pods and masquerades their way out, and the few
 // sysctls that a routing node needs.
 //
-// Apply is idempotent and remembers nothing that matters: a crashed predecessor,
-// another program that flushed something and a changed cluster are one and the
-// same case, a difference between what the kernel has and what must hold.
+// Apply is idempotent: a crashed predecessor, another program that flushed something
+// and a changed cluster are one and the same case, a difference between what the
+// kernel has and what must hold. It remembers what it has made hold only while Watch
+// would be told of a change.
 //
 // It works in the network namespace of the calling thread. It never changes a
 // route, rule, address or table that is not weft's, never touches the routes to
@@ -22,6 +23,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -75,13 +78,21 @@ type Network struct {
 // Host applies Networks. Its methods may be called from several goroutines; they
 // take turns.
 type Host struct {
-	log   *slog.Logger
-	mu    sync.Mutex
-	guard guard
+	log    *slog.Logger
+	events events
+	mended atomic.Uint64 // Applies that changed something
+
+	mu       sync.Mutex
+	guard    guard
+	held     *held // nil while it is not known which routes there are
+	watched  bool
+	compared time.Time // when Apply last relied on nothing
 }
 
 // New returns a Host that logs to log what it changes.
-func New(log *slog.Logger) *Host { return &Host{log: log} }
+func New(log *slog.Logger) *Host {
+	return &Host{log: log, events: events{some: make(chan struct{}, 1)}}
+}
 
 // Apply makes n hold. It changes only what differs, and nothing if nothing does.
 //
@@ -96,11 +107,14 @@ func (h *Host) Apply(ctx context.Context, n Network) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 
-	replaced, err := h.guard.apply(ctx, n)
+	trusts := h.trusts()
+	untouched := !h.events.guard.Swap(false) && trusts
+	replaced, err := h.guard.apply(ctx, n, untouched)
 	if err != nil {
 		return fmt.Errorf("apply the guard table: %w", err)
 	}
 	if replaced {
+		h.mended.Add(1)
 		h.log.Info("guard table replaced")
 	}
 	k, err := openKernel()
@@ -114,16 +128,40 @@ func (h *Host) Apply(ctx context.Context, n Network) error {
 	}
 	linkErr := k.setUpTUN(tun, n)
 	rulesErr := k.applyRules(ctx, wantedRules(n))
-	routesErr := k.applyRoutes(ctx, wantedRoutes(n, tun.Attrs().Index))
+	routesErr := h.applyRoutes(ctx, k, &held{n, tun.Attrs().Index}, trusts)
 	// Removing an address removes the routes that prefer it as their source, so
 	// stale addresses go when no route does any more.
 	addressesErr := k.removeStaleAddresses(tun, n.Addresses)
 	forwardingErr := k.enableForwarding(n)
 	if k.changes != (changes{}) {
+		h.mended.Add(1)
 		h.log.Info("host network changed", "added", k.changes.added,
 			"replaced", k.changes.replaced, "removed", k.changes.removed)
 	}
 	return errors.Join(refused, linkErr, rulesErr, routesErr, addressesErr, forwardingErr)
+}
+
+// applyRoutes makes the routes of now hold. If it may trust that nobody has changed those
+// that it made hold the last time, it doesn't ask the kernel for them.
+func (h *Host) applyRoutes(ctx context.Context, k *kernel, now *held, trusts bool) error {
+	before := h.held
+	if h.events.routes.Swap(false) || !trusts {
+		before = nil
+	}
+	h.events.wanted.Store(now)
+	want := wantedRoutes(now.Network, now.tun)
+	var err error
+	switch {
+	case before == nil:
+		err = k.applyRoutes(ctx, want)
+	case !before.sameRoutes(now):
+		err = k.changeRoutes(ctx, wantedRoutes(before.Network, before.tun), want)
+	}
+	h.held = now
+	if err != nil {
+		h.held = nil
+	}
+	return err
 }
 
 // Remove deletes weft's routes, rules and table. What is gone already is no error.
@@ -138,6 +176,8 @@ func (h *Host) Remove(ctx context.Context) error {
 		return err
 	}
 	defer k.close()
+	h.held = nil
+	h.events.wanted.Store(nil)
 	err = errors.Join(
 		k.applyRules(ctx, nil),
 		k.applyRoutes(ctx, nil),
@@ -158,7 +198,7 @@ func (h *Host) Drops(ctx context.Context) (map[string]uint64, error) {
 
 // checked returns n in canonical form. A mistake in what describes this node is
 // an error; a mistake in what describes a peer costs that peer alone its routes,
-// and is reported in refused.
+// and is reported in refused. What describes peers is sorted.
 func (n Network) checked() (checked Network, refused, err error) {
 	if n.TUN == "" || len(n.TUN) >= unix.IFNAMSIZ || strings.ContainsAny(n.TUN, "/\"\\* \t\n") {
 		return n, nil, fmt.Errorf("%q is no name for the TUN device", n.TUN)
@@ -206,6 +246,8 @@ func (n Network) checkedPeers() (cidrs []netip.Prefix, addrs []netip.Addr, refus
 			addrs = append(addrs, a)
 		}
 	}
+	slices.SortFunc(cidrs, netip.Prefix.Compare)
+	slices.SortFunc(addrs, netip.Addr.Compare)
 	return cidrs, addrs, firstOf(errs)
 }
 

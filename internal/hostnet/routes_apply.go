@@ -24,28 +24,33 @@ func (k *kernel) applyRoutes(ctx context.Context, want []route) error {
 		have[i] = parseRoute(r)
 	}
 	d := diffRoutes(have, want)
-
-	var errs []error
-	conflicts, err := k.addRoutes(ctx, d.missing)
-	errs = append(errs, err, k.replaceRoutes(ctx, d.changed), k.explain(conflicts))
-
 	stale := make(map[route]bool, len(d.stale))
 	for _, r := range d.stale {
 		stale[r] = true
 	}
-	var failed []error
-	for i, r := range listed {
-		if !stale[have[i]] || ctx.Err() != nil {
-			continue
+	// As they were listed: they may have what weft never sets.
+	var remove []*netlink.Route
+	for i := range listed {
+		if stale[have[i]] {
+			remove = append(remove, &listed[i])
 		}
-		// The kernel compares the protocol number too, and so deletes no one else's.
-		if err := k.RouteDel(&r); err != nil && !errors.Is(err, unix.ESRCH) {
-			failed = append(failed, fmt.Errorf("remove the stale route to %s: %w", r.Dst, err))
-			continue
-		}
-		k.changes.removed++
 	}
-	return errors.Join(append(errs, firstOf(failed), ctx.Err())...)
+	return k.changeTo(ctx, d, remove)
+}
+
+// changeRoutes is applyRoutes when weft itself has made have hold.
+func (k *kernel) changeRoutes(ctx context.Context, have, want []route) error {
+	d := diffRoutes(have, want)
+	var remove []*netlink.Route
+	for _, r := range d.stale {
+		remove = append(remove, r.netlink())
+	}
+	return k.changeTo(ctx, d, remove)
+}
+
+func (k *kernel) changeTo(ctx context.Context, d difference, stale []*netlink.Route) error {
+	conflicts, err := k.addRoutes(ctx, d.missing)
+	return errors.Join(err, k.replaceRoutes(ctx, d.changed), k.explain(conflicts), k.removeRoutes(ctx, stale), ctx.Err())
 }
 
 // listRoutes returns the routes with weft's protocol number in all tables.
@@ -81,6 +86,22 @@ func (k *kernel) addRoutes(ctx context.Context, routes []route) (conflicts []rou
 		}
 	}
 	return conflicts, firstOf(failed)
+}
+
+func (k *kernel) removeRoutes(ctx context.Context, routes []*netlink.Route) error {
+	var failed []error
+	for _, r := range routes {
+		if ctx.Err() != nil {
+			break
+		}
+		// The kernel compares the protocol number too, and so deletes no one else's.
+		if err := k.RouteDel(r); err != nil && !errors.Is(err, unix.ESRCH) {
+			failed = append(failed, fmt.Errorf("remove the stale route to %s: %w", r.Dst, err))
+			continue
+		}
+		k.changes.removed++
+	}
+	return firstOf(failed)
 }
 
 // replaceRoutes puts routes in the place of weft's own that hold their keys. The

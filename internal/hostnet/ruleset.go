@@ -3,6 +3,7 @@ package hostnet
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -83,6 +84,37 @@ func addAddressSets(tx *knftables.Transaction, name string, addrs []netip.Addr) 
 	for _, a := range addrs {
 		tx.Add(&knftables.Element{Set: name + digit(a), Key: []string{a.String()}})
 	}
+}
+
+// changeAddresses makes sets that hold some addresses hold others.
+func changeAddresses(tx *knftables.Transaction, name string, have, want []netip.Addr) {
+	held, wanted := setOf(have), setOf(want)
+	for a := range wanted {
+		if !held[a] {
+			tx.Add(&knftables.Element{Set: name + digit(a), Key: []string{a.String()}})
+		}
+	}
+	for a := range held {
+		if !wanted[a] {
+			tx.Delete(&knftables.Element{Set: name + digit(a), Key: []string{a.String()}})
+		}
+	}
+}
+
+func setOf(addrs []netip.Addr) map[netip.Addr]bool {
+	set := make(map[netip.Addr]bool, len(addrs))
+	for _, a := range addrs {
+		set[a] = true
+	}
+	return set
+}
+
+// sameRules says whether two rulesets differ in peers at most.
+func sameRules(a, b Network) bool {
+	return a.TUN == b.TUN && a.Port == b.Port &&
+		slices.Equal(a.SourcePorts, b.SourcePorts) &&
+		slices.Equal(a.ClusterCIDRs, b.ClusterCIDRs) &&
+		slices.Equal(a.PodCIDRs, b.PodCIDRs)
 }
 
 func digit(a netip.Addr) string {

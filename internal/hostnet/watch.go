@@ -1,0 +1,257 @@
+package hostnet
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+	"golang.org/x/time/rate"
+
+	"weft/internal/marks"
+	"weft/internal/rtnetlink"
+)
+
+const (
+	// settling is how long Watch waits for more of a change: a flush is many events.
+	settling = 100 * time.Millisecond
+
+	// So many changes are mended at once; after that one in each interval, because
+	// somebody seems to undo it each time.
+	mendBurst    = 20
+	mendInterval = 10 * time.Second
+
+	// trustedFor is how long Apply goes without looking at the routes and the guard table
+	// while no event tells of a change. To look takes 0.1 s of a core at 15,000 routes.
+	trustedFor = 5 * time.Minute
+)
+
+// held is what Apply makes hold, on the TUN device with this index.
+type held struct {
+	Network
+	tun int
+}
+
+// events is what has happened since somebody looked.
+type events struct {
+	// wanted is what the last Apply made hold, or the present one does.
+	wanted atomic.Pointer[held]
+
+	// routes and guard say that some of weft's routes, or the guard table, may have been
+	// changed by others.
+	routes, guard atomic.Bool
+
+	some chan struct{} // holds one
+}
+
+// Watch has the kernel tell of changes to what is weft's, in the network namespace of the
+// calling thread, until ctx is done. It then returns nil. In the meantime Apply looks at
+// routes and at the guard table only when they may have changed.
+//
+// It calls mend, which shall call Apply, 0.1 s after the first event of a change; if there
+// was something to mend 20 times in a short while, or mend failed, only once in 10 s. Mend
+// runs on the goroutine of the caller.
+func (h *Host) Watch(ctx context.Context, mend func() error) error {
+	routing, err := rtnetlink.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK,
+		unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR,
+		unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE,
+		unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV6_RULE)
+	if err != nil {
+		return err
+	}
+	tables, err := rtnetlink.Subscribe(unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES)
+	if err != nil {
+		routing.Close()
+		return err
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return routing.Receive(ctx, h.events.routing) })
+	group.Go(func() error { return tables.Receive(ctx, h.events.tables) })
+	h.watch(true)
+	defer h.watch(false)
+
+	limit := rate.NewLimiter(rate.Every(mendInterval), mendBurst)
+	for {
+		select {
+		case <-ctx.Done():
+			return group.Wait()
+		case <-h.events.some:
+		}
+		select {
+		case <-ctx.Done():
+			return group.Wait()
+		case <-time.After(settling):
+		}
+		before := h.mended.Load()
+		if err := mend(); err != nil || h.mended.Load() != before {
+			_ = limit.Wait(ctx) // fails when ctx is done
+		}
+	}
+}
+
+// watch says whether events tell of changes. What is known from before doesn't count.
+func (h *Host) watch(on bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.watched, h.compared = on, time.Time{}
+}
+
+// trusts says whether an Apply may rely on events.
+func (h *Host) trusts() bool {
+	if h.watched && time.Since(h.compared) < trustedFor {
+		return true
+	}
+	h.compared = time.Now()
+	return false
+}
+
+func (e *events) tell() {
+	select {
+	case e.some <- struct{}{}:
+	default: // it is told already
+	}
+}
+
+// routing takes in messages of rtnetlink; nil says that some were lost.
+func (e *events) routing(messages []syscall.NetlinkMessage) {
+	if messages == nil {
+		e.routes.Store(true)
+		e.tell()
+		return
+	}
+	wanted := e.wanted.Load()
+	if wanted == nil {
+		return
+	}
+	for _, m := range messages {
+		switch m.Header.Type {
+		case unix.RTM_NEWRULE, unix.RTM_DELRULE: // these are few, and Apply looks at them always
+			e.tell()
+		case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
+			if wanted.contradictedBy(m) {
+				e.routes.Store(true)
+				e.tell()
+			}
+		default:
+			// A device that goes down, or loses an address, loses routes without a word.
+			if linkOf(m) == wanted.tun {
+				e.routes.Store(true)
+				e.tell()
+			}
+		}
+	}
+}
+
+// linkOf returns the device that an event of links or addresses is about.
+func linkOf(m syscall.NetlinkMessage) int {
+	switch m.Header.Type {
+	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
+		if len(m.Data) >= unix.SizeofIfInfomsg {
+			return int(nl.DeserializeIfInfomsg(m.Data).Index)
+		}
+	case unix.RTM_NEWADDR, unix.RTM_DELADDR:
+		if len(m.Data) >= unix.SizeofIfAddrmsg {
+			return int(nl.DeserializeIfAddrmsg(m.Data).Index)
+		}
+	}
+	return 0
+}
+
+// contradictedBy says whether an event of routes is anything but what Apply itself causes
+// and what doesn't concern weft.
+func (h *held) contradictedBy(m syscall.NetlinkMessage) bool {
+	if len(m.Data) < unix.SizeofRtMsg {
+		return false
+	}
+	header := nl.DeserializeRtMsg(m.Data)
+	added := m.Header.Type == unix.RTM_NEWROUTE
+	another := header.Protocol != marks.RouteProtocol
+	if another && added && m.Header.Flags&unix.NLM_F_REPLACE == 0 {
+		return false
+	}
+	key, ok := keyOf(header, m.Data[unix.SizeofRtMsg:])
+	wanted := ok && h.wants(key)
+	if another { // it has taken the place of weft's, or is out of its way now
+		return wanted
+	}
+	return wanted != added
+}
+
+// keyOf reads the attributes (rtnetlink(7)) that make a route's key.
+func keyOf(header *nl.RtMsg, attributes []byte) (key routeKey, ok bool) {
+	attrs, err := nl.ParseRouteAttr(attributes)
+	if err != nil {
+		return routeKey{}, false
+	}
+	key.table = int(header.Table)
+	dst := netip.IPv4Unspecified()
+	if header.Family == unix.AF_INET6 {
+		dst = netip.IPv6Unspecified()
+	}
+	for _, a := range attrs {
+		switch {
+		case a.Attr.Type == unix.RTA_DST:
+			if dst, ok = netip.AddrFromSlice(a.Value); !ok {
+				return routeKey{}, false
+			}
+		case len(a.Value) < 4:
+		case a.Attr.Type == unix.RTA_PRIORITY:
+			key.metric = int(nl.NativeEndian().Uint32(a.Value))
+		case a.Attr.Type == unix.RTA_TABLE:
+			key.table = int(nl.NativeEndian().Uint32(a.Value))
+		}
+	}
+	key.dst = netip.PrefixFrom(dst, int(header.Dst_len))
+	return key, true
+}
+
+// wants says whether one of the routes that must hold has the key: see wantedRoutes.
+func (h *held) wants(k routeKey) bool {
+	switch {
+	case k.table == marks.RouteTable:
+		_, found := slices.BinarySearchFunc(h.PeerAddresses, k.dst.Addr(), netip.Addr.Compare)
+		return found && k.dst.IsSingleIP() && k.metric == peerMetric(k.dst)
+	case k.table != unix.RT_TABLE_MAIN:
+		return false
+	case k.metric == unreachableMetric:
+		return slices.Contains(h.ClusterCIDRs, k.dst) || slices.Contains(h.PodCIDRs, k.dst)
+	}
+	_, found := slices.BinarySearchFunc(h.PeerCIDRs, k.dst, netip.Prefix.Compare)
+	return found && k.metric == peerMetric(k.dst)
+}
+
+// sameRoutes says whether the routes that must hold are the same.
+func (h *held) sameRoutes(o *held) bool {
+	return h.tun == o.tun &&
+		slices.Equal(h.Addresses, o.Addresses) &&
+		slices.Equal(h.PodCIDRs, o.PodCIDRs) &&
+		slices.Equal(h.ClusterCIDRs, o.ClusterCIDRs) &&
+		slices.Equal(h.PeerCIDRs, o.PeerCIDRs) &&
+		slices.Equal(h.PeerAddresses, o.PeerAddresses)
+}
+
+// tables takes in messages of nftables; nil says that some were lost.
+func (e *events) tables(messages []syscall.NetlinkMessage) {
+	if messages == nil || slices.ContainsFunc(messages, isOfGuard) {
+		e.guard.Store(true)
+		e.tell()
+	}
+}
+
+// isOfGuard says whether a message is about the guard table, or something in it. Of
+// whatever kind, the first kind of attribute is the table's name
+// (include/uapi/linux/netfilter/nf_tables.h), but for that of a whole transaction, which is a number.
+func isOfGuard(m syscall.NetlinkMessage) bool {
+	if len(m.Data) < nl.SizeofNfgenmsg || m.Header.Type&0xff == unix.NFT_MSG_NEWGEN {
+		return false
+	}
+	attrs, err := nl.ParseRouteAttr(m.Data[nl.SizeofNfgenmsg:])
+	return err == nil && slices.ContainsFunc(attrs, func(a syscall.NetlinkRouteAttr) bool {
+		return a.Attr.Type == unix.NFTA_TABLE_NAME && unix.ByteSliceToString(a.Value) == marks.Table
+	})
+}

@@ -1,0 +1,253 @@
+package hostnet
+
+import (
+	"context"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// watched is a namespace in which a Host mends what others change.
+type watched struct {
+	namespace
+	host  *Host
+	mends atomic.Int32
+	err   atomic.Pointer[error] // what the last mend returned
+}
+
+func startWatch(t *testing.T) *watched {
+	t.Helper()
+	w := &watched{namespace: newNamespace(t), host: newHost()}
+	w.openTUN(t, "weft0")
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() {
+		// The thread stays in the namespace, and ends with the goroutine.
+		runtime.LockOSThread()
+		var err error
+		w.do(t, func() {
+			err = w.host.Watch(ctx, func() error {
+				err := w.host.Apply(ctx, testNetwork())
+				w.err.Store(&err)
+				w.mends.Add(1)
+				return err
+			})
+		})
+		ended <- err
+	}()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("Watch: %v", err)
+		}
+	})
+	for deadline := time.Now().Add(5 * time.Second); !w.isWatched(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("nobody watches")
+		}
+	}
+	w.apply(t, w.host, testNetwork())
+	w.settle(t)
+	return w
+}
+
+func (w *watched) isWatched() bool {
+	w.host.mu.Lock()
+	defer w.host.mu.Unlock()
+	return w.host.watched
+}
+
+// settle waits until no event waits to be answered.
+func (w *watched) settle(t *testing.T) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); ; {
+		before := w.mends.Load()
+		time.Sleep(5 * settling)
+		if w.mends.Load() == before {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("there is no end of events")
+		}
+	}
+}
+
+func (w *watched) everything(t *testing.T) string {
+	t.Helper()
+	return sorted(w.routing(t)) + w.run(t, "nft", "--stateless", "list", "ruleset") + w.ip(t, "-o address show dev weft0")
+}
+
+func TestWhatOthersChangeIsMendedWithinASecond(t *testing.T) {
+	w := startWatch(t)
+	w.ip(t, "link add elsewhere type bridge")
+	w.ip(t, "link set elsewhere up")
+	w.ip(t, "addr add 198.51.100.1/24 dev elsewhere")
+	w.settle(t)
+	before := w.everything(t)
+	for _, change := range []string{
+		"ip route del 10.244.2.0/24",
+		"ip -6 route del fd00:244:0:3::/64",
+		"ip route del 192.0.2.20 table 9338",
+		"ip route del unreachable 10.244.1.0/24 metric 1073741824",
+		"ip -4 route flush table all proto 93; ip -6 route flush table all proto 93",
+		"ip route add 10.9.9.0/24 via 198.51.100.9 proto 93",
+		"ip link set weft0 down",
+		"ip link set weft0 down; ip link set weft0 up",
+		"ip address flush dev weft0",
+		"ip -4 rule del pref 9338",
+		"ip -6 rule del pref 9338",
+		"nft delete table inet weft",
+		"nft flush ruleset",
+		"nft add chain inet weft strange",
+	} {
+		mends := w.mends.Load()
+		w.run(t, "sh", "-ec", change)
+		changed := time.Now()
+		for now := ""; now != before || w.mends.Load() == mends; time.Sleep(5 * time.Millisecond) {
+			if now = w.everything(t); time.Since(changed) > 2*time.Second {
+				t.Errorf("%s: it is not mended", change)
+				expect(t, change, now, before)
+				break
+			}
+		}
+		took := time.Since(changed)
+		t.Logf("%-90s %v", change, took.Round(time.Millisecond))
+		if took > time.Second {
+			t.Errorf("%s: it took %v", change, took)
+		}
+	}
+}
+
+func TestARouteThatAnotherProgramReplacesIsMissed(t *testing.T) {
+	w := startWatch(t)
+	w.ip(t, "link add elsewhere type bridge")
+	w.ip(t, "link set elsewhere up")
+	w.settle(t)
+	mends := w.mends.Load()
+	w.ip(t, "route replace 10.244.2.0/24 dev elsewhere proto static")
+	for deadline := time.Now().Add(time.Second); w.mends.Load() == mends; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("it is not noticed")
+		}
+	}
+	// It is not weft's any more, and so it stays.
+	if err := *w.err.Load(); err == nil || !strings.Contains(err.Error(), "the route to 10.244.2.0/24 (table 254) is taken by another program's") {
+		t.Errorf("it is told as: %v", err)
+	}
+}
+
+func TestAProgramThatUndoesEverythingIsNotAnsweredWithoutEnd(t *testing.T) {
+	w := startWatch(t)
+	before := w.mends.Load()
+	for began := time.Now(); time.Since(began) < (mendBurst+10)*settling; time.Sleep(settling / 4) {
+		w.run(t, "sh", "-c", "ip route del 10.244.2.0/24 2>&1 || true")
+	}
+	if n := w.mends.Load() - before; n < 5 || n > mendBurst+1 {
+		t.Errorf("it was answered %d times", n)
+	}
+}
+
+func TestWhatIsNoneOfWeftsIsNotAnswered(t *testing.T) {
+	w := startWatch(t)
+	before := w.mends.Load()
+	w.run(t, "sh", "-ec", `
+		ip link add elsewhere type bridge
+		ip addr add 198.51.100.1/24 dev elsewhere
+		ip link set elsewhere up
+		ip route add 10.9.9.0/24 dev elsewhere
+		ip route add 10.244.1.7 dev elsewhere proto 94
+		ip route replace 10.9.9.0/24 dev elsewhere mtu 1300
+		ip route add 10.244.2.0/24 dev elsewhere metric 7
+		ip route add 10.244.3.0/24 dev elsewhere table 77
+		ip route flush table 77
+		ip link del elsewhere
+		nft add table inet other
+		nft add chain inet other weft
+		nft add table ip wefts
+		nft flush table inet other
+		nft delete table inet other`)
+	time.Sleep(5 * settling)
+	if n := w.mends.Load() - before; n != 0 {
+		t.Errorf("it was answered by %d mends", n)
+	}
+}
+
+// Otherwise each new State would have all routes listed twice.
+func TestItsOwnChangesMakeNoRouteDoubtful(t *testing.T) {
+	w := startWatch(t)
+	for _, n := range []Network{withoutPeer(testNetwork()), testNetwork()} {
+		w.apply(t, w.host, n)
+		time.Sleep(settling / 2)
+		if w.host.events.routes.Load() {
+			t.Error("its own changes are taken for another's")
+		}
+		w.host.mu.Lock()
+		if w.host.held == nil {
+			t.Error("it does not know what it has changed")
+		}
+		w.host.mu.Unlock()
+	}
+	expect(t, "routes and rules", sorted(w.routing(t)), sorted(testRouting))
+}
+
+func withoutPeer(n Network) Network {
+	n.PeerCIDRs, n.PeerAddresses, n.Senders = n.PeerCIDRs[2:], n.PeerAddresses[2:], n.Senders[2:]
+	return n
+}
+
+func TestLostEventsMakeEverythingDoubtful(t *testing.T) {
+	h := newHost()
+	h.events.routing(nil)
+	h.events.tables(nil)
+	if !h.events.routes.Load() || !h.events.guard.Load() || len(h.events.some) != 1 {
+		t.Error("there is no doubt")
+	}
+}
+
+func TestMessagesThatAreCutShortDoNoHarm(t *testing.T) {
+	h := newHost()
+	h.events.wanted.Store(&held{testNetwork(), 7})
+	for kind := range uint16(0x0aff) {
+		for size := range 40 {
+			m := []syscall.NetlinkMessage{{Header: syscall.NlMsghdr{Type: kind}, Data: make([]byte, size)}}
+			h.events.routing(m)
+			h.events.tables(m)
+		}
+	}
+}
+
+func TestPeersComeAndGoWithoutReplacingTheGuardTable(t *testing.T) {
+	ns := newNamespace(t)
+	ns.openTUN(t, "weft0")
+	host := newHost()
+	tables := func() string { return ns.run(t, "nft", "--stateless", "list", "ruleset") }
+	handle := func() string { return ns.run(t, "sh", "-c", "nft -a list tables") }
+	ns.apply(t, host, testNetwork())
+	whole, made := tables(), handle()
+
+	ns.apply(t, host, withoutPeer(testNetwork()))
+	less := tables()
+	for set, want := range map[string]int{"192.0.2.20": 0, "2001:db8::20": 0, "192.0.2.30": 2, "2001:db8::30": 2} {
+		if n := strings.Count(less, set); n != want {
+			t.Errorf("%s is there %d times, want %d:\n%s", set, n, want, less)
+		}
+	}
+	// As another weftd would have made it.
+	other := newNamespace(t)
+	other.openTUN(t, "weft0")
+	other.apply(t, newHost(), withoutPeer(testNetwork()))
+	expect(t, "the table", other.run(t, "nft", "--stateless", "list", "ruleset"), less)
+
+	ns.apply(t, host, testNetwork())
+	expect(t, "the table", tables(), whole)
+	if now := handle(); now != made {
+		t.Errorf("the table was %s and is %s", made, now)
+	}
+	// What a stranger has done in the meantime is undone even so.
+	ns.run(t, "nft", "add", "element", "inet", "weft", "senders4", "{ 198.51.100.7 }")
+	ns.apply(t, host, withoutPeer(testNetwork()))
+	expect(t, "the table", tables(), less)
+}
