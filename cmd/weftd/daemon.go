@@ -165,7 +165,7 @@ func (d *daemon) becomeReady(ctx context.Context) error {
 		"tun", d.config.TUN.Name, "driver", d.config.TUN.Driver, "lanes", d.config.Lanes(),
 		"mtu", d.report().TUN.MTU, "peers", d.Peers())
 	d.control.ready()
-	_, _ = sd.SdNotify(false, sd.SdNotifyReady) // without systemd there is nobody to notify
+	_, _ = sd.SdNotify(false, sd.SdNotifyReady+"\nSTATUS=forwarding") // without systemd there is nobody to notify
 	return nil
 }
 

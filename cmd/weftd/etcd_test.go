@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -218,6 +220,48 @@ func TestANodeForwardsFromItsSnapshotWhileEtcdIsAway(t *testing.T) {
 	}
 	eventuallyCurrentNow(t, node)
 	c.join(t, pod1)
+}
+
+// TestSystemdDoesNotWaitForEtcd: it may run in the container runtime that systemd starts
+// after weftd.
+func TestSystemdDoesNotWaitForEtcd(t *testing.T) {
+	t.Parallel()
+	c := newEtcdCluster(t, 1, testnet.EtcdOptions{Members: 1}, nil)
+	node := c.Nodes()[0]
+	if err := node.Start(t.Context()); err != nil { // writes its configuration
+		t.Fatal(err)
+	}
+	if err := node.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(node.Dir(), "state", "nodes.snapshot")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
+	c.etcd.Kill(1)
+	cmd := weftd(t, node, nil)
+	receive := notified(t, node, cmd)
+	wait := begin(t, cmd)
+	if got := receive(); got != "READY=1\nSTATUS=waiting for the list of nodes" {
+		t.Errorf("the first word to systemd is %q", got)
+	}
+	if got := receive(); !strings.HasPrefix(got, "STATUS=waiting for the list of nodes: ") {
+		t.Errorf("systemd is not told what is missing: %q", got)
+	}
+	if _, err := node.Get(t.Context(), "/readyz"); err == nil {
+		t.Error("weftd is ready for pods")
+	}
+	if err := c.etcd.Start(t.Context(), 1); err != nil {
+		t.Fatal(err)
+	}
+	for got := ""; got != "READY=1\nSTATUS=forwarding"; {
+		got = receive()
+	}
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if got := wait(); got.status != 0 {
+		t.Errorf("exit status %d: %s", got.status, got.stderr)
+	}
 }
 
 // TestAllNodesStartColdAtOnceWithEtcd: nothing but the underlay is needed to begin.

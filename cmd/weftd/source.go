@@ -72,11 +72,14 @@ func (s *source) first(ctx context.Context, guard *control.Guard) (*control.Plan
 	return s.await(ctx, guard)
 }
 
-// await runs the source until it emits a State that makes a plan.
+// await runs the source until it emits a State that makes a plan. To systemd weftd is ready
+// in the meantime: what has the list may run in this node's own container runtime, which is
+// started after weftd.
 func (s *source) await(ctx context.Context, guard *control.Guard) (plan *control.Plan, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	s.log.Info("waiting for the first list of nodes", "source", s.Origin())
+	_, _ = sd.SdNotify(false, sd.SdNotifyReady+"\nSTATUS=waiting for the list of nodes")
 	told := ""
 	err = s.Run(ctx, nil, func(state control.State, err error) {
 		if plan != nil {

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -27,28 +28,11 @@ import (
 func TestSystemdIsToldWhenWeftdIsReadyAndWhenItStops(t *testing.T) {
 	t.Parallel()
 	node := newCluster(t, testnet.ClusterOptions{Nodes: 2}).Nodes()[0]
-	path := filepath.Join(node.Dir(), "notify")
-	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer socket.Close()
-	receive := func() string {
-		t.Helper()
-		message := make([]byte, 100)
-		_ = socket.SetReadDeadline(time.Now().Add(10 * time.Second))
-		n, err := socket.Read(message)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return string(message[:n])
-	}
-
 	cmd := weftd(t, node, nil)
-	cmd.Env = append(cmd.Env, "NOTIFY_SOCKET="+path)
+	receive := notified(t, node, cmd)
 	wait := begin(t, cmd)
 
-	if got := receive(); got != "READY=1" {
+	if got := receive(); got != "READY=1\nSTATUS=forwarding" {
 		t.Fatalf("the first word to systemd is %q", got)
 	}
 	if !exists(conflist(node)) {
@@ -65,6 +49,28 @@ func TestSystemdIsToldWhenWeftdIsReadyAndWhenItStops(t *testing.T) {
 	}
 	if got := wait(); got.status != 0 {
 		t.Errorf("exit status %d: %s", got.status, got.stderr)
+	}
+}
+
+// notified returns what gives one message after the other that a weftd has for systemd.
+func notified(t *testing.T, node *testnet.Node, cmd *exec.Cmd) (receive func() string) {
+	t.Helper()
+	path := filepath.Join(node.Dir(), "notify")
+	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { socket.Close() })
+	cmd.Env = append(cmd.Env, "NOTIFY_SOCKET="+path)
+	return func() string {
+		t.Helper()
+		message := make([]byte, 1000)
+		_ = socket.SetReadDeadline(time.Now().Add(20 * time.Second))
+		n, err := socket.Read(message)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(message[:n])
 	}
 }
 
