@@ -2,11 +2,15 @@ package snapshot
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -75,4 +79,36 @@ func TestEveryDamageToASnapshotIsSeen(t *testing.T) {
 			}
 		}
 	}
+}
+
+// FuzzParse: whatever a damaged disk has, and whoever made a sum to go with it, gives an
+// error or a State that can be written again.
+func FuzzParse(f *testing.F) {
+	body, err := json.Marshal(content{version, state.Origin, state.Registered, state.Nodes})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(body)
+	f.Add([]byte(`{"version":1,"nodes":[{"name":"a","endpoint":"","podCIDRs":["0.0.0.0/0"]}]}`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		if _, err := parse(body); err == nil {
+			t.Error("taken without a sum")
+		}
+		sum := sha256.Sum256(body)
+		c, err := parse(slices.Concat(hex.AppendEncode(nil, sum[:]), []byte{'\n'}, body, []byte{'\n'}))
+		if err != nil {
+			return
+		}
+		again, err := json.Marshal(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var back content
+		if err := json.Unmarshal(again, &back); err != nil {
+			t.Fatalf("%s: %v", again, err)
+		}
+		if third, err := json.Marshal(back); err != nil || !bytes.Equal(third, again) {
+			t.Errorf("%s became %s, %v", again, third, err)
+		}
+	})
 }

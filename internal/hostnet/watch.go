@@ -2,6 +2,7 @@ package hostnet
 
 import (
 	"context"
+	"encoding/binary"
 	"net/netip"
 	"slices"
 	"sync/atomic"
@@ -182,32 +183,26 @@ func (h *held) contradictedBy(m syscall.NetlinkMessage) bool {
 	return wanted != added
 }
 
-// keyOf reads the attributes (rtnetlink(7)) that make a route's key.
+// keyOf reads what makes a route's key; ok is false if it can't be read.
 func keyOf(header *nl.RtMsg, attributes []byte) (key routeKey, ok bool) {
-	attrs, err := nl.ParseRouteAttr(attributes)
-	if err != nil {
-		return routeKey{}, false
-	}
 	key.table = int(header.Table)
-	dst := netip.IPv4Unspecified()
+	dst, ok := netip.IPv4Unspecified(), true
 	if header.Family == unix.AF_INET6 {
 		dst = netip.IPv6Unspecified()
 	}
-	for _, a := range attrs {
+	for kind, value := range rtnetlink.Attributes(attributes) {
 		switch {
-		case a.Attr.Type == unix.RTA_DST:
-			if dst, ok = netip.AddrFromSlice(a.Value); !ok {
-				return routeKey{}, false
-			}
-		case len(a.Value) < 4:
-		case a.Attr.Type == unix.RTA_PRIORITY:
-			key.metric = int(nl.NativeEndian().Uint32(a.Value))
-		case a.Attr.Type == unix.RTA_TABLE:
-			key.table = int(nl.NativeEndian().Uint32(a.Value))
+		case kind == unix.RTA_DST:
+			dst, ok = netip.AddrFromSlice(value)
+		case len(value) < 4:
+		case kind == unix.RTA_PRIORITY:
+			key.metric = int(binary.NativeEndian.Uint32(value))
+		case kind == unix.RTA_TABLE:
+			key.table = int(binary.NativeEndian.Uint32(value))
 		}
 	}
 	key.dst = netip.PrefixFrom(dst, int(header.Dst_len))
-	return key, true
+	return key, ok
 }
 
 // wants says whether one of the routes that must hold has the key: see wantedRoutes.
@@ -250,8 +245,10 @@ func isOfGuard(m syscall.NetlinkMessage) bool {
 	if len(m.Data) < nl.SizeofNfgenmsg || m.Header.Type&0xff == unix.NFT_MSG_NEWGEN {
 		return false
 	}
-	attrs, err := nl.ParseRouteAttr(m.Data[nl.SizeofNfgenmsg:])
-	return err == nil && slices.ContainsFunc(attrs, func(a syscall.NetlinkRouteAttr) bool {
-		return a.Attr.Type == unix.NFTA_TABLE_NAME && unix.ByteSliceToString(a.Value) == marks.Table
-	})
+	for kind, value := range rtnetlink.Attributes(m.Data[nl.SizeofNfgenmsg:]) {
+		if kind == unix.NFTA_TABLE_NAME {
+			return unix.ByteSliceToString(value) == marks.Table
+		}
+	}
+	return false
 }

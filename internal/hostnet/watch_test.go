@@ -8,6 +8,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // watched is a namespace in which a Host mends what others change.
@@ -207,16 +209,20 @@ func TestLostEventsMakeEverythingDoubtful(t *testing.T) {
 	}
 }
 
-func TestMessagesThatAreCutShortDoNoHarm(t *testing.T) {
-	h := newHost()
-	h.events.wanted.Store(&held{testNetwork(), 7})
-	for kind := range uint16(0x0aff) {
+// FuzzEvents: a message of whatever kind and content does no harm.
+func FuzzEvents(f *testing.F) {
+	for _, kind := range []uint16{unix.RTM_NEWROUTE, unix.RTM_DELROUTE, unix.RTM_NEWLINK, unix.RTM_DELADDR, unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_DELTABLE} {
 		for size := range 40 {
-			m := []syscall.NetlinkMessage{{Header: syscall.NlMsghdr{Type: kind}, Data: make([]byte, size)}}
-			h.events.routing(m)
-			h.events.tables(m)
+			f.Add(kind, uint16(unix.NLM_F_REPLACE), make([]byte, size))
 		}
 	}
+	f.Fuzz(func(t *testing.T, kind, flags uint16, data []byte) {
+		h := newHost()
+		h.events.wanted.Store(&held{testNetwork(), 7})
+		m := []syscall.NetlinkMessage{{Header: syscall.NlMsghdr{Type: kind, Flags: flags}, Data: data}}
+		h.events.routing(m)
+		h.events.tables(m)
+	})
 }
 
 func TestPeersComeAndGoWithoutReplacingTheGuardTable(t *testing.T) {

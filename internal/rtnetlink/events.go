@@ -2,8 +2,10 @@ package rtnetlink
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"iter"
 	"syscall"
 
 	"github.com/vishvananda/netlink/nl"
@@ -52,6 +54,22 @@ func (e *Events) Receive(ctx context.Context, f func([]syscall.NetlinkMessage)) 
 			return fmt.Errorf("receive netlink's events: %w", err)
 		default:
 			f(messages)
+		}
+	}
+}
+
+// Attributes yields the kinds and values of attributes (rtnetlink(7)), up to the first one
+// that is cut short.
+func Attributes(data []byte) iter.Seq2[uint16, []byte] {
+	const header, align = 4, 4
+	return func(yield func(uint16, []byte) bool) {
+		for len(data) >= header {
+			size := int(binary.NativeEndian.Uint16(data))
+			kind := binary.NativeEndian.Uint16(data[2:]) &^ (unix.NLA_F_NESTED | unix.NLA_F_NET_BYTEORDER)
+			if size < header || size > len(data) || !yield(kind, data[header:size]) {
+				return
+			}
+			data = data[min(len(data), (size+align-1)&^(align-1)):]
 		}
 	}
 }

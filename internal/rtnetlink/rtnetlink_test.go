@@ -1,6 +1,7 @@
 package rtnetlink
 
 import (
+	"fmt"
 	"net/netip"
 	"testing"
 
@@ -45,5 +46,24 @@ func TestPrefixesSurviveTheOtherType(t *testing.T) {
 	}
 	if got := HostNet(netip.MustParseAddr("fd00::1")).String(); got != "fd00::1/128" {
 		t.Errorf("fd00::1 became %s", got)
+	}
+}
+
+func TestAttributesEndWhereTheyAreCutShort(t *testing.T) {
+	whole := []byte{6, 0, 1, 0, 'a', 'b', 0, 0, 5, 0, 2, 0, 'c', 0, 0, 0}
+	for _, tt := range []struct {
+		size int
+		want string
+	}{{16, "1:ab 2:c "}, {13, "1:ab 2:c "}, {12, "1:ab "}, {8, "1:ab "}, {6, "1:ab "}, {5, ""}, {3, ""}, {0, ""}} {
+		got := ""
+		for kind, value := range Attributes(whole[:tt.size:tt.size]) {
+			got += fmt.Sprintf("%d:%s ", kind, value)
+		}
+		if got != tt.want {
+			t.Errorf("the first %d bytes: %q, want %q", tt.size, got, tt.want)
+		}
+	}
+	for range Attributes([]byte{3, 0, 1, 0, 0, 0, 0, 0}) {
+		t.Error("an attribute that is smaller than its header")
 	}
 }
