@@ -47,9 +47,11 @@ e2e: deps ## run weft under containerd and cnitool, in half a minute
 	cd e2e && go test -count=1 ./...
 
 # kubernetes/programs/ is a module of its own: the whole of Kubernetes is no business of weft's,
-# and its programs are not built of the newest client libraries.
-kubernetes-build: ## build Kubernetes' own programs into bin/kubernetes/, in 6 minutes the first time
+# and its programs are not built of the newest client libraries. flannel's are others again;
+# for amd64 it wants cgo.
+kubernetes-build: ## build Kubernetes' own programs and flanneld into bin/kubernetes/, in 7 minutes the first time
 	@cd kubernetes/programs && CGO_ENABLED=0 go build -trimpath -ldflags '$(KUBE_LDFLAGS)' -o ../../bin/kubernetes/ tool
+	@cd kubernetes/flannel && CGO_ENABLED=1 go build -trimpath -ldflags '-s -w' -o ../../bin/kubernetes/flanneld github.com/flannel-io/flannel
 
 test-kubernetes: deps build kubernetes-build ## run a real Kubernetes in network namespaces, in a minute
 	cd kubernetes && go test -count=1 ./...
