@@ -190,7 +190,7 @@ func (p *Plan) Equal(o *Plan) bool {
 }
 
 func equalPeers(a, b *encap.Peer) bool {
-	return a.Name == b.Name && a.Endpoint == b.Endpoint && a.VTEPMAC == b.VTEPMAC && a.Key == b.Key &&
+	return a.Name == b.Name && a.Endpoint == b.Endpoint && a.VTEPMAC == b.VTEPMAC && a.Key == b.Key && a.Kernel == b.Kernel &&
 		slices.Equal(a.Prefixes, b.Prefixes)
 }
 

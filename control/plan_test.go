@@ -66,7 +66,7 @@ func TestPlanOfADualStackNode(t *testing.T) {
 			Prefixes: prefixes("10.244.2.0/24", "fd00:244:0:2::/64", "192.168.77.2/32"),
 		}, {
 			Name: "node3", Endpoint: netip.MustParseAddrPort("[fd00:77::3]:9338"), VTEPMAC: encap.MAC{0x02, 0, 0, 0, 0, 3},
-			Prefixes: prefixes("fd00:244:0:3::/64", "fd00:77::3/128"),
+			Kernel: true, Prefixes: prefixes("fd00:244:0:3::/64", "fd00:77::3/128"),
 		}},
 		NodeAddresses: addrs("fd00:244:0:1::1", "10.244.1.1"),
 		PodCIDRs:      prefixes("fd00:244:0:1::/64", "10.244.1.0/24", "10.244.101.0/24"),
@@ -168,15 +168,16 @@ func TestPlansDifferByWhatTheyAskFor(t *testing.T) {
 	}
 	same := plan(opts, func(nodes []Node) []Node { return nodes })
 	for name, changed := range map[string]*Plan{
-		"a node less":        plan(opts, func(nodes []Node) []Node { return nodes[1:] }),
-		"a peer's name":      plan(opts, func(nodes []Node) []Node { nodes[2].Name = "node4"; return nodes }),
-		"a peer's port":      plan(opts, func(nodes []Node) []Node { nodes[2].Endpoint = netip.MustParseAddrPort("192.168.77.2:1"); return nodes }),
-		"a peer's VTEP MAC":  plan(opts, func(nodes []Node) []Node { nodes[2].VTEPMAC = encap.MAC{2, 9}; return nodes }),
-		"a peer's key":       plan(opts, func(nodes []Node) []Node { nodes[2].Key = encap.Fingerprint{9}; return nodes }),
-		"this node's key":    plan(opts, func(nodes []Node) []Node { nodes[1].Key = encap.Fingerprint{9}; return nodes }),
-		"a peer's pod CIDR":  plan(opts, func(nodes []Node) []Node { nodes[2].PodCIDRs = prefixes("10.244.9.0/24"); return nodes }),
-		"the cluster's CIDR": plan(Options{Node: "node1", ClusterCIDRs: append(prefixes("10.99.0.0/16"), clusterCIDRs...)}, func(nodes []Node) []Node { return nodes }),
-		"this node":          plan(Options{Node: "node2", ClusterCIDRs: clusterCIDRs}, func(nodes []Node) []Node { return nodes }),
+		"a node less":                 plan(opts, func(nodes []Node) []Node { return nodes[1:] }),
+		"a peer's name":               plan(opts, func(nodes []Node) []Node { nodes[2].Name = "node4"; return nodes }),
+		"a peer's port":               plan(opts, func(nodes []Node) []Node { nodes[2].Endpoint = netip.MustParseAddrPort("192.168.77.2:1"); return nodes }),
+		"a peer's VTEP MAC":           plan(opts, func(nodes []Node) []Node { nodes[2].VTEPMAC = encap.MAC{2, 9}; return nodes }),
+		"a peer that is a kernel now": plan(opts, func(nodes []Node) []Node { nodes[2].VTEPMAC = encap.DeriveMAC(nodes[2].Name); return nodes }),
+		"a peer's key":                plan(opts, func(nodes []Node) []Node { nodes[2].Key = encap.Fingerprint{9}; return nodes }),
+		"this node's key":             plan(opts, func(nodes []Node) []Node { nodes[1].Key = encap.Fingerprint{9}; return nodes }),
+		"a peer's pod CIDR":           plan(opts, func(nodes []Node) []Node { nodes[2].PodCIDRs = prefixes("10.244.9.0/24"); return nodes }),
+		"the cluster's CIDR":          plan(Options{Node: "node1", ClusterCIDRs: append(prefixes("10.99.0.0/16"), clusterCIDRs...)}, func(nodes []Node) []Node { return nodes }),
+		"this node":                   plan(Options{Node: "node2", ClusterCIDRs: clusterCIDRs}, func(nodes []Node) []Node { return nodes }),
 	} {
 		if changed.Equal(same) || same.Equal(changed) {
 			t.Errorf("%s changed, but the plans are equal", name)
