@@ -64,12 +64,8 @@ type Options struct {
 func Listen(ctx context.Context, addr netip.AddrPort, n int, o Options) ([]*Conn, error) {
 	// SO_REUSEPORT would let a second weftd share the port and take half of the
 	// datagrams. So the port must first be free without it.
-	probe, err := listenOne(ctx, addr, false)
-	if err != nil {
+	if err := CheckFree(ctx, addr); err != nil {
 		return nil, err
-	}
-	if err := probe.Close(); err != nil {
-		return nil, fmt.Errorf("close the UDP port %s again: %w", addr, err)
 	}
 	conns := make([]*Conn, 0, n)
 	for lane := range n {
@@ -83,6 +79,18 @@ func Listen(ctx context.Context, addr netip.AddrPort, n int, o Options) ([]*Conn
 		return nil, closeAll(conns, err)
 	}
 	return conns, nil
+}
+
+// CheckFree says why Listen would fail now, if it would because of the address.
+func CheckFree(ctx context.Context, addr netip.AddrPort) error {
+	probe, err := listenOne(ctx, addr, false)
+	if err != nil {
+		return err
+	}
+	if err := probe.Close(); err != nil {
+		return fmt.Errorf("close the UDP port %s again: %w", addr, err)
+	}
+	return nil
 }
 
 func closeAll(conns []*Conn, err error) error {
@@ -107,7 +115,7 @@ func listenOne(ctx context.Context, addr netip.AddrPort, shared bool) (*net.UDPC
 	}
 	pc, err := config.ListenPacket(ctx, network, addr.String())
 	if errors.Is(err, unix.EADDRINUSE) {
-		return nil, fmt.Errorf("UDP port %s is taken: is another weftd running in this network namespace? (ss -lunp shows who has it): %w", addr, err)
+		return nil, fmt.Errorf("UDP port %s is taken: is another weftd running in this network namespace, or a VXLAN device such as flannel.1? (ss -lunp, or ip -d link show type vxlan, shows who has it): %w", addr, err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open the UDP port %s: %w", addr, err)

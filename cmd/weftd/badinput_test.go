@@ -205,7 +205,7 @@ func TestWhatANodeLacksIsSaidInOneSentenceAndNothingIsLeftBehind(t *testing.T) {
 		{name: "no nft", wrap: []string{"env", "PATH=/nowhere"}, status: 2,
 			want: "this node can't run weftd: the program nft is not found; install the package nftables: "},
 		{name: "the UDP port is taken", prepare: listen("udp4", "0.0.0.0:9338"), status: 1,
-			want: "UDP port 0.0.0.0:9338 is taken: is another weftd running in this network namespace? (ss -lunp shows who has it): "},
+			want: "UDP port 0.0.0.0:9338 is taken: is another weftd running in this network namespace, or a VXLAN device such as flannel.1? (ss -lunp, or ip -d link show type vxlan, shows who has it): "},
 		{name: "the metrics port is taken", prepare: listen("tcp", "127.0.0.1:9339"), status: 1,
 			want: "serve metrics (metrics.listen; an empty string switches them off): "},
 		{name: "the device exists", status: 1,

@@ -55,6 +55,10 @@ func serve(ctx context.Context, c config.Config, log *slog.Logger) error {
 		return err
 	}
 	defer alone.Close()
+	// Before this node registers: the others would send to it what another program gets.
+	if err := encap.CheckFree(ctx, c.Listen); err != nil {
+		return err
+	}
 	d := newDaemon(c, log, hangups)
 	d.control, d.guard.Options = source, options
 	plan, err := source.first(ctx, &d.guard)
