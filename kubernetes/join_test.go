@@ -89,7 +89,9 @@ func TestThreeNodesFindEachOtherInAnAPIServer(t *testing.T) {
 // makeNode makes a Node as kubelet and the controller manager do.
 func (r *weftRig) makeNode(t *testing.T, n *testnet.Node, podCIDRs ...string) {
 	t.Helper()
-	node := &core.Node{ObjectMeta: meta.ObjectMeta{Name: n.Entry().Name}}
+	node := &core.Node{ObjectMeta: meta.ObjectMeta{Name: n.Entry().Name,
+		// flanneld counts on it that there is one.
+		Annotations: map[string]string{"volumes.kubernetes.io/controller-managed-attach-detach": "true"}}}
 	node.Spec.PodCIDR, node.Spec.PodCIDRs = podCIDRs[0], podCIDRs
 	node, err := r.admin.CoreV1().Nodes().Create(t.Context(), node, meta.CreateOptions{})
 	if err != nil {

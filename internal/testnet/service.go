@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -31,6 +32,16 @@ type Service struct {
 
 	mu     sync.Mutex
 	daemon *daemon // nil when it was not started, or was stopped
+}
+
+// AddService is a program that is to run in the node's network namespace, and starts it not yet.
+func (n *Node) AddService(name string, ready func(context.Context) error, program string, arguments ...string) *Service {
+	return n.net.addService(&Service{
+		name:    name + " of " + n.name,
+		logFile: filepath.Join(n.dir, name+".log"),
+		command: func() *exec.Cmd { return n.Command(context.Background(), program, arguments...) },
+		ready:   ready,
+	})
 }
 
 // Start starts the program and returns when it is ready.
