@@ -32,6 +32,7 @@ const (
 // family is how a flannel of one family is set up. Patterns take a node's number.
 type family struct {
 	netConf  string // its part of net-conf.json
+	option   string // of ip(8)
 	device   string // flanneld's
 	variable string // what those in subnetFile begin with
 	listen   string // weftd's
@@ -42,11 +43,11 @@ type family struct {
 
 var (
 	flannelIPv4 = family{
-		netConf: `"Network": "10.244.0.0/16"`, device: "flannel.1", variable: "FLANNEL_", listen: "0.0.0.0:8472",
+		netConf: `"Network": "10.244.0.0/16"`, option: "-4", device: "flannel.1", variable: "FLANNEL_", listen: "0.0.0.0:8472",
 		address: "192.168.77.%d", podCIDR: "10.244.%d.0/24", gateway: "10.244.%d.0",
 	}
 	flannelIPv6 = family{
-		netConf: `"EnableIPv4": false, "EnableIPv6": true, "IPv6Network": "fd00:244::/32"`, device: "flannel-v6.1",
+		netConf: `"EnableIPv4": false, "EnableIPv6": true, "IPv6Network": "fd00:244::/32"`, option: "-6", device: "flannel-v6.1",
 		variable: "FLANNEL_IPV6_", listen: "[::]:8472",
 		address: "fd00:77::%d", podCIDR: "fd00:244:0:%d::/64", gateway: "fd00:244:0:%d::",
 	}
@@ -279,7 +280,7 @@ func (f *flannelNode) awaitEntries(t *testing.T, number int, wanted bool) {
 	t.Helper()
 	gateway, mac := fmt.Sprintf(f.gateway, number), encap.DeriveMAC(fmt.Sprintf("node%d", number)).String()
 	entries := []struct{ command, entry string }{
-		{"ip route show " + fmt.Sprintf(f.podCIDR, number), "via " + gateway + " dev " + f.device},
+		{"ip " + f.option + " route show " + fmt.Sprintf(f.podCIDR, number), "via " + gateway + " dev " + f.device},
 		{"ip neigh show " + gateway + " dev " + f.device, "lladdr " + mac + " PERMANENT"},
 		{"bridge fdb show dev " + f.device, mac + " dst " + fmt.Sprintf(f.address, number)},
 	}
