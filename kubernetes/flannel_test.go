@@ -24,114 +24,78 @@ import (
 
 const transferSize = 8 << 20
 
-func TestAClusterMovesFromFlannelToWeftNodeByNode(t *testing.T) {
-	r := newFlannelRig(t, flannelIPv4, 4)
-	started := time.Now()
-	node1, node4 := r.startFlannel(t, r.node(1)), r.startFlannel(t, r.node(4))
-	t.Logf("flannel was ready on two nodes after %v", time.Since(started).Round(time.Millisecond))
-	pod1, pod4 := node1.addPod(t, "pod1"), node4.addPod(t, "pod4")
-	r.startWeft(t, r.node(2))
-	r.startWeft(t, r.node(3))
-	pod2, pod3 := r.addPod(t, r.node(2), "pod2"), r.addPod(t, r.node(3), "pod3")
+func TestPodsOfFlannelsNodesAndOfWeftsReachEachOther(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		family family
 
-	t.Run("pods of flannel's nodes and weft's reach each other", func(t *testing.T) {
-		pods := []*testnet.Pod{pod1, pod2, pod3, pod4}
-		expectPings(t, pods)
-		expectTransfers(t, 1450, pods...)
-		for _, pod := range pods {
-			if out, err := pod.Exec(t.Context(), "ip", "link", "show", testnet.PodLink); err != nil || !strings.Contains(out, " mtu 1450 ") {
-				t.Errorf("the interface of %s: %s, %v", pod.PodName, out, err)
+		// mtu is weft's. Over IPv6, flannel has its pods send 20 bytes too many.
+		mtu int
+	}{
+		{"IPv4", flannelIPv4, 1450},
+		{"IPv6", flannelIPv6, 1430},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newFlannelRig(t, tt.family, 3)
+			started := time.Now()
+			node1 := r.startFlannel(t, r.node(1))
+			t.Logf("flanneld was ready after %v", time.Since(started).Round(time.Millisecond))
+			r.startWeft(t, r.node(2))
+			r.startWeft(t, r.node(3))
+			pods := []*testnet.Pod{node1.addPod(t, "pod1"), r.addPod(t, r.node(2), "pod2"), r.addPod(t, r.node(3), "pod3")}
+			expectPings(t, pods)
+			expectTransfers(t, tt.mtu, pods...)
+			for i, pod := range pods {
+				for j, node := range r.cluster.Nodes() {
+					if i == j {
+						continue
+					}
+					expectPing(t, node.Namespace, pod.Addrs[0].String())
+					expectPing(t, pod.Namespace, fmt.Sprintf(r.address, j+1))
+				}
 			}
-		}
-	})
-	t.Run("nodes and the others' pods reach each other", func(t *testing.T) {
-		for _, way := range []struct {
-			from *testnet.Namespace
-			to   string
-		}{
-			{node1.Namespace, pod2.Addrs[0].String()},
-			{r.node(2).Namespace, pod1.Addrs[0].String()},
-			{pod1.Namespace, "192.168.77.2"},
-			{pod2.Namespace, "192.168.77.1"},
-		} {
-			if _, err := way.from.Exec(t.Context(), "ping", "-c", "1", "-W", "5", way.to); err != nil {
-				t.Error(err)
-			}
-		}
-	})
-	t.Run("flannel takes weft's nodes for its own", func(t *testing.T) {
-		for _, f := range []*flannelNode{node1, node4} {
-			f.awaitEntries(t, 2, true)
-			f.awaitEntries(t, 3, true)
-		}
-	})
+		})
+	}
+}
+
+func TestANodeMovesFromFlannelToWeftAndBack(t *testing.T) {
+	r := newFlannelRig(t, flannelIPv4, 3)
+	node1, node3 := r.startFlannel(t, r.node(1)), r.startFlannel(t, r.node(3))
+	r.startWeft(t, r.node(2))
+	pod1, pod2, pod3 := node1.addPod(t, "pod1"), r.addPod(t, r.node(2), "pod2"), node3.addPod(t, "pod3")
+	expectPings(t, []*testnet.Pod{pod1, pod2, pod3})
+	undisturbed := startPing(t, pod3, pod2)
+
 	t.Run("weftd does not start beside flannel, and leaves its annotations alone", func(t *testing.T) {
 		before := r.annotations(t, "node1")
 		r.giveToken(t, "node1")
-		err := r.node(1).Start(t.Context())
-		if err == nil || !strings.Contains(err.Error(), "port 0.0.0.0:8472 is taken: is another weftd running in this network namespace, or a VXLAN device such as flannel.1?") {
+		if err := r.node(1).Start(t.Context()); err == nil || !strings.Contains(err.Error(), "port 0.0.0.0:8472 is taken") {
 			t.Errorf("it says: %v", err)
 		}
-		if err := r.node(1).Stop(t.Context()); err == nil {
-			t.Error("it runs")
-		}
+		r.node(1).Kill() // what is left of it
 		if after := r.annotations(t, "node1"); !maps.Equal(before, after) {
 			t.Errorf("the annotations were %v, and are %v", before, after)
 		}
 	})
-
-	t.Run("flanneld does not start beside weftd, and does no harm", func(t *testing.T) {
-		err := r.newFlannel(t, r.node(2)).flanneld.Start(t.Context())
-		if err == nil || !strings.Contains(err.Error(), "address already in use") {
-			t.Errorf("it says: %v", err)
-		}
-		node4.awaitEntries(t, 2, true)
-		expectPings(t, []*testnet.Pod{pod2, pod3, pod4})
-	})
-
-	undisturbed := startPing(t, pod4, pod2)
-	t.Run("a node moves to weft, and the others follow", func(t *testing.T) {
+	t.Run("the others follow a node to weft", func(t *testing.T) {
 		node1.leave(t)
 		started := time.Now()
 		r.startWeft(t, r.node(1))
 		pod1 = r.addPod(t, r.node(1), "pod1-of-weft")
-		node4.awaitEntries(t, 1, true)
-		for _, pod := range []*testnet.Pod{pod2, pod3, pod4} {
-			expectPings(t, []*testnet.Pod{pod1, pod})
-		}
+		node3.awaitEntries(t, 1, true)
+		expectPings(t, []*testnet.Pod{pod1, pod2, pod3})
 		t.Logf("all reached a pod of the node %v after weftd was started", time.Since(started).Round(time.Millisecond))
-		expectTransfers(t, 1450, pod1, pod2, pod4)
+		expectTransfers(t, 1450, pod1, pod2, pod3)
 	})
-	t.Run("pods of other nodes lose no packet meanwhile", func(t *testing.T) { undisturbed.expectNoLoss(t) })
-	t.Run("flannel finds weft's nodes again after a crash", func(t *testing.T) {
-		node4.flanneld.Kill()
-		// As when the machine has crashed.
-		if _, err := node4.Exec(t.Context(), "ip", "link", "delete", "flannel.1"); err != nil {
-			t.Fatal(err)
+	t.Run("flanneld does not start beside weftd, and does no harm", func(t *testing.T) {
+		if err := node1.flanneld.Start(t.Context()); err == nil || !strings.Contains(err.Error(), "address already in use") {
+			t.Errorf("it says: %v", err)
 		}
-		node4.start(t)
-		for number := 1; number <= 3; number++ {
-			node4.awaitEntries(t, number, true)
-		}
-		expectPings(t, []*testnet.Pod{pod1, pod4})
+		node1.flanneld.Kill() // what is left of it
+		node3.awaitEntries(t, 1, true)
+		expectPings(t, []*testnet.Pod{pod1, pod2, pod3})
 	})
-
-	t.Run("a node of weft's that is deleted is gone for flannel and weft", func(t *testing.T) {
-		if err := r.node(3).Stop(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		if err := r.admin.CoreV1().Nodes().Delete(t.Context(), "node3", meta.DeleteOptions{}); err != nil {
-			t.Fatal(err)
-		}
-		node4.awaitEntries(t, 3, false)
-		awaitStatus(t, r.node(2), peersAre("node1", "node4"))
-	})
-	t.Run("it comes back as a new one", func(t *testing.T) {
-		r.makeNode(t, r.node(3), "10.244.3.0/24")
-		r.startWeft(t, r.node(3))
-		expectPings(t, []*testnet.Pod{pod1, pod2, pod3, pod4})
-	})
-	t.Run("a node goes back to flannel", func(t *testing.T) {
+	t.Run("the others follow a node back to flannel", func(t *testing.T) {
 		if err := r.node(1).DeletePod(t.Context(), "pod1-of-weft"); err != nil {
 			t.Fatal(err)
 		}
@@ -144,21 +108,47 @@ func TestAClusterMovesFromFlannelToWeftNodeByNode(t *testing.T) {
 		}
 		node1.start(t)
 		pod1 = node1.addPod(t, "pod1-again")
-		expectPings(t, []*testnet.Pod{pod1, pod2, pod3, pod4})
-		expectTransfers(t, 1450, pod1, pod2)
+		expectPings(t, []*testnet.Pod{pod1, pod2, pod3})
+		expectTransfers(t, 1450, pod1, pod2, pod3)
 	})
+	undisturbed.expectNoLoss(t)
 }
 
-func TestPodsOfFlannelWithIPv6AloneAndOfWeftReachEachOther(t *testing.T) {
-	r := newFlannelRig(t, flannelIPv6, 2)
+func TestFlannelSeesWeftsNodesComeAndGo(t *testing.T) {
+	r := newFlannelRig(t, flannelIPv4, 3)
 	node1 := r.startFlannel(t, r.node(1))
-	pod1 := node1.addPod(t, "pod1")
 	r.startWeft(t, r.node(2))
-	pod2 := r.addPod(t, r.node(2), "pod2")
 	node1.awaitEntries(t, 2, true)
-	expectPings(t, []*testnet.Pod{pod1, pod2})
-	// flannel gives its pods 1450 bytes here too, of which 20 are too many.
-	expectTransfers(t, 1430, pod1, pod2)
+	r.startWeft(t, r.node(3))
+	node1.awaitEntries(t, 3, true)
+
+	if err := r.node(3).Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.admin.CoreV1().Nodes().Delete(t.Context(), "node3", meta.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	node1.awaitEntries(t, 3, false)
+	awaitStatus(t, r.node(2), peersAre("node1"))
+
+	// As when the machine crashes while a node comes back.
+	node1.flanneld.Kill()
+	if _, err := node1.Exec(t.Context(), "ip", "link", "delete", "flannel.1"); err != nil {
+		t.Fatal(err)
+	}
+	r.makeNode(t, r.node(3), "10.244.3.0/24")
+	r.startWeft(t, r.node(3))
+	node1.start(t)
+	node1.awaitEntries(t, 2, true)
+	node1.awaitEntries(t, 3, true)
+	expectPings(t, []*testnet.Pod{node1.addPod(t, "pod1"), r.addPod(t, r.node(2), "pod2"), r.addPod(t, r.node(3), "pod3")})
+}
+
+func expectPing(t *testing.T, from *testnet.Namespace, to string) {
+	t.Helper()
+	if _, err := from.Exec(t.Context(), "ping", "-c", "1", "-W", "5", to); err != nil {
+		t.Error(err)
+	}
 }
 
 // pinging is a ping that goes on.
@@ -235,6 +225,10 @@ func transfer(t *testing.T, from, to *testnet.Pod) error {
 			return
 		}
 		defer conn.Close()
+		if source := conn.RemoteAddr().(*net.TCPAddr).AddrPort().Addr(); source != from.Addrs[0] {
+			received <- fmt.Errorf("it comes from %s", source)
+			return
+		}
 		same, err := readsAs(conn, content())
 		if err == nil && !same {
 			err = errors.New("what arrived is not what was sent")
