@@ -239,7 +239,7 @@ func transfer(t *testing.T, from, to *testnet.Pod) error {
 	if err != nil {
 		return err
 	}
-	defer context.AfterFunc(ctx, func() { errors.Join(conn.Close(), listener.Close()) })()
+	defer context.AfterFunc(ctx, func() { _ = errors.Join(conn.Close(), listener.Close()) })()
 	if _, err := io.Copy(conn, content()); err != nil {
 		return err
 	}
