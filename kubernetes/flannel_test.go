@@ -217,6 +217,7 @@ func transfer(t *testing.T, from, to *testnet.Pod) error {
 		return err
 	}
 	defer listener.Close()
+	deadline, _ := ctx.Deadline()
 	received := make(chan error, 1)
 	go func() {
 		conn, err := listener.Accept()
@@ -225,6 +226,7 @@ func transfer(t *testing.T, from, to *testnet.Pod) error {
 			return
 		}
 		defer conn.Close()
+		_ = conn.SetDeadline(deadline)
 		if source := conn.RemoteAddr().(*net.TCPAddr).AddrPort().Addr(); source != from.Addrs[0] {
 			received <- fmt.Errorf("it comes from %s", source)
 			return
@@ -239,7 +241,8 @@ func transfer(t *testing.T, from, to *testnet.Pod) error {
 	if err != nil {
 		return err
 	}
-	defer context.AfterFunc(ctx, func() { _ = errors.Join(conn.Close(), listener.Close()) })()
+	defer conn.Close()
+	_ = conn.SetDeadline(deadline)
 	if _, err := io.Copy(conn, content()); err != nil {
 		return err
 	}
