@@ -2,11 +2,9 @@ package main
 
 import (
 	"context"
-	"os"
-	"path/filepath"
 	"strings"
 
-	"weft/internal/testnet"
+	"weft/internal/stage"
 )
 
 // shownMetrics are the names' beginnings of the metrics that the demo picks out.
@@ -19,18 +17,18 @@ func (d *demo) showMetrics(ctx context.Context) error {
 	node := d.cluster.Nodes()[0]
 	metrics, err := node.Get(ctx, "/metrics")
 	if err != nil {
-		return concerning(err, node)
+		return stage.Concerning(err, node)
 	}
-	d.line("%s", d.paint(bold, "GET /metrics on "+node.Entry().Name)+d.paint(faint, "  (drop reasons that never occurred are left out)"))
+	d.Line("%s", d.Paint(stage.Bold, "GET /metrics on "+node.Entry().Name)+d.Paint(stage.Faint, "  (drop reasons that never occurred are left out)"))
 	for line := range strings.Lines(metrics) {
 		if isShown(line) {
-			d.block(line)
+			d.Block(line)
 		}
 	}
-	if err := d.showCommand(ctx, node, "status"); err != nil || !d.options.sealed() {
+	if err := d.ShowCommand(ctx, node, "status"); err != nil || !d.Sealed() {
 		return err
 	}
-	return d.showCommand(ctx, node, "peers")
+	return d.ShowCommand(ctx, node, "peers")
 }
 
 func isShown(line string) bool {
@@ -43,24 +41,4 @@ func isShown(line string) bool {
 		}
 	}
 	return false
-}
-
-// showCommand asks the operator's command, which the demo can do without.
-func (d *demo) showCommand(ctx context.Context, node *testnet.Node, command string) error {
-	weft, err := filepath.Abs(filepath.Join(d.options.bin, "weft"))
-	if err != nil {
-		return err
-	}
-	if _, err := os.Stat(weft); err != nil {
-		d.note("`weft %s` is not shown: there is no %s.", command, weft)
-		return nil
-	}
-	out, err := node.Exec(ctx, weft, "--socket", node.Socket(), command)
-	if err != nil {
-		return concerning(err, node)
-	}
-	d.gap()
-	d.line("%s", d.paint(bold, "weft "+command+" on "+node.Entry().Name))
-	d.block(out)
-	return nil
 }

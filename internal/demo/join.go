@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"weft/internal/stage"
 	"weft/internal/testnet"
 )
 
@@ -56,15 +57,15 @@ func (d *demo) joinNode(ctx context.Context) error {
 	from, to := d.pods[0], d.pods[len(d.pods)-1]
 	stop, err := startTalk(ctx, from, ipv4.of(to.Addrs))
 	if err != nil {
-		return concerning(err, from.Node, to.Node)
+		return stage.Concerning(err, from.Node, to.Node)
 	}
-	d.ok("%s talks to %s on one TCP connection, every %d ms", from.PodName, to.PodName, talkEvery.Milliseconds())
+	d.OK("%s talks to %s on one TCP connection, every %d ms", from.PodName, to.PodName, talkEvery.Milliseconds())
 	err = d.addFourthNode(ctx)
 	t := stop()
 	if err := errors.Join(err, t.err); err != nil {
-		return concerning(err, d.cluster.Nodes()...)
+		return stage.Concerning(err, d.cluster.Nodes()...)
 	}
-	d.ok("%s and %s meanwhile: %d exchanges, none failed, the longest took %.1f ms",
+	d.OK("%s and %s meanwhile: %d exchanges, none failed, the longest took %.1f ms",
 		from.PodName, to.PodName, t.exchanges, float64(t.longest.Microseconds())/1000)
 
 	after := d.daemons()
@@ -72,7 +73,7 @@ func (d *demo) joinNode(ctx context.Context) error {
 	if !maps.Equal(daemons, after) {
 		return fmt.Errorf("weftd was restarted: process ids %v, then %v", daemons, after)
 	}
-	d.ok("weftd on %s was not restarted", strings.Join(slices.Sorted(maps.Keys(daemons)), ", "))
+	d.OK("weftd on %s was not restarted", strings.Join(slices.Sorted(maps.Keys(daemons)), ", "))
 	return nil
 }
 
@@ -84,10 +85,10 @@ func (d *demo) addFourthNode(ctx context.Context) error {
 	}
 	var node *testnet.Node
 	what := "node4 is on the segment; nodes.yaml is replaced on all nodes"
-	if d.options.etcd() {
+	if d.inEtcd() {
 		what = "node4 is on the segment; it will register itself in etcd"
 	}
-	err = d.timed(what, func() (err error) {
+	err = d.Timed(what, func() (err error) {
 		if node, err = d.cluster.AddNode(ctx); err != nil {
 			return err
 		}
@@ -111,7 +112,7 @@ func (d *demo) addFourthNode(ctx context.Context) error {
 	for _, f := range families {
 		cells = slices.Concat(cells, cross(f, old, newcomers), cross(f, newcomers, old))
 	}
-	return d.timed(fmt.Sprintf("every pod reaches the new ones and they reach it: %d probes", len(cells)), func() error {
+	return d.Timed(fmt.Sprintf("every pod reaches the new ones and they reach it: %d probes", len(cells)), func() error {
 		return testnet.Wait(ctx, "the nodes to learn of node4", func(ctx context.Context) error {
 			return probeAll(ctx, cells)
 		})

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"weft/internal/stage"
 	"weft/internal/testnet"
 )
 
@@ -68,7 +69,7 @@ func judge(ctx context.Context, cells []*cell) error {
 		return nil
 	}
 	err := fmt.Errorf("%d of %d probes failed:\n%w", len(errs), len(cells), errors.Join(errs[:min(told, len(errs))]...))
-	return concerning(err, nodes...)
+	return stage.Concerning(err, nodes...)
 }
 
 // cross makes a cell for each pair, but for those of which the overlay has no part.
@@ -101,27 +102,27 @@ func (d *demo) showReachability(ctx context.Context) error {
 	if err := judge(ctx, all); err != nil {
 		return err
 	}
-	d.ok("%d probes, each a TCP connection: all answered, all seen by the address they should be", len(all))
-	d.note("Figures are round trips in µs. Blank: a host to itself, and pairs without a pod.")
+	d.OK("%d probes, each a TCP connection: all answered, all seen by the address they should be", len(all))
+	d.Note("Figures are round trips in µs. Blank: a host to itself, and pairs without a pod.")
 	return nil
 }
 
 // printMatrix prints one row for each source.
 func (d *demo) printMatrix(f family, from, to []place, cells []*cell) {
 	const nameWidth, width = 8, 8
-	header := []string{padRight(f.String(), nameWidth)}
+	header := []string{stage.PadRight(f.String(), nameWidth)}
 	for _, p := range to {
-		header = append(header, padLeft(p.name, width))
+		header = append(header, stage.PadLeft(p.name, width))
 	}
-	d.line("%s", d.paint(bold, strings.Join(header, "")))
+	d.Line("%s", d.Paint(stage.Bold, strings.Join(header, "")))
 	for _, a := range from {
-		row := []string{padRight(a.name+" →", nameWidth)}
+		row := []string{stage.PadRight(a.name+" →", nameWidth)}
 		for _, b := range to {
 			row = append(row, d.entry(cells, a, b, width))
 		}
-		d.line("%s", strings.TrimRight(strings.Join(row, ""), " "))
+		d.Line("%s", strings.TrimRight(strings.Join(row, ""), " "))
 	}
-	d.gap()
+	d.Gap()
 }
 
 // entry is the table entry of the probe from a to b.
@@ -129,9 +130,9 @@ func (d *demo) entry(cells []*cell, a, b place, width int) string {
 	i := slices.IndexFunc(cells, func(c *cell) bool { return c.from.ns == a.ns && c.to.ns == b.ns })
 	switch {
 	case i < 0:
-		return padLeft("", width)
+		return stage.PadLeft("", width)
 	case cells[i].err != nil:
-		return d.paint(red, padLeft("✗", width))
+		return d.Paint(stage.Red, stage.PadLeft("✗", width))
 	}
-	return d.paint(green, padLeft(fmt.Sprint(cells[i].took.Microseconds()), width))
+	return d.Paint(stage.Green, stage.PadLeft(fmt.Sprint(cells[i].took.Microseconds()), width))
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"weft/internal/stage"
 	"weft/internal/testnet"
 )
 
@@ -19,11 +20,11 @@ func (d *demo) recreatePod(ctx context.Context) error {
 	i := podsPerNode // the first pod of the second node
 	old := d.pods[i]
 	d.servers.stop(old.Namespace)
-	err := d.timed(fmt.Sprintf("pod %s deleted; it was %s", old.PodName, join(old.Addrs, "  ")), func() error {
+	err := d.Timed(fmt.Sprintf("pod %s deleted; it was %s", old.PodName, join(old.Addrs, "  ")), func() error {
 		return old.Node.DeletePod(ctx, old.PodName)
 	})
 	if err != nil {
-		return concerning(err, old.Node)
+		return stage.Concerning(err, old.Node)
 	}
 	d.pods[i], err = d.addPod(ctx, old.Node, old.PodName)
 	if err != nil {
@@ -49,7 +50,7 @@ func (d *demo) reachRecreated(ctx context.Context, i int) error {
 	for _, f := range families {
 		cells = slices.Concat(cells, cross(f, pods, pods[i:i+1]), cross(f, pods[i:i+1], pods))
 	}
-	return d.timed(fmt.Sprintf("every pod reaches the new %s and it reaches them: %d probes", pods[i].name, len(cells)), func() error {
+	return d.Timed(fmt.Sprintf("every pod reaches the new %s and it reaches them: %d probes", pods[i].name, len(cells)), func() error {
 		return probeAll(ctx, cells)
 	})
 }
@@ -64,6 +65,6 @@ func (d *demo) oldAddressesAreSilent(ctx context.Context, from *testnet.Pod, add
 			return fmt.Errorf("something still answers at the old address %s", addr)
 		}
 	}
-	d.ok("nothing answers at %s any more", join(addrs, " and "))
+	d.OK("nothing answers at %s any more", join(addrs, " and "))
 	return nil
 }

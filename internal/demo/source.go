@@ -1,6 +1,10 @@
 package main
 
-import "context"
+import (
+	"context"
+
+	"weft/internal/stage"
+)
 
 // showSourceAddresses has one pod talk to servers everywhere and prints as whom
 // they see it.
@@ -12,7 +16,7 @@ func (d *demo) showSourceAddresses(ctx context.Context) error {
 	client := pods[0]
 	outside := d.outsidePlace()
 	for _, f := range families {
-		d.line("%s", d.paint(bold, "the server in                    sees "+client.name+" as"))
+		d.Line("%s", d.Paint(stage.Bold, "the server in                    sees "+client.name+" as"))
 		var cells []*cell
 		for _, server := range []struct {
 			place
@@ -32,20 +36,20 @@ func (d *demo) showSourceAddresses(ctx context.Context) error {
 		if err := judge(ctx, cells); err != nil {
 			return err
 		}
-		d.gap()
+		d.Gap()
 	}
-	d.note("Within the cluster nothing is translated; outside, a pod is its node.")
+	d.Note("Within the cluster nothing is translated; outside, a pod is its node.")
 	return nil
 }
 
 func (d *demo) printSource(c *cell, about string) {
-	where := padRight(c.to.name, 9) + padRight(about, 22)
+	where := stage.PadRight(c.to.name, 9) + stage.PadRight(about, 22)
 	switch {
 	case c.err != nil:
-		d.line("%s%s", where, d.paint(red, "✗ "+c.err.Error()))
+		d.Line("%s%s", where, d.Paint(stage.Red, "✗ "+c.err.Error()))
 	case c.to.node == nil:
-		d.ok("%s%-16s its node's", where, c.seenAs)
+		d.OK("%s%-16s its node's", where, c.seenAs)
 	default:
-		d.ok("%s%-16s its own", where, c.seenAs)
+		d.OK("%s%-16s its own", where, c.seenAs)
 	}
 }

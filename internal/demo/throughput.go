@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"weft/internal/stage"
 	"weft/internal/testnet"
 )
 
@@ -35,21 +36,21 @@ type iperfReport struct {
 
 func (d *demo) measureThroughput(ctx context.Context) error {
 	if _, err := exec.LookPath("iperf3"); err != nil {
-		d.note("Not shown: iperf3 is not installed.")
+		d.Note("Not shown: iperf3 is not installed.")
 		return nil
 	}
 	from, to := d.pods[0], d.pods[podsPerNode]
 	for _, f := range families {
 		report, err := iperf(ctx, from, to, f)
 		if err != nil {
-			return concerning(err, from.Node, to.Node)
+			return stage.Concerning(err, from.Node, to.Node)
 		}
-		d.ok("%s → %s  %s  %s Gb/s  %s  %d retransmits", from.PodName, to.PodName, f,
-			d.paint(bold, fmt.Sprintf("%5.2f", gigabits(report.End.SumReceived.BitsPerSecond))),
+		d.OK("%s → %s  %s  %s Gb/s  %s  %d retransmits", from.PodName, to.PodName, f,
+			d.Paint(stage.Bold, fmt.Sprintf("%5.2f", gigabits(report.End.SumReceived.BitsPerSecond))),
 			bars(report), report.End.SumSent.Retransmits)
 	}
-	d.note("iperf3, one stream, %d s each, a bar for each second. Sender, receiver and both", throughputSeconds)
-	d.note("weftd share this machine's processors.")
+	d.Note("iperf3, one stream, %d s each, a bar for each second. Sender, receiver and both", throughputSeconds)
+	d.Note("weftd share this machine's processors.")
 	return nil
 }
 

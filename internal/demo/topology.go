@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"weft/internal/stage"
 	"weft/internal/testnet"
 )
 
@@ -36,21 +37,21 @@ var claims = strings.NewReplacer(
 
 func (d *demo) drawTopology(context.Context) error {
 	picture := topology
-	if d.options.etcd() {
+	if d.inEtcd() {
 		// What they get is up to etcd.
 		picture = claims.Replace(picture)
 	}
-	d.block(picture)
-	d.gap()
-	d.note("Every box is a network namespace of this machine. The underlay is a bridge that")
-	d.note("knows nothing of pods; the host outside has no route to them.")
+	d.Block(picture)
+	d.Gap()
+	d.Note("Every box is a network namespace of this machine. The underlay is a bridge that")
+	d.Note("knows nothing of pods; the host outside has no route to them.")
 	return nil
 }
 
 func (d *demo) bringUp(ctx context.Context) error {
-	err := d.timed(fmt.Sprintf("%d node namespaces on one segment, and the host outside", nodeCount), func() (err error) {
-		d.cluster, err = d.net.NewCluster(ctx, testnet.ClusterOptions{
-			Nodes: nodeCount, Sealed: d.options.sealed(), Configure: d.configure,
+	err := d.Timed(fmt.Sprintf("%d node namespaces on one segment, and the host outside", nodeCount), func() (err error) {
+		d.cluster, err = d.Net.NewCluster(ctx, testnet.ClusterOptions{
+			Nodes: nodeCount, Sealed: d.Sealed(), Configure: d.configure,
 		})
 		if err != nil {
 			return err
@@ -60,9 +61,9 @@ func (d *demo) bringUp(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if d.options.etcd() {
-		err := d.timed("etcd: three members with TLS, each in a namespace on the segment", func() (err error) {
-			d.etcd, err = d.net.AddEtcd(ctx, d.cluster.Segment, testnet.EtcdOptions{Members: 3, TLS: true})
+	if d.inEtcd() {
+		err := d.Timed("etcd: three members with TLS, each in a namespace on the segment", func() (err error) {
+			d.etcd, err = d.Net.AddEtcd(ctx, d.cluster.Segment, testnet.EtcdOptions{Members: 3, TLS: true})
 			return err
 		})
 		if err != nil {
@@ -83,8 +84,8 @@ func (d *demo) bringUp(ctx context.Context) error {
 }
 
 func (d *demo) configure(weft map[string]any) {
-	if d.options.driver != "" {
-		weft["tun"].(map[string]any)["driver"] = d.options.driver
+	if d.Driver != "" {
+		weft["tun"].(map[string]any)["driver"] = d.Driver
 	}
 	if d.etcd != nil { // the file is written again when weftd starts
 		weft["control"] = d.etcd.MustControl(weft["node"].(string))
@@ -93,13 +94,13 @@ func (d *demo) configure(weft map[string]any) {
 
 func (d *demo) startNode(ctx context.Context, node *testnet.Node) error {
 	what := fmt.Sprintf("%s  weftd is ready on %s", node.Entry().Name, node.Entry().Endpoint)
-	if d.options.etcd() {
+	if d.inEtcd() {
 		what += ", registered in etcd"
 	}
 	if key := node.Entry().Key; key != "" {
 		what += fmt.Sprintf("  its key is %.16s…", key)
 	}
-	return d.timed(what, func() error {
+	return d.Timed(what, func() error {
 		if err := node.Start(ctx); err != nil {
 			return err
 		}
@@ -123,8 +124,8 @@ func (d *demo) addPod(ctx context.Context, node *testnet.Node, name string) (*te
 	started := time.Now()
 	pod, err := node.AddPod(ctx, name)
 	if err != nil {
-		return nil, concerning(err, node)
+		return nil, stage.Concerning(err, node)
 	}
-	d.done(time.Since(started), "pod %s on %s  %s", name, node.Entry().Name, join(pod.Addrs, "  "))
+	d.Done(time.Since(started), "pod %s on %s  %s", name, node.Entry().Name, join(pod.Addrs, "  "))
 	return pod, d.servers.start(ctx, pod.Namespace)
 }

@@ -1,4 +1,4 @@
-package main
+package stage
 
 import (
 	"encoding/binary"
@@ -10,6 +10,8 @@ import (
 
 	"weft/internal/testnet"
 )
+
+const marker = "can this be read?"
 
 func frameOf(etherType uint16, content []byte) []byte {
 	frame := make([]byte, testnet.EthernetLen, testnet.EthernetLen+len(content))
@@ -52,9 +54,9 @@ func TestUnderlayIsJudgedByWhatIsReallyThere(t *testing.T) {
 		"nothing":                         {nil, "only 0 datagrams", "only 0 datagrams"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			seen := tell(test.frames)
-			expectError(t, "sealed", seen.mustBeSealed(1), test.sealed)
-			expectError(t, "in clear", seen.mustBeReadable(1), test.inClear)
+			seen := Tell(test.frames, marker)
+			expectError(t, "sealed", seen.MustBeSealed(1), test.sealed)
+			expectError(t, "in clear", seen.MustBeReadable(1), test.inClear)
 		})
 	}
 }
@@ -72,11 +74,11 @@ func TestNoFrameIsTooShortToTell(t *testing.T) {
 	for _, whole := range [][]byte{datagramOf(1, 0, 0, 0), frameOf(unix.ETH_P_IPV6, make([]byte, 60)), frameOf(unix.ETH_P_ARP, nil)} {
 		for length := range len(whole) {
 			frame := slices.Clip(whole[:length])
-			tell([][]byte{frame})
+			Tell([][]byte{frame}, marker)
 			if length > testnet.EthernetLen {
 				long := slices.Clone(frame)
 				long[testnet.EthernetLen] = 0x4f // the longest header
-				tell([][]byte{long})
+				Tell([][]byte{long}, marker)
 			}
 		}
 	}
