@@ -20,22 +20,23 @@ const followLimit = time.Second
 // There is nothing here of Kubernetes but the API server.
 func TestThreeNodesFindEachOtherInAnAPIServer(t *testing.T) {
 	n := newNet(t)
-	r := newWeftRig(t, n, 3, func(map[string]any) {})
-	server, err := n.AddAPIServer(t.Context(), r.cluster.Segment, testnet.APIServerOptions{BinDir: kubernetesPrograms})
+	w, err := NewWeft(t.Context(), n, testnet.ClusterOptions{Nodes: 3, Sealed: true})
+	check(t, err)
+	server, err := n.AddAPIServer(t.Context(), w.Cluster.Segment, testnet.APIServerOptions{BinDir: kubernetesPrograms})
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.permit(t, server)
-	for i, node := range r.cluster.Nodes() {
-		r.makeNode(t, node, fmt.Sprintf("10.244.%d.0/24", i+1), fmt.Sprintf("fd00:244:0:%d::/64", i+1))
-		r.giveToken(t, node.Entry().Name)
+	check(t, w.Permit(t.Context(), server, shippedManifests))
+	for i, node := range w.Cluster.Nodes() {
+		makeNode(t, w, node, fmt.Sprintf("10.244.%d.0/24", i+1), fmt.Sprintf("fd00:244:0:%d::/64", i+1))
+		check(t, w.GiveToken(t.Context(), node.Entry().Name))
 	}
-	if err := r.cluster.Start(t.Context()); err != nil {
+	if err := w.Cluster.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	var pods []*testnet.Pod
-	for i, node := range r.cluster.Nodes() {
-		r.awaitRegistered(t, node)
+	for i, node := range w.Cluster.Nodes() {
+		awaitRegistered(t, w, node)
 		pod, err := node.AddPod(t.Context(), fmt.Sprintf("pod%d", i+1))
 		if err != nil {
 			t.Fatal(err)
@@ -44,7 +45,7 @@ func TestThreeNodesFindEachOtherInAnAPIServer(t *testing.T) {
 	}
 	expectPings(t, pods)
 
-	node3 := r.node(3)
+	node3 := w.Node(3)
 	for _, addr := range []string{"192.168.77.33/24", "192.168.77.34/24"} {
 		if _, err := node3.Exec(t.Context(), "ip", "addr", "add", addr, "dev", testnet.UnderlayLink); err != nil {
 			t.Fatal(err)
@@ -62,18 +63,18 @@ func TestThreeNodesFindEachOtherInAnAPIServer(t *testing.T) {
 		{"an override", `{"metadata":{"annotations":{"weft.network/override-endpoint":"192.168.77.34"}}}`, nil, "192.168.77.34:9338"},
 	} {
 		t.Run(change.name, func(t *testing.T) {
-			for _, node := range r.cluster.Nodes()[:2] {
+			for _, node := range w.Cluster.Nodes()[:2] {
 				before, err := status.Fetch(t.Context(), node.Socket())
 				if err != nil || reaches("node3", change.want)(before) == nil {
 					t.Fatalf("%s reaches it there already (%v)", node.Entry().Name, err)
 				}
 			}
-			_, err := r.admin.CoreV1().Nodes().Patch(t.Context(), "node3", types.MergePatchType, []byte(change.patch), meta.PatchOptions{}, change.sub...)
+			_, err := w.Admin.CoreV1().Nodes().Patch(t.Context(), "node3", types.MergePatchType, []byte(change.patch), meta.PatchOptions{}, change.sub...)
 			if err != nil {
 				t.Fatal(err)
 			}
 			acknowledged := time.Now()
-			for _, node := range r.cluster.Nodes()[:2] {
+			for _, node := range w.Cluster.Nodes()[:2] {
 				awaitStatus(t, node, reaches("node3", change.want))
 			}
 			took := time.Since(acknowledged)
@@ -87,18 +88,18 @@ func TestThreeNodesFindEachOtherInAnAPIServer(t *testing.T) {
 }
 
 // makeNode makes a Node as kubelet and the controller manager do.
-func (r *weftRig) makeNode(t *testing.T, n *testnet.Node, podCIDRs ...string) {
+func makeNode(t *testing.T, w *Weft, n *testnet.Node, podCIDRs ...string) {
 	t.Helper()
 	node := &core.Node{ObjectMeta: meta.ObjectMeta{Name: n.Entry().Name,
 		// flanneld counts on it that there is one.
 		Annotations: map[string]string{"volumes.kubernetes.io/controller-managed-attach-detach": "true"}}}
 	node.Spec.PodCIDR, node.Spec.PodCIDRs = podCIDRs[0], podCIDRs
-	node, err := r.admin.CoreV1().Nodes().Create(t.Context(), node, meta.CreateOptions{})
+	node, err := w.Admin.CoreV1().Nodes().Create(t.Context(), node, meta.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	node.Status.Addresses = []core.NodeAddress{{Type: core.NodeInternalIP, Address: n.Entry().Endpoint.Addr().String()}}
-	if _, err := r.admin.CoreV1().Nodes().UpdateStatus(t.Context(), node, meta.UpdateOptions{}); err != nil {
+	if _, err := w.Admin.CoreV1().Nodes().UpdateStatus(t.Context(), node, meta.UpdateOptions{}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -121,7 +122,7 @@ func expectPings(t *testing.T, pods []*testnet.Pod) {
 	for _, from := range pods {
 		for _, to := range pods {
 			for _, addr := range to.Addrs {
-				err := waitALittle(t, from.PodName+" to reach "+to.PodName, func(ctx context.Context) error {
+				err := waitALittle(t.Context(), from.PodName+" to reach "+to.PodName, func(ctx context.Context) error {
 					_, err := from.Exec(ctx, "ping", "-c", "1", "-W", "1", addr.String())
 					return err
 				})

@@ -24,11 +24,7 @@ import (
 	"weft/internal/testnet"
 )
 
-const (
-	weftNamespace = "kube-system"
-	weftAccount   = "weft"
-	boundToNone   = ""
-)
+const boundToNone = ""
 
 // nodeRig is an API server with weft's rights in it and some Nodes, node1 to nodeN.
 type nodeRig struct {
@@ -43,7 +39,7 @@ func startNodeRig(t *testing.T, nodes int) *nodeRig {
 	r := &nodeRig{t: t, server: startAPIServer(t)}
 	r.admin = admin(t, r.server)
 	r.url = r.forward()
-	if err := r.admin.Apply(t.Context(), "../deploy/kubernetes"); err != nil {
+	if err := r.admin.Apply(t.Context(), shippedManifests); err != nil {
 		t.Fatal(err)
 	}
 	for i := range nodes {

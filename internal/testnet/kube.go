@@ -32,9 +32,18 @@ type Kubernetes struct {
 	image     string // its archive
 }
 
-// NewKubernetes starts Kubernetes on the nodes of a cluster whose weftds were not started.
-// It returns when everything runs; the nodes register themselves a moment later.
+// NewKubernetes is AddKubernetes and StartAll.
 func (n *Net) NewKubernetes(ctx context.Context, cluster *Cluster, o APIServerOptions) (*Kubernetes, error) {
+	k, err := n.AddKubernetes(ctx, cluster, o)
+	if err != nil {
+		return nil, err
+	}
+	return k, k.StartAll(ctx)
+}
+
+// AddKubernetes prepares Kubernetes on the nodes of a cluster whose weftds were not
+// started. It returns when the API server is ready, and nothing else runs.
+func (n *Net) AddKubernetes(ctx context.Context, cluster *Cluster, o APIServerOptions) (*Kubernetes, error) {
 	k := &Kubernetes{
 		Cluster:   cluster,
 		pluginDir: filepath.Join(n.Dir(), "plugins"),
@@ -58,13 +67,19 @@ func (n *Net) NewKubernetes(ctx context.Context, cluster *Cluster, o APIServerOp
 			return nil, fmt.Errorf("add %s to Kubernetes: %w", node.options.Name, err)
 		}
 	}
+	return k, nil
+}
+
+// StartAll starts everything but the API server, and returns when all is ready; the nodes
+// register themselves a moment later.
+func (k *Kubernetes) StartAll(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return k.ControllerManager.Start(ctx) })
 	group.Go(func() error { return k.Scheduler.Start(ctx) })
 	for _, node := range k.Nodes {
 		group.Go(func() error { return node.startAll(ctx, k.image) })
 	}
-	return k, group.Wait()
+	return group.Wait()
 }
 
 // AddNode adds the next node to the cluster and to Kubernetes.
