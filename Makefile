@@ -19,7 +19,7 @@ KUBE_LDFLAGS = -s -w $(foreach package,k8s.io/component-base/version k8s.io/clie
 FUZZTIME ?= 30s
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo demo-clean test e2e kubernetes-build test-kubernetes lint fuzz bench bench-quick bench-pods bench-check bench-code bench-build clean
+.PHONY: help deps build demo demo-build demo-clean kubernetes-demo-build test e2e kubernetes-build test-kubernetes lint fuzz bench bench-quick bench-pods bench-check bench-code bench-build clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,13 +30,22 @@ deps: ## install the Debian packages that are missing
 build: ## build weftd, weft-cni and weft into bin/
 	@$(GOBUILD) -o bin/ ./cmd/...
 
-demo: deps build ## show weft at work on three nodes (KEEP=1 leaves it running; ENCAP=vxlan; DRIVER=water; CONTROL=etcd)
-	@go build -o bin/demo ./internal/demo
-	@bin/demo --bin bin $(if $(KEEP),--keep) $(if $(ENCAP),--encap $(ENCAP)) $(if $(DRIVER),--driver $(DRIVER)) $(if $(CONTROL),--control $(CONTROL))
+# The demo in Kubernetes is a program of its own, with the same flags.
+DEMO := $(if $(filter kubernetes,$(CONTROL)),bin/kubernetes-demo,bin/demo $(if $(CONTROL),--control $(CONTROL)))
 
-demo-clean: ## remove what `make demo KEEP=1` left running
-	@go build -o bin/demo ./internal/demo
+demo: deps build $(if $(filter kubernetes,$(CONTROL)),kubernetes-demo-build,demo-build) ## show weft at work on three nodes (KEEP=1 leaves it running; ENCAP=vxlan; DRIVER=water; CONTROL=etcd or kubernetes)
+	@$(DEMO) --bin bin $(if $(KEEP),--keep) $(if $(ENCAP),--encap $(ENCAP)) $(if $(DRIVER),--driver $(DRIVER))
+
+demo-clean: demo-build ## remove what `make demo KEEP=1` left running, in Kubernetes too
 	@bin/demo --clean
+
+demo-build:
+	@go build -o bin/demo ./internal/demo
+
+kubernetes-demo-build:
+	@echo "building Kubernetes' own programs: 6 minutes the first time, then a second"
+	@$(MAKE) --no-print-directory kubernetes-build
+	@cd kubernetes && go build -o ../bin/kubernetes-demo ./demo
 
 test: deps ## run all tests, those in network namespaces included, under the race detector
 	go test -race -count=1 ./...

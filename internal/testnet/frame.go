@@ -32,6 +32,20 @@ func Datagram(frame []byte) (payload []byte, from netip.Addr, ok bool) {
 	return ip[start:], from, true
 }
 
+// Hosts returns who sent the packet in an Ethernet frame, and to whom.
+func Hosts(frame []byte) (from, to netip.Addr, ok bool) {
+	if len(frame) < EthernetLen {
+		return netip.Addr{}, netip.Addr{}, false
+	}
+	switch packet := frame[EthernetLen:]; {
+	case etherType(frame) == unix.ETH_P_IP && len(packet) >= ipv4Len:
+		return netip.AddrFrom4([4]byte(packet[12:16])), netip.AddrFrom4([4]byte(packet[16:20])), true
+	case etherType(frame) == unix.ETH_P_IPV6 && len(packet) >= ipv6Len:
+		return netip.AddrFrom16([16]byte(packet[8:24])), netip.AddrFrom16([16]byte(packet[24:40])), true
+	}
+	return netip.Addr{}, netip.Addr{}, false
+}
+
 // IsQUIC and IsSealed tell by the first byte what nodes send each other (docs/WIRE.md).
 func IsQUIC(payload []byte) bool { return len(payload) > 20 && payload[0] >= 0x40 }
 

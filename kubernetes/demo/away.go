@@ -1,0 +1,98 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os/exec"
+	"slices"
+	"time"
+
+	"weft/kubernetes"
+)
+
+// aloneLimit is for a weftd to forward again that finds no API server.
+const aloneLimit = 2 * time.Second
+
+// killAPIServer kills the API server, and the weftd of node1 as well: it must start from
+// what it has noted of the other nodes.
+func (d *demo) killAPIServer(ctx context.Context) error {
+	node1 := d.Node(1)
+	if err := d.Snapshot(ctx, node1); err != nil {
+		return d.concerning(err, node1)
+	}
+	enter, err := d.enterPods(ctx)
+	if err != nil {
+		return err
+	}
+	d.Server.Kill()
+	d.OK("kube-apiserver is killed: SIGKILL")
+	node1.Kill()
+	d.OK("weftd on node1 is killed")
+	if err := d.startAlone(ctx, enter); err != nil {
+		return d.concerning(err, node1)
+	}
+	var cells []*cell
+	for _, f := range families {
+		cells = slices.Concat(cells, cross(f, d.pods, d.pods))
+	}
+	err = d.Timed(fmt.Sprintf("every pod reaches every other one, with no API server: %d probes", len(cells)), func() error {
+		return probeAll(ctx, cells, enter)
+	})
+	if err == nil {
+		err = kubernetes.AwaitMetric(ctx, node1, "weft_state_current", 0) // it says so itself
+	}
+	if err != nil {
+		return d.concerning(err)
+	}
+	if err := d.Timed("kube-apiserver is started again, and ready", func() error { return d.Server.Start(ctx) }); err != nil {
+		return err
+	}
+	return d.concerning(d.Timed("weftd on node1 has the list of nodes from it again", func() error {
+		return kubernetes.AwaitMetric(ctx, node1, "weft_state_current", 1)
+	}), node1)
+}
+
+// enterPods returns what runs programs in the pods' networks without an API server.
+func (d *demo) enterPods(ctx context.Context) (run, error) {
+	type prepare = func(ctx context.Context, name string, args ...string) *exec.Cmd
+	commands := make(map[string]prepare)
+	for _, p := range d.pods {
+		command, err := d.Command(ctx, &p.pod)
+		if err != nil {
+			return nil, err
+		}
+		commands[p.name] = command
+	}
+	return func(ctx context.Context, in place, command ...string) (string, error) {
+		out, err := commands[in.name](ctx, "busybox", command...).Output()
+		return string(out), err
+	}, nil
+}
+
+// startAlone starts weftd on node1 and measures how long it takes until a pod there
+// reaches one of node2.
+func (d *demo) startAlone(ctx context.Context, enter run) error {
+	node1, from, to := d.Node(1), d.pods[0], d.on(d.Node(2))[0]
+	started := time.Now()
+	if err := node1.Start(ctx); err != nil {
+		return err
+	}
+	d.Done(time.Since(started), "weftd on node1 is started, and ready")
+	err := kubernetes.Wait(ctx, from.name+" to reach "+to.name, func(ctx context.Context) error {
+		// TCP is patient: it would try again only after a second.
+		out, err := enter(ctx, from, "timeout", "0.2", "busybox", "wget", "-q", "-O", "-", kubernetes.WhoamiURL(to.server(ipv4)))
+		if err != nil {
+			return err
+		}
+		return mustAnswer(out, kubernetes.Answer{Server: to.pod.Name, Client: ipv4.of(from.seenAs)})
+	})
+	took := time.Since(started)
+	if err == nil && took > aloneLimit {
+		err = fmt.Errorf("%s reached %s %v after weftd was started, later than %v", from.name, to.name, took, aloneLimit)
+	}
+	if err != nil {
+		return err
+	}
+	d.Done(took, "since its start: %s on node1 reaches %s on node2", from.name, to.name)
+	return nil
+}

@@ -1,0 +1,92 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"weft/internal/stage"
+	"weft/internal/testnet"
+	"weft/kubernetes"
+)
+
+const (
+	// marker is what a pod asks for while the underlay is recorded, with each pod of the
+	// other node in each family so often.
+	marker          = "can-this-be-read"
+	markerExchanges = 25
+)
+
+// showUnderlay records what a node sends and receives while its pods talk to those of the
+// other node, on the underlay and before that, on weft's TUN device.
+func (d *demo) showUnderlay(ctx context.Context) error {
+	node, from, to := d.Node(1), d.pods[0], d.on(d.Node(2))
+	exchanges := len(families) * len(to) * markerExchanges
+	what := fmt.Sprintf("%s puts %d questions with the marker “%s” to %s and %s", from.name, exchanges, marker, to[0].name, to[1].name)
+	var onTUN, onUnderlay [][]byte
+	err := d.Timed(what, func() (err error) {
+		onTUN, err = node.Record(testnet.TUNName, func() (err error) {
+			onUnderlay, err = node.Record(testnet.UnderlayLink, func() error { return d.sayMarker(ctx, from, to) })
+			return err
+		})
+		return err
+	})
+	if err != nil {
+		return d.concerning(err)
+	}
+	inClear := stage.Tell(onTUN, marker).Readable
+	if inClear < exchanges {
+		return d.concerning(fmt.Errorf("of %d questions only %d are seen on %s", exchanges, inClear, testnet.TUNName), node)
+	}
+	d.OK("%d packets with the marker are seen on %s's %s, from which weft takes them", inClear, node.Entry().Name, testnet.TUNName)
+	return d.concerning(d.judgeUnderlay(onUnderlay, exchanges), node)
+}
+
+// judgeUnderlay looks at what is between the nodes, and for the marker everywhere. What
+// kubelet and kube-proxy have to say to the API server is no pod's.
+func (d *demo) judgeUnderlay(frames [][]byte, exchanges int) error {
+	apiServer, err := d.Server.Addrs(testnet.UnderlayLink)
+	if err != nil {
+		return err
+	}
+	isAPIServers := func(frame []byte) bool {
+		from, to, ok := testnet.Hosts(frame)
+		return ok && slices.ContainsFunc(apiServer, func(a netip.Addr) bool { return a == from || a == to })
+	}
+	between := stage.Tell(slices.Collect(filter(frames, func(f []byte) bool { return !isAPIServers(f) })), marker)
+	others := stage.Tell(slices.Collect(filter(frames, isAPIServers)), marker)
+	link := d.Node(1).Entry().Name + "'s " + testnet.UnderlayLink
+	if !d.Sealed() {
+		if err := between.MustBeReadable(exchanges / 2); err != nil { // the answers don't repeat it
+			return err
+		}
+		d.Warn("%d datagrams on %s: the marker can be read in %d of them", between.Others, link, between.Readable)
+		d.Note("vxlan does not encrypt; sealed, the default, does.")
+		return nil
+	}
+	if others.Readable > 0 {
+		return errors.New("the marker is in what node1 and the API server say to each other")
+	}
+	if err := between.MustBeSealed(exchanges); err != nil {
+		return err
+	}
+	d.OK("%d datagrams on %s: all sealed (%d) or QUIC (%d); the marker is in none",
+		between.Sealed+between.QUIC, link, between.Sealed, between.QUIC)
+	d.Note("Not counted: what node1 and the API server say to each other. The marker is not there either.")
+	return nil
+}
+
+// sayMarker has a pod put the marker into questions to others.
+func (d *demo) sayMarker(ctx context.Context, from place, to []place) error {
+	for _, f := range families {
+		for _, p := range to {
+			url := kubernetes.WhoamiURL(p.server(f)) + "?" + marker
+			if _, err := d.inPod(ctx, from, "sh", "-c", askAgain, "sh", fmt.Sprint(markerExchanges), url); err != nil {
+				return fmt.Errorf("from %s to %s, %s: %w", from.name, p.name, f, err)
+			}
+		}
+	}
+	return nil
+}
