@@ -42,8 +42,13 @@ func (d *Demo) keepRunning() error {
 	}
 	d.heading(len(d.Steps)+1, "It keeps running")
 	hints := append([][2]string{{"ip netns", "lists the namespaces"}}, d.Hints()...)
-	for _, hint := range append(hints, [2]string{"make demo-clean", "removes it all"}) {
-		d.Line("%s  %s", PadRight(hint[0], 62), d.Paint(Faint, hint[1]))
+	hints = append(hints, [2]string{"make demo-clean", "removes it all"})
+	width := 0
+	for _, hint := range hints {
+		width = max(width, len(hint[0]))
+	}
+	for _, hint := range hints {
+		d.Line("%s  %s", PadRight(hint[0], width), d.Paint(Faint, hint[1]))
 	}
 	return nil
 }
