@@ -22,7 +22,7 @@ FUZZTIME ?= 30s
 .PHONY: help deps build demo demo-build demo-clean kubernetes-demo-build test e2e kubernetes-build test-kubernetes lint fuzz bench bench-quick bench-pods bench-check bench-code bench-build clean
 
 help: ## list the targets
-	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 deps: ## install the Debian packages that are missing
 	@scripts/deps

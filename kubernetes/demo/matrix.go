@@ -63,17 +63,17 @@ func (d *demo) printPods() {
 // printMatrix prints one row for each source.
 func (d *demo) printMatrix(f family, places []place, cells []*cell) {
 	const width = 8
-	header := stage.PadRight(f.String(), width)
+	header := []string{stage.PadRight(f.String(), width)}
 	for _, p := range places {
-		header += stage.PadLeft(p.name, width)
+		header = append(header, stage.PadLeft(p.name, width))
 	}
-	d.Line("%s", d.Paint(stage.Bold, header))
+	d.Line("%s", d.Paint(stage.Bold, strings.Join(header, "")))
 	for _, a := range places {
-		row := stage.PadRight(a.name+" →", width)
+		row := []string{stage.PadRight(a.name+" →", width)}
 		for _, b := range places {
-			row += d.entry(cells, a, b, width)
+			row = append(row, d.entry(cells, a, b, width))
 		}
-		d.Line("%s", strings.TrimRight(row, " "))
+		d.Line("%s", strings.TrimRight(strings.Join(row, ""), " "))
 	}
 	d.Gap()
 }

@@ -89,7 +89,7 @@ func (d *demo) annotations(ctx context.Context) (string, error) {
 // wrap breaks a text into lines of at most some characters, at spaces.
 func wrap(text string, width int) (lines []string) {
 	line := ""
-	for _, word := range strings.Fields(text) {
+	for word := range strings.FieldsSeq(text) {
 		if line != "" && len(line)+1+len(word) > width {
 			lines, line = append(lines, line), ""
 		}

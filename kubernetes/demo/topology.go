@@ -81,7 +81,7 @@ func (d *demo) startControlPlane(ctx context.Context) error {
 	}
 	err = d.Timed("etcd and kube-apiserver are ready", func() (err error) {
 		options := testnet.APIServerOptions{BinDir: filepath.Join(d.Bin, "kubernetes")}
-		d.PodNetwork.Kubernetes, err = d.Net.AddKubernetes(ctx, d.Cluster, options)
+		d.Kubernetes, err = d.Net.AddKubernetes(ctx, d.Cluster, options)
 		return err
 	})
 	if err != nil {
