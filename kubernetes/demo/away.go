@@ -13,6 +13,10 @@ import (
 // aloneLimit is for a weftd to forward again that finds no API server.
 const aloneLimit = 2 * time.Second
 
+// firstPatience is for the first try to reach a pod; each further one has twice as long. TCP
+// alone would send again after a second only, and that would be measured.
+const firstPatience = 100 * time.Millisecond
+
 // killAPIServer kills the API server, and the weftd of node1 as well: it must start from
 // what it has noted of the other nodes.
 func (d *demo) killAPIServer(ctx context.Context) error {
@@ -78,9 +82,12 @@ func (d *demo) startAlone(ctx context.Context, enter run) error {
 		return err
 	}
 	d.Done(time.Since(started), "weftd on node1 is started, and ready")
+	patience := firstPatience
 	err := kubernetes.Wait(ctx, from.name+" to reach "+to.name, func(ctx context.Context) error {
-		// TCP is patient: it would try again only after a second.
-		out, err := enter(ctx, from, "timeout", "0.2", "busybox", "wget", "-q", "-O", "-", kubernetes.WhoamiURL(to.server(ipv4)))
+		ctx, cancel := context.WithTimeout(ctx, patience)
+		defer cancel()
+		patience *= 2
+		out, err := enter(ctx, from, "wget", "-q", "-O", "-", kubernetes.WhoamiURL(to.server(ipv4)))
 		if err != nil {
 			return err
 		}
