@@ -75,6 +75,7 @@ func TestNoFrameIsTooShortToTell(t *testing.T) {
 		for length := range len(whole) {
 			frame := slices.Clip(whole[:length])
 			Tell([][]byte{frame}, marker)
+			testnet.Hosts(frame)
 			if length > testnet.EthernetLen {
 				long := slices.Clone(frame)
 				long[testnet.EthernetLen] = 0x4f // the longest header
