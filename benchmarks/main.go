@@ -4,6 +4,7 @@
 //	bench run     every system, profile and kind of traffic, in about an hour
 //	bench quick   the ratios of weft to the kernel's VXLAN, in less than a minute
 //	bench pods    how fast pods are attached by weft-cni and by others (package pods)
+//	bench scale   how weftd does beside thousands of nodes (package scale)
 //	bench show    tables and plots out of a file of results
 //
 // Two nodes are network namespaces joined by a veth pair, and so is a pod to each:
@@ -67,10 +68,12 @@ func bench(ctx context.Context, args []string) error {
 		return runCommand(ctx, quickOptions(), args)
 	case "pods":
 		return podsCommand(ctx, args)
+	case "scale":
+		return scaleCommand(ctx, args)
 	case "show":
 		return showCommand(args)
 	}
-	return usage{errors.New("want run, quick, pods or show; `bench run -help` lists the flags")}
+	return usage{errors.New("want run, quick, pods, scale or show; `bench run -help` lists the flags of run, and so on")}
 }
 
 func exitStatus(ctx context.Context, err error) int {

@@ -26,6 +26,13 @@ type Run struct {
 	Time        time.Duration       `json:"time"` // of a measurement
 	Pods        int                 `json:"pods,omitempty"`
 
+	// Nodes are the numbers of nodes that weftd was measured beside, one for each of the
+	// profiles; CIDRs is how many each of them has in a file, and Changes how many single
+	// changes of each kind there were.
+	Nodes   []int `json:"nodes,omitempty"`
+	CIDRs   int   `json:"cidrs,omitempty"`
+	Changes int   `json:"changes,omitempty"`
+
 	// Baseline is the system that the others are compared with.
 	Baseline string `json:"baseline"`
 
