@@ -19,7 +19,7 @@ KUBE_LDFLAGS = -s -w $(foreach package,k8s.io/component-base/version k8s.io/clie
 FUZZTIME ?= 30s
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo demo-build demo-clean kubernetes-demo-build test e2e kubernetes-build test-kubernetes lint fuzz bench bench-quick bench-pods bench-check bench-code bench-build clean
+.PHONY: help deps build demo demo-build demo-clean kubernetes-demo-build test e2e kubernetes-build test-kubernetes lint fuzz bench bench-quick bench-pods bench-scale bench-check bench-code bench-build clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -88,7 +88,10 @@ bench-quick: deps bench-build ## measure only weft against the kernel's VXLAN, i
 bench-pods: deps bench-build ## measure how fast pods are attached, beside bridge, ptp and host-local, in some minutes
 	@bin/bench/bench pods $(ARGS)
 
-bench-check: deps ## lint and test the benchmarks themselves
+bench-scale: deps bench-build kubernetes-build ## measure weft beside thousands of nodes in etcd, Kubernetes or a file, in 10 minutes
+	@bin/bench/bench scale $(ARGS)
+
+bench-check: deps build kubernetes-build ## lint and test the benchmarks themselves
 	cd benchmarks && go run $(GOLANGCI_LINT) run && go test -race ./...
 
 bench-code: ## measure weft's own code: lookup, packets out and in, a million prefixes

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"weft/benchmarks/result"
+	"weft/benchmarks/scale"
 	"weft/benchmarks/system"
 )
 
@@ -119,5 +121,73 @@ func TestExitStatusTellsWhatHappened(t *testing.T) {
 		if got := exitStatus(tt.ctx, tt.err); got != tt.want {
 			t.Errorf("%s: exit status %d", name, got)
 		}
+	}
+}
+
+func TestWhatScaleCannotMeasureIsRefused(t *testing.T) {
+	bin := programs(t)
+	here := []string{"-bin", bin, "-manifests", "../deploy/kubernetes"}
+	var o scaleOptions
+	if err := o.parse(here); !errors.As(err, new(usage)) || !strings.Contains(err.Error(), "make kubernetes-build") {
+		t.Errorf("without an API server: got %v", err)
+	}
+	o = scaleOptions{}
+	if err := o.parse(append(here, "-sources", "file,etcd", "-nodes", "50,7,50")); err != nil || !slices.Equal(o.nodes, []int{7, 50}) || !filepath.IsAbs(o.out) {
+		t.Errorf("got %+v, %v", o, err)
+	}
+	for _, args := range [][]string{
+		{"-cidrs", "3"}, {"-cidrs", "0"}, {"-cidrs", "102"}, {"-nodes", "10000", "-cidrs", "60"},
+		{"-changes", "0"}, {"-starts", "0"}, {"-idle", "1ms"}, {"now"},
+	} {
+		var o scaleOptions
+		if err := o.parse(append(append(here, "-sources", "file"), args...)); !errors.As(err, new(usage)) {
+			t.Errorf("%v: got %v", args, err)
+		}
+	}
+	for _, text := range []string{"", "0", "100,x", "10001", "100,"} {
+		if numbers, err := parseNodes(text); err == nil {
+			t.Errorf("-nodes %q: got %v", text, numbers)
+		}
+	}
+}
+
+// TestScaleMeasuresEverySource is a run with few nodes, from the flags to the plots.
+func TestScaleMeasuresEverySource(t *testing.T) {
+	out, plots := filepath.Join(t.TempDir(), "scale.json"), t.TempDir()
+	err := bench(t.Context(), []string{"scale", "-bin", "../bin", "-manifests", "../deploy/kubernetes", "-out", out, "-plots", plots,
+		"-nodes", "50", "-changes", "3", "-starts", "1", "-idle", "100ms"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := result.Load(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, source := range scale.Sources() {
+		for _, cell := range scale.Cells() {
+			if source == scale.File && slices.Contains([]string{scale.Join, scale.Leave, scale.Mass}, cell.Name) {
+				continue
+			}
+			for _, m := range cell.Metrics {
+				if source == scale.File && m.Key == scale.Cold {
+					continue
+				}
+				k := result.Key{Profile: scale.Profile(50), System: source, Cell: cell.Name, Metric: m.Key}
+				if r.Spread(k).N != 1 {
+					t.Errorf("%s, %s: there is no %s", source, cell.Name, m.Key)
+				}
+			}
+		}
+		// The endpoint's prefix, and those of the real node, are in the FIB too.
+		want := map[string]float64{scale.File: 50*31 + 3}[source]
+		if want == 0 {
+			want = 50*3 + 3
+		}
+		if got := r.Spread(result.Key{Profile: scale.Profile(50), System: source, Cell: scale.Idle, Metric: scale.Prefixes}).Median; got != want {
+			t.Errorf("%s: there are %v prefixes, want %v", source, got, want)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(plots, "scale-change.svg")); err != nil {
+		t.Error(err)
 	}
 }

@@ -185,9 +185,13 @@ func logf(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args
 
 // show prints a run.
 func show(r *result.Run, ratios bool, plots string) error {
+	drawPlots := report.Plots
 	switch {
 	case r.Pods > 0:
 		report.Pods(os.Stdout, r)
+	case len(r.Nodes) > 0:
+		report.Scale(os.Stdout, r)
+		drawPlots = report.ScalePlots
 	case ratios:
 		report.Environment(os.Stdout, r)
 		report.Ratios(os.Stdout, r)
@@ -198,5 +202,5 @@ func show(r *result.Run, ratios bool, plots string) error {
 	if plots == "" {
 		return nil
 	}
-	return report.Plots(plots, r)
+	return drawPlots(plots, r)
 }

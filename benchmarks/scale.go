@@ -41,7 +41,7 @@ func (o *scaleOptions) parse(args []string) error {
 	flags.IntVar(&o.cidrs, "cidrs", 30, "`number` of CIDRs of each node that is listed in a file; half of them are IPv6")
 	flags.IntVar(&o.changes, "changes", 50, "`number` of single changes of each kind")
 	flags.IntVar(&o.starts, "starts", 3, "`number` of starts of each kind")
-	flags.DurationVar(&o.idle, "idle", 40*time.Second, "`duration` for which weftd is left alone")
+	flags.DurationVar(&o.idle, "idle", 30*time.Second, "`duration` for which weftd is left alone")
 	flags.StringVar(&o.programs.Weft, "bin", "bin", "`folder` of weftd")
 	flags.StringVar(&o.programs.Kubernetes, "kubernetes", "", "`folder` of kube-apiserver (default: BIN/kubernetes)")
 	flags.StringVar(&o.programs.Manifests, "manifests", "deploy/kubernetes", "`folder` of what weft's users apply to Kubernetes")

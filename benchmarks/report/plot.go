@@ -49,7 +49,8 @@ func Plots(dir string, r *result.Run) error {
 		return fmt.Errorf("make a folder for plots: %w", err)
 	}
 	for _, row := range rows(r) {
-		if err := writeFigure(filepath.Join(dir, row.fileName()), r, row); err != nil {
+		path := filepath.Join(dir, row.fileName())
+		if err := writeSVG(path, func(c draw.Canvas) error { return drawBars(c, r, row) }); err != nil {
 			return fmt.Errorf("plot %s: %w", row.cell.Name, err)
 		}
 	}
@@ -60,9 +61,10 @@ func (r row) fileName() string {
 	return strings.ReplaceAll(r.cell.Name+"-"+r.metric.Key, "_", "-") + ".svg"
 }
 
-func writeFigure(path string, r *result.Run, row row) error {
+// writeSVG writes what is drawn as a file.
+func writeSVG(path string, drawOn func(draw.Canvas) error) error {
 	canvas := vgsvg.New(plotWidth, plotHeight)
-	if err := drawFigure(draw.New(canvas), r, row); err != nil {
+	if err := drawOn(draw.New(canvas)); err != nil {
 		return err
 	}
 	var svg bytes.Buffer
@@ -79,12 +81,9 @@ const (
 	svgFontsAlike = ",Arial,Helvetica,sans-serif"
 )
 
-// drawFigure draws the bars, and the legend to the right of them, where it covers none.
-func drawFigure(c draw.Canvas, r *result.Run, row row) error {
-	p := newPlot(r, row)
-	legend := plot.NewLegend()
-	legend.Top, legend.Left, legend.Padding = true, true, 0.15*vg.Centimeter
-	legend.TextStyle.Font = sans
+func drawBars(c draw.Canvas, r *result.Run, row row) error {
+	p := newBarPlot(r, row)
+	legend := newLegend()
 	width := groupsWidth / vg.Length(len(r.Profiles)) / vg.Length(len(r.Systems)+1)
 	for i, s := range r.Systems {
 		spreads := make(spreads, len(r.Profiles))
@@ -105,30 +104,37 @@ func drawFigure(c draw.Canvas, r *result.Run, row row) error {
 		}
 		legend.Add(name, bars)
 	}
+	place(c, p, legend)
+	return nil
+}
+
+func newLegend() *plot.Legend {
+	legend := plot.NewLegend()
+	legend.Top, legend.Left, legend.Padding = true, true, 0.15*vg.Centimeter
+	legend.TextStyle.Font = sans
+	return &legend
+}
+
+// place draws a plot, and the legend to the right of it, where it covers nothing.
+func place(c draw.Canvas, p *plot.Plot, legend *plot.Legend) {
 	// A page may be dark; what is drawn on it is black.
 	c.FillPolygon(color.White, []vg.Point{c.Min, {X: c.Max.X, Y: c.Min.Y}, c.Max, {X: c.Min.X, Y: c.Max.Y}})
 	c = draw.Crop(c, margin, -margin, margin, -margin)
 	p.Draw(draw.Crop(c, 0, -legendWidth, 0, 0))
 	legend.Draw(draw.Crop(c, plotWidth-2*margin-legendWidth, 0, 0, -1.2*vg.Centimeter))
-	return nil
 }
 
 var sans = font.Font{Typeface: "Liberation", Variant: "Sans", Size: 10}
 
-func newPlot(r *result.Run, row row) *plot.Plot {
+// newPlot has a grid of horizontal lines from 0 on.
+func newPlot(title, unit string) *plot.Plot {
 	p := plot.New()
-	better := map[measure.Better]string{measure.Higher: "more is better", measure.Lower: "less is better"}[row.metric.Better]
-	p.Title.Text = fmt.Sprintf("%s: %s (%s)", row.cell.Title, row.metric.Title, better)
+	p.Title.Text = title
 	p.Title.Padding = 0.4 * vg.Centimeter
-	p.Y.Label.Text = row.metric.Unit
+	p.Y.Label.Text = unit
 	p.Y.Min = 0
-	var names []string
-	for _, profile := range r.Profiles {
-		names = append(names, profile.Name)
-	}
-	p.NominalX(names...)
-	p.X.Min, p.X.Max = -0.5, float64(len(names))-0.5
-	for _, f := range []*font.Font{&p.Title.TextStyle.Font, &p.X.Tick.Label.Font, &p.Y.Tick.Label.Font, &p.Y.Label.TextStyle.Font} {
+	for _, f := range []*font.Font{&p.Title.TextStyle.Font, &p.X.Tick.Label.Font, &p.Y.Tick.Label.Font,
+		&p.X.Label.TextStyle.Font, &p.Y.Label.TextStyle.Font} {
 		*f = sans
 	}
 	p.Title.TextStyle.Font.Size = 12
@@ -136,6 +142,18 @@ func newPlot(r *result.Run, row row) *plot.Plot {
 	grid.Vertical.Color = nil
 	grid.Horizontal.Color = color.Gray{0xc0}
 	p.Add(grid)
+	return p
+}
+
+func newBarPlot(r *result.Run, row row) *plot.Plot {
+	better := map[measure.Better]string{measure.Higher: "more is better", measure.Lower: "less is better"}[row.metric.Better]
+	p := newPlot(fmt.Sprintf("%s: %s (%s)", row.cell.Title, row.metric.Title, better), row.metric.Unit)
+	var names []string
+	for _, profile := range r.Profiles {
+		names = append(names, profile.Name)
+	}
+	p.NominalX(names...)
+	p.X.Min, p.X.Max = -0.5, float64(len(names))-0.5
 	return p
 }
 

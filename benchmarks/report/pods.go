@@ -35,10 +35,9 @@ func goals(w io.Writer, r *result.Run) {
 		if spread.N == 0 {
 			l.add(absent, columnWidth)
 		} else {
-			verdict := map[bool]string{true: "met", false: "MISSED"}[spread.Median <= g.Max]
 			l.add(fmt.Sprintf("%s (%s–%s)", factor(spread.Median), factor(spread.Min), factor(spread.Max)), columnWidth)
 			l.add(fmt.Sprintf("≤ %g", g.Max), 8)
-			l.add(verdict, 8)
+			l.add(verdict(spread.Median <= g.Max), 8)
 		}
 		l.print(w)
 	}

@@ -12,6 +12,7 @@ import (
 	"weft/benchmarks/measure"
 	"weft/benchmarks/pods"
 	"weft/benchmarks/result"
+	"weft/benchmarks/scale"
 )
 
 // Environment prints what the run was taken on, and how.
@@ -94,7 +95,7 @@ type row struct {
 // rows are the metrics that the run has.
 func rows(r *result.Run) []row {
 	var all []row
-	for _, c := range slices.Concat(measure.All(), pods.Cells()) {
+	for _, c := range slices.Concat(measure.All(), pods.Cells(), scale.Cells()) {
 		if !slices.Contains(r.Cells, c.Name) {
 			continue
 		}

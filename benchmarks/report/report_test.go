@@ -73,7 +73,7 @@ func TestReportsLookLikeThis(t *testing.T) {
 		run  *result.Run
 	}{
 		"environment.txt": {Environment, exampleRun()}, "tables.txt": {Tables, exampleRun()},
-		"ratios.txt": {Ratios, exampleRun()}, "pods.txt": {Pods, examplePods()},
+		"ratios.txt": {Ratios, exampleRun()}, "pods.txt": {Pods, examplePods()}, "scale.txt": {Scale, exampleScale()},
 	} {
 		var got bytes.Buffer
 		shown.show(&got, shown.run)

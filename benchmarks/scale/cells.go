@@ -48,18 +48,19 @@ func Cells() []measure.Cell {
 	megabytes := func(key, title string) measure.Metric {
 		return measure.Metric{Key: key, Title: title, Unit: "MB", Digits: 0, Better: measure.Lower}
 	}
+	atMost := megabytes(Peak, "memory of weftd at most")
 	single := []measure.Metric{seconds(P50, "p50"), seconds(P99, "p99")}
 	return []measure.Cell{
 		{Name: Start, Title: "start, until all are in force", Metrics: []measure.Metric{
-			seconds(Restart, "restart"), seconds(Cold, "no snapshot"), seconds(CPU, "CPU of weftd")}},
+			seconds(Restart, "restart"), seconds(Cold, "no snapshot"), seconds(CPU, "CPU of weftd"), atMost}},
 		{Name: Join, Title: "a node registers", Metrics: single},
 		{Name: Leave, Title: "a node is removed", Metrics: single},
 		{Name: Address, Title: "a node's address changes", Metrics: single},
 		{Name: Mass, Title: "all register anew", Metrics: []measure.Metric{
-			seconds("written", "until all are written"), seconds("after", "from then on"), seconds(CPU, "CPU of weftd")}},
+			seconds("written", "until all are written"), seconds("after", "from then on"), seconds(CPU, "CPU of weftd"), atMost}},
 		{Name: Idle, Title: "while nothing changes", Metrics: []measure.Metric{
 			{Key: CPU, Title: "CPU of weftd", Unit: "% of a core", Digits: 2, Better: measure.Lower},
-			megabytes(Resident, "memory"), megabytes(Peak, "at most since its start"),
+			megabytes(Resident, "memory of weftd"), megabytes(Peak, "at most since its start"),
 			{Key: Prefixes, Title: "prefixes in the FIB", Digits: 0, Better: measure.Lower}}},
 	}
 }
@@ -82,6 +83,7 @@ func Goals() []Goal {
 	return append(goals,
 		Goal{"restart, s", Start, Restart, 3},
 		Goal{"start without a snapshot, s", Start, Cold, 3},
-		Goal{"memory at most, MB", Idle, Peak, 150},
+		Goal{"memory while nothing changes, MB", Idle, Resident, 150},
+		Goal{"memory at most since the start, MB", Idle, Peak, 150},
 		Goal{"CPU while nothing changes, % of a core", Idle, CPU, 1})
 }

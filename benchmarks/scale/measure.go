@@ -144,7 +144,8 @@ func (s *site) measureStarts(ctx context.Context, o Options) ([]Outcome, error) 
 	return []Outcome{outcome}, nil
 }
 
-// timeStart starts weftd; if it runs, it is stopped first, which counts.
+// timeStart starts weftd, and notes how much memory that took at most. If it runs, it is
+// stopped first, which counts.
 func (s *site) timeStart(ctx context.Context, o *Outcome, kind string) error {
 	began := time.Now()
 	err := o.take(func() error {
@@ -154,6 +155,11 @@ func (s *site) timeStart(ctx context.Context, o *Outcome, kind string) error {
 		return s.start(ctx)
 	})
 	o.call(kind, time.Since(began))
+	if err != nil {
+		return err
+	}
+	_, peak, err := memory(s.node.PID())
+	o.Values[Peak] = max(o.Values[Peak], peak)
 	return err
 }
 
@@ -247,7 +253,11 @@ func (s *site) measureMass(ctx context.Context, _ Options) ([]Outcome, error) {
 		return nil, err
 	}
 	after, err := cpuTime(s.node.PID())
+	if err != nil {
+		return nil, err
+	}
 	outcome.Values[CPU] = (after - before).Seconds()
+	_, outcome.Values[Peak], err = memory(s.node.PID())
 	return []Outcome{outcome}, err
 }
 
