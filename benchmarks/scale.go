@@ -178,7 +178,11 @@ func (b *scaleBencher) runAll(ctx context.Context) error {
 				Source: source, Nodes: nodes, CIDRs: b.options.cidrs,
 				Changes: b.options.changes, Starts: b.options.starts, Idle: b.options.idle,
 				Programs: b.options.programs,
-			}, func(o scale.Outcome) { b.add(nodes, source, o) })
+			}, func(o scale.Outcome) {
+				if ctx.Err() == nil { // otherwise it has failed for no other reason
+					b.add(nodes, source, o)
+				}
+			})
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}

@@ -3,7 +3,6 @@ package scale
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -146,5 +145,5 @@ func (d *kubernetesDirectory) beat(ctx context.Context, nodes []control.Node) er
 func (d *kubernetesDirectory) close() error {
 	d.stop()
 	d.beating.Wait()
-	return errors.Join(d.failed)
+	return d.failed
 }
