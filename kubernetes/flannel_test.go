@@ -38,15 +38,15 @@ func TestPodsOfFlannelsNodesAndOfWeftsReachEachOther(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			r := newFlannelRig(t, tt.family, 3)
 			started := time.Now()
-			node1 := r.startFlannel(t, r.node(1))
+			node1 := r.startFlannel(t, r.Node(1))
 			t.Logf("flanneld was ready after %v", time.Since(started).Round(time.Millisecond))
-			r.startWeft(t, r.node(2))
-			r.startWeft(t, r.node(3))
-			pods := []*testnet.Pod{node1.addPod(t, "pod1"), r.addPod(t, r.node(2), "pod2"), r.addPod(t, r.node(3), "pod3")}
+			r.startWeft(t, r.Node(2))
+			r.startWeft(t, r.Node(3))
+			pods := []*testnet.Pod{node1.addPod(t, "pod1"), r.addPod(t, r.Node(2), "pod2"), r.addPod(t, r.Node(3), "pod3")}
 			expectPings(t, pods)
 			expectTransfers(t, tt.mtu, pods...)
 			for i, pod := range pods {
-				for j, node := range r.cluster.Nodes() {
+				for j, node := range r.Cluster.Nodes() {
 					if i == j {
 						continue
 					}
@@ -60,19 +60,19 @@ func TestPodsOfFlannelsNodesAndOfWeftsReachEachOther(t *testing.T) {
 
 func TestANodeMovesFromFlannelToWeftAndBack(t *testing.T) {
 	r := newFlannelRig(t, flannelIPv4, 3)
-	node1, node3 := r.startFlannel(t, r.node(1)), r.startFlannel(t, r.node(3))
-	r.startWeft(t, r.node(2))
-	pod1, pod2, pod3 := node1.addPod(t, "pod1"), r.addPod(t, r.node(2), "pod2"), node3.addPod(t, "pod3")
+	node1, node3 := r.startFlannel(t, r.Node(1)), r.startFlannel(t, r.Node(3))
+	r.startWeft(t, r.Node(2))
+	pod1, pod2, pod3 := node1.addPod(t, "pod1"), r.addPod(t, r.Node(2), "pod2"), node3.addPod(t, "pod3")
 	expectPings(t, []*testnet.Pod{pod1, pod2, pod3})
 	undisturbed := startPing(t, pod3, pod2)
 
 	t.Run("weftd does not start beside flannel, and leaves its annotations alone", func(t *testing.T) {
 		before := r.annotations(t, "node1")
-		r.giveToken(t, "node1")
-		if err := r.node(1).Start(t.Context()); err == nil || !strings.Contains(err.Error(), "port 0.0.0.0:8472 is taken") {
+		check(t, r.GiveToken(t.Context(), "node1"))
+		if err := r.Node(1).Start(t.Context()); err == nil || !strings.Contains(err.Error(), "port 0.0.0.0:8472 is taken") {
 			t.Errorf("it says: %v", err)
 		}
-		r.node(1).Kill() // what is left of it
+		r.Node(1).Kill() // what is left of it
 		if after := r.annotations(t, "node1"); !maps.Equal(before, after) {
 			t.Errorf("the annotations were %v, and are %v", before, after)
 		}
@@ -80,8 +80,8 @@ func TestANodeMovesFromFlannelToWeftAndBack(t *testing.T) {
 	t.Run("the others follow a node to weft", func(t *testing.T) {
 		node1.leave(t)
 		started := time.Now()
-		r.startWeft(t, r.node(1))
-		pod1 = r.addPod(t, r.node(1), "pod1-of-weft")
+		r.startWeft(t, r.Node(1))
+		pod1 = r.addPod(t, r.Node(1), "pod1-of-weft")
 		node3.awaitEntries(t, 1, true)
 		expectPings(t, []*testnet.Pod{pod1, pod2, pod3})
 		t.Logf("all reached a pod of the node %v after weftd was started", time.Since(started).Round(time.Millisecond))
@@ -96,14 +96,14 @@ func TestANodeMovesFromFlannelToWeftAndBack(t *testing.T) {
 		expectPings(t, []*testnet.Pod{pod1, pod2, pod3})
 	})
 	t.Run("the others follow a node back to flannel", func(t *testing.T) {
-		if err := r.node(1).DeletePod(t.Context(), "pod1-of-weft"); err != nil {
+		if err := r.Node(1).DeletePod(t.Context(), "pod1-of-weft"); err != nil {
 			t.Fatal(err)
 		}
-		if err := r.node(1).Stop(t.Context()); err != nil {
+		if err := r.Node(1).Stop(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		forget := []byte(`{"metadata":{"annotations":{"weft.network/endpoint":null}}}`)
-		if _, err := r.admin.CoreV1().Nodes().Patch(t.Context(), "node1", types.MergePatchType, forget, meta.PatchOptions{}); err != nil {
+		if _, err := r.Admin.CoreV1().Nodes().Patch(t.Context(), "node1", types.MergePatchType, forget, meta.PatchOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		node1.start(t)
@@ -116,32 +116,32 @@ func TestANodeMovesFromFlannelToWeftAndBack(t *testing.T) {
 
 func TestFlannelSeesWeftsNodesComeAndGo(t *testing.T) {
 	r := newFlannelRig(t, flannelIPv4, 3)
-	node1 := r.startFlannel(t, r.node(1))
-	r.startWeft(t, r.node(2))
+	node1 := r.startFlannel(t, r.Node(1))
+	r.startWeft(t, r.Node(2))
 	node1.awaitEntries(t, 2, true)
-	r.startWeft(t, r.node(3))
+	r.startWeft(t, r.Node(3))
 	node1.awaitEntries(t, 3, true)
 
-	if err := r.node(3).Stop(t.Context()); err != nil {
+	if err := r.Node(3).Stop(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.admin.CoreV1().Nodes().Delete(t.Context(), "node3", meta.DeleteOptions{}); err != nil {
+	if err := r.Admin.CoreV1().Nodes().Delete(t.Context(), "node3", meta.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	node1.awaitEntries(t, 3, false)
-	awaitStatus(t, r.node(2), peersAre("node1"))
+	awaitStatus(t, r.Node(2), PeersAre("node1"))
 
 	// As when the machine crashes while a node comes back.
 	node1.flanneld.Kill()
 	if _, err := node1.Exec(t.Context(), "ip", "link", "delete", "flannel.1"); err != nil {
 		t.Fatal(err)
 	}
-	r.makeNode(t, r.node(3), "10.244.3.0/24")
-	r.startWeft(t, r.node(3))
+	makeNode(t, r.Weft, r.Node(3), "10.244.3.0/24")
+	r.startWeft(t, r.Node(3))
 	node1.start(t)
 	node1.awaitEntries(t, 2, true)
 	node1.awaitEntries(t, 3, true)
-	expectPings(t, []*testnet.Pod{node1.addPod(t, "pod1"), r.addPod(t, r.node(2), "pod2"), r.addPod(t, r.node(3), "pod3")})
+	expectPings(t, []*testnet.Pod{node1.addPod(t, "pod1"), r.addPod(t, r.Node(2), "pod2"), r.addPod(t, r.Node(3), "pod3")})
 }
 
 func expectPing(t *testing.T, from *testnet.Namespace, to string) {

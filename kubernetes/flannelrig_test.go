@@ -55,7 +55,7 @@ var (
 
 // flannelRig is a cluster in whose nodes either flanneld runs or weftd.
 type flannelRig struct {
-	*weftRig
+	*Weft
 	family
 	net   *testnet.Net
 	files string // where flanneld's configuration is
@@ -66,9 +66,9 @@ func newFlannelRig(t *testing.T, f family, nodes int) *flannelRig {
 	if _, err := os.Stat(filepath.Join(kubernetesPrograms, "flanneld")); err != nil {
 		t.Fatalf("run this by `make test-kubernetes`: %v", err)
 	}
-	r := &flannelRig{weftRig: &weftRig{kubeconfigs: make(map[string]string)}, family: f, net: newNet(t), files: t.TempDir()}
+	r := &flannelRig{family: f, net: newNet(t), files: t.TempDir()}
 	var err error
-	r.cluster, err = r.net.NewCluster(t.Context(), testnet.ClusterOptions{
+	r.Weft, err = NewWeft(t.Context(), r.net, testnet.ClusterOptions{
 		Nodes:     nodes,
 		Underlay6: f == flannelIPv6,
 		// A card segments what flannel's device leaves to it; a veth that says it could would
@@ -76,24 +76,24 @@ func newFlannelRig(t *testing.T, f family, nodes int) *flannelRig {
 		Wire: testnet.Wire{Offloads: testnet.NoTunnel},
 		Configure: func(weft map[string]any) {
 			weft["listen"] = f.listen
-			if kubeconfig, ok := r.kubeconfigs[weft["node"].(string)]; ok {
-				weft["control"] = map[string]any{"kubernetes": map[string]any{"kubeconfig": kubeconfig, "flannelCompat": true}}
+			if control, ok := weft["control"].(map[string]any)["kubernetes"].(map[string]any); ok { // it has a token
+				control["flannelCompat"] = true
 			}
 		},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	server, err := r.net.AddAPIServer(t.Context(), r.cluster.Segment, testnet.APIServerOptions{BinDir: kubernetesPrograms})
+	server, err := r.net.AddAPIServer(t.Context(), r.Cluster.Segment, testnet.APIServerOptions{BinDir: kubernetesPrograms})
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.permit(t, server)
-	if err := r.admin.ApplyYAML(t.Context(), allowFlannel); err != nil {
+	check(t, r.Permit(t.Context(), server, shippedManifests))
+	if err := r.Admin.ApplyYAML(t.Context(), allowFlannel); err != nil {
 		t.Fatal(err)
 	}
-	for number, node := range r.cluster.Nodes() {
-		r.makeNode(t, node, fmt.Sprintf(f.podCIDR, number+1))
+	for number, node := range r.Cluster.Nodes() {
+		makeNode(t, r.Weft, node, fmt.Sprintf(f.podCIDR, number+1))
 	}
 	return r
 }
@@ -118,7 +118,7 @@ subjects:
 // startWeft starts weftd on a node that has a Node and is not flannel's.
 func (r *flannelRig) startWeft(t *testing.T, n *testnet.Node) {
 	t.Helper()
-	r.giveToken(t, n.Entry().Name)
+	check(t, r.GiveToken(t.Context(), n.Entry().Name))
 	if err := n.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -126,7 +126,7 @@ func (r *flannelRig) startWeft(t *testing.T, n *testnet.Node) {
 
 func (r *flannelRig) annotations(t *testing.T, node string) map[string]string {
 	t.Helper()
-	n, err := r.admin.CoreV1().Nodes().Get(t.Context(), node, meta.GetOptions{})
+	n, err := r.Admin.CoreV1().Nodes().Get(t.Context(), node, meta.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -155,7 +155,7 @@ type flannelNode struct {
 // newFlannel prepares flanneld as flannel's own manifest does, and starts it not yet.
 func (r *flannelRig) newFlannel(t *testing.T, n *testnet.Node) *flannelNode {
 	t.Helper()
-	kubeconfig, err := r.server.Kubeconfig("flannel")
+	kubeconfig, err := r.Server.Kubeconfig("flannel")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -284,7 +284,7 @@ func (f *flannelNode) awaitEntries(t *testing.T, number int, wanted bool) {
 		{"ip neigh show " + gateway + " dev " + f.device, "lladdr " + mac + " PERMANENT"},
 		{"bridge fdb show dev " + f.device, mac + " dst " + fmt.Sprintf(f.address, number)},
 	}
-	err := waitALittle(t, "flannel's entries", func(ctx context.Context) error {
+	err := waitALittle(t.Context(), "flannel's entries", func(ctx context.Context) error {
 		for _, e := range entries {
 			fields := strings.Fields(e.command)
 			out, err := f.Exec(ctx, fields[0], fields[1:]...)
