@@ -15,25 +15,19 @@ import (
 // applyRoutes makes want the only routes with weft's protocol number, in any table.
 // No destination is without a route on the way from old to new.
 func (k *kernel) applyRoutes(ctx context.Context, want []route) error {
-	listed, err := k.listRoutes()
+	wanted := make(map[route]bool, len(want))
+	for _, r := range want {
+		wanted[r] = true
+	}
+	have, unwanted, err := k.listRoutes(wanted)
 	if err != nil {
 		return fmt.Errorf("list weft's routes: %w", err)
 	}
-	have := make([]route, len(listed))
-	for i, r := range listed {
-		have[i] = parseRoute(r)
-	}
 	d := diffRoutes(have, want)
-	stale := make(map[route]bool, len(d.stale))
-	for _, r := range d.stale {
-		stale[r] = true
-	}
-	// As they were listed: they may have what weft never sets.
 	var remove []*netlink.Route
-	for i := range listed {
-		if stale[have[i]] {
-			remove = append(remove, &listed[i])
-		}
+	for _, r := range d.stale {
+		remove = append(remove, unwanted[r]...)
+		delete(unwanted, r) // all that parse alike
 	}
 	return k.changeTo(ctx, d, remove)
 }
@@ -53,20 +47,40 @@ func (k *kernel) changeTo(ctx context.Context, d difference, stale []*netlink.Ro
 	return errors.Join(err, k.replaceRoutes(ctx, d.changed), k.explain(conflicts), k.removeRoutes(ctx, stale), ctx.Err())
 }
 
-// listRoutes returns the routes with weft's protocol number in all tables.
-func (k *kernel) listRoutes() ([]netlink.Route, error) {
-	var all []netlink.Route
+// listRoutes returns the routes with weft's protocol number in all tables, and those that
+// are not wanted as they were listed: they may have what weft never sets.
+func (k *kernel) listRoutes(wanted map[route]bool) (have []route, unwanted map[route][]*netlink.Route, err error) {
+	unwanted = make(map[route][]*netlink.Route)
 	for _, family := range families {
 		filter := &netlink.Route{Protocol: marks.RouteProtocol, Table: unix.RT_TABLE_UNSPEC}
-		routes, err := rtnetlink.Dump(func() ([]netlink.Route, error) {
-			return k.strict.RouteListFiltered(family, filter, netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE)
+		type listed struct {
+			route
+			original *netlink.Route // nil if it is wanted
+		}
+		// One at a time: all at once, as netlink has them, would be the most that weftd ever
+		// keeps in memory.
+		routes, err := rtnetlink.Dump(func() (all []listed, err error) {
+			err = k.strict.RouteListFilteredIter(family, filter, netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE, func(r netlink.Route) bool {
+				l := listed{route: parseRoute(r)}
+				if !wanted[l.route] {
+					l.original = &r
+				}
+				all = append(all, l)
+				return true
+			})
+			return all, err
 		})
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		all = append(all, routes...)
+		for _, l := range routes {
+			have = append(have, l.route)
+			if l.original != nil {
+				unwanted[l.route] = append(unwanted[l.route], l.original)
+			}
+		}
 	}
-	return all, nil
+	return have, unwanted, nil
 }
 
 // addRoutes adds routes, and returns those whose key somebody else's route holds.
