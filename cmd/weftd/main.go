@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"runtime/debug"
 	"syscall"
 
 	"github.com/spf13/pflag"
@@ -65,6 +66,11 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	// more slots than processors none waits for a slot when it returns from one.
 	c.TUN.Lanes = c.Lanes() // by the number of processors, so before it is changed
 	runtime.GOMAXPROCS(max(8, 4*c.TUN.Lanes))
+	// Packets allocate nothing, so the collector has little to do, and may do it twice as
+	// often: lists of thousands of nodes come and go. GOGC overrules it.
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(50)
+	}
 	log := slog.New(slog.NewTextHandler(stderr, nil)).With("node", c.Node)
 	if err := serve(ctx, c, log); err != nil {
 		fmt.Fprintln(stderr, "weftd:", err)

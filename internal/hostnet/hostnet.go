@@ -149,13 +149,12 @@ func (h *Host) applyRoutes(ctx context.Context, k *kernel, now *held, trusts boo
 		before = nil
 	}
 	h.events.wanted.Store(now)
-	want := wantedRoutes(now.Network, now.tun)
 	var err error
 	switch {
 	case before == nil:
-		err = k.applyRoutes(ctx, want)
+		err = k.applyRoutes(ctx, wantedRoutes(now.Network, now.tun))
 	case !before.sameRoutes(now):
-		err = k.changeRoutes(ctx, wantedRoutes(before.Network, before.tun), want)
+		err = k.changeRoutes(ctx, wantedRoutes(before.Network, before.tun), wantedRoutes(now.Network, now.tun))
 	}
 	h.held = now
 	if err != nil {

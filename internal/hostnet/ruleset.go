@@ -88,6 +88,9 @@ func addAddressSets(tx *knftables.Transaction, name string, addrs []netip.Addr) 
 
 // changeAddresses makes sets that hold some addresses hold others.
 func changeAddresses(tx *knftables.Transaction, name string, have, want []netip.Addr) {
+	if slices.Equal(have, want) {
+		return
+	}
 	held, wanted := setOf(have), setOf(want)
 	for a := range wanted {
 		if !held[a] {
