@@ -52,15 +52,23 @@ func (o *podsOptions) parse(args []string) error {
 
 // locate makes paths absolute, as plugins are told them.
 func (o *podsOptions) locate() error {
-	for _, path := range []*string{&o.out, &o.programs.Weft, &o.programs.Others} {
-		var err error
-		if *path, err = filepath.Abs(*path); err != nil {
-			return fmt.Errorf("find the programs: %w", err)
-		}
+	if err := makeAbsolute(&o.out, &o.programs.Weft, &o.programs.Others); err != nil {
+		return err
 	}
 	for _, plugin := range append(o.plugins(), filepath.Join(o.programs.Others, "host-local")) {
 		if _, err := os.Stat(plugin); err != nil {
 			return usage{fmt.Errorf("%w; `make bench-pods` builds or installs it, -bin and -plugins say where it is", err)}
+		}
+	}
+	return nil
+}
+
+// makeAbsolute has paths mean the same from every working directory.
+func makeAbsolute(paths ...*string) error {
+	for _, path := range paths {
+		var err error
+		if *path, err = filepath.Abs(*path); err != nil {
+			return fmt.Errorf("find the programs: %w", err)
 		}
 	}
 	return nil

@@ -97,11 +97,8 @@ func (o *scaleOptions) locate() error {
 	if p.Kubernetes == "" {
 		p.Kubernetes = filepath.Join(p.Weft, "kubernetes")
 	}
-	for _, path := range []*string{&o.out, &p.Weft, &p.Kubernetes, &p.Manifests} {
-		var err error
-		if *path, err = filepath.Abs(*path); err != nil {
-			return fmt.Errorf("find the programs: %w", err)
-		}
+	if err := makeAbsolute(&o.out, &p.Weft, &p.Kubernetes, &p.Manifests); err != nil {
+		return err
 	}
 	needed := map[string]string{filepath.Join(p.Weft, "weftd"): "`make build` builds it, and -bin says where it is"}
 	if slices.Contains(o.sources, scale.Kubernetes) {

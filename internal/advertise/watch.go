@@ -28,10 +28,7 @@ const settling = 200 * time.Millisecond
 //
 // Changed runs on the goroutine of the caller, and is not called again before it returned.
 func Watch(ctx context.Context, changed func()) error {
-	events, err := rtnetlink.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK,
-		unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR,
-		unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE,
-		unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV6_RULE)
+	events, err := rtnetlink.SubscribeRouting()
 	if err != nil {
 		return err
 	}

@@ -55,7 +55,7 @@ func startTalk(ctx context.Context, from *testnet.Pod, to netip.Addr) (stop func
 func (d *demo) joinNode(ctx context.Context) error {
 	daemons := d.daemons()
 	from, to := d.pods[0], d.pods[len(d.pods)-1]
-	stop, err := startTalk(ctx, from, ipv4.of(to.Addrs))
+	stop, err := startTalk(ctx, from, stage.IPv4.Of(to.Addrs))
 	if err != nil {
 		return stage.Concerning(err, from.Node, to.Node)
 	}
@@ -109,7 +109,7 @@ func (d *demo) addFourthNode(ctx context.Context) error {
 	}
 	newcomers := all[len(old):]
 	var cells []*cell
-	for _, f := range families {
+	for _, f := range stage.Families {
 		cells = slices.Concat(cells, cross(f, old, newcomers), cross(f, newcomers, old))
 	}
 	return d.Timed(fmt.Sprintf("every pod reaches the new ones and they reach it: %d probes", len(cells)), func() error {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -21,7 +20,7 @@ const atOnce = 4
 // cell is one probe and its outcome.
 type cell struct {
 	from, to place
-	family   family
+	family   stage.Family
 	took     time.Duration
 	seenAs   netip.Addr
 	err      error
@@ -29,7 +28,7 @@ type cell struct {
 
 // probe fills the outcome in: to must answer, and see from as it may.
 func (c *cell) probe(ctx context.Context) {
-	c.took, c.seenAs, c.err = probe(ctx, c.from.ns, c.family.of(c.to.addrs))
+	c.took, c.seenAs, c.err = probe(ctx, c.from.ns, c.family.Of(c.to.addrs))
 	if allowed := c.from.seenBy(c.to); c.err == nil && !slices.Contains(allowed, c.seenAs) {
 		c.err = fmt.Errorf("%s sees %s as %s, which is none of %v", c.to.name, c.from.name, c.seenAs, allowed)
 	}
@@ -73,7 +72,7 @@ func judge(ctx context.Context, cells []*cell) error {
 }
 
 // cross makes a cell for each pair, but for those of which the overlay has no part.
-func cross(f family, from, to []place) []*cell {
+func cross(f stage.Family, from, to []place) []*cell {
 	var cells []*cell
 	for _, a := range from {
 		for _, b := range to {
@@ -93,7 +92,7 @@ func (d *demo) showReachability(ctx context.Context) error {
 	from := slices.Concat(pods, nodes)
 	to := append(slices.Concat(pods, nodes), d.outsidePlace())
 	var all []*cell
-	for _, f := range families {
+	for _, f := range stage.Families {
 		cells := cross(f, from, to)
 		all = append(all, cells...)
 		_ = probeAll(ctx, cells) // judged below, when both tables are printed
@@ -107,32 +106,19 @@ func (d *demo) showReachability(ctx context.Context) error {
 	return nil
 }
 
-// printMatrix prints one row for each source.
-func (d *demo) printMatrix(f family, from, to []place, cells []*cell) {
-	const nameWidth, width = 8, 8
-	header := []string{stage.PadRight(f.String(), nameWidth)}
-	for _, p := range to {
-		header = append(header, stage.PadLeft(p.name, width))
-	}
-	d.Line("%s", d.Paint(stage.Bold, strings.Join(header, "")))
-	for _, a := range from {
-		row := []string{stage.PadRight(a.name+" →", nameWidth)}
-		for _, b := range to {
-			row = append(row, d.entry(cells, a, b, width))
+func (d *demo) printMatrix(f stage.Family, from, to []place, cells []*cell) {
+	d.Matrix(f.String(), names(from), names(to), func(a, b int) (string, error) {
+		i := slices.IndexFunc(cells, func(c *cell) bool { return c.from.ns == from[a].ns && c.to.ns == to[b].ns })
+		if i < 0 {
+			return "", nil
 		}
-		d.Line("%s", strings.TrimRight(strings.Join(row, ""), " "))
-	}
-	d.Gap()
+		return fmt.Sprint(cells[i].took.Microseconds()), cells[i].err
+	})
 }
 
-// entry is the table entry of the probe from a to b.
-func (d *demo) entry(cells []*cell, a, b place, width int) string {
-	i := slices.IndexFunc(cells, func(c *cell) bool { return c.from.ns == a.ns && c.to.ns == b.ns })
-	switch {
-	case i < 0:
-		return stage.PadLeft("", width)
-	case cells[i].err != nil:
-		return d.Paint(stage.Red, stage.PadLeft("✗", width))
+func names(places []place) (names []string) {
+	for _, p := range places {
+		names = append(names, p.name)
 	}
-	return d.Paint(stage.Green, stage.PadLeft(fmt.Sprint(cells[i].took.Microseconds()), width))
+	return names
 }

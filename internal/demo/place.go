@@ -9,27 +9,6 @@ import (
 	"weft/internal/testnet"
 )
 
-// family is the version of IP.
-type family int
-
-const (
-	ipv4 family = 4
-	ipv6 family = 6
-)
-
-var families = []family{ipv4, ipv6}
-
-func (f family) String() string { return fmt.Sprintf("IPv%d", int(f)) }
-
-func (f family) of(addrs []netip.Addr) netip.Addr {
-	for _, a := range addrs {
-		if a.Is4() == (f == ipv4) {
-			return a
-		}
-	}
-	return netip.Addr{}
-}
-
 // place is where a probe starts or ends.
 type place struct {
 	name string

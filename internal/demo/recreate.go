@@ -47,7 +47,7 @@ func (d *demo) reachRecreated(ctx context.Context, i int) error {
 		return err
 	}
 	var cells []*cell
-	for _, f := range families {
+	for _, f := range stage.Families {
 		cells = slices.Concat(cells, cross(f, pods, pods[i:i+1]), cross(f, pods[i:i+1], pods))
 	}
 	return d.Timed(fmt.Sprintf("every pod reaches the new %s and it reaches them: %d probes", pods[i].name, len(cells)), func() error {

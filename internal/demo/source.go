@@ -15,7 +15,7 @@ func (d *demo) showSourceAddresses(ctx context.Context) error {
 	}
 	client := pods[0]
 	outside := d.outsidePlace()
-	for _, f := range families {
+	for _, f := range stage.Families {
 		d.Line("%s", d.Paint(stage.Bold, "the server in                    sees "+client.name+" as"))
 		var cells []*cell
 		for _, server := range []struct {

@@ -21,7 +21,7 @@ const markerExchanges = 100
 func (d *demo) showUnderlay(ctx context.Context) error {
 	node, from := d.cluster.Nodes()[0], d.pods[0]
 	to := []*testnet.Pod{d.pods[podsPerNode], d.pods[2*podsPerNode]}
-	exchanges := len(families) * len(to) * markerExchanges
+	exchanges := len(stage.Families) * len(to) * markerExchanges
 	var frames [][]byte
 	what := fmt.Sprintf("%s exchanges the marker “%s” with %s and %s, %d times",
 		from.PodName, marker, to[0].PodName, to[1].PodName, exchanges)
@@ -54,9 +54,9 @@ func (d *demo) showUnderlay(ctx context.Context) error {
 
 // sayMarker has a pod exchange the marker with others.
 func sayMarker(ctx context.Context, from *testnet.Pod, to []*testnet.Pod) error {
-	for _, f := range families {
+	for _, f := range stage.Families {
 		for _, pod := range to {
-			c, err := converse(ctx, from.Namespace, f.of(pod.Addrs))
+			c, err := converse(ctx, from.Namespace, f.Of(pod.Addrs))
 			if err != nil {
 				return err
 			}

@@ -58,10 +58,7 @@ type events struct {
 // was something to mend 20 times in a short while, or mend failed, only once in 10 s. Mend
 // runs on the goroutine of the caller.
 func (h *Host) Watch(ctx context.Context, mend func() error) error {
-	routing, err := rtnetlink.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK,
-		unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR,
-		unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE,
-		unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV6_RULE)
+	routing, err := rtnetlink.SubscribeRouting()
 	if err != nil {
 		return err
 	}
@@ -102,7 +99,8 @@ func (h *Host) watch(on bool) {
 	h.watched, h.compared = on, time.Time{}
 }
 
-// trusts says whether an Apply may rely on events.
+// trusts says whether an Apply may rely on events. If not, the Apply looks at everything, and
+// those after it may.
 func (h *Host) trusts() bool {
 	if h.watched && time.Since(h.compared) < trustedFor {
 		return true

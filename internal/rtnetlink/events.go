@@ -30,6 +30,15 @@ func Subscribe(protocol int, groups ...uint) (*Events, error) {
 	return nil, fmt.Errorf("subscribe to netlink's events: %w", err)
 }
 
+// SubscribeRouting is Subscribe to what routing depends on: links, addresses, routes and
+// rules.
+func SubscribeRouting() (*Events, error) {
+	return Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK,
+		unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR,
+		unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE,
+		unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV6_RULE)
+}
+
 // Close ends a subscription that nobody receives.
 func (e *Events) Close() { e.socket.Close() }
 

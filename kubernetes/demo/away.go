@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"weft/internal/stage"
 	"weft/kubernetes"
 )
 
@@ -36,7 +37,7 @@ func (d *demo) killAPIServer(ctx context.Context) error {
 		return d.concerning(err, node1)
 	}
 	var cells []*cell
-	for _, f := range families {
+	for _, f := range stage.Families {
 		cells = slices.Concat(cells, cross(f, d.pods, d.pods))
 	}
 	err = d.Timed(fmt.Sprintf("every pod reaches every other one, with no API server: %d probes", len(cells)), func() error {
@@ -87,11 +88,11 @@ func (d *demo) startAlone(ctx context.Context, enter run) error {
 		ctx, cancel := context.WithTimeout(ctx, patience)
 		defer cancel()
 		patience *= 2
-		out, err := enter(ctx, from, "wget", "-q", "-O", "-", kubernetes.WhoamiURL(to.server(ipv4)))
+		out, err := enter(ctx, from, "wget", "-q", "-O", "-", kubernetes.WhoamiURL(to.server(stage.IPv4)))
 		if err != nil {
 			return err
 		}
-		return mustAnswer(out, kubernetes.Answer{Server: to.pod.Name, Client: ipv4.of(from.seenAs)})
+		return mustAnswer(out, kubernetes.Answer{Server: to.pod.Name, Client: stage.IPv4.Of(from.seenAs)})
 	})
 	took := time.Since(started)
 	if err == nil && took > aloneLimit {

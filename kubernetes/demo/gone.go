@@ -8,6 +8,7 @@ import (
 
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"weft/internal/stage"
 	"weft/internal/testnet"
 	"weft/kubernetes"
 )
@@ -109,7 +110,7 @@ func (d *demo) spreadAgain(ctx context.Context) error {
 	}
 	everyone := slices.Concat(d.pods, d.hosts)
 	var cells []*cell
-	for _, f := range families {
+	for _, f := range stage.Families {
 		cells = slices.Concat(cells, cross(f, everyone, everyone))
 	}
 	return d.concerning(d.Timed(fmt.Sprintf("all reach each other as before: %d probes", len(cells)), func() error {

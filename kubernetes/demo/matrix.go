@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"weft/internal/stage"
 	"weft/internal/testnet"
@@ -36,7 +35,7 @@ func (d *demo) showReachability(ctx context.Context) error {
 	d.printPods()
 	everyone := slices.Concat(d.pods, d.hosts)
 	var all []*cell
-	for _, f := range families {
+	for _, f := range stage.Families {
 		cells := cross(f, everyone, everyone)
 		all = append(all, cells...)
 		_ = probeAll(ctx, cells, d.inPod) // judged below, when both tables are printed
@@ -60,34 +59,18 @@ func (d *demo) printPods() {
 	d.Gap()
 }
 
-// printMatrix prints one row for each source.
-func (d *demo) printMatrix(f family, places []place, cells []*cell) {
-	const width = 8
-	header := []string{stage.PadRight(f.String(), width)}
+func (d *demo) printMatrix(f stage.Family, places []place, cells []*cell) {
+	var names []string
 	for _, p := range places {
-		header = append(header, stage.PadLeft(p.name, width))
+		names = append(names, p.name)
 	}
-	d.Line("%s", d.Paint(stage.Bold, strings.Join(header, "")))
-	for _, a := range places {
-		row := []string{stage.PadRight(a.name+" →", width)}
-		for _, b := range places {
-			row = append(row, d.entry(cells, a, b, width))
+	d.Matrix(f.String(), names, names, func(a, b int) (string, error) {
+		i := slices.IndexFunc(cells, func(c *cell) bool { return c.from.name == names[a] && c.to.name == names[b] })
+		if i < 0 {
+			return "", nil
 		}
-		d.Line("%s", strings.TrimRight(strings.Join(row, ""), " "))
-	}
-	d.Gap()
-}
-
-// entry is the table entry of the probe from a to b.
-func (d *demo) entry(cells []*cell, a, b place, width int) string {
-	i := slices.IndexFunc(cells, func(c *cell) bool { return c.from.name == a.name && c.to.name == b.name })
-	switch {
-	case i < 0:
-		return stage.PadLeft("", width)
-	case cells[i].err != nil:
-		return d.Paint(stage.Red, stage.PadLeft("✗", width))
-	}
-	return d.Paint(stage.Green, stage.PadLeft(cells[i].rtt, width))
+		return cells[i].rtt, cells[i].err
+	})
 }
 
 // printSources prints as whom the others saw the first pod, in probes that have succeeded.

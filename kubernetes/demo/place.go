@@ -9,29 +9,9 @@ import (
 
 	core "k8s.io/api/core/v1"
 
+	"weft/internal/stage"
 	"weft/internal/testnet"
 )
-
-// family is the version of IP.
-type family int
-
-const (
-	ipv4 family = 4
-	ipv6 family = 6
-)
-
-var families = []family{ipv4, ipv6}
-
-func (f family) String() string { return fmt.Sprintf("IPv%d", int(f)) }
-
-func (f family) of(addrs []netip.Addr) netip.Addr {
-	for _, a := range addrs {
-		if a.Is4() == (f == ipv4) {
-			return a
-		}
-	}
-	return netip.Addr{}
-}
 
 // place is a pod with a web server, where a probe starts or ends.
 type place struct {
@@ -72,7 +52,7 @@ func hostPlace(pod core.Pod, n *testnet.Node, podCIDRs []netip.Prefix) place {
 func (p place) isPod() bool { return !p.pod.Spec.HostNetwork }
 
 // server is where its web server is.
-func (p place) server(f family) string { return net.JoinHostPort(f.of(p.addrs).String(), p.port) }
+func (p place) server(f stage.Family) string { return net.JoinHostPort(f.Of(p.addrs).String(), p.port) }
 
 func join[T fmt.Stringer](items []T, separator string) string {
 	var texts []string

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"weft/internal/stage"
 	"weft/kubernetes"
 )
 
@@ -19,7 +20,7 @@ const atOnce = 2
 // cell is one probe and its outcome.
 type cell struct {
 	from, to place
-	family   family
+	family   stage.Family
 	seenAs   netip.Addr
 	rtt      string // the shortest of some round trips, in µs
 	err      error
@@ -36,7 +37,7 @@ done
 exit 0`
 
 // cross makes a cell for each pair, but for those of which the overlay has no part.
-func cross(f family, from, to []place) []*cell {
+func cross(f stage.Family, from, to []place) []*cell {
 	var cells []*cell
 	for _, a := range from {
 		for _, b := range to {
@@ -78,7 +79,7 @@ func probeAll(ctx context.Context, cells []*cell, run run) error {
 func probe(ctx context.Context, cells []*cell, run run) {
 	command := []string{"sh", "-c", ask, "sh"}
 	for _, c := range cells {
-		command = append(command, c.family.of(c.to.addrs).String(), kubernetes.WhoamiURL(c.to.server(c.family)))
+		command = append(command, c.family.Of(c.to.addrs).String(), kubernetes.WhoamiURL(c.to.server(c.family)))
 	}
 	out, err := run(ctx, cells[0].from, command...)
 	answers := strings.Split("\n"+out, "\nto ")[1:]
@@ -104,8 +105,8 @@ func (c *cell) read(text string) error {
 	if err != nil {
 		return err
 	}
-	if c.seenAs = answer.Client; c.seenAs != c.family.of(c.from.seenAs) {
-		return fmt.Errorf("%s sees %s as %s, not as %s", c.to.name, c.from.name, c.seenAs, c.family.of(c.from.seenAs))
+	if c.seenAs = answer.Client; c.seenAs != c.family.Of(c.from.seenAs) {
+		return fmt.Errorf("%s sees %s as %s, not as %s", c.to.name, c.from.name, c.seenAs, c.family.Of(c.from.seenAs))
 	}
 	// In a node's own network, the host name is the machine's.
 	if c.to.isPod() && answer.Server != c.to.pod.Name {

@@ -45,8 +45,8 @@ func (d *demo) showServices(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, f := range families {
-		if err := d.askService(ctx, d.pods[0], f.of(addrs)); err != nil {
+	for _, f := range stage.Families {
+		if err := d.askService(ctx, d.pods[0], f.Of(addrs)); err != nil {
 			return d.concerning(err)
 		}
 	}
@@ -124,7 +124,7 @@ func (d *demo) showHostPort(ctx context.Context) error {
 		run  run
 		addr netip.Addr
 	}{
-		{client.name + ", a pod of node1", d.inPod, ipv4.of(client.addrs)},
+		{client.name + ", a pod of node1", d.inPod, stage.IPv4.Of(client.addrs)},
 		{"node1", inside(d.Node(1).Namespace), d.Node(1).Entry().Endpoint.Addr()},
 		{"the host outside", inside(d.Cluster.Outside), testnet.OutsideUnderlay4},
 	} {

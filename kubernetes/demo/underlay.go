@@ -23,7 +23,7 @@ const (
 // other node, on the underlay and before that, on weft's TUN device.
 func (d *demo) showUnderlay(ctx context.Context) error {
 	node, from, to := d.Node(1), d.pods[0], d.on(d.Node(2))
-	exchanges := len(families) * len(to) * markerExchanges
+	exchanges := len(stage.Families) * len(to) * markerExchanges
 	what := fmt.Sprintf("%s puts %d questions with the marker “%s” to %s and %s", from.name, exchanges, marker, to[0].name, to[1].name)
 	var onTUN, onUnderlay [][]byte
 	err := d.Timed(what, func() (err error) {
@@ -80,7 +80,7 @@ func (d *demo) judgeUnderlay(frames [][]byte, exchanges int) error {
 
 // sayMarker has a pod put the marker into questions to others.
 func (d *demo) sayMarker(ctx context.Context, from place, to []place) error {
-	for _, f := range families {
+	for _, f := range stage.Families {
 		for _, p := range to {
 			url := kubernetes.WhoamiURL(p.server(f)) + "?" + marker
 			if _, err := d.inPod(ctx, from, "sh", "-c", askAgain, "sh", fmt.Sprint(markerExchanges), url); err != nil {
