@@ -396,7 +396,11 @@ func TestTheLoserOfAPodCIDRIsFenced(t *testing.T) {
 	// The loser comes back, with its snapshot of a time when it was the owner. Until etcd has
 	// answered that is in force, so Start may or may not see it ready.
 	back, cancel := context.WithCancel(t.Context())
-	go func() { waiting <- node2.Start(back) }()
+	started := make(chan struct{})
+	go func() {
+		defer close(started)
+		_ = node2.Start(back)
+	}()
 	eventually(t, "node2 to say that it has none", func() error {
 		if shown := weft(t, node2, "status").stdout; !strings.Contains(shown, "NOT READY: no pod CIDR of length /17 is free") {
 			return errors.New(shown)
@@ -410,7 +414,7 @@ func TestTheLoserOfAPodCIDRIsFenced(t *testing.T) {
 		t.Error("the loser says that it is ready")
 	}
 	cancel()
-	<-waiting
+	<-started
 	if err := pings(t, pod2.Namespace, addrOf(t, pod1, false)); err == nil {
 		t.Error("the loser's pod still reaches others with another's address")
 	}
