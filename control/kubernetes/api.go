@@ -21,19 +21,20 @@ type nodeAPI interface {
 	Patch(ctx context.Context, name string, kind types.PatchType, patch []byte, o meta.PatchOptions, subresources ...string) (*core.Node, error)
 }
 
-// restAPI is the nodeAPI of a real API server. client-go's own client knows every kind of
-// object that Kubernetes has: nearly 40 MB of program that weftd would carry for one of them.
+// restAPI is the nodeAPI of a real API server, which speaks protobuf. client-go's own client
+// knows every kind of object that Kubernetes has: nearly 40 MB of program that weftd would
+// carry for one of them. This one knows littleNode.
 type restAPI struct {
 	client rest.Interface
 	codec  runtime.ParameterCodec
 }
 
 func newAPI(config *rest.Config) (nodeAPI, error) {
+	v1 := core.SchemeGroupVersion
 	scheme := runtime.NewScheme()
-	if err := core.AddToScheme(scheme); err != nil {
-		return nil, err
-	}
-	config.GroupVersion, config.APIPath = &core.SchemeGroupVersion, "/api"
+	scheme.AddKnownTypeWithName(v1.WithKind("Node"), &littleNode{})
+	meta.AddToGroupVersion(scheme, v1)
+	config.GroupVersion, config.APIPath = &v1, "/api"
 	config.NegotiatedSerializer = rest.CodecFactoryForGeneratedClient(scheme, serializer.NewCodecFactory(scheme)).WithoutConversion()
 	client, err := rest.RESTClientFor(config)
 	if err != nil {
@@ -43,8 +44,12 @@ func newAPI(config *rest.Config) (nodeAPI, error) {
 }
 
 func (a restAPI) List(ctx context.Context, o meta.ListOptions) (*core.NodeList, error) {
-	list := new(core.NodeList)
-	return list, a.client.Get().Resource("nodes").VersionedParams(&o, a.codec).Do(ctx).Into(list)
+	answer, err := a.client.Get().Resource("nodes").VersionedParams(&o, a.codec).Stream(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer answer.Close()
+	return readList(answer)
 }
 
 func (a restAPI) Watch(ctx context.Context, o meta.ListOptions) (watch.Interface, error) {
@@ -57,7 +62,7 @@ func (a restAPI) Watch(ctx context.Context, o meta.ListOptions) (watch.Interface
 }
 
 func (a restAPI) Patch(ctx context.Context, name string, kind types.PatchType, patch []byte, o meta.PatchOptions, subresources ...string) (*core.Node, error) {
-	node := new(core.Node)
-	return node, a.client.Patch(kind).Resource("nodes").Name(name).SubResource(subresources...).
-		VersionedParams(&o, a.codec).Body(patch).Do(ctx).Into(node)
+	var n littleNode
+	return &n.Node, a.client.Patch(kind).Resource("nodes").Name(name).SubResource(subresources...).
+		VersionedParams(&o, a.codec).Body(patch).Do(ctx).Into(&n)
 }

@@ -25,8 +25,7 @@ func connect(kubeconfig string) (nodeAPI, error) {
 		return nil, err
 	}
 	config.UserAgent = "weft/" + version.Version
-	config.ContentType = runtime.ContentTypeProtobuf
-	config.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
+	config.ContentType, config.AcceptContentTypes = runtime.ContentTypeProtobuf, runtime.ContentTypeProtobuf
 	config.WarningHandler = rest.NoWarnings{}
 	// One node asks for one list and one watch, and writes now and then.
 	config.QPS, config.Burst = 5, 10

@@ -137,10 +137,11 @@ func (s *nodes) strip(n *core.Node) *core.Node {
 // arrives.
 func (s *nodes) Transformer() cache.TransformFunc {
 	return func(object any) (any, error) {
-		if n, ok := object.(*core.Node); ok {
-			return s.strip(n), nil
+		n, err := nodeOf(object)
+		if err != nil {
+			return nil, err
 		}
-		return object, nil
+		return s.strip(n), nil
 	}
 }
 
@@ -205,9 +206,11 @@ func (s *nodes) Replace(objects []any, _ string) error {
 func (s *nodes) Resync() error { return nil }
 
 func nodeOf(object any) (*core.Node, error) {
-	n, ok := object.(*core.Node)
-	if !ok {
-		return nil, fmt.Errorf("%T is no Node", object)
+	switch n := object.(type) {
+	case *littleNode:
+		return &n.Node, nil
+	case *core.Node:
+		return n, nil
 	}
-	return n, nil
+	return nil, fmt.Errorf("%T is no Node", object)
 }

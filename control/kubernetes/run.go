@@ -9,7 +9,6 @@ import (
 	"sync"
 	"time"
 
-	core "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -210,7 +209,7 @@ func (r *run) reflector() *cache.Reflector {
 			return w, err
 		},
 	}
-	return cache.NewReflectorWithOptions(cache.ToListWatcherWithWatchListSemantics(lw, r.api), &core.Node{}, r.nodes, cache.ReflectorOptions{
+	return cache.NewReflectorWithOptions(cache.ToListWatcherWithWatchListSemantics(lw, r.api), nil, r.nodes, cache.ReflectorOptions{
 		Name:    "weft",
 		Backoff: &wait.Backoff{Duration: 500 * time.Millisecond, Factor: 2, Steps: 10, Cap: reconnectPause, Jitter: 1},
 	})
