@@ -34,7 +34,7 @@ func checkSelf(state State, opts Options, problems *strict.Problems) {
 }
 
 // checkOwnKey returns whether the list has another key for this node.
-func checkOwnKey(n Node, opts Options) error {
+func checkOwnKey(n *Node, opts Options) error {
 	if n.Name != opts.Node || opts.Key == (encap.Fingerprint{}) || n.Key == (encap.Fingerprint{}) || n.Key == opts.Key {
 		return nil
 	}
@@ -46,11 +46,11 @@ type admission struct {
 	clusterCIDRs []netip.Prefix
 	sealed       bool
 
-	names     map[string]Node
-	endpoints map[netip.Addr]Node
-	macs      map[encap.MAC]Node
-	keys      map[encap.Fingerprint]Node
-	podCIDRs  bart.Table[Node]
+	names     map[string]*Node
+	endpoints map[netip.Addr]*Node
+	macs      map[encap.MAC]*Node
+	keys      map[encap.Fingerprint]*Node
+	podCIDRs  bart.Table[*Node]
 }
 
 // Check returns for each node of a State why it can be no peer of the others, or nil. Sealed
@@ -63,13 +63,14 @@ func Check(state State, clusterCIDRs []netip.Prefix, sealed bool) []error {
 	a := admission{
 		clusterCIDRs: clusterCIDRs,
 		sealed:       sealed,
-		names:        make(map[string]Node, len(state.Nodes)),
-		endpoints:    make(map[netip.Addr]Node, len(state.Nodes)),
-		macs:         make(map[encap.MAC]Node, len(state.Nodes)),
-		keys:         make(map[encap.Fingerprint]Node, len(state.Nodes)),
+		names:        make(map[string]*Node, len(state.Nodes)),
+		endpoints:    make(map[netip.Addr]*Node, len(state.Nodes)),
+		macs:         make(map[encap.MAC]*Node, len(state.Nodes)),
+		keys:         make(map[encap.Fingerprint]*Node, len(state.Nodes)),
 	}
 	wrong := make([]error, len(state.Nodes))
-	for i, n := range state.Nodes {
+	for i := range state.Nodes {
+		n := &state.Nodes[i]
 		wrong[i] = a.check(n)
 		if wrong[i] == nil || !state.Registered {
 			a.claim(n)
@@ -80,7 +81,7 @@ func Check(state State, clusterCIDRs []netip.Prefix, sealed bool) []error {
 
 // check returns all that would let the node claim what another one has, or that the data
 // path could not carry out.
-func (a *admission) check(n Node) error {
+func (a *admission) check(n *Node) error {
 	wrong := []error{strict.CheckNodeName(n.Name), checkEndpoint(n.Endpoint, a.clusterCIDRs), checkMAC(n.VTEPMAC)}
 	if len(n.PodCIDRs) == 0 {
 		wrong = append(wrong, errors.New("has no pod CIDRs; give it one out of the cluster CIDRs"))
@@ -94,7 +95,7 @@ func (a *admission) check(n Node) error {
 }
 
 // claim gives the node what it says is its own.
-func (a *admission) claim(n Node) {
+func (a *admission) claim(n *Node) {
 	if _, taken := a.names[n.Name]; !taken { // equal names derive equal VTEP MACs: that is no other mistake
 		a.names[n.Name] = n
 		a.endpoints[n.Endpoint.Addr()] = n
@@ -109,7 +110,7 @@ func (a *admission) claim(n Node) {
 }
 
 // checkUnique returns whether the node has another one's name, endpoint address or VTEP MAC.
-func (a *admission) checkUnique(n Node) (wrong []error) {
+func (a *admission) checkUnique(n *Node) (wrong []error) {
 	if other, taken := a.names[n.Name]; taken {
 		return []error{fmt.Errorf("the name is taken%s; rename or remove one of the two", at(other))}
 	}
@@ -123,7 +124,7 @@ func (a *admission) checkUnique(n Node) (wrong []error) {
 }
 
 // checkKey returns whether the node has no key of its own, or can have none.
-func (a *admission) checkKey(n Node) error {
+func (a *admission) checkKey(n *Node) error {
 	switch other, taken := a.keys[n.Key]; {
 	case n.VTEPMAC != (encap.MAC{}):
 		return errors.New("has a vtepMAC, so it is a kernel VXLAN device, which does not understand the encapsulation sealed; remove the node or its vtepMAC")
@@ -136,14 +137,14 @@ func (a *admission) checkKey(n Node) error {
 }
 
 // label is the node's name, fit for a message.
-func label(n Node) string {
+func label(n *Node) string {
 	if strict.CheckNodeName(n.Name) == nil {
 		return n.Name
 	}
 	return strict.Quote(n.Name)
 }
 
-func at(n Node) string {
+func at(n *Node) string {
 	if n.Origin == "" {
 		return ""
 	}
@@ -214,8 +215,8 @@ func checkMAC(m encap.MAC) error {
 }
 
 // checkPodCIDRs checks each pod CIDR, and that those which pass overlap none.
-func (a *admission) checkPodCIDRs(n Node) (wrong []error) {
-	var own []netip.Prefix
+func (a *admission) checkPodCIDRs(n *Node) (wrong []error) {
+	own := make([]netip.Prefix, 0, len(n.PodCIDRs))
 	for _, p := range n.PodCIDRs {
 		if err := checkPodCIDR(p, a.clusterCIDRs); err != nil {
 			wrong = append(wrong, err)
@@ -234,12 +235,12 @@ func (a *admission) checkPodCIDRs(n Node) (wrong []error) {
 }
 
 // overlapping returns the narrowest claim that contains p, or one inside p.
-func (a *admission) overlapping(p netip.Prefix) (netip.Prefix, Node, bool) {
+func (a *admission) overlapping(p netip.Prefix) (netip.Prefix, *Node, bool) {
 	if with, other, ok := a.podCIDRs.LookupPrefixLPM(p); ok {
 		return with, other, true
 	}
 	for with, other := range a.podCIDRs.Subnets(p) {
 		return with, other, true
 	}
-	return netip.Prefix{}, Node{}, false
+	return netip.Prefix{}, nil, false
 }

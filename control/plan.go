@@ -70,14 +70,16 @@ type Plan struct {
 func NewPlan(state State, opts Options) (*Plan, error) {
 	var problems, self strict.Problems
 	checkSelf(state, opts, &self)
-	var nodes []Node
+	var nodes []*Node
+	podCIDRs := 0
 	for i, wrong := range Check(state, opts.ClusterCIDRs, opts.Key != (encap.Fingerprint{})) {
-		n := state.Nodes[i]
+		n := &state.Nodes[i]
 		if own := checkOwnKey(n, opts); own != nil {
 			wrong = own // rather than that its wrong key is another's
 		}
 		if wrong == nil {
 			nodes = append(nodes, n)
+			podCIDRs += len(n.PodCIDRs)
 		}
 		for _, err := range each(wrong) {
 			problems.Add(n.Origin, label(n), err)
@@ -87,7 +89,13 @@ func NewPlan(state State, opts Options) (*Plan, error) {
 	if err := self.Err(); err != nil || refused != nil && !state.Registered {
 		return nil, errors.Join(err, refused)
 	}
-	p := &Plan{ClusterCIDRs: slices.Clone(opts.ClusterCIDRs), Refused: errors.Join(state.Refused, refused)}
+	p := &Plan{
+		Peers:         make([]*encap.Peer, 0, len(nodes)),
+		ClusterCIDRs:  slices.Clone(opts.ClusterCIDRs),
+		PeerCIDRs:     make([]netip.Prefix, 0, podCIDRs),
+		PeerAddresses: make([]netip.Addr, 0, len(nodes)),
+		Refused:       errors.Join(state.Refused, refused),
+	}
 	for _, n := range nodes {
 		peer := newPeer(n)
 		p.EndpointIPv6 = p.EndpointIPv6 || n.Endpoint.Addr().Is6()
@@ -126,7 +134,7 @@ func each(err error) []error {
 	return []error{err}
 }
 
-func newPeer(n Node) *encap.Peer {
+func newPeer(n *Node) *encap.Peer {
 	endpoint := n.Endpoint.Addr()
 	return &encap.Peer{
 		Name:     n.Name,
@@ -134,11 +142,11 @@ func newPeer(n Node) *encap.Peer {
 		VTEPMAC:  vtepMAC(n),
 		Key:      n.Key,
 		Kernel:   n.VTEPMAC != encap.MAC{},
-		Prefixes: append(slices.Clone(n.PodCIDRs), netip.PrefixFrom(endpoint, endpoint.BitLen())),
+		Prefixes: slices.Concat(n.PodCIDRs, []netip.Prefix{netip.PrefixFrom(endpoint, endpoint.BitLen())}),
 	}
 }
 
-func vtepMAC(n Node) encap.MAC {
+func vtepMAC(n *Node) encap.MAC {
 	if n.VTEPMAC == (encap.MAC{}) {
 		return encap.DeriveMAC(n.Name)
 	}

@@ -3,6 +3,7 @@ package file
 import (
 	"encoding/hex"
 	"fmt"
+	"net/netip"
 
 	"weft/control"
 	"weft/encap"
@@ -54,6 +55,7 @@ func parseNode(n *yamltree.Node, problems *strict.Problems) control.Node {
 		return err
 	})
 	if podCIDRs := n.Get("podCIDRs"); podCIDRs != nil && podCIDRs.Is(yamltree.List, problems) {
+		node.PodCIDRs = make([]netip.Prefix, 0, len(podCIDRs.Children))
 		for _, item := range podCIDRs.Children {
 			parse(item, problems, func(text string) error {
 				p, err := strict.ParsePrefix(text)

@@ -154,7 +154,7 @@ func (h *Host) applyRoutes(ctx context.Context, k *kernel, now *held, trusts boo
 	case before == nil:
 		err = k.applyRoutes(ctx, wantedRoutes(now.Network, now.tun))
 	case !before.sameRoutes(now):
-		err = k.changeRoutes(ctx, wantedRoutes(before.Network, before.tun), wantedRoutes(now.Network, now.tun))
+		err = k.changeRoutes(ctx, before, now)
 	}
 	h.held = now
 	if err != nil {
@@ -197,7 +197,7 @@ func (h *Host) Drops(ctx context.Context) (map[string]uint64, error) {
 
 // checked returns n in canonical form. A mistake in what describes this node is
 // an error; a mistake in what describes a peer costs that peer alone its routes,
-// and is reported in refused. What describes peers is sorted.
+// and is reported in refused. What describes peers is sorted, each once.
 func (n Network) checked() (checked Network, refused, err error) {
 	if n.TUN == "" || len(n.TUN) >= unix.IFNAMSIZ || strings.ContainsAny(n.TUN, "/\"\\* \t\n") {
 		return n, nil, fmt.Errorf("%q is no name for the TUN device", n.TUN)
@@ -221,21 +221,20 @@ func (n Network) checked() (checked Network, refused, err error) {
 		}
 	}
 	n.PeerCIDRs, n.PeerAddresses, refused = n.checkedPeers()
+	n.Senders = canonical(n.Senders, netip.Addr.Compare)
 	return n, refused, nil
 }
 
 func (n Network) checkedPeers() (cidrs []netip.Prefix, addrs []netip.Addr, refused error) {
 	var errs []error
+	cidrs = n.PeerCIDRs // shared, as a rule: there may be very many
 	for _, p := range n.PeerCIDRs {
-		if !n.inCluster(p) {
-			errs = append(errs, fmt.Errorf("a peer's pod CIDR %s is no CIDR within the cluster CIDRs %s", p, n.ClusterCIDRs))
-			continue
+		if err := n.checkPeerCIDR(p); err != nil {
+			errs = append(errs, err)
 		}
-		if slices.ContainsFunc(n.PodCIDRs, p.Overlaps) {
-			errs = append(errs, fmt.Errorf("a peer's pod CIDR %s overlaps this node's %s", p, n.PodCIDRs))
-			continue
-		}
-		cidrs = append(cidrs, p)
+	}
+	if len(errs) > 0 {
+		cidrs = slices.DeleteFunc(slices.Clone(cidrs), func(p netip.Prefix) bool { return n.checkPeerCIDR(p) != nil })
 	}
 	for _, a := range n.PeerAddresses {
 		a = a.Unmap()
@@ -245,9 +244,45 @@ func (n Network) checkedPeers() (cidrs []netip.Prefix, addrs []netip.Addr, refus
 			addrs = append(addrs, a)
 		}
 	}
-	slices.SortFunc(cidrs, netip.Prefix.Compare)
-	slices.SortFunc(addrs, netip.Addr.Compare)
-	return cidrs, addrs, firstOf(errs)
+	return canonical(cidrs, netip.Prefix.Compare), canonical(addrs, netip.Addr.Compare), firstOf(errs)
+}
+
+func (n Network) checkPeerCIDR(p netip.Prefix) error {
+	if !n.inCluster(p) {
+		return fmt.Errorf("a peer's pod CIDR %s is no CIDR within the cluster CIDRs %s", p, n.ClusterCIDRs)
+	}
+	if slices.ContainsFunc(n.PodCIDRs, p.Overlaps) {
+		return fmt.Errorf("a peer's pod CIDR %s overlaps this node's %s", p, n.PodCIDRs)
+	}
+	return nil
+}
+
+// canonical returns all, sorted and each once. It doesn't change all.
+func canonical[T comparable](all []T, compare func(T, T) int) []T {
+	for i := range len(all) - 1 {
+		if compare(all[i], all[i+1]) >= 0 {
+			all = slices.Clone(all)
+			slices.SortFunc(all, compare)
+			return slices.Compact(all)
+		}
+	}
+	return all
+}
+
+// apart returns what only the one and what only the other of two lists has, both of which
+// are as canonical returns them.
+func apart[T any](a, b []T, compare func(T, T) int) (onlyA, onlyB []T) {
+	for len(a) > 0 && len(b) > 0 {
+		switch c := compare(a[0], b[0]); {
+		case c < 0:
+			onlyA, a = append(onlyA, a[0]), a[1:]
+		case c > 0:
+			onlyB, b = append(onlyB, b[0]), b[1:]
+		default:
+			a, b = a[1:], b[1:]
+		}
+	}
+	return append(onlyA, a...), append(onlyB, b...)
 }
 
 // inCluster reports whether p is a canonical prefix within the cluster CIDRs.

@@ -2,6 +2,7 @@ package hostnet
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -41,7 +42,7 @@ type route struct {
 	foreign bool
 }
 
-// wantedRoutes returns the routes that must hold, with tun being the TUN device's index.
+// wantedRoutes returns the routes that must hold, each once, with tun being the TUN device's index.
 func wantedRoutes(n Network, tun int) []route {
 	sources := make(map[int]netip.Addr)
 	for _, a := range n.Addresses {
@@ -66,7 +67,9 @@ func wantedRoutes(n Network, tun int) []route {
 		routes = append(routes, route{routeKey: routeKey{unix.RT_TABLE_MAIN, p, unreachableMetric}})
 	}
 	for _, p := range n.PodCIDRs {
-		routes = append(routes, route{routeKey: routeKey{unix.RT_TABLE_MAIN, p, unreachableMetric}})
+		if !slices.Contains(n.ClusterCIDRs, p) {
+			routes = append(routes, route{routeKey: routeKey{unix.RT_TABLE_MAIN, p, unreachableMetric}})
+		}
 	}
 	return routes
 }
@@ -85,33 +88,29 @@ type difference struct {
 	stale   []route // to be removed once the above hold
 }
 
+// diffRoutes compares. Each route is wanted once.
 func diffRoutes(have, want []route) difference {
-	held := make(map[route]bool, len(have))
+	held := make(map[route]bool, len(have)) // of all that there are, whether they are wanted
 	heldKeys := make(map[routeKey]bool, len(have))
 	for _, r := range have {
-		held[r] = true
+		held[r] = false
 		heldKeys[r.routeKey] = true
 	}
 	var d difference
-	wanted := make(map[route]bool, len(want))
 	changing := make(map[routeKey]bool)
 	for _, r := range want {
-		if wanted[r] {
-			continue
-		}
-		wanted[r] = true
-		switch {
-		case held[r]:
-		case heldKeys[r.routeKey]:
+		if _, ok := held[r]; ok {
+			held[r] = true
+		} else if heldKeys[r.routeKey] {
 			changing[r.routeKey] = true
 			d.changed = append(d.changed, r)
-		default:
+		} else {
 			d.missing = append(d.missing, r)
 		}
 	}
 	for _, r := range have {
 		switch {
-		case wanted[r]:
+		case held[r]:
 		case changing[r.routeKey]:
 			// It is what the changed route replaces. A second one with this key, which
 			// only IPv4 allows, is stale.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -15,26 +17,35 @@ import (
 // applyRoutes makes want the only routes with weft's protocol number, in any table.
 // No destination is without a route on the way from old to new.
 func (k *kernel) applyRoutes(ctx context.Context, want []route) error {
-	wanted := make(map[route]bool, len(want))
-	for _, r := range want {
-		wanted[r] = true
-	}
-	have, unwanted, err := k.listRoutes(wanted)
+	missing, unwanted, err := k.compare(want)
 	if err != nil {
 		return fmt.Errorf("list weft's routes: %w", err)
 	}
-	d := diffRoutes(have, want)
+	var have []route
+	originals := make(map[route][]*netlink.Route)
+	for _, original := range unwanted {
+		r := parseRoute(*original)
+		have = append(have, r)
+		originals[r] = append(originals[r], original)
+	}
+	d := diffRoutes(have, missing)
 	var remove []*netlink.Route
 	for _, r := range d.stale {
-		remove = append(remove, unwanted[r]...)
-		delete(unwanted, r) // all that parse alike
+		remove = append(remove, originals[r]...)
+		delete(originals, r) // all that parse alike
 	}
 	return k.changeTo(ctx, d, remove)
 }
 
-// changeRoutes is applyRoutes when weft itself has made have hold.
-func (k *kernel) changeRoutes(ctx context.Context, have, want []route) error {
-	d := diffRoutes(have, want)
+// changeRoutes is applyRoutes when weft itself has made before hold.
+func (k *kernel) changeRoutes(ctx context.Context, before, now *held) error {
+	have, want := before.Network, now.Network
+	if before.tun == now.tun && slices.Equal(have.Addresses, want.Addresses) {
+		// The others' routes are as they were.
+		have.PeerCIDRs, want.PeerCIDRs = apart(have.PeerCIDRs, want.PeerCIDRs, netip.Prefix.Compare)
+		have.PeerAddresses, want.PeerAddresses = apart(have.PeerAddresses, want.PeerAddresses, netip.Addr.Compare)
+	}
+	d := diffRoutes(wantedRoutes(have, before.tun), wantedRoutes(want, now.tun))
 	var remove []*netlink.Route
 	for _, r := range d.stale {
 		remove = append(remove, r.netlink())
@@ -47,40 +58,40 @@ func (k *kernel) changeTo(ctx context.Context, d difference, stale []*netlink.Ro
 	return errors.Join(err, k.replaceRoutes(ctx, d.changed), k.explain(conflicts), k.removeRoutes(ctx, stale), ctx.Err())
 }
 
-// listRoutes returns the routes with weft's protocol number in all tables, and those that
-// are not wanted as they were listed: they may have what weft never sets.
-func (k *kernel) listRoutes(wanted map[route]bool) (have []route, unwanted map[route][]*netlink.Route, err error) {
-	unwanted = make(map[route][]*netlink.Route)
+// compare returns those of the wanted routes that there are not, in the place of want, and
+// those with weft's protocol number, in all tables, that are not wanted. These are as they
+// were listed: they may have what weft never sets.
+func (k *kernel) compare(want []route) (missing []route, unwanted []*netlink.Route, err error) {
+	lacking := make(map[route]bool, len(want)) // of all that are wanted, whether they are not there
+	for _, r := range want {
+		lacking[r] = true
+	}
 	for _, family := range families {
 		filter := &netlink.Route{Protocol: marks.RouteProtocol, Table: unix.RT_TABLE_UNSPEC}
-		type listed struct {
-			route
-			original *netlink.Route // nil if it is wanted
-		}
-		// One at a time: all at once, as netlink has them, would be the most that weftd ever
-		// keeps in memory.
-		routes, err := rtnetlink.Dump(func() (all []listed, err error) {
-			err = k.strict.RouteListFilteredIter(family, filter, netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE, func(r netlink.Route) bool {
-				l := listed{route: parseRoute(r)}
-				if !wanted[l.route] {
-					l.original = &r
+		others, err := rtnetlink.Dump(func() (others []*netlink.Route, err error) {
+			for r := range lacking { // it may be asked again
+				if familyOf(r.dst.Addr()) == family {
+					lacking[r] = true
 				}
-				all = append(all, l)
+			}
+			// One at a time: all at once, as netlink has them, would be the most that weftd
+			// ever keeps in memory.
+			err = k.strict.RouteListFilteredIter(family, filter, netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE, func(r netlink.Route) bool {
+				if parsed := parseRoute(r); lacking[parsed] {
+					lacking[parsed] = false
+				} else if _, wanted := lacking[parsed]; !wanted {
+					others = append(others, &r)
+				}
 				return true
 			})
-			return all, err
+			return others, err
 		})
 		if err != nil {
 			return nil, nil, err
 		}
-		for _, l := range routes {
-			have = append(have, l.route)
-			if l.original != nil {
-				unwanted[l.route] = append(unwanted[l.route], l.original)
-			}
-		}
+		unwanted = append(unwanted, others...)
 	}
-	return have, unwanted, nil
+	return slices.DeleteFunc(want, func(r route) bool { return !lacking[r] }), unwanted, nil
 }
 
 // addRoutes adds routes, and returns those whose key somebody else's route holds.

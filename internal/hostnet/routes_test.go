@@ -1,10 +1,11 @@
 package hostnet
 
 import (
+	"cmp"
 	"net/netip"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
@@ -27,7 +28,6 @@ func TestDiffRoutes(t *testing.T) {
 		"nothing":                      {},
 		"all there":                    {[]route{two, three}, []route{three, two}, difference{}},
 		"one is missing":               {[]route{two}, []route{two, three}, difference{missing: []route{three}}},
-		"one is wanted twice":          {nil, []route{two, two}, difference{missing: []route{two}}},
 		"one is stale":                 {[]route{two, three}, []route{two}, difference{stale: []route{three}}},
 		"another device":               {[]route{oldDev}, []route{two}, difference{changed: []route{two}}},
 		"another source":               {[]route{oldSrc}, []route{two}, difference{changed: []route{two}}},
@@ -39,14 +39,21 @@ func TestDiffRoutes(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := diffRoutes(c.have, c.want)
-			opts := []cmp.Option{
-				cmp.AllowUnexported(difference{}, route{}, routeKey{}), cmpopts.EquateEmpty(),
+			opts := []gocmp.Option{
+				gocmp.AllowUnexported(difference{}, route{}, routeKey{}), cmpopts.EquateEmpty(),
 				cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{}),
 			}
-			if diff := cmp.Diff(c.difference, got, opts...); diff != "" {
+			if diff := gocmp.Diff(c.difference, got, opts...); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+func TestANodeThatHasAllOfTheClusterCIDRWantsItsRouteOnce(t *testing.T) {
+	all := []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}
+	if got := wantedRoutes(Network{ClusterCIDRs: all, PodCIDRs: all}, 7); len(got) != 1 {
+		t.Errorf("%+v", got)
 	}
 }
 
@@ -54,6 +61,22 @@ func TestRoutesSurviveTheKernelsNotation(t *testing.T) {
 	for _, r := range wantedRoutes(testNetwork(), 7) {
 		if got := parseRoute(*r.netlink()); got != r {
 			t.Errorf("%+v came back as %+v", r, got)
+		}
+	}
+}
+
+func TestWhatListsHaveInCommonIsSetApart(t *testing.T) {
+	for _, c := range []struct{ a, b, onlyA, onlyB string }{
+		{"", "", "", ""},
+		{"abc", "abc", "", ""},
+		{"abc", "", "abc", ""},
+		{"", "abc", "", "abc"},
+		{"acd", "abd", "c", "b"},
+		{"abz", "bcd", "az", "cd"},
+	} {
+		onlyA, onlyB := apart([]byte(c.a), []byte(c.b), cmp.Compare)
+		if string(onlyA) != c.onlyA || string(onlyB) != c.onlyB {
+			t.Errorf("%q and %q: %q and %q", c.a, c.b, onlyA, onlyB)
 		}
 	}
 }

@@ -88,28 +88,13 @@ func addAddressSets(tx *knftables.Transaction, name string, addrs []netip.Addr) 
 
 // changeAddresses makes sets that hold some addresses hold others.
 func changeAddresses(tx *knftables.Transaction, name string, have, want []netip.Addr) {
-	if slices.Equal(have, want) {
-		return
+	stale, missing := apart(have, want, netip.Addr.Compare)
+	for _, a := range missing {
+		tx.Add(&knftables.Element{Set: name + digit(a), Key: []string{a.String()}})
 	}
-	held, wanted := setOf(have), setOf(want)
-	for a := range wanted {
-		if !held[a] {
-			tx.Add(&knftables.Element{Set: name + digit(a), Key: []string{a.String()}})
-		}
+	for _, a := range stale {
+		tx.Delete(&knftables.Element{Set: name + digit(a), Key: []string{a.String()}})
 	}
-	for a := range held {
-		if !wanted[a] {
-			tx.Delete(&knftables.Element{Set: name + digit(a), Key: []string{a.String()}})
-		}
-	}
-}
-
-func setOf(addrs []netip.Addr) map[netip.Addr]bool {
-	set := make(map[netip.Addr]bool, len(addrs))
-	for _, a := range addrs {
-		set[a] = true
-	}
-	return set
 }
 
 // sameRules says whether two rulesets differ in peers at most.

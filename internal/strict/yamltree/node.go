@@ -138,8 +138,10 @@ func (b *builder) build(y *yaml.Node, parent *Node, name string, line, depth int
 		n.Kind, n.Text = Scalar, y.Value
 	case y.Kind == yaml.SequenceNode:
 		n.Kind = List
+		n.Children = make([]*Node, 0, len(y.Content))
 		for i, item := range y.Content {
 			n.Children = append(n.Children, b.build(item, n, "["+strconv.Itoa(i)+"]", item.Line, depth+1))
+			y.Content[i] = nil // so that a large file is not there in both shapes at once
 		}
 	default:
 		n.Kind = Mapping

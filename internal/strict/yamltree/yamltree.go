@@ -46,14 +46,15 @@ func ReadFile(path string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, MaxSize+1))
-	if err != nil {
+	var data bytes.Buffer
+	data.Grow(int(min(info.Size(), MaxSize)) + bytes.MinRead) // it is read often, and seldom another size
+	if _, err := data.ReadFrom(io.LimitReader(f, MaxSize+1)); err != nil {
 		return nil, err
 	}
-	if len(data) > MaxSize {
+	if data.Len() > MaxSize {
 		return nil, fmt.Errorf("%s: larger than %d MiB; is it the right file?", path, MaxSize>>20)
 	}
-	return data, nil
+	return data.Bytes(), nil
 }
 
 // Parse reads the one document in data, which was written in the named file. What
