@@ -15,6 +15,7 @@ import (
 	"time"
 
 	core "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -32,6 +33,10 @@ type nodeRig struct {
 	server *testnet.APIServer
 	admin  *Client
 	url    string // the API server's, for the test's process
+
+	mu    sync.Mutex
+	cut   bool // the URL leads nowhere
+	conns []net.Conn
 }
 
 func startNodeRig(t *testing.T, nodes int) *nodeRig {
@@ -103,6 +108,9 @@ func (r *nodeRig) forward() string {
 			if err != nil {
 				return
 			}
+			if !r.admit(near) {
+				continue
+			}
 			go func() {
 				defer near.Close()
 				far, err := r.server.Dial(ctx, "tcp", strings.TrimPrefix(r.server.URL(), "https://"))
@@ -119,6 +127,28 @@ func (r *nodeRig) forward() string {
 		}
 	}()
 	return "https://" + l.Addr().String()
+}
+
+// admit takes a connection in unless the URL leads nowhere.
+func (r *nodeRig) admit(conn net.Conn) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.cut {
+		conn.Close()
+		return false
+	}
+	r.conns = append(r.conns, conn)
+	return true
+}
+
+// setCut ends all connections by the URL and lets none begin, or lets them again.
+func (r *nodeRig) setCut(cut bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, conn := range r.conns {
+		conn.Close()
+	}
+	r.cut, r.conns = cut, nil
 }
 
 // token returns one of weft's service account, bound to a Node or to nothing.
@@ -428,4 +458,65 @@ func TestAnAPIServerThatCrashesIsAwaited(t *testing.T) {
 	if _, _, errs := one.emitted(); len(errs) > 2 {
 		t.Errorf("%d errors: %q", len(errs), errs)
 	}
+}
+
+// TestAListThatWasCompactedIsReadAnew: whoever comes back asks for changes since a version
+// that the API server knows no more (410 Gone).
+func TestAListThatWasCompactedIsReadAnew(t *testing.T) {
+	r := startNodeRig(t, 3)
+	one := r.run(source.Options{Node: "node1"}, keyed(1))
+	two := r.run(source.Options{Node: "node2"}, keyed(2))
+	one.await("node1 192.168.77.1:9338, node2 192.168.77.2:9338")
+	two.await("node1 192.168.77.1:9338, node2 192.168.77.2:9338")
+
+	r.setCut(true)
+	before, err := r.admin.CoreV1().Nodes().List(t.Context(), meta.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, patch := range []struct{ node, annotations string }{
+		{"node2", `{"weft.network/override-endpoint":"203.0.113.2:4000"}`},
+		{"node3", `{"weft.network/endpoint":"192.168.77.3:9338"}`},
+	} {
+		_, err := r.admin.CoreV1().Nodes().Patch(t.Context(), patch.node, types.MergePatchType, []byte(`{"metadata":{"annotations":`+patch.annotations+`}}`), meta.PatchOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := r.admin.CoreV1().Nodes().Delete(t.Context(), "node2", meta.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	// A new one remembers no changes from before it began.
+	r.server.Kill()
+	if err := r.server.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w, err := r.admin.CoreV1().Nodes().Watch(t.Context(), meta.ListOptions{ResourceVersion: before.ResourceVersion})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Stop()
+	if event := <-w.ResultChan(); !apierrors.IsResourceExpired(apierrors.FromObject(event.Object)) && !apierrors.IsGone(apierrors.FromObject(event.Object)) {
+		t.Fatalf("the API server still tells of changes since then: %v", event)
+	}
+	r.setCut(false)
+	one.await("node1 192.168.77.1:9338, node3 192.168.77.3:9338")
+}
+
+// TestATokenThatIsReplacedIsUsed: kubelet replaces the tokens of pods before they end. This
+// one ends at once, with the Node to which it is bound.
+func TestATokenThatIsReplacedIsUsed(t *testing.T) {
+	r := startNodeRig(t, 1)
+	one := r.run(source.Options{Node: "node1"}, keyed(1))
+	one.await("node1 192.168.77.1:9338")
+	if err := r.admin.CoreV1().Nodes().Delete(t.Context(), "node1", meta.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	r.addNode("node1", "10.244.9.0/24", "192.168.77.9")
+	if err := os.WriteFile(filepath.Join(filepath.Dir(one.Kubeconfig), "token"), []byte(r.token("node1")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	started := time.Now()
+	one.await("node1 192.168.77.9:9338")
+	t.Logf("the new token was used after %v", time.Since(started).Round(time.Millisecond))
 }

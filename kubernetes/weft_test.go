@@ -196,16 +196,22 @@ func (p *podNetwork) allReachEachOther(t *testing.T) {
 
 func (p *podNetwork) hostPortIsReached(t *testing.T) {
 	p.pods(t, "host-port", 1)
-	node2 := p.Node(2).Entry().Endpoint.Addr()
+	node1, node2 := p.Node(1).Entry().Endpoint.Addr(), p.Node(2).Entry().Endpoint.Addr()
 	server := netip.AddrPortFrom(node2, 8081).String()
-	for want, from := range map[netip.Addr]*testnet.Namespace{
-		p.Node(1).Entry().Endpoint.Addr(): p.Node(1).Namespace,
-		testnet.OutsideUnderlay4:          p.Cluster.Outside,
+	for _, c := range []struct {
+		from   *testnet.Namespace
+		server string
+		want   netip.Addr
+	}{
+		{p.Node(1).Namespace, server, node1},
+		{p.Cluster.Outside, server, testnet.OutsideUnderlay4},
+		{p.Node(1).Namespace, "[fd00:77::2]:8081", netip.MustParseAddr("fd00:77::1")},
+		{p.Cluster.Outside, "[fd00:77::2]:8081", testnet.OutsideUnderlay6},
 	} {
-		out, err := from.Exec(t.Context(), "busybox", "wget", "-q", "-O", "-", WhoamiURL(server))
+		out, err := c.from.Exec(t.Context(), "busybox", "wget", "-q", "-O", "-", WhoamiURL(c.server))
 		check(t, err)
-		if answer, err := ParseAnswer(out); err != nil || answer != (Answer{Server: "host-port", Client: want}) {
-			t.Errorf("%+v, %v", answer, err)
+		if answer, err := ParseAnswer(out); err != nil || answer != (Answer{Server: "host-port", Client: c.want}) {
+			t.Errorf("%s: %+v, %v", c.server, answer, err)
 		}
 	}
 	for _, pod := range p.pods(t, "spread", 4) {
