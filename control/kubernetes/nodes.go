@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
-	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -92,7 +91,15 @@ func (s *nodes) put(n *core.Node) bool {
 	node, wrong := readNode(n, s.options)
 	now := member{n.CreationTimestamp.Time, node, wrong}
 	s.byName[n.Name] = now
-	return news || !was || !reflect.DeepEqual(before, now)
+	return news || !was || !before.equal(now)
+}
+
+// equal compares without reflection: every heartbeat of every kubelet's does.
+func (m member) equal(o member) bool {
+	a, b := m.node, o.node
+	return m.created.Equal(o.created) && a.Name == b.Name && a.Origin == b.Origin &&
+		a.Endpoint == b.Endpoint && slices.Equal(a.PodCIDRs, b.PodCIDRs) && a.VTEPMAC == b.VTEPMAC && a.Key == b.Key &&
+		slices.EqualFunc(m.wrong, o.wrong, func(a, b error) bool { return a.Error() == b.Error() })
 }
 
 // sameOwn compares all but the version, which every heartbeat of kubelet's changes. Either
@@ -193,7 +200,7 @@ func (s *nodes) Replace(objects []any, _ string) error {
 		all.put(n)
 	}
 	s.mu.Lock()
-	news := !s.listed || !sameOwn(s.own, all.own) || !reflect.DeepEqual(s.byName, all.byName)
+	news := !s.listed || !sameOwn(s.own, all.own) || !maps.EqualFunc(s.byName, all.byName, member.equal)
 	s.listed, s.own, s.byName = true, all.own, all.byName
 	s.mu.Unlock()
 	if news {

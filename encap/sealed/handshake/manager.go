@@ -230,11 +230,14 @@ func (m *Manager) want(peer *sealed.Peer) {
 	}
 }
 
-// tick looks at every peer.
+// tick looks at every peer with whom there are keys.
 func (m *Manager) tick(now time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, l := range m.links {
+		if !l.peer.Keyed() {
+			continue
+		}
 		l.observe(now)
 		l.endOld(now, m.timing.overlap)
 		switch using := l.peer.Sending(); {
