@@ -66,10 +66,10 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	// more slots than processors none waits for a slot when it returns from one.
 	c.TUN.Lanes = c.Lanes() // by the number of processors, so before it is changed
 	runtime.GOMAXPROCS(max(8, 4*c.TUN.Lanes))
-	// Packets allocate nothing, so the collector has little to do, and may do it twice as
-	// often: lists of thousands of nodes come and go. GOGC overrules it.
+	// Packets allocate nothing, so the collector has little to do, and may do it more often:
+	// lists of thousands of nodes come and go. GOGC overrules it.
 	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(50)
+		debug.SetGCPercent(30)
 	}
 	log := slog.New(slog.NewTextHandler(stderr, nil)).With("node", c.Node)
 	if err := serve(ctx, c, log); err != nil {

@@ -24,7 +24,8 @@ func Parse(path string, data []byte) (control.State, error) {
 		case nodes == nil:
 			problems.Addf(path, "nodes", "missing; list the cluster's nodes under it")
 		case nodes.Is(yamltree.List, &problems):
-			for _, n := range nodes.Children {
+			state.Nodes = make([]control.Node, 0, nodes.Len())
+			for n := range nodes.Items(&problems) {
 				state.Nodes = append(state.Nodes, parseNode(n, &problems))
 			}
 		}
@@ -55,8 +56,8 @@ func parseNode(n *yamltree.Node, problems *strict.Problems) control.Node {
 		return err
 	})
 	if podCIDRs := n.Get("podCIDRs"); podCIDRs != nil && podCIDRs.Is(yamltree.List, problems) {
-		node.PodCIDRs = make([]netip.Prefix, 0, len(podCIDRs.Children))
-		for _, item := range podCIDRs.Children {
+		node.PodCIDRs = make([]netip.Prefix, 0, podCIDRs.Len())
+		for item := range podCIDRs.Items(problems) {
 			parse(item, problems, func(text string) error {
 				p, err := strict.ParsePrefix(text)
 				node.PodCIDRs = append(node.PodCIDRs, p)

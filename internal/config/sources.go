@@ -62,7 +62,7 @@ func settingOf(n *yamltree.Node, list bool, problems *strict.Problems) setting {
 		if s.refused = !n.Is(yamltree.List, problems); s.refused {
 			return s
 		}
-		scalars = n.Children
+		scalars = slices.Collect(n.Items(problems))
 	}
 	for _, scalar := range scalars {
 		if !scalar.Is(yamltree.Scalar, problems) {

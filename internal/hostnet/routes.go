@@ -1,6 +1,7 @@
 package hostnet
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 
@@ -29,6 +30,10 @@ type routeKey struct {
 	table  int
 	dst    netip.Prefix
 	metric int
+}
+
+func (k routeKey) compare(o routeKey) int {
+	return cmp.Or(cmp.Compare(k.table, o.table), k.dst.Compare(o.dst), cmp.Compare(k.metric, o.metric))
 }
 
 // route is one of weft's routes, or what the kernel has under weft's protocol number.

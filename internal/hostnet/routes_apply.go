@@ -62,24 +62,21 @@ func (k *kernel) changeTo(ctx context.Context, d difference, stale []*netlink.Ro
 // those with weft's protocol number, in all tables, that are not wanted. These are as they
 // were listed: they may have what weft never sets.
 func (k *kernel) compare(want []route) (missing []route, unwanted []*netlink.Route, err error) {
-	lacking := make(map[route]bool, len(want)) // of all that are wanted, whether they are not there
-	for _, r := range want {
-		lacking[r] = true
-	}
+	slices.SortFunc(want, func(a, b route) int { return a.compare(b.routeKey) })
+	found := make([]bool, len(want))
 	for _, family := range families {
 		filter := &netlink.Route{Protocol: marks.RouteProtocol, Table: unix.RT_TABLE_UNSPEC}
 		others, err := rtnetlink.Dump(func() (others []*netlink.Route, err error) {
-			for r := range lacking { // it may be asked again
-				if familyOf(r.dst.Addr()) == family {
-					lacking[r] = true
-				}
+			for i, r := range want { // it may be asked again
+				found[i] = found[i] && familyOf(r.dst.Addr()) != family
 			}
 			// One at a time: all at once, as netlink has them, would be the most that weftd
 			// ever keeps in memory.
 			err = k.strict.RouteListFilteredIter(family, filter, netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE, func(r netlink.Route) bool {
-				if parsed := parseRoute(r); lacking[parsed] {
-					lacking[parsed] = false
-				} else if _, wanted := lacking[parsed]; !wanted {
+				parsed := parseRoute(r)
+				if i, ok := slices.BinarySearchFunc(want, parsed.routeKey, route.compare); ok && want[i] == parsed {
+					found[i] = true
+				} else {
 					others = append(others, &r)
 				}
 				return true
@@ -91,7 +88,13 @@ func (k *kernel) compare(want []route) (missing []route, unwanted []*netlink.Rou
 		}
 		unwanted = append(unwanted, others...)
 	}
-	return slices.DeleteFunc(want, func(r route) bool { return !lacking[r] }), unwanted, nil
+	missing = want[:0]
+	for i, r := range want {
+		if !found[i] {
+			missing = append(missing, r)
+		}
+	}
+	return missing, unwanted, nil
 }
 
 // addRoutes adds routes, and returns those whose key somebody else's route holds.

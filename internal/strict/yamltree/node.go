@@ -1,6 +1,7 @@
 package yamltree
 
 import (
+	"iter"
 	"regexp"
 	"slices"
 	"strconv"
@@ -38,12 +39,16 @@ type Node struct {
 	// Text is what a Scalar says, without its quotes.
 	Text string
 
-	// Children are the values of a Mapping or the items of a List, as written.
+	// Children are the values of a Mapping, as written.
 	Children []*Node
 
 	file   string
 	line   int
 	parent *Node
+
+	// items are those of a List before Items was asked for them.
+	items []*yaml.Node
+	depth int
 }
 
 // Origin returns file and line: "/etc/weft/weft.yaml:7".
@@ -82,6 +87,26 @@ func (n *Node) Get(name string) *Node {
 	}
 	return nil
 }
+
+// Items returns the items of a List as written, for one time. Each is made when it is its
+// turn, and nothing keeps it afterwards: a long list never is in memory as a whole in this
+// shape. What it refuses goes to problems.
+func (n *Node) Items(problems *strict.Problems) iter.Seq[*Node] {
+	return func(yield func(*Node) bool) {
+		b := builder{file: n.file, problems: problems}
+		items := n.items
+		n.items = nil
+		for i, item := range items {
+			items[i] = nil
+			if !yield(b.build(item, n, "["+strconv.Itoa(i)+"]", item.Line, n.depth+1)) {
+				return
+			}
+		}
+	}
+}
+
+// Len returns how many items a List has before Items was asked for them.
+func (n *Node) Len() int { return len(n.items) }
 
 // Is reports whether n is of the given kind, and makes a problem of it if not.
 func (n *Node) Is(want Kind, problems *strict.Problems) bool {
@@ -137,12 +162,7 @@ func (b *builder) build(y *yaml.Node, parent *Node, name string, line, depth int
 	case y.Kind == yaml.ScalarNode:
 		n.Kind, n.Text = Scalar, y.Value
 	case y.Kind == yaml.SequenceNode:
-		n.Kind = List
-		n.Children = make([]*Node, 0, len(y.Content))
-		for i, item := range y.Content {
-			n.Children = append(n.Children, b.build(item, n, "["+strconv.Itoa(i)+"]", item.Line, depth+1))
-			y.Content[i] = nil // so that a large file is not there in both shapes at once
-		}
+		n.Kind, n.items, n.depth = List, y.Content, depth
 	default:
 		n.Kind = Mapping
 		b.buildMapping(y, n, depth)

@@ -58,8 +58,9 @@ func ReadFile(path string) ([]byte, error) {
 }
 
 // Parse reads the one document in data, which was written in the named file. What
-// it refuses goes to problems, and the rest of the tree can be checked all the
-// same. An empty document is an empty mapping; one whose syntax is broken is Refused.
+// it refuses goes to problems (in a List when Node.Items comes to it), and the rest of the
+// tree can be checked all the same. An empty document is an empty mapping; one whose
+// syntax is broken is Refused.
 func Parse(file string, data []byte, problems *strict.Problems) *Node {
 	doc, ok := load(file, data, problems)
 	switch {

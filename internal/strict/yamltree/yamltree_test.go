@@ -19,14 +19,9 @@ func TestEveryValueKnowsWhereItIs(t *testing.T) {
 		t.Fatal(err)
 	}
 	var got []string
-	var walk func(n *Node)
-	walk = func(n *Node) {
+	walk(root, &problems, func(n *Node) {
 		got = append(got, fmt.Sprintf("%s %s = %s %q", n.Origin(), n.Path(), n.Kind, n.Text))
-		for _, c := range n.Children {
-			walk(c)
-		}
-	}
-	walk(root)
+	})
 	want := `a.yaml:2  = a mapping ""
 a.yaml:2 nodes = a list ""
 a.yaml:3 nodes[0] = a mapping ""
@@ -36,6 +31,17 @@ a.yaml:5 nodes[0].podCIDRs[0] = a single value "0777"
 a.yaml:6 nodes[0].podCIDRs[1] = a single value "text\n"`
 	if got := strings.Join(got, "\n"); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+// walk visits n and everything in it.
+func walk(n *Node, problems *strict.Problems, visit func(n *Node)) {
+	visit(n)
+	for _, c := range n.Children {
+		walk(c, problems, visit)
+	}
+	for item := range n.Items(problems) {
+		walk(item, problems, visit)
 	}
 }
 
@@ -57,7 +63,7 @@ func TestHostileFilesAreRefusedFast(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			start := time.Now()
 			var problems strict.Problems
-			Parse("a.yaml", []byte(content), &problems)
+			walk(Parse("a.yaml", []byte(content), &problems), &problems, func(*Node) {})
 			err := problems.Err()
 			if err == nil {
 				t.Fatal("accepted")
