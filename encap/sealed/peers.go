@@ -324,15 +324,11 @@ func (p *Peer) Traffic() Traffic {
 	return t
 }
 
+// Keyed returns the peers with whom there are epochs.
+func (p *Peers) Keyed() map[*Peer]struct{} { return p.sessions.peers() }
+
 // Sending returns the epoch that is sealed with, or nil.
 func (p *Peer) Sending() *Epoch { return p.sending.Load() }
-
-// Keyed reports whether there are epochs.
-func (p *Peer) Keyed() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return len(p.epochs) > 0
-}
 
 // Epochs returns those that are received from, the newest last.
 func (p *Peer) Epochs() []*Epoch {

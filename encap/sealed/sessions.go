@@ -73,3 +73,16 @@ func (s *sessions) remove(e *Epoch) {
 	s.chunks[slot/slotsPerChunk].Load()[slot%slotsPerChunk].Store(nil)
 	s.free = append(s.free, uint16(slot))
 }
+
+// peers returns those whose epochs there are.
+func (s *sessions) peers() map[*Peer]struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := make(map[*Peer]struct{})
+	for slot := range s.used {
+		if e := s.chunks[slot/slotsPerChunk].Load()[slot%slotsPerChunk].Load(); e != nil {
+			all[e.peer] = struct{}{}
+		}
+	}
+	return all
+}

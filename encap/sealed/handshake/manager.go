@@ -230,12 +230,13 @@ func (m *Manager) want(peer *sealed.Peer) {
 	}
 }
 
-// tick looks at every peer with whom there are keys.
+// tick looks at the peers with whom there are keys: of thousands a few, as a rule.
 func (m *Manager) tick(now time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, l := range m.links {
-		if !l.peer.Keyed() {
+	for peer := range m.peers.Keyed() {
+		l := m.links[peer.Key]
+		if l == nil || l.peer != peer { // it is gone
 			continue
 		}
 		l.observe(now)
