@@ -164,15 +164,18 @@ func nodeAddresses(podCIDRs []netip.Prefix) []netip.Addr {
 }
 
 // WithEndpoint returns a plan in which the peer with a key is reached at addr, and the
-// port of its endpoint. What lies behind the peer stays the same.
+// port of its endpoint. Its pods are behind it as before, but neither of the addresses: it
+// is not where it says, and could say so of an address that is somebody else's.
 func (p *Plan) WithEndpoint(key encap.Fingerprint, addr netip.Addr) (*Plan, error) {
 	moved := *p
 	moved.Peers = slices.Clone(p.Peers)
 	for i, peer := range p.Peers {
-		if peer.Key == key {
+		if listed := peer.Endpoint.Addr(); peer.Key == key && listed != addr {
 			there := *peer
 			there.Endpoint = netip.AddrPortFrom(addr, peer.Endpoint.Port())
+			there.Prefixes = slices.DeleteFunc(slices.Clone(peer.Prefixes), func(p netip.Prefix) bool { return p.Addr() == listed })
 			moved.Peers[i] = &there
+			moved.PeerAddresses = slices.DeleteFunc(slices.Clone(moved.PeerAddresses), func(a netip.Addr) bool { return a == listed })
 			moved.EndpointIPv6 = moved.EndpointIPv6 || addr.Is6()
 		}
 	}
@@ -206,7 +209,7 @@ func equalPeers(a, b *encap.Peer) bool {
 func (p *Plan) Withdrawn(next *Plan) []string {
 	var names []string
 	for _, peer := range p.Peers {
-		if !next.peer(peer.Name) {
+		if next.peer(peer.Name) == nil {
 			names = append(names, peer.Name)
 		}
 	}
