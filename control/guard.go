@@ -47,7 +47,7 @@ func (g *Guard) Next(state State, now time.Time) (*Plan, error) {
 		g.accept(state, plan)
 		return plan, nil
 	}
-	g.gone = slices.DeleteFunc(g.gone, func(w withdrawal) bool { return now.Sub(w.at) > late || plan.peer(w.node) })
+	g.gone = slices.DeleteFunc(g.gone, func(w withdrawal) bool { return now.Sub(w.at) > late || plan.peer(w.node) != nil })
 	withdrawn := g.plan.Withdrawn(plan)
 	gone := len(g.gone) + len(withdrawn)
 	if len(g.kept) == 0 && (gone < several || 2*gone <= len(g.plan.Peers)+len(g.gone)) {
@@ -68,7 +68,8 @@ func (g *Guard) accept(state State, plan *Plan) {
 func (g *Guard) keep(state State, withdrawn []string) (*Plan, error) {
 	with := State{Origin: state.Origin, Nodes: slices.Clone(state.Nodes), Registered: true, Refused: state.Refused}
 	for _, n := range g.state.Nodes {
-		if _, ok := slices.BinarySearch(withdrawn, n.Name); ok {
+		// A peer may be listed still, but refused. What was in force is kept, and nothing else.
+		if _, ok := slices.BinarySearch(withdrawn, n.Name); ok && equalPeers(newPeer(&n), g.plan.peer(n.Name)) {
 			with.Nodes = append(with.Nodes, n)
 		}
 	}
@@ -77,7 +78,7 @@ func (g *Guard) keep(state State, withdrawn []string) (*Plan, error) {
 		return nil, err
 	}
 	g.newest, g.state, g.plan = state, with, plan
-	g.kept = slices.DeleteFunc(withdrawn, func(node string) bool { return !plan.peer(node) })
+	g.kept = slices.DeleteFunc(withdrawn, func(node string) bool { return plan.peer(node) == nil })
 	return plan, nil
 }
 
@@ -99,8 +100,11 @@ func (g *Guard) Confirm() (*Plan, error) {
 	return plan, nil
 }
 
-// peer reports whether a node is among the peers.
-func (p *Plan) peer(node string) bool {
-	_, ok := slices.BinarySearchFunc(p.Peers, node, func(e *encap.Peer, name string) int { return cmp.Compare(e.Name, name) })
-	return ok
+// peer returns the peer with a name, or nil.
+func (p *Plan) peer(name string) *encap.Peer {
+	i, ok := slices.BinarySearchFunc(p.Peers, name, func(e *encap.Peer, name string) int { return cmp.Compare(e.Name, name) })
+	if !ok {
+		return nil
+	}
+	return p.Peers[i]
 }

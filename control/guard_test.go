@@ -143,3 +143,22 @@ func TestANodeThatMakesItselfInvalidIsWithdrawn(t *testing.T) {
 		t.Error(errors.Join(err, plan.Refused), plan.Peers)
 	}
 }
+
+// TestPeersThatAreListedButRefusedAreKeptOnceEach, however often the list comes.
+func TestPeersThatAreListedButRefusedAreKeptOnceEach(t *testing.T) {
+	g := newGuard()
+	g.next(t, 0, 1, 2, 3)
+	wrong := numbered(1, 2, 3)
+	for i := range wrong.Nodes[1:] {
+		wrong.Nodes[i+1].VTEPMAC = encap.MAC{1}
+	}
+	for range 3 {
+		plan, err := g.Next(wrong, noon)
+		if err != nil || len(plan.Peers) != 3 || len(g.Kept()) != 3 || plan.Peers[0].Kernel {
+			t.Fatalf("%v: %v; kept are %s", err, plan.Peers, g.Kept())
+		}
+		if got := len(g.State().Nodes); got != 7 {
+			t.Fatalf("%d nodes in the snapshot; want the 4 that are listed and the 3 that are kept", got)
+		}
+	}
+}
