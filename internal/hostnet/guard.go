@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os/exec"
+	"strings"
 
 	"sigs.k8s.io/knftables"
 
@@ -52,7 +53,14 @@ func (g *guard) apply(ctx context.Context, n Network, untouched bool) (replaced 
 		if tx.NumOperations() == 0 {
 			return false, nil
 		}
-		return false, g.commit(ctx, n, tx)
+		rules := withoutPeers(g.listed)
+		if err := g.commit(ctx, n, tx); err != nil {
+			return false, err
+		}
+		if withoutPeers(g.listed) != rules {
+			g.holds = nil // somebody else was at it too, whose event has the table replaced
+		}
+		return false, nil
 	}
 	// What is counted between here and the commit is lost.
 	counts, err := g.counters(ctx)
@@ -127,4 +135,22 @@ func list(ctx context.Context) string {
 		return ""
 	}
 	return string(out)
+}
+
+// withoutPeers returns what nft has listed without the sets that change with the peers.
+func withoutPeers(listed string) string {
+	var b strings.Builder
+	inSet := false
+	for line := range strings.Lines(listed) {
+		switch {
+		case strings.HasPrefix(line, "\tset "+setPeers), strings.HasPrefix(line, "\tset "+setSenders):
+			inSet = true
+		case line == "\t}\n":
+			inSet = false
+		}
+		if !inSet {
+			b.WriteString(line)
+		}
+	}
+	return b.String()
 }

@@ -108,6 +108,9 @@ func (h *Host) Apply(ctx context.Context, n Network) error {
 	defer h.mu.Unlock()
 
 	trusts := h.trusts()
+	if !trusts {
+		h.held = nil // until this Apply, or a later one, has compared all
+	}
 	untouched := !h.events.guard.Swap(false) && trusts
 	replaced, err := h.guard.apply(ctx, n, untouched)
 	if err != nil {
@@ -128,7 +131,7 @@ func (h *Host) Apply(ctx context.Context, n Network) error {
 	}
 	linkErr := k.setUpTUN(tun, n)
 	rulesErr := k.applyRules(ctx, wantedRules(n))
-	routesErr := h.applyRoutes(ctx, k, &held{n, tun.Attrs().Index}, trusts)
+	routesErr := h.applyRoutes(ctx, k, &held{n, tun.Attrs().Index})
 	// Removing an address removes the routes that prefer it as their source, so
 	// stale addresses go when no route does any more.
 	addressesErr := k.removeStaleAddresses(tun, n.Addresses)
@@ -141,11 +144,11 @@ func (h *Host) Apply(ctx context.Context, n Network) error {
 	return errors.Join(refused, linkErr, rulesErr, routesErr, addressesErr, forwardingErr)
 }
 
-// applyRoutes makes the routes of now hold. If it may trust that nobody has changed those
+// applyRoutes makes the routes of now hold. If it may rely on it that nobody has changed those
 // that it made hold the last time, it doesn't ask the kernel for them.
-func (h *Host) applyRoutes(ctx context.Context, k *kernel, now *held, trusts bool) error {
+func (h *Host) applyRoutes(ctx context.Context, k *kernel, now *held) error {
 	before := h.held
-	if h.events.routes.Swap(false) || !trusts {
+	if h.events.routes.Swap(false) {
 		before = nil
 	}
 	h.events.wanted.Store(now)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	"sigs.k8s.io/knftables"
 )
 
 // watched is a namespace in which a Host mends what others change.
@@ -256,4 +257,54 @@ func TestPeersComeAndGoWithoutReplacingTheGuardTable(t *testing.T) {
 	ns.run(t, "nft", "add", "element", "inet", "weft", "senders4", "{ 198.51.100.7 }")
 	ns.apply(t, host, withoutPeer(testNetwork()))
 	expect(t, "the table", tables(), less)
+}
+
+// TestALookAtEverythingThatFailsIsTakenLater: an Apply that was to rely on nothing, and ended
+// early, leaves that to the next.
+func TestALookAtEverythingThatFailsIsTakenLater(t *testing.T) {
+	ns := newNamespace(t)
+	ns.openTUN(t, "weft0")
+	host := newHost()
+	host.watch(true)
+	ns.apply(t, host, testNetwork())
+	whole := sorted(ns.routing(t))
+	ns.ip(t, "route del 10.244.2.0/24") // of which no event tells
+	host.watch(true)
+	elsewhere := testNetwork()
+	elsewhere.TUN = "weft1"
+	if err := ns.tryApply(t, host, elsewhere); err == nil {
+		t.Fatal("applied to a device that is not there")
+	}
+	ns.apply(t, host, testNetwork())
+	expect(t, "routes and rules", sorted(ns.routing(t)), whole)
+}
+
+// meddled is nft with somebody who changes the guard table as soon as weft has.
+type meddled struct {
+	knftables.Interface
+	meddle func()
+}
+
+func (m meddled) Run(ctx context.Context, tx *knftables.Transaction) error {
+	defer m.meddle()
+	return m.Interface.Run(ctx, tx)
+}
+
+// TestWhatOthersChangeBetweenAChangeAndALookIsNotTakenForWefts: neither is what they add,
+// nor what they remove.
+func TestWhatOthersChangeBetweenAChangeAndALookIsNotTakenForWefts(t *testing.T) {
+	for _, change := range []string{"add chain inet weft strange", "flush chain inet weft from_pods", "add element inet weft cluster4 { 198.51.100.0/24 }"} {
+		ns := newNamespace(t)
+		ns.openTUN(t, "weft0")
+		host := newHost()
+		tables := func() string { return ns.run(t, "nft", "--stateless", "list", "ruleset") }
+		ns.apply(t, host, withoutPeer(testNetwork()))
+		less := tables()
+		nft := host.guard.nft
+		host.guard.nft = meddled{nft, func() { ns.run(t, "sh", "-c", "nft '"+change+"'") }}
+		ns.apply(t, host, testNetwork())
+		host.guard.nft = nft
+		ns.apply(t, host, withoutPeer(testNetwork()))
+		expect(t, "the table after "+change, tables(), less)
+	}
 }
