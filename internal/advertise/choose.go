@@ -64,7 +64,8 @@ func Families(listen netip.Addr) []Family {
 //   - can-reach=ADDRESS takes the source of the route to it; if ADDRESS is this node's own,
 //     the first of that interface in its subnet, so that an address that wanders between
 //     nodes is not taken for the node's.
-//   - ADDRESS may be temporary, deprecated or secondary: it was asked for.
+//   - ADDRESS may be temporary, deprecated or secondary: it was asked for. If no interface
+//     has it, or is in its subnet, it is taken for a NAT's.
 //
 // Any error says what to write instead. It may be over as soon as Watch tells of a change.
 func (r Rule) Choose(families []Family, exclude []netip.Prefix, own []string) (netip.Addr, error) {
@@ -110,11 +111,13 @@ func (c choice) byRule(r Rule, families []Family) (netip.Addr, error) {
 }
 
 func (c choice) literal(addr netip.Addr) (netip.Addr, error) {
-	a, ok := c.holder(addr)
-	if !ok {
-		return netip.Addr{}, fmt.Errorf("no interface has this address; write one of the node's: %s", c.list(c.addrs))
+	why := c.nobodys(addr)
+	if a, ok := c.holder(addr); ok {
+		why = c.unusable(a)
+	} else if i := slices.IndexFunc(c.addrs, func(a address) bool { return a.Contains(addr) }); i >= 0 && why == "" {
+		why = fmt.Sprintf("is in a subnet of %s, which does not have it", c.links[c.addrs[i].link].name)
 	}
-	if why := c.unusable(a); why != "" {
+	if why != "" {
 		return netip.Addr{}, fmt.Errorf("it %s; write another of the node's: %s", why, c.list(c.addrs))
 	}
 	return addr, nil
@@ -296,13 +299,8 @@ func (c choice) isOwn(index int) bool {
 
 // unusable says why no rule may choose a, or nothing.
 func (c choice) unusable(a address) string {
-	if why := unreachable(a.Addr()); why != "" {
-		return "is " + why
-	}
-	for _, p := range c.exclude {
-		if p.Contains(a.Addr()) {
-			return fmt.Sprintf("is in %s, which is the pods'", p)
-		}
+	if why := c.nobodys(a.Addr()); why != "" {
+		return why
 	}
 	switch {
 	case c.isOwn(a.link):
@@ -313,6 +311,19 @@ func (c choice) unusable(a address) string {
 		return "is another host's, too (its duplicate address detection failed)"
 	case a.flags&unix.IFA_F_TENTATIVE != 0:
 		return "is tentative"
+	}
+	return ""
+}
+
+// nobodys says why no node can be reached at addr, or nothing.
+func (c choice) nobodys(addr netip.Addr) string {
+	if why := unreachable(addr); why != "" {
+		return "is " + why
+	}
+	for _, p := range c.exclude {
+		if p.Contains(addr) {
+			return fmt.Sprintf("is in %s, which is the pods'", p)
+		}
 	}
 	return ""
 }

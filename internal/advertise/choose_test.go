@@ -134,6 +134,7 @@ func TestAnAddressThatIsNotUsableIsNotChosen(t *testing.T) {
 		}
 		choice{n, nil, nil}.expect(t, "can-reach=fd00:77::2", only6, "no address of IPv6")
 	}
+	choice{imagined(nil, nil, nil), clusterCIDRs, nil}.expect(t, "10.244.7.7", only4, "is in 10.244.0.0/16, which is the pods'")
 }
 
 func TestAnotherInterfaceDoesNotStandInForOneThatIsNotReady(t *testing.T) {

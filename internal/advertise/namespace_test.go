@@ -72,7 +72,8 @@ func TestTheDefaultRouteWithTheLowestMetricDecides(t *testing.T) {
 	m.expect("can-reach=192.168.77.7", only4, "192.168.77.1")
 	m.expect("can-reach=10.0.0.2", only4, "10.0.0.1")
 	m.expect("10.0.0.2", only4, "10.0.0.2")
-	m.expect("10.0.0.3", only4, "10.0.0.1 (eth1), 10.0.0.2 (eth1)")
+	m.expect("10.0.0.3", only4, "it is in a subnet of eth1, which does not have it; write another of the node's: 192.168.77.1 (eth0), 10.0.0.1 (eth1), 10.0.0.2 (eth1)")
+	m.expect("203.0.113.1", only4, "203.0.113.1") // a NAT's
 	m.expect("interface=eth2", only4, "did you mean eth0?")
 	m.expect("interface=eth0", only6, "no address of IPv6")
 	m.ip("route del default via 10.0.0.254")

@@ -36,7 +36,7 @@ type Rule struct {
 // Parse reads the value of the key advertise:
 //
 //	auto               the source address of what leaves by the default route
-//	ADDRESS            this address of the node
+//	ADDRESS            this address of the node, or of a NAT before it
 //	interface=NAME     the address of this interface
 //	can-reach=ADDRESS  the source address of what is sent to ADDRESS
 //
