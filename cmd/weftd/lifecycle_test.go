@@ -174,6 +174,25 @@ func beginUntil(t *testing.T, node *testnet.Node, moment time.Duration) (process
 	return cmd.Process, wait
 }
 
+// TestACrashOfGoIsToldFromAMistakeInTheConfiguration: the exit status of both would be 2, after
+// which systemd does not start weftd again. SIGQUIT has Go end as after a panic.
+func TestACrashOfGoIsToldFromAMistakeInTheConfiguration(t *testing.T) {
+	t.Parallel()
+	node := newCluster(t, testnet.ClusterOptions{Nodes: 1}).Nodes()[0]
+	cmd := weftd(t, node, nil)
+	wait := begin(t, cmd)
+	eventually(t, "weftd to be ready", func() error {
+		_, err := node.Get(t.Context(), "/readyz")
+		return err
+	})
+	if err := cmd.Process.Signal(syscall.SIGQUIT); err != nil {
+		t.Fatal(err)
+	}
+	if got := wait(); got.status != -1 || !strings.Contains(got.stderr, "goroutine 1 ") {
+		t.Errorf("exit status %d and not a signal:\n%s", got.status, got.stderr)
+	}
+}
+
 func TestAStopInTheMiddleOfTheStartLeavesNothingBehind(t *testing.T) {
 	t.Parallel()
 	node := newCluster(t, testnet.ClusterOptions{Nodes: 2}).Nodes()[0]

@@ -26,6 +26,9 @@ const (
 )
 
 func main() {
+	// Go's own status after a panic is 2 as well, after which nobody starts weftd again. This
+	// has the process end by a signal.
+	debug.SetTraceback("crash")
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	os.Exit(run(ctx, os.Args[1:], os.Environ(), os.Stdout, os.Stderr))
