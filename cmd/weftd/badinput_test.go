@@ -217,7 +217,6 @@ func TestWhatANodeLacksIsSaidInOneSentenceAndNothingIsLeftBehind(t *testing.T) {
 		{name: "runDir cannot be made", wrap: mounted("-t tmpfs -o ro none RUN/.."), status: 1,
 			want: "make weft's folders: mkdir RUN: read-only file system"},
 		{name: "runDir is read-only", wrap: mounted("-t tmpfs -o ro none RUN"), status: 1, want: "RUN"},
-		{name: "the runtime's folder is read-only", wrap: mounted("-t tmpfs -o ro none CONF"), status: 1, want: "write the conflist: "},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -51,10 +51,21 @@ func TestAListThatCollapsesWaitsUntilItIsConfirmed(t *testing.T) {
 	// It was meant.
 	list(2)
 	eventuallyCurrent(t, node, "0", "2")
+	// Meanwhile the source is in trouble, too, and is so when the word has been spoken.
+	write(t, nodesFile(node), "nonsense")
+	eventuallyCurrent(t, node, "0", "3")
+	shown = weft(t, node, "status")
+	for _, part := range []string{"withdraws 2 of 3 peers", "must be a mapping"} {
+		if !strings.Contains(shown.stdout, part) {
+			t.Errorf("weft status does not tell of %q:\n%s", part, shown.stdout)
+		}
+	}
 	if got := weft(t, node, "confirm"); got.status != 0 || got.stdout != "2 peers withdrawn, 1 left\n" {
 		t.Errorf("exit status %d, %s%s", got.status, got.stdout, got.stderr)
 	}
-	eventuallyCurrent(t, node, "1", "2")
+	eventuallyCurrent(t, node, "0", "3")
+	list(2)
+	eventuallyCurrent(t, node, "1", "3")
 	if peers := report(t, node).Peers; len(peers) != 1 {
 		t.Errorf("%d peers are left, want 1", len(peers))
 	}

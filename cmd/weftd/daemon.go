@@ -152,25 +152,26 @@ func (d *daemon) up(ctx context.Context, group *errgroup.Group) error {
 	group.Go(func() error { return d.reconcileNowAndThen(ctx, reconcileInterval) })
 	group.Go(func() error { return logDrops(ctx, d.Stats, d.log) })
 	if applyErr == nil {
-		return d.becomeReady(ctx)
+		d.becomeReady(ctx)
 	}
 	return nil
 }
 
-// becomeReady tells everyone who waits for it that pods can be wired.
-func (d *daemon) becomeReady(ctx context.Context) error {
-	if err := d.conflist.write(ctx); err != nil {
-		return err
-	}
+// becomeReady tells everyone who waits for it that pods can be wired. Without a conflist no
+// new ones can, but those that there are have their network.
+func (d *daemon) becomeReady(ctx context.Context) {
+	err := d.refreshConflist(ctx)
 	d.mu.Lock()
-	d.ready = true
+	d.starting = err
 	d.mu.Unlock()
+	if err != nil {
+		return
+	}
 	d.log.Info("forwarding", "encapsulation", d.config.Encapsulation, "listen", d.config.Listen,
 		"tun", d.config.TUN.Name, "driver", d.config.TUN.Driver, "lanes", d.config.Lanes(),
 		"mtu", d.report().TUN.MTU, "peers", d.Peers())
 	d.control.ready()
 	_, _ = sd.SdNotify(false, sd.SdNotifyReady+"\nSTATUS=forwarding") // without systemd there is nobody to notify
-	return nil
 }
 
 // down undoes up. It has its own time: the context that ended weftd is over.

@@ -413,6 +413,9 @@ func TestTheLoserOfAPodCIDRIsFenced(t *testing.T) {
 	if _, err := node2.Get(t.Context(), "/readyz"); err == nil {
 		t.Error("the loser says that it is ready")
 	}
+	if exists(filepath.Join(node2.Dir(), "state", "nodes.snapshot")) {
+		t.Error("after a restart the loser would give another's addresses to pods")
+	}
 	cancel()
 	<-started
 	if err := pings(t, pod2.Namespace, addrOf(t, pod1, false)); err == nil {
@@ -459,5 +462,36 @@ func TestAChangedAddressIsRegisteredAndFollowed(t *testing.T) {
 	}
 	if entry := c.ctl(t, "get", "--print-value-only", "/weft/nodes/node2"); !strings.Contains(entry, "192.168.77.52:9338") {
 		t.Errorf("etcd has %s", entry)
+	}
+}
+
+// TestANodeBehindANATIsReachedAtTheAddressThatItAdvertises: no interface of it has that address.
+func TestANodeBehindANATIsReachedAtTheAddressThatItAdvertises(t *testing.T) {
+	t.Parallel()
+	const outside = "203.0.113.2"
+	c := newEtcdCluster(t, 2, testnet.EtcdOptions{Members: 1}, func(weft map[string]any) {
+		if weft["node"] == "node2" {
+			weft["advertise"] = outside
+		}
+	})
+	node1, node2 := c.Nodes()[0], c.Nodes()[1]
+	// node2 is its own NAT, a stateless one: connection tracking passes datagrams over.
+	run(t, node1.Namespace, "ip", "route", "add", outside, "via", "192.168.77.2")
+	run(t, node2.Namespace, "nft", `table ip nat1to1 {
+		chain in { type filter hook prerouting priority -400; ip daddr `+outside+` ip daddr set 192.168.77.2; }
+		chain out { type filter hook postrouting priority 400; ip saddr 192.168.77.2 meta l4proto udp ip saddr set `+outside+`; }
+	}`)
+	if err := c.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	eventuallyPeers(t, 1, node1, node2)
+	if peers := report(t, node1).Peers; peers[0].Endpoint.String() != outside+":9338" {
+		t.Errorf("node1 sends to %s", peers[0].Endpoint)
+	}
+	pod1, pod2 := addPod(t, node1, "pod1"), addPod(t, node2, "pod2")
+	expectPings(t, pod1, pod2)
+	transfer(t, pod1.Namespace, pod2.Namespace, addrOf(t, pod2, false), 10<<20)
+	if drops := report(t, node1).Drops; len(drops) > 0 {
+		t.Errorf("node1 dropped %v", drops)
 	}
 }

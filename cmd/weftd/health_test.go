@@ -4,7 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -204,4 +207,63 @@ func TestAForeignRouteInTheWayAtTheStartDelaysReadinessAndLeavesTheGuard(t *test
 		t.Fatal(err)
 	}
 	expectPings(t, addPod(t, node, "a"), addPod(t, other, "b"))
+}
+
+// TestPodsKeepTheirNetworkWhereTheConflistCannotBeWritten: only new pods need it.
+func TestPodsKeepTheirNetworkWhereTheConflistCannotBeWritten(t *testing.T) {
+	t.Parallel()
+	cluster, pod1, pod2 := podsOnTwoNodes(t)
+	node := cluster.Nodes()[0]
+	if err := node.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(conflist(node)); err != nil {
+		t.Fatal(err)
+	}
+	cmd := weftd(t, node, mounted("-t tmpfs -o ro none "+filepath.Dir(conflist(node))))
+	wait := begin(t, cmd)
+	within(t, noticed, "/readyz to tell of the conflist", func() error {
+		if _, err := node.Get(t.Context(), "/readyz"); err == nil || !strings.Contains(err.Error(), "write the conflist: ") {
+			return fmt.Errorf("it says %w", err)
+		}
+		return nil
+	})
+	expectPings(t, pod1, pod2)
+	if shown := weft(t, node, "status"); !strings.Contains(shown.stdout, "NOT READY: write the conflist: ") {
+		t.Errorf("weft status does not tell:\n%s", shown.stdout)
+	}
+
+	run(t, node.Namespace, "nsenter", fmt.Sprintf("--mount=/proc/%d/ns/mnt", cmd.Process.Pid), "umount", "--lazy", filepath.Dir(conflist(node)))
+	eventuallyAnswers(t, node, "")
+	if !exists(conflist(node)) {
+		t.Error("weftd says that it is ready before the conflist is there")
+	}
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if got := wait(); got.status != 0 {
+		t.Errorf("exit status %d: %s", got.status, got.stderr)
+	}
+}
+
+// TestTheHostIsMendedWhileTheUnderlayIsAway: without the node's address nobody knows the MTU of
+// the underlay, and the last one is as good as before.
+func TestTheHostIsMendedWhileTheUnderlayIsAway(t *testing.T) {
+	t.Parallel()
+	node := startCluster(t, testnet.ClusterOptions{Nodes: 2}).Nodes()[0]
+	before := ours(t, node.Namespace)
+	run(t, node.Namespace, "ip", "address", "flush", "dev", testnet.UnderlayLink)
+	eventuallyAnswers(t, node, "no interface has the address 192.168.77.1 or a default route")
+	run(t, node.Namespace, "sh", "-ec", "nft delete table inet weft; ip -4 route flush table all proto 93")
+	within(t, 2*time.Second, "what weftd owns to be back", func() error {
+		if now := ours(t, node.Namespace); now != before {
+			return fmt.Errorf("before:\n%s\nnow:\n%s", before, now)
+		}
+		return nil
+	})
+	if mtu := report(t, node).TUN.MTU; mtu < 1280 {
+		t.Errorf("weft status shows an MTU of %d", mtu)
+	}
+	run(t, node.Namespace, "ip", "address", "add", "192.168.77.1/24", "dev", testnet.UnderlayLink)
+	eventuallyAnswers(t, node, "")
 }

@@ -18,6 +18,7 @@ import (
 	"weft/internal/metrics"
 	"weft/internal/status"
 	"weft/internal/version"
+	"weft/router"
 	"weft/router/drop"
 )
 
@@ -66,7 +67,6 @@ func (d *daemon) report() status.Report {
 	r := status.Report{
 		Version:       version.Version,
 		Node:          d.config.Node,
-		Ready:         d.ready && d.hostErr == nil && d.fenced == nil,
 		Encapsulation: string(d.config.Encapsulation),
 		Listen:        d.config.Listen,
 		TUN:           status.TUN{Name: d.config.TUN.Name, Driver: string(d.config.TUN.Driver), Lanes: d.config.Lanes(), MTU: d.mtu},
@@ -77,11 +77,13 @@ func (d *daemon) report() status.Report {
 		Stats:         d.Stats(),
 		Drops:         map[string]uint64{},
 	}
-	if err := cmp.Or(d.hostErr, d.fenced); err != nil {
+	if err := d.notReady(); err != nil {
 		r.NotReady = err.Error()
+	} else {
+		r.Ready = true
 	}
-	if d.rejected != nil {
-		r.State.Rejected = d.rejected.Error()
+	if rejected := d.rejected(); rejected != nil {
+		r.State.Rejected = rejected.Error()
 	}
 	if d.listed.Refused != nil {
 		r.State.LeftOut = d.listed.Refused.Error()
@@ -169,3 +171,74 @@ func (d *daemon) rotate(ctx context.Context, names []string) (status.Rotation, e
 	}
 	return r, nil
 }
+
+// Stats, Peers and Prefixes tell what the data path has done and knows.
+func (d *daemon) Stats() router.Stats { return d.keys.add(d.router.Stats()) }
+func (d *daemon) Peers() int          { return d.router.Table().Peers() }
+func (d *daemon) Prefixes() int       { return d.router.Table().Size() }
+
+// UDP returns whether all lanes send runs, and how many datagrams were joined for them.
+func (d *daemon) UDP() (gso bool, gro uint64) {
+	gso = true
+	for _, c := range d.conns {
+		gso = gso && c.Runs()
+		gro += c.Joined()
+	}
+	return gso, gro
+}
+
+// Links returns how many peers are in which state, and what has happened with them, or
+// nil with vxlan.
+func (d *daemon) Links() *metrics.Links {
+	if d.keys == nil {
+		return nil
+	}
+	counts := d.keys.manager.Counts()
+	links := &metrics.Links{Peers: map[string]int{}, Agreed: counts.Agreed, Failed: counts.Failed, Unreachable: counts.Unreachable}
+	for _, state := range handshake.States() {
+		links.Peers[string(state)] = 0
+	}
+	for _, s := range d.keys.manager.Status() {
+		links.Peers[string(s.State)]++
+	}
+	return links
+}
+
+// GuardDrops asks nft, which takes some milliseconds.
+func (d *daemon) GuardDrops() (map[string]uint64, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	return d.host.Drops(ctx)
+}
+
+// Rejections returns how many States were refused, and whether the newest one was.
+func (d *daemon) Rejections() (total int, newest bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.rejections, d.rejected() != nil
+}
+
+// LeftOut reports whether some nodes of the State are no peers.
+func (d *daemon) LeftOut() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.listed.Refused != nil
+}
+
+// Healthy returns why the host is not as it must be, or nil. That the lanes run
+// needs no word: weftd ends with the first one that does not.
+func (d *daemon) Healthy() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.hostErr
+}
+
+// Ready returns why pods can't be wired yet, or nil.
+func (d *daemon) Ready() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.notReady()
+}
+
+// notReady is Ready with d.mu held.
+func (d *daemon) notReady() error { return cmp.Or(d.hostErr, d.fenced, d.starting) }

@@ -3,9 +3,11 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -106,6 +108,15 @@ func (s *source) await(ctx context.Context, guard *control.Guard) (plan *control
 
 func (s *source) snapshot() string { return filepath.Join(s.config.StateDir, "nodes.snapshot") }
 
+// forget removes the snapshot: in it this node has a pod CIDR that may be another's now, and a
+// restart would use it.
+func (s *source) forget() error {
+	if err := os.Remove(s.snapshot()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove the snapshot of the nodes: %w", err)
+	}
+	return nil
+}
+
 // Run is Source's. Beside it, the address at which this node registers follows the host's.
 func (s *source) Run(ctx context.Context, reload <-chan struct{}, emit func(control.State, error)) error {
 	if s.registry == nil {
@@ -176,9 +187,12 @@ func (d *daemon) saveNowAndThen(ctx context.Context) error {
 	var saved *control.Plan
 	save := func() error {
 		d.mu.Lock()
-		listed, state := d.listed, d.guard.State()
+		listed, state, fenced := d.listed, d.guard.State(), d.fenced != nil
 		d.mu.Unlock()
-		if saved == listed {
+		if fenced { // forget may have removed it
+			saved = nil
+		}
+		if fenced || saved == listed {
 			return nil
 		}
 		if err := snapshot.Write(d.control.snapshot(), state); err != nil {

@@ -12,14 +12,14 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"weft/cniplugin"
 	"weft/control"
 	"weft/encap"
 	"weft/encap/sealed"
-	"weft/encap/sealed/handshake"
 	"weft/internal/config"
 	"weft/internal/hostnet"
-	"weft/internal/metrics"
 	"weft/internal/nodefile"
 	"weft/internal/status"
 	"weft/router"
@@ -41,6 +41,7 @@ type daemon struct {
 	hangups <-chan os.Signal // each asks to read the list of nodes again
 
 	order order
+	lists *rate.Limiter // of what is logged of them
 
 	applying sync.Mutex // held while the host is changed: one change at a time
 
@@ -53,66 +54,97 @@ type daemon struct {
 	applied    time.Time     // when plan came into force
 	mtu        int           // of the TUN device, in bytes
 	hostErr    error         // why the host is not as plan wants it
-	rejected   error         // why the newest State is not in force, or not as a whole
+	refused    error         // why there is no newer State than the one in force
 	rejections int
 	fenced     error // why no pod may be added: this node's pod CIDR is another's now
-	ready      bool
+	starting   error // why pods can't be wired yet; nil once they could
 }
 
 func newDaemon(c config.Config, log *slog.Logger, hangups <-chan os.Signal) *daemon {
 	return &daemon{config: c, log: log, host: hostnet.New(log), conflist: newConflistWriter(c, log), hangups: hangups,
-		order: order{done: map[cniplugin.Action]uint64{}}}
+		order: order{done: map[cniplugin.Action]uint64{}}, lists: rate.NewLimiter(1, 30), starting: errors.New("weftd is starting")}
 }
 
 // update puts the State that the control source emitted into force. If that can't
 // be done, the last good one stays.
 func (d *daemon) update(ctx context.Context, state control.State, err error) {
+	fenced := errors.Is(err, control.ErrNoPodCIDR) && d.fence(err)
 	d.mu.Lock()
-	before, rejected := d.listed, d.rejected
+	before, rejected := d.listed, d.rejected()
 	plan := before
 	if err == nil {
-		plan, err = d.guard.Next(state, time.Now())
+		var next *control.Plan
+		if next, err = d.guard.Next(state, time.Now()); err == nil {
+			plan = next
+		}
 	}
-	switch kept := d.guard.Kept(); {
-	case err != nil:
-		d.rejected, plan = err, before
-	case len(kept) > 0:
-		d.rejected = keptError(kept, len(plan.Peers))
-	default:
-		d.rejected = nil
-	}
-	if d.rejected != nil {
-		d.rejections++
-	}
-	fenced := d.fenced != nil
-	if err == nil {
+	d.refused = err
+	freed := err == nil && d.fenced != nil
+	if freed {
 		d.fenced = nil
-	} else if errors.Is(err, control.ErrNoPodCIDR) {
-		d.fenced = err
 	}
-	changed := fenced != (d.fenced != nil)
 	same := before.Equal(plan)
 	if plan != before {
 		d.list(plan)
 	}
-	now := d.rejected
+	now := d.rejected()
+	if now != nil {
+		d.rejections++
+	}
 	d.mu.Unlock()
 
 	switch {
 	case now != nil && (rejected == nil || now.Error() != rejected.Error()):
-		d.log.Error("the control source has no good list of nodes; the last good one stays in force", "error", now)
+		d.logList(slog.LevelError, "the control source has no good list of nodes; the last good one stays in force", "error", now)
 	case now == nil && rejected != nil && same:
-		d.log.Info("the list of nodes is again the one in force")
+		d.logList(slog.LevelInfo, "the list of nodes is again the one in force")
 	}
 	if text := fmt.Sprint(plan.Refused); plan.Refused != nil && text != fmt.Sprint(before.Refused) {
-		d.log.Warn("nodes are left out of the list", "error", plan.Refused)
+		d.logList(slog.LevelWarn, "nodes are left out of the list", "error", plan.Refused)
 	}
 	if !same {
-		d.log.Info("a new list of nodes is in force", "peers", len(plan.Peers), "prefixes", plan.Table.Size())
+		d.logList(slog.LevelInfo, "a new list of nodes is in force", "peers", len(plan.Peers), "prefixes", plan.Table.Size())
 	}
-	if !same || changed {
+	if !same || fenced || freed {
 		d.tell(ctx, d.apply(ctx))
 	}
+}
+
+// fence has no pods added from now on, and reports whether they were before.
+func (d *daemon) fence(why error) bool {
+	d.applying.Lock() // or one that is under way would tell the plugin of the pod CIDR again
+	defer d.applying.Unlock()
+	_ = d.untell() // apply says why it fails, and tries again
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	before := d.fenced
+	d.fenced = why
+	return before == nil
+}
+
+// untell takes this node's pod CIDR from the plugin, and from the next weftd.
+func (d *daemon) untell() error {
+	return errors.Join(nodefile.Remove(d.config.RunDir), d.control.forget())
+}
+
+// logList logs what has become of the list of nodes, unless that changes all the time: where
+// nodes register, one that was taken over can change it as often as it likes.
+func (d *daemon) logList(level slog.Level, message string, args ...any) {
+	if d.lists.Allow() {
+		d.log.Log(context.Background(), level, message, args...)
+	}
+}
+
+// rejected returns why the newest State is not in force, or not as a whole; nil if it is. d.mu is held.
+func (d *daemon) rejected() error {
+	kept := d.guard.Kept()
+	switch {
+	case len(kept) == 0:
+		return d.refused
+	case d.refused == nil:
+		return keptError(kept, len(d.listed.Peers))
+	}
+	return fmt.Errorf("%w; and before, %w", d.refused, keptError(kept, len(d.listed.Peers)))
 }
 
 // keptError tells that peers are kept though the control source doesn't list them.
@@ -139,10 +171,10 @@ func (d *daemon) confirm(ctx context.Context) (status.Confirmation, error) {
 		return status.Confirmation{}, err
 	}
 	done := status.Confirmation{Withdrawn: withdrawn, Peers: len(plan.Peers)}
-	d.rejected = nil
 	d.list(plan)
 	d.mu.Unlock()
 	d.log.Warn("the new list of nodes was confirmed and is in force", "withdrawn", len(done.Withdrawn), "peers", done.Peers)
+	ctx = context.WithoutCancel(ctx) // who has confirmed may go
 	d.tell(ctx, d.apply(ctx))
 	return done, nil
 }
@@ -199,21 +231,23 @@ func (d *daemon) apply(ctx context.Context) error {
 	d.applying.Lock()
 	defer d.applying.Unlock()
 	d.mu.Lock()
-	plan, fenced, news := d.next, d.fenced != nil, d.next != d.plan
+	plan, fenced, news, mtu := d.next, d.fenced != nil, d.next != d.plan, d.mtu
 	d.mu.Unlock()
 	if news {
 		d.keys.update(plan)
 		d.router.Publish(plan.Table)
 	}
-	mtu, err := d.chooseMTU(plan)
+	now, err := d.chooseMTU(plan)
 	if err == nil {
-		err = d.host.Apply(ctx, d.hostNetwork(plan, mtu))
+		mtu = now
+	}
+	if mtu > 0 { // which was right before, if it is not known now
+		err = errors.Join(err, d.host.Apply(ctx, d.hostNetwork(plan, mtu)))
 	}
 	switch { // the plugin is told of nothing that does not hold
-	case err != nil:
 	case fenced:
-		err = nodefile.Remove(d.config.RunDir)
-	default:
+		err = errors.Join(err, d.untell())
+	case err == nil:
 		err = nodefile.Write(d.config.RunDir, nodefile.Node{
 			Name: d.config.Node, PodCIDRs: plan.PodCIDRs, Addresses: plan.NodeAddresses, TUN: d.config.TUN.Name, MTU: mtu,
 			GSOMaxSize: encap.MaxSuperPacket, GSOMaxSegs: encap.MaxSegments,
@@ -235,7 +269,10 @@ func (d *daemon) chooseMTU(plan *control.Plan) (int, error) {
 		return d.config.TUN.MTU, nil
 	}
 	underlay, _, err := hostnet.UnderlayMTU(plan.Self.Endpoint.Addr())
-	return underlay - overhead(d.config, plan.EndpointIPv6), err
+	if err != nil {
+		return 0, err
+	}
+	return underlay - overhead(d.config, plan.EndpointIPv6), nil
 }
 
 func (d *daemon) hostNetwork(plan *control.Plan, mtu int) hostnet.Network {
@@ -277,17 +314,15 @@ func (d *daemon) mend(ctx context.Context) error {
 func (d *daemon) reapplyNowAndThen(ctx context.Context) error {
 	return every(ctx, reapplyInterval, func() error {
 		d.mu.Lock()
-		ready := d.ready
+		ready := d.starting == nil
 		d.mu.Unlock()
 		err := d.apply(ctx)
 		d.tell(ctx, err)
 		switch {
 		case ready:
-			d.refreshConflist(ctx)
+			_ = d.refreshConflist(ctx) // it has logged that, and pods go on
 		case err == nil:
-			if err := d.becomeReady(ctx); err != nil && ctx.Err() == nil {
-				return err
-			}
+			d.becomeReady(ctx)
 		}
 		return nil
 	})
@@ -311,84 +346,10 @@ func every(ctx context.Context, interval time.Duration, do func() error) error {
 
 // refreshConflist follows what has happened to the chained plugins, and brings back a
 // conflist that somebody removed.
-func (d *daemon) refreshConflist(ctx context.Context) {
-	if err := d.conflist.write(ctx); err != nil && ctx.Err() == nil {
+func (d *daemon) refreshConflist(ctx context.Context) error {
+	err := d.conflist.write(ctx)
+	if err != nil && ctx.Err() == nil {
 		d.log.Error("the conflist is not as it must be", "error", err, "retry", reapplyInterval)
 	}
-}
-
-// Stats, Peers and Prefixes tell what the data path has done and knows.
-func (d *daemon) Stats() router.Stats { return d.keys.add(d.router.Stats()) }
-func (d *daemon) Peers() int          { return d.router.Table().Peers() }
-func (d *daemon) Prefixes() int       { return d.router.Table().Size() }
-
-// UDP returns whether all lanes send runs, and how many datagrams were joined for them.
-func (d *daemon) UDP() (gso bool, gro uint64) {
-	gso = true
-	for _, c := range d.conns {
-		gso = gso && c.Runs()
-		gro += c.Joined()
-	}
-	return gso, gro
-}
-
-// Links returns how many peers are in which state, and what has happened with them, or
-// nil with vxlan.
-func (d *daemon) Links() *metrics.Links {
-	if d.keys == nil {
-		return nil
-	}
-	counts := d.keys.manager.Counts()
-	links := &metrics.Links{Peers: map[string]int{}, Agreed: counts.Agreed, Failed: counts.Failed, Unreachable: counts.Unreachable}
-	for _, state := range handshake.States() {
-		links.Peers[string(state)] = 0
-	}
-	for _, s := range d.keys.manager.Status() {
-		links.Peers[string(s.State)]++
-	}
-	return links
-}
-
-// GuardDrops asks nft, which takes some milliseconds.
-func (d *daemon) GuardDrops() (map[string]uint64, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-	defer cancel()
-	return d.host.Drops(ctx)
-}
-
-// Rejections returns how many States were refused, and whether the newest one was.
-func (d *daemon) Rejections() (total int, newest bool) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.rejections, d.rejected != nil
-}
-
-// LeftOut reports whether some nodes of the State are no peers.
-func (d *daemon) LeftOut() bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.listed.Refused != nil
-}
-
-// Healthy returns why the host is not as it must be, or nil. That the lanes run
-// needs no word: weftd ends with the first one that does not.
-func (d *daemon) Healthy() error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.hostErr
-}
-
-// Ready returns why pods can't be wired yet, or nil.
-func (d *daemon) Ready() error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	switch {
-	case d.hostErr != nil:
-		return d.hostErr
-	case d.fenced != nil:
-		return d.fenced
-	case !d.ready:
-		return errors.New("weftd is starting")
-	}
-	return nil
+	return err
 }
