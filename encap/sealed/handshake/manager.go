@@ -77,9 +77,9 @@ type Manager struct {
 
 	expected atomic.Pointer[map[netip.Addr]struct{}] // where QUIC packets may come from
 
-	mu      sync.Mutex // guards what follows
-	links   map[encap.Fingerprint]*link
-	changed chan struct{} // closed when a handshake has ended, and replaced
+	mu      sync.Mutex                  // guards what follows
+	links   map[encap.Fingerprint]*link // nil when Run has ended
+	changed chan struct{}               // closed when a handshake has ended, and replaced
 	counts  Counts
 }
 
@@ -134,10 +134,13 @@ func New(key ed25519.PrivateKey, lanes int, peers *sealed.Peers, socket Socket, 
 	return m, nil
 }
 
-// Update makes the peers those of a State.
+// Update makes the peers those of a State, until Run has ended.
 func (m *Manager) Update(all []*encap.Peer) {
 	m.mu.Lock() // before the peers are there, and wish for keys
 	defer m.mu.Unlock()
+	if m.links == nil {
+		return
+	}
 	come, gone := m.peers.Set(all)
 	for _, peer := range gone {
 		l := m.links[peer.Key]
@@ -324,5 +327,5 @@ func (m *Manager) closeAll() {
 		m.stopDialing(l)
 		l.close(codeGone)
 	}
-	clear(m.links) // what is still under way leads nowhere
+	m.links = nil // what is still under way leads nowhere, and nothing is begun any more
 }
