@@ -93,7 +93,10 @@ func (m *Manager) dial(l *link, d *dial, wait time.Duration) {
 	}
 	m.agreed(l, conn, epoch)
 	if d.moved != nil {
-		m.Followed <- *d.moved
+		select {
+		case m.Followed <- *d.moved:
+		case <-m.conn.closed: // nobody may follow any more
+		}
 	}
 }
 

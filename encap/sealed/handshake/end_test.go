@@ -1,9 +1,14 @@
 package handshake_test
 
 import (
+	"bytes"
+	"runtime"
 	"testing"
+	"time"
 
 	"weft/encap"
+	"weft/encap/sealed"
+	"weft/encap/sealed/handshake"
 )
 
 // A list of nodes may be under way to a manager when weftd ends.
@@ -28,4 +33,21 @@ func TestAManagerThatHasEndedTakesNoMoreLists(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestAPeerThatNobodyFollowsHoldsUpNothingAtTheEnd(t *testing.T) {
+	nobody := func(m *handshake.Manager) { m.Followed = make(chan sealed.Move) }
+	a, b := upPair(t, nobody)
+	elsewhere := startNode(t, int(nextSubnet.Load()), 3, b.key)
+	elsewhere.know(a.self)
+	b.sendFrom(elsewhere.conn, a.self, "I have moved")
+	eventually(t, "a looks for it there", 5*time.Second, func() bool { return a.manager.Counts().Agreed == 2 })
+	a.stop()
+	eventually(t, "no dial is left", 5*time.Second, func() bool { return !running("handshake.(*Manager).dial(") })
+}
+
+// running reports whether a goroutine is in a function.
+func running(function string) bool {
+	stacks := make([]byte, 1<<20)
+	return bytes.Contains(stacks[:runtime.Stack(stacks, true)], []byte(function))
 }

@@ -39,8 +39,7 @@ type node struct {
 	arrived chan []byte // packets of pods
 	drops   [drop.Count]atomic.Int64
 
-	followed atomic.Pointer[sealed.Move]
-	stop     func()
+	stop func()
 }
 
 var nextSubnet atomic.Int32
@@ -94,16 +93,6 @@ func startNode(t testing.TB, subnet, number int, key ed25519.PrivateKey, options
 		}
 	})
 	tasks.Go(n.receive)
-	tasks.Go(func() {
-		for {
-			select {
-			case m := <-n.manager.Followed:
-				n.followed.Store(&m)
-			case <-ctx.Done():
-				return
-			}
-		}
-	})
 	n.stop = sync.OnceFunc(func() {
 		cancel()
 		n.conn.Close()
@@ -158,13 +147,18 @@ func (n *node) receive() {
 
 // send is what a lane does outbound, with a packet that holds text.
 func (n *node) send(to *encap.Peer, text string) drop.Reason {
+	return n.sendFrom(n.conn, to, text)
+}
+
+// sendFrom sends from a socket that may be elsewhere.
+func (n *node) sendFrom(conn *encap.Conn, to *encap.Peer, text string) drop.Reason {
 	ip := packettest.UDP(pod(n.self), pod(to), len(text))
 	copy(ip[28:], text)
 	f := packet.NewFrames(1, 2000)[0]
 	f.Fill(copy(f.Reset(), ip))
 	n.out.Reset()
 	reason := n.codec.Encode(&n.out, &f, n.self, to)
-	n.conn.WriteBatch(&n.out)
+	conn.WriteBatch(&n.out)
 	return reason
 }
 
