@@ -153,9 +153,23 @@ func (m *Manager) Update(all []*encap.Peer) {
 	}
 	for _, p := range all {
 		l := m.links[p.Key]
-		l.name, l.endpoint = p.Name, p.Endpoint
+		l.name = p.Name
+		m.place(l, p.Endpoint)
 	}
 	m.expect()
+}
+
+// place notes where a peer is by the list. That it did not answer at another endpoint says
+// nothing about this one. The manager's lock is held.
+func (m *Manager) place(l *link, endpoint netip.AddrPort) {
+	if l.endpoint == endpoint {
+		return
+	}
+	l.endpoint, l.failures, l.retry = endpoint, 0, time.Time{}
+	if l.dial != nil && l.dial.moved == nil { // to the other one
+		m.stopDialing(l)
+		m.dialSoon(l)
+	}
 }
 
 // Receive implements sealed.Handshakes: nobody who is not where a peer is gets an answer.

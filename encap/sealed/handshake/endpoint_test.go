@@ -1,0 +1,55 @@
+package handshake_test
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+
+	"weft/encap"
+)
+
+// A peer whose endpoint changes in the list is dialed there at once, however its old one
+// fails.
+func TestAPeerThatIsElsewhereByTheListIsDialedThereAtOnce(t *testing.T) {
+	for _, tc := range []struct {
+		name     string
+		at       int // the number of the node at the old endpoint; 4 does not exist
+		failures uint64
+	}{
+		{"while nobody answers at the old endpoint", 4, 0},
+		{"while it is to be dialed again at the old endpoint in a second or two", 3, 3},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			nodes := newNodes(t, 3)
+			a, b := nodes[0], nodes[1]
+			b.know(a.self)
+			nodes[2].know(a.self)
+			old := at(b.self, a.endpointOf(tc.at))
+			a.know(old)
+			eventually(t, "the old endpoint fails", 10*time.Second, func() bool {
+				a.send(old, "lost")
+				return a.manager.Counts().Failed >= tc.failures
+			})
+			a.send(old, "is under way when the list changes")
+			time.Sleep(100 * time.Millisecond)
+
+			a.know(b.self)
+			a.send(b.self, "hello")
+			b.expect(t, "hello", 500*time.Millisecond)
+		})
+	}
+}
+
+// endpointOf is where the node with a number is that was started together with n.
+func (n *node) endpointOf(number int) netip.AddrPort {
+	addr := n.self.Endpoint.Addr().As4()
+	addr[3] = byte(number)
+	return netip.AddrPortFrom(netip.AddrFrom4(addr), n.self.Endpoint.Port())
+}
+
+// at is the same node elsewhere.
+func at(p *encap.Peer, endpoint netip.AddrPort) *encap.Peer {
+	other := *p
+	other.Endpoint = endpoint
+	return &other
+}
