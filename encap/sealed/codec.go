@@ -56,7 +56,7 @@ func (c *Codec) Encode(out *encap.Batch, f *packet.Frame, _, to *encap.Peer) dro
 			}
 			return s.seal(out, f, to)
 		}
-		if waits, reason := peer.wait(f, to); waits {
+		if waits, reason := peer.wait(f); waits {
 			return reason
 		}
 	}

@@ -123,16 +123,10 @@ type Peer struct {
 
 	mu      sync.Mutex // guards what follows
 	gone    bool
-	epochs  []*Epoch // the newest is the last; those before it only receive
-	waiting []waiting
+	epochs  []*Epoch       // the newest is the last; those before it only receive
+	waiting []packet.Frame // without keys
 	bytes   int
 	past    Traffic // of epochs that are over
-}
-
-// waiting is a packet without keys.
-type waiting struct {
-	frame packet.Frame
-	to    *encap.Peer
 }
 
 // want asks for keys.
@@ -149,7 +143,7 @@ func (p *Peer) want() {
 
 // wait keeps a copy of a packet until there are keys, and asks for them. It returns false
 // if they are there by now.
-func (p *Peer) wait(f *packet.Frame, to *encap.Peer) (waits bool, reason drop.Reason) {
+func (p *Peer) wait(f *packet.Frame) (waits bool, reason drop.Reason) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.sending.Load() != nil {
@@ -159,7 +153,7 @@ func (p *Peer) wait(f *packet.Frame, to *encap.Peer) (waits bool, reason drop.Re
 	if p.gone || p.bytes+n > maxWaiting || p.peers.waiting.Load()+int64(n) > maxWaitingAll {
 		return true, drop.NoKeys
 	}
-	p.waiting = append(p.waiting, waiting{f.Clone(TagLen), to})
+	p.waiting = append(p.waiting, f.Clone(TagLen))
 	p.bytes += n
 	p.peers.waiting.Add(int64(n))
 	p.want()
@@ -192,9 +186,9 @@ func (p *Peer) Begin(secrets Secrets) (*Epoch, error) {
 func (e *Epoch) Expect(lanes int) { e.lanes.Store(int32(min(lanes, MaxLanes))) }
 
 // Use has everything to the peer sealed with the epoch's keys from now on. session is what
-// the peer's Session returned. What has waited goes first, as datagrams to send; one
-// goroutine at a time may call Use for a peer.
-func (e *Epoch) Use(session uint32, send func(datagram []byte, to *encap.Peer)) {
+// the peer's Session returned. What has waited goes first, as datagrams to send to where the
+// peer is by now; one goroutine at a time may call Use for a peer.
+func (e *Epoch) Use(session uint32, send func(datagram []byte)) {
 	e.remote = session << laneBits
 	e.sendWaiting(e.peer.takeWaiting(nil), send)
 	e.sendWaiting(e.peer.takeWaiting(e), send) // what came meanwhile: little, even if lanes never rest
@@ -202,7 +196,7 @@ func (e *Epoch) Use(session uint32, send func(datagram []byte, to *encap.Peer)) 
 
 // takeWaiting empties the queue. With an epoch, that is what is sealed with from now on,
 // so that nothing waits any more.
-func (p *Peer) takeWaiting(e *Epoch) []waiting {
+func (p *Peer) takeWaiting(e *Epoch) []packet.Frame {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if e != nil && !e.retired.Load() {
@@ -212,24 +206,24 @@ func (p *Peer) takeWaiting(e *Epoch) []waiting {
 }
 
 // sendWaiting seals packets with the key that no lane has.
-func (e *Epoch) sendWaiting(waited []waiting, send func(datagram []byte, to *encap.Peer)) {
+func (e *Epoch) sendWaiting(waited []packet.Frame, send func(datagram []byte)) {
 	var out encap.Batch
 	s := e.sealer(controlLane)
 	packets, bytes := s.packets.Load(), s.bytes.Load()
 	for i := range waited {
-		if s.seal(&out, &waited[i].frame, waited[i].to) != drop.None {
+		if s.seal(&out, &waited[i], nil) != drop.None {
 			e.peer.peers.lost.Add(1)
 		}
 	}
 	e.peer.peers.sentPackets.Add(s.packets.Load() - packets)
 	e.peer.peers.sentBytes.Add(s.bytes.Load() - bytes)
-	for to, datagram := range out.Datagrams() {
-		send(datagram, to)
+	for _, datagram := range out.Datagrams() {
+		send(datagram)
 	}
 }
 
 // forgetWaiting empties the queue; p.mu is held.
-func (p *Peer) forgetWaiting() []waiting {
+func (p *Peer) forgetWaiting() []packet.Frame {
 	all := p.waiting
 	p.peers.waiting.Add(-int64(p.bytes))
 	p.waiting, p.bytes = nil, 0

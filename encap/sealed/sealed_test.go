@@ -82,8 +82,8 @@ func agree(t testing.TB, a, b *end) (waited [][]byte) {
 	}
 	atA.Expect(b.lanes)
 	atB.Expect(a.lanes)
-	atA.Use(atB.Session(), func(datagram []byte, _ *encap.Peer) { waited = append(waited, datagram) })
-	atB.Use(atA.Session(), func([]byte, *encap.Peer) {})
+	atA.Use(atB.Session(), func(datagram []byte) { waited = append(waited, datagram) })
+	atB.Use(atA.Session(), func([]byte) {})
 	return waited
 }
 

@@ -9,7 +9,7 @@ import (
 )
 
 // A peer whose endpoint changes in the list is dialed there at once, however its old one
-// fails.
+// fails, and gets what has waited meanwhile.
 func TestAPeerThatIsElsewhereByTheListIsDialedThereAtOnce(t *testing.T) {
 	for _, tc := range []struct {
 		name     string
@@ -30,10 +30,11 @@ func TestAPeerThatIsElsewhereByTheListIsDialedThereAtOnce(t *testing.T) {
 				a.send(old, "lost")
 				return a.manager.Counts().Failed >= tc.failures
 			})
-			a.send(old, "is under way when the list changes")
+			a.send(old, "has waited")
 			time.Sleep(100 * time.Millisecond)
 
 			a.know(b.self)
+			b.expect(t, "has waited", 500*time.Millisecond)
 			a.send(b.self, "hello")
 			b.expect(t, "hello", 500*time.Millisecond)
 		})

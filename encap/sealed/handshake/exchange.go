@@ -9,7 +9,6 @@ import (
 
 	"github.com/quic-go/quic-go"
 
-	"weft/encap"
 	"weft/encap/sealed"
 )
 
@@ -116,11 +115,15 @@ func begin(l *link, conn *quic.Conn, send, receive string) (*sealed.Epoch, error
 	return epoch, nil
 }
 
-// use has what goes to the peer sealed with the epoch, and what has waited sent.
+// use has what goes to the peer sealed with the epoch, and what has waited sent: to where
+// the peer is now, which may have changed meanwhile.
 func (m *Manager) use(l *link, epoch *sealed.Epoch, theirs hello) {
 	l.using.Lock()
 	defer l.using.Unlock()
-	epoch.Use(theirs.session, func(datagram []byte, to *encap.Peer) {
-		_ = m.conn.socket.WriteTo(datagram, to.Endpoint) // as on any way, packets may be lost
+	m.mu.Lock()
+	to := l.endpoint
+	m.mu.Unlock()
+	epoch.Use(theirs.session, func(datagram []byte) {
+		_ = m.conn.socket.WriteTo(datagram, to) // as on any way, packets may be lost
 	})
 }
