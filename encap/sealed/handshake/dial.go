@@ -164,7 +164,7 @@ func (m *Manager) failed(l *link, d *dial, err error) {
 	}
 }
 
-// tellChanged wakes who waits for a handshake to end.
+// tellChanged wakes who waits for a handshake to end, or for its peer to go.
 func (m *Manager) tellChanged() {
 	close(m.changed)
 	m.changed = make(chan struct{})

@@ -35,6 +35,31 @@ func TestAManagerThatHasEndedTakesNoMoreLists(t *testing.T) {
 	}
 }
 
+func TestARotationEndsWithThePeer(t *testing.T) {
+	for name, end := range map[string]func(a *node){
+		"when the list has it no more": func(a *node) { a.know() },
+		"when this node ends":          func(a *node) { a.stop() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			nodes := newNodes(t, 2)
+			a, b := nodes[0], nodes[1]
+			a.know(b.self) // which does not know a, and so does not answer
+			done := make(chan error, 1)
+			go func() { done <- a.manager.Rotate(t.Context(), b.self.Name) }()
+			eventually(t, "keys are being agreed", time.Second, func() bool { return a.status(t, b).State == handshake.Agreeing })
+			end(a)
+			select {
+			case err := <-done:
+				if err == nil {
+					t.Error("it was told that there are new keys")
+				}
+			case <-time.After(time.Second):
+				t.Error("it goes on")
+			}
+		})
+	}
+}
+
 func TestAPeerThatNobodyFollowsHoldsUpNothingAtTheEnd(t *testing.T) {
 	nobody := func(m *handshake.Manager) { m.Followed = make(chan sealed.Move) }
 	a, b := upPair(t, nobody)

@@ -79,7 +79,7 @@ type Manager struct {
 
 	mu      sync.Mutex                  // guards what follows
 	links   map[encap.Fingerprint]*link // nil when Run has ended
-	changed chan struct{}               // closed when a handshake has ended, and replaced
+	changed chan struct{}               // closed when a handshake has ended or the peers change, and replaced
 	counts  Counts
 }
 
@@ -157,6 +157,7 @@ func (m *Manager) Update(all []*encap.Peer) {
 		m.place(l, p.Endpoint)
 	}
 	m.expect()
+	m.tellChanged()
 }
 
 // place notes where a peer is by the list. That it did not answer at another endpoint says
@@ -342,4 +343,5 @@ func (m *Manager) closeAll() {
 		l.close(codeGone)
 	}
 	m.links = nil // what is still under way leads nowhere, and nothing is begun any more
+	m.tellChanged()
 }
