@@ -2,7 +2,10 @@ package handshake_test
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -57,6 +60,25 @@ func TestARotationEndsWithThePeer(t *testing.T) {
 				t.Error("it goes on")
 			}
 		})
+	}
+}
+
+// The race detector would tell.
+func TestARotationMayFailWhileTheListChanges(t *testing.T) {
+	nodes := newNodes(t, 2)
+	a, b := nodes[0], nodes[1]
+	a.know(b.self) // which does not know a, and so does not answer
+	for range 10 {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+		done := make(chan error, 1)
+		go func() { done <- a.manager.Rotate(ctx, b.self.Name) }()
+		for len(done) == 0 {
+			a.know(b.self)
+		}
+		cancel()
+		if err := <-done; !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), b.self.Name) {
+			t.Errorf("Rotate = %v", err)
+		}
 	}
 }
 

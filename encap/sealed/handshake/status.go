@@ -105,9 +105,7 @@ func (m *Manager) Rotate(ctx context.Context, names ...string) error {
 	errs := make([]error, len(asking))
 	for i, l := range asking {
 		group.Go(func() error {
-			if err := m.awaitKeys(ctx, l, asked); err != nil {
-				errs[i] = fmt.Errorf("no new keys with %s: %w", l.name, err)
-			}
+			errs[i] = m.awaitKeys(ctx, l, asked)
 			return nil
 		})
 	}
@@ -122,7 +120,7 @@ const atOnce = 64
 func (m *Manager) awaitKeys(ctx context.Context, l *link, after time.Time) error {
 	for {
 		m.mu.Lock()
-		changed, using, err := m.changed, l.peer.Sending(), l.lastErr
+		changed, using, name, err := m.changed, l.peer.Sending(), l.name, l.lastErr
 		done, gone := using != nil && using.Began().After(after), m.links[l.peer.Key] != l
 		if !done && !gone {
 			m.dialSoon(l) // or again: another handshake that ended stopped the first one
@@ -132,12 +130,12 @@ func (m *Manager) awaitKeys(ctx context.Context, l *link, after time.Time) error
 		case done:
 			return nil
 		case gone:
-			return errors.New("the node is not in the list any more")
+			return fmt.Errorf("no new keys with %s: the node is not in the list any more", name)
 		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return cmp.Or(err, ctx.Err())
+			return fmt.Errorf("no new keys with %s: %w", name, cmp.Or(err, ctx.Err()))
 		}
 	}
 }
