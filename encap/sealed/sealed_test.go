@@ -575,3 +575,43 @@ func TestAPeerHasFewEpochsHoweverFastKeysChange(t *testing.T) {
 		}
 	}
 }
+
+func TestKeyedAreAllPeersWithEpochsAndNoOthers(t *testing.T) {
+	var all []*encap.Peer
+	for i := range 1000 { // more than a chunk of the sessions has
+		all = append(all, &encap.Peer{Key: encap.Fingerprint{byte(i >> 8), byte(i)}})
+	}
+	peers := sealed.NewPeers()
+	expect := func(when string, want int) {
+		t.Helper()
+		keyed := peers.Keyed()
+		if len(keyed) != want {
+			t.Errorf("%s %d peers have epochs, want %d", when, len(keyed), want)
+		}
+		for _, p := range peers.All() {
+			if _, ok := keyed[p]; ok != (len(p.Epochs()) > 0) {
+				t.Errorf("%s a peer with %d epochs is among them: %v", when, len(p.Epochs()), ok)
+			}
+		}
+	}
+	begin := func(some []*encap.Peer) {
+		for _, p := range some {
+			if _, err := peers.Find(p.Key).Begin(sealed.Secrets{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	peers.Set(all)
+	expect("at first", 0)
+	begin(all[:900])
+	expect("when epochs have begun, though none is used,", 900)
+	begin(all[:300])
+	for _, p := range all[:600] {
+		peers.Find(p.Key).Epochs()[0].End()
+	}
+	expect("when some have lost one of one or two", 600)
+	peers.Set(all[200:])
+	expect("when some peers are gone", 400)
+	begin(all[500:700])
+	expect("when they have begun again", 500)
+}
