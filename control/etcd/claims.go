@@ -16,6 +16,9 @@ type standing struct{ bart.Table[string] }
 // standing returns those claims that lie in the cluster CIDRs and overlap none that was
 // written before.
 func (l *listing) standing() *standing {
+	if l.stands != nil {
+		return l.stands
+	}
 	type owned struct {
 		claim
 		name string
@@ -37,7 +40,19 @@ func (l *listing) standing() *standing {
 			s.Insert(c.cidr, c.name)
 		}
 	}
+	l.stands = s
 	return s
+}
+
+// overlapping returns the standing claim that contains p, or one inside p, and whose it is.
+func (s *standing) overlapping(p netip.Prefix) (with netip.Prefix, owner string, taken bool) {
+	if with, owner, taken = s.LookupPrefixLPM(p); taken {
+		return with, owner, true
+	}
+	for with, owner = range s.Subnets(p) {
+		return with, owner, true
+	}
+	return netip.Prefix{}, "", false
 }
 
 // free returns a CIDR of the given length, out of the first of the cluster CIDRs that has

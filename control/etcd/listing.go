@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"math"
 	"net/netip"
 	"slices"
 	"strings"
@@ -24,6 +25,9 @@ type listing struct {
 
 	entries map[string]entry    // by name
 	claims  [2]map[string]claim // by family and name
+
+	// stands is what standing has returned; nil after a claim has changed.
+	stands *standing
 
 	// changed says that there is something that the last State did not tell.
 	changed bool
@@ -102,6 +106,7 @@ func (l *listing) put(kv *mvccpb.KeyValue, before *listing) {
 			l.changed = l.changed || !same || known.revision != kv.ModRevision
 			known.revision = kv.ModRevision
 			l.claims[f][name] = known
+			l.stands = nil
 		}
 	}
 }
@@ -114,6 +119,7 @@ func (l *listing) remove(key string) {
 	for f := range l.claims {
 		if name, ok := strings.CutPrefix(key, l.options.claimsKey(family(f))); ok {
 			delete(l.claims[f], name)
+			l.stands = nil
 		}
 	}
 	l.changed = l.changed || l.size() != size
@@ -225,9 +231,10 @@ func (l *listing) state(self *control.Node) control.State {
 	return state
 }
 
-// rank returns the revision of the node's newest claim, or an error if it has a pod CIDR
-// that it doesn't claim. The newest, because a node could change one of two.
+// rank returns the revision of the node's oldest claim, so that a family which is added later
+// costs it nothing, or an error if it has a pod CIDR that is not its own.
 func (l *listing) rank(n control.Node) (revision int64, err error) {
+	revision = math.MaxInt64
 	for _, p := range n.PodCIDRs {
 		f := familyOf(p)
 		c, ok := l.claim(f, n.Name)
@@ -239,7 +246,11 @@ func (l *listing) rank(n control.Node) (revision int64, err error) {
 		case c.cidr != p:
 			return 0, fmt.Errorf("its pod CIDR is %s, but it has claimed %s", p, c.cidr)
 		}
-		revision = max(revision, c.revision)
+		// What lies in no cluster CIDR is for control.NewPlan to refuse.
+		if with, owner, taken := l.standing().overlapping(p); taken && owner != n.Name {
+			return 0, fmt.Errorf("its pod CIDR %s overlaps %s, which node %s has claimed before", p, with, label(owner))
+		}
+		revision = min(revision, c.revision)
 	}
 	return revision, nil
 }

@@ -46,8 +46,37 @@ func TestNodesStandInTheOrderOfTheirClaims(t *testing.T) {
 		kv("nodes/c", entryOf("c", "10.244.3.0/24"), 18), kv("podcidrs/v4/c", "10.244.3.0/24", 8),
 	), nil)
 	state := l.state(nil)
-	if got := fmt.Sprint(namesOf(state)); got != "[c b a]" || state.Refused != nil {
+	if got := fmt.Sprint(namesOf(state)); got != "[b c a]" || state.Refused != nil {
 		t.Errorf("%s, refused: %v", got, state.Refused)
+	}
+}
+
+// A cluster gets a second family: "old" has claimed in the first one before "young", and in
+// the second one after it.
+func TestAFamilyThatIsAddedLaterCostsNobodyTheOther(t *testing.T) {
+	for _, tt := range []struct {
+		name, young string
+		want        string
+	}{
+		{"the young one has a CIDR of its own", "10.244.2.0/24", "[old young]"},
+		{"the young one claims the old one's", "10.244.1.0/24", "[old]"},
+	} {
+		for _, us := range []string{"old", "other"} {
+			o := testOptions(us)
+			o.ClusterCIDRs = prefixes("10.244.0.0/16", "fd00:244::/48")
+			l := newListing(o, answer(100,
+				kv("nodes/old", entryOf("old", "10.244.1.0/24", "fd00:244::/64"), 100), kv("podcidrs/v4/old", "10.244.1.0/24", 10), kv("podcidrs/v6/old", "fd00:244::/64", 100),
+				kv("nodes/young", entryOf("young", tt.young), 50), kv("podcidrs/v4/young", tt.young, 50),
+			), nil)
+			state := l.state(nil)
+			refused := "<nil>"
+			if tt.want == "[old]" {
+				refused = "etcd /weft/nodes/young: young: its pod CIDR 10.244.1.0/24 overlaps 10.244.1.0/24, which node old has claimed before; restart weftd there, or remove the node (weft node remove young)"
+			}
+			if got := fmt.Sprint(namesOf(state)); got != tt.want || fmt.Sprint(state.Refused) != refused {
+				t.Errorf("%s, to %s: %s, refused: %v", tt.name, us, got, state.Refused)
+			}
+		}
 	}
 }
 
@@ -81,7 +110,11 @@ func TestWhatIsWrongWithANodeCostsThisNodeOnly(t *testing.T) {
 		{"bad bytes in the key", []*mvccpb.KeyValue{kv("nodes/\xff\n\x1b[31m", "{}", 4)}, `"\xff\n\x1b[31m" is not a valid node name`},
 		{"a number that is none", []*mvccpb.KeyValue{kv("nodes/bad", `{"name":"bad","endpoint":"`+strings.Repeat("9", 3000)+`"}`, 4)}, `is no entry of a node`},
 		{"an older claim", []*mvccpb.KeyValue{kv("nodes/bad", entryOf("bad", "10.244.1.0/25"), 4), kv("podcidrs/v4/bad", "10.244.1.0/25", 4)},
-			"pod CIDR 10.244.1.0/25 overlaps 10.244.1.0/24 of node good (etcd /weft/nodes/good)"},
+			"its pod CIDR 10.244.1.0/25 overlaps 10.244.1.0/24, which node good has claimed before; restart weftd there, or remove the node (weft node remove bad)"},
+		{"an older claim inside", []*mvccpb.KeyValue{kv("nodes/bad", entryOf("bad", "10.244.0.0/20"), 4), kv("podcidrs/v4/bad", "10.244.0.0/20", 4)},
+			"its pod CIDR 10.244.0.0/20 overlaps 10.244.1.0/24, which node good has claimed before"},
+		{"outside the cluster CIDRs", []*mvccpb.KeyValue{kv("nodes/bad", entryOf("bad", "10.245.0.0/24"), 4), kv("podcidrs/v4/bad", "10.245.0.0/24", 4)},
+			"pod CIDR 10.245.0.0/24 is in none of the cluster CIDRs (10.244.0.0/16)"},
 		{"no pod CIDRs", []*mvccpb.KeyValue{kv("nodes/bad", entryOf("bad"), 4), kv("podcidrs/v4/bad", "10.244.2.0/24", 4)}, "has no pod CIDRs"},
 		{"foreign keys", []*mvccpb.KeyValue{kv("", "x", 4), kv("nodes", "x", 4), kv("podcidrs/v5/bad", "x", 4)}, ""},
 		{"a claim without an entry", []*mvccpb.KeyValue{kv("podcidrs/v4/bad", "10.244.2.0/24", 4)},
@@ -205,6 +238,7 @@ func BenchmarkSettleAmongFiveThousand(b *testing.B) {
 	}
 	l := newListing(o, answer(9000, kvs...), nil)
 	for b.Loop() {
+		l.stands = nil // as after a claim
 		registered, err := l.registration(selfOf("node1"), nil)
 		if err != nil || registered.entry != "" || len(l.state(&registered.node).Nodes) != 5000 {
 			b.Fatalf("%+v, %v", registered, err)

@@ -56,13 +56,13 @@ func (l *listing) registration(self control.Self, held []netip.Prefix) (registra
 			continue
 		}
 		if has {
-			_, owner, _ := standing.LookupPrefixLPM(claimed.cidr)
+			_, owner, _ := standing.overlapping(claimed.cidr)
 			if owner == name {
 				r.node.PodCIDRs = append(r.node.PodCIDRs, claimed.cidr)
 				continue
 			}
-			r.lost = fmt.Errorf("the pod CIDR %s of this node overlaps what another node has claimed before%s; this node claims another, and its pods must be made anew",
-				claimed.cidr, quoteOwner(owner))
+			r.lost = fmt.Errorf("the pod CIDR %s of this node overlaps what another node has claimed before, namely %s; this node claims another, and its pods must be made anew",
+				claimed.cidr, label(owner))
 		}
 		p, err := l.choose(f, held, standing)
 		if err != nil {
@@ -79,13 +79,6 @@ func (l *listing) registration(self control.Self, held []netip.Prefix) (registra
 		r.entry = string(text)
 	}
 	return r, nil
-}
-
-func quoteOwner(name string) string {
-	if name == "" {
-		return ""
-	}
-	return ", namely " + label(name)
 }
 
 // choose returns the CIDR that this node shall claim: what it held, or a free one.

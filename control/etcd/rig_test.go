@@ -235,6 +235,14 @@ func (f *following) expectNodes(t *testing.T, n int, names ...string) control.St
 	}).state
 }
 
+// expectRefusal waits for a State that has left a node out for a reason that contains a text.
+func (f *following) expectRefusal(t *testing.T, n int, text string) {
+	t.Helper()
+	f.expect(t, n, fmt.Sprintf("a State that refuses with %q", text), func(e emitted) bool {
+		return e.err == nil && e.state.Refused != nil && strings.Contains(e.state.Refused.Error(), text)
+	})
+}
+
 // expectError waits for an error that contains a text.
 func (f *following) expectError(t *testing.T, n int, text string) {
 	t.Helper()
