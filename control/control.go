@@ -91,4 +91,10 @@ type Self struct {
 
 	// Ready says that the node's pods can be reached.
 	Ready bool
+
+	// Held are the pod CIDRs that this node forwards with already, from a snapshot; nil if it
+	// has none yet. A Registry out of which nodes take their pod CIDRs lets it keep them if it
+	// can, whatever has become of what is written there. Kubernetes gives them itself, and
+	// ignores what was held.
+	Held []netip.Prefix
 }

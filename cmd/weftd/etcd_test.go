@@ -337,15 +337,62 @@ func TestAnEmptiedEtcdWithdrawsNothing(t *testing.T) {
 	}
 }
 
+// halves has the nodes claim a half of the cluster CIDR each: there is room for two.
+func halves(weft map[string]any) {
+	weft["clusterCIDRs"] = []string{"10.244.0.0/16"}
+	weft["control"].(map[string]any)["etcd"].(map[string]any)["maskIPv4"] = 17
+}
+
+// TestNodesThatComeBackToAnEmptiedEtcdKeepTheirPodCIDRs: etcd is emptied while no node runs.
+// By their names both would choose the same half, and the one that had to take the other one
+// is back first.
+func TestNodesThatComeBackToAnEmptiedEtcdKeepTheirPodCIDRs(t *testing.T) {
+	t.Parallel()
+	c := newEtcdCluster(t, 3, testnet.EtcdOptions{Members: 1}, halves)
+	node1, node3 := c.Nodes()[0], c.Nodes()[2]
+	for _, node := range []*testnet.Node{node1, node3} {
+		if err := node.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pod1, pod3 := addPod(t, node1, "pod1"), addPod(t, node3, "pod3")
+	reached := func() error { return pings(t, pod1.Namespace, addrOf(t, pod3, false)) }
+	eventually(t, "the pods to reach each other", reached)
+	before := map[*testnet.Node]string{}
+	for _, node := range []*testnet.Node{node1, node3} {
+		before[node] = fmt.Sprint(report(t, node).PodCIDRs)
+		if err := node.Stop(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.ctl(t, "del", "--prefix", "/weft/")
+	for _, node := range []*testnet.Node{node3, node1} {
+		if err := node.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		name := node.Entry().Name
+		eventually(t, name+" to be registered", func() error {
+			if claim := c.ctl(t, "get", "--print-value-only", "/weft/podcidrs/v4/"+name); claim == "" {
+				return errors.New("it has no claim")
+			}
+			return nil
+		})
+	}
+	eventually(t, "the pods to reach each other again", reached)
+	for node, podCIDRs := range before {
+		eventuallyCurrentNow(t, node)
+		if got := fmt.Sprint(report(t, node).PodCIDRs); got != podCIDRs {
+			t.Errorf("%s has %s; it had %s", node.Entry().Name, got, podCIDRs)
+		}
+	}
+	expectPings4(t, pod1, pod3)
+}
+
 // TestTheLoserOfAPodCIDRIsFenced: a node that was removed while it was away finds its pod
 // CIDR with another one. It gives it up, and nobody takes packets from it any more.
 func TestTheLoserOfAPodCIDRIsFenced(t *testing.T) {
 	t.Parallel()
-	c := newEtcdCluster(t, 3, testnet.EtcdOptions{Members: 1}, func(weft map[string]any) {
-		weft["clusterCIDRs"] = []string{"10.244.0.0/16"}
-		// There is room for two.
-		weft["control"].(map[string]any)["etcd"].(map[string]any)["maskIPv4"] = 17
-	})
+	c := newEtcdCluster(t, 3, testnet.EtcdOptions{Members: 1}, halves)
 	node1, node2, node3 := c.Nodes()[0], c.Nodes()[1], c.Nodes()[2]
 	for _, node := range []*testnet.Node{node1, node2} {
 		if err := node.Start(t.Context()); err != nil {

@@ -65,6 +65,7 @@ func (s *source) first(ctx context.Context, guard *control.Guard) (*control.Plan
 		var plan *control.Plan
 		if plan, err = guard.Next(state, time.Now()); err == nil {
 			s.log.Info("starting with the last list of nodes", "source", s.Origin(), "peers", len(plan.Peers))
+			s.self.Held = plan.PodCIDRs // nobody registers yet
 			return plan, nil
 		}
 	}

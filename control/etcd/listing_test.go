@@ -187,24 +187,41 @@ func TestANodeIsWhatItSaysWhateverItsEntrySays(t *testing.T) {
 }
 
 func TestWhatANodeHeldIsItsOwnIfItCanBe(t *testing.T) {
-	o := testOptions("a")
 	held := prefixes("10.244.7.0/25")
 	for _, tt := range []struct {
-		name string
-		kvs  []*mvccpb.KeyValue
-		held []netip.Prefix
-		want string
+		name      string
+		kvs       []*mvccpb.KeyValue
+		held, own []netip.Prefix // by this Run, and by the snapshot
+		want      string
+		lost      string
 	}{
-		{"etcd has lost all", nil, held, "10.244.7.0/25"},
-		{"the claim alone is lost", []*mvccpb.KeyValue{kv("nodes/a", entryOf("a", "10.244.9.0/26"), 3)}, nil, "10.244.9.0/26"},
-		{"it is another's now", []*mvccpb.KeyValue{kv("podcidrs/v4/b", "10.244.7.0/24", 3)}, held, "another"},
-		{"it is no longer in the cluster", nil, prefixes("10.245.7.0/24"), "another"},
+		{"etcd has lost all", nil, held, nil, "10.244.7.0/25", ""},
+		{"etcd has lost all while weftd was down", nil, nil, held, "10.244.7.0/25", ""},
+		{"the snapshot is of a time before this Run", nil, held, prefixes("10.244.8.0/24"), "10.244.7.0/25", ""},
+		{"the claim alone is lost", []*mvccpb.KeyValue{kv("nodes/a", entryOf("a", "10.244.9.0/26"), 3)}, nil, nil, "10.244.9.0/26", ""},
+		{"its entry says something else", []*mvccpb.KeyValue{kv("nodes/a", entryOf("a", "10.244.9.0/26"), 3)}, nil, held, "10.244.7.0/25", ""},
+		{"it is claimed", []*mvccpb.KeyValue{kv("podcidrs/v4/a", "10.244.7.0/25", 3)}, nil, held, "10.244.7.0/25", ""},
+		{"it is another's now", []*mvccpb.KeyValue{kv("podcidrs/v4/b", "10.244.7.0/24", 3)}, nil, held, "another",
+			"the pod CIDR 10.244.7.0/25 of this node overlaps what another node has claimed before, namely b; this node claims another, and its pods must be made anew"},
+		{"what it has claimed is another's", []*mvccpb.KeyValue{kv("podcidrs/v4/a", "10.244.7.0/25", 4), kv("podcidrs/v4/b", "10.244.7.0/24", 3)}, nil, nil, "another",
+			"the pod CIDR 10.244.7.0/25 of this node overlaps what another node has claimed before, namely b"},
+		{"what it has claimed is another's, but not what it held", []*mvccpb.KeyValue{kv("podcidrs/v4/a", "10.244.8.0/24", 4), kv("podcidrs/v4/b", "10.244.8.0/24", 3)}, nil, held, "10.244.7.0/25", ""},
+		{"it has claimed something else", []*mvccpb.KeyValue{kv("podcidrs/v4/a", "10.244.8.0/24", 3)}, nil, held, "10.244.8.0/24",
+			"the pod CIDR of this node was 10.244.7.0/25, but it has claimed 10.244.8.0/24, which counts; its pods must be made anew"},
 	} {
-		r, err := newListing(o, answer(20, tt.kvs...), nil).registration(selfOf("a"), tt.held)
-		if err != nil || len(r.claims) != 1 {
+		self := selfOf("a")
+		self.Held = tt.own
+		r, err := newListing(testOptions("a"), answer(20, tt.kvs...), nil).registration(self, tt.held)
+		if err != nil || len(r.node.PodCIDRs) != 1 {
 			t.Errorf("%s: %+v, %v", tt.name, r, err)
-		} else if got := r.claims[0]; tt.want != "another" && got.String() != tt.want || tt.want == "another" && (got.Bits() != 24 || slices.Contains(tt.held, got)) {
+			continue
+		}
+		had := slices.Concat(tt.held, tt.own)
+		if got := r.node.PodCIDRs[0]; tt.want != "another" && got.String() != tt.want || tt.want == "another" && (got.Bits() != 24 || slices.Contains(had, got)) {
 			t.Errorf("%s: %s; want %s", tt.name, got, tt.want)
+		}
+		if (r.lost == nil) != (tt.lost == "") || r.lost != nil && !strings.Contains(r.lost.Error(), tt.lost) {
+			t.Errorf("%s: lost: %v; want %s", tt.name, r.lost, tt.lost)
 		}
 	}
 }

@@ -156,6 +156,17 @@ func (f family) String() string   { return [...]string{"IPv4", "IPv6"}[f] }
 func (f family) folder() string   { return [...]string{"v4", "v6"}[f] }
 func (f family) addressBits() int { return [...]int{32, 128}[f] }
 
+// of returns those of the prefixes that are of the family.
+func (f family) of(prefixes []netip.Prefix) []netip.Prefix {
+	var all []netip.Prefix
+	for _, p := range prefixes {
+		if familyOf(p) == f {
+			all = append(all, p)
+		}
+	}
+	return all
+}
+
 // families are those that the cluster CIDRs have.
 func (o *Options) families() []family {
 	var all []family
@@ -167,15 +178,7 @@ func (o *Options) families() []family {
 	return all
 }
 
-func (o *Options) clusterCIDRs(f family) []netip.Prefix {
-	var all []netip.Prefix
-	for _, c := range o.ClusterCIDRs {
-		if familyOf(c) == f {
-			all = append(all, c)
-		}
-	}
-	return all
-}
+func (o *Options) clusterCIDRs(f family) []netip.Prefix { return f.of(o.ClusterCIDRs) }
 
 func (o *Options) mask(f family) int { return [...]int{o.MaskIPv4, o.MaskIPv6}[f] }
 

@@ -25,16 +25,20 @@ type registration struct {
 	// entry is what must be written as the node's entry; empty if it is there already.
 	entry string
 
-	// lost says which pod CIDR is another node's now; nil if none is.
+	// lost says which pod CIDR this node had, and has no longer; nil if none is.
 	lost error
 }
 
 // registration decides what this node is, from what is registered. held are the pod CIDRs
-// that it had until now: nobody else shall get them if it can be helped.
+// that it had until now, and those of self if there are none: nobody else shall get them if
+// it can be helped.
 func (l *listing) registration(self control.Self, held []netip.Prefix) (registration, error) {
 	name := l.options.Node
 	if err := strict.CheckAddrPort(self.Endpoint); err != nil {
 		return registration{}, fmt.Errorf("the address that the other nodes send to is not known: %w; set advertise", err)
+	}
+	if len(held) == 0 {
+		held = self.Held
 	}
 	r := registration{node: control.Node{
 		Name:     name,
@@ -43,8 +47,6 @@ func (l *listing) registration(self control.Self, held []netip.Prefix) (registra
 		Origin:   "etcd " + l.options.entryKey(name),
 	}}
 	known := l.entries[name]
-	held = slices.Concat(held, known.node.PodCIDRs)
-	standing := l.standing()
 	for _, f := range []family{ipv4, ipv6} {
 		claimed, has := l.claim(f, name)
 		has = has && claimed.err == nil
@@ -55,21 +57,23 @@ func (l *listing) registration(self control.Self, held []netip.Prefix) (registra
 		if len(l.options.clusterCIDRs(f)) == 0 {
 			continue
 		}
-		if has {
-			_, owner, _ := standing.overlapping(claimed.cidr)
-			if owner == name {
-				r.node.PodCIDRs = append(r.node.PodCIDRs, claimed.cidr)
-				continue
-			}
-			r.lost = fmt.Errorf("the pod CIDR %s of this node overlaps what another node has claimed before, namely %s; this node claims another, and its pods must be made anew",
-				claimed.cidr, label(owner))
+		p, had := claimed.cidr, f.of(held)
+		if has && len(had) == 0 {
+			had = []netip.Prefix{p}
 		}
-		p, err := l.choose(f, held, standing)
-		if err != nil {
-			return registration{}, err
+		if !has || l.ownerOf(p) != name {
+			var err error
+			if p, err = l.choose(f, slices.Concat(had, known.node.PodCIDRs)); err != nil {
+				return registration{}, err
+			}
+			r.claims = append(r.claims, p)
 		}
 		r.node.PodCIDRs = append(r.node.PodCIDRs, p)
-		r.claims = append(r.claims, p)
+		for _, before := range had {
+			if before != p {
+				r.lost = l.lost(before, p)
+			}
+		}
 	}
 	text, err := json.Marshal(r.node)
 	if err != nil {
@@ -81,8 +85,25 @@ func (l *listing) registration(self control.Self, held []netip.Prefix) (registra
 	return r, nil
 }
 
+// ownerOf returns the node whose claim stands in the way of others that want this CIDR, empty
+// if nobody's does.
+func (l *listing) ownerOf(p netip.Prefix) string {
+	_, owner, _ := l.standing().overlapping(p)
+	return owner
+}
+
+// lost tells that this node has another pod CIDR than before.
+func (l *listing) lost(before, now netip.Prefix) error {
+	if owner := l.ownerOf(before); owner != "" && owner != l.options.Node {
+		return fmt.Errorf("the pod CIDR %s of this node overlaps what another node has claimed before, namely %s; this node claims another, and its pods must be made anew",
+			before, label(owner))
+	}
+	return fmt.Errorf("the pod CIDR of this node was %s, but it has claimed %s, which counts; its pods must be made anew", before, now)
+}
+
 // choose returns the CIDR that this node shall claim: what it held, or a free one.
-func (l *listing) choose(f family, held []netip.Prefix, standing *standing) (netip.Prefix, error) {
+func (l *listing) choose(f family, held []netip.Prefix) (netip.Prefix, error) {
+	standing := l.standing()
 	for _, p := range held {
 		if familyOf(p) == f && p == p.Masked() && l.options.inCluster(p) && !standing.OverlapsPrefix(p) {
 			return p, nil

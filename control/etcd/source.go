@@ -31,8 +31,8 @@ type Source struct {
 	self       *control.Self // nil before the first Register
 	registered chan struct{} // receives when self has changed
 
-	// held are the pod CIDRs that this node had when Run last emitted a State. Only Run
-	// uses it.
+	// held are the pod CIDRs that this node had when Run last emitted a State; before that,
+	// those in self count. Only Run uses it.
 	held []netip.Prefix
 }
 
