@@ -76,8 +76,9 @@ type Registry interface {
 	Register(Self)
 }
 
-// ErrNoPodCIDR is in the error of a Registry in which this node has no pod CIDR: what it had
-// before may be another's by now, and no pod may get an address of it.
+// ErrNoPodCIDR is in the error of a Registry in which this node has no pod CIDR, or not the one
+// that it had: that may be another's by now, and no pod may get an address of it until there
+// is a State again.
 var ErrNoPodCIDR = errors.New("no pod CIDR")
 
 // Self is what a node says of itself to a Registry.

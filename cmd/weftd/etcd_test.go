@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"weft/internal/nodefile"
 	"weft/internal/testnet"
 )
 
@@ -454,6 +455,13 @@ func TestTheLoserOfAPodCIDRIsFenced(t *testing.T) {
 		}
 		return nil
 	})
+	described := filepath.Join(node2.RunDir(), nodefile.Name)
+	eventually(t, "the plugin to be told of none", func() error {
+		if exists(described) {
+			return errors.New(described + " is there")
+		}
+		return nil
+	})
 	if _, err := node2.AddPod(t.Context(), "late"); err == nil {
 		t.Error("the loser still gives another's addresses to pods")
 	}
@@ -469,6 +477,20 @@ func TestTheLoserOfAPodCIDRIsFenced(t *testing.T) {
 		t.Error("the loser's pod still reaches others with another's address")
 	}
 	expectPings4(t, pod1, pod3)
+
+	// It has one again as soon as one is free.
+	node3.Kill()
+	if got := weft(t, node1, append([]string{"node", "remove", "node3"}, operator...)...); got.status != 0 {
+		t.Fatalf("exit status %d: %s", got.status, got.stderr)
+	}
+	eventually(t, "the plugin to be told of another one", func() error {
+		_, err := os.Stat(described)
+		return err
+	})
+	if _, err := node2.Get(t.Context(), "/readyz"); err != nil {
+		t.Error(err)
+	}
+	expectPings4(t, pod1, addPod(t, node2, "new"))
 }
 
 func expectPings4(t *testing.T, pods ...*testnet.Pod) {

@@ -1,6 +1,7 @@
 package etcd
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -155,6 +156,13 @@ func TestAFullDatabaseStopsRegistrationOnly(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, testnet.EtcdOptions{Members: 1, QuotaBytes: 4 << 20})
 	all := followMany(t, r, 2)
+	loser := follow(t, r.source(t, "loser"))
+	lost := nodeOf(t, loser.expectNodes(t, 0, append(namesOf(all[0].last(t)), "loser")...), "loser").PodCIDRs
+	loser.stop()
+	if err := loser.source.Remove(within(t, 10*time.Second), "loser"); err != nil {
+		t.Fatal(err)
+	}
+	r.ctl(t, "put", "/weft/podcidrs/v4/owner", lost[0].String())
 	client := r.client(t)
 	for i := 0; ; i++ { // until it is full
 		if _, err := client.Put(t.Context(), fmt.Sprint("fill", i), strings.Repeat("x", 1<<19)); err != nil {
@@ -166,13 +174,31 @@ func TestAFullDatabaseStopsRegistrationOnly(t *testing.T) {
 	n := all[0].count()
 	all[0].reload <- struct{}{}
 	all[0].expectNodes(t, n, namesOf(all[0].last(t))...)
+
+	// One that finds its CIDR with another node, and can't claim what is free, has none.
+	s := r.source(t, "loser")
+	self := selfOf("loser")
+	self.Held = lost
+	s.Register(self)
+	loser = runOnly(t, s)
+	loser.expectError(t, 0, "etcd's database is full")
+	emits, _ := loser.since(0)
+	if !errors.Is(emits[0].err, control.ErrNoPodCIDR) || slices.ContainsFunc(emits, func(e emitted) bool { return e.err == nil }) {
+		t.Errorf("emitted: %s", tellAll(emits))
+	}
+
 	r.ctl(t, "del", "--prefix", "fill")
 	if err := r.Compact(within(t, 30*time.Second)); err != nil {
 		t.Fatal(err)
 	}
 	r.ctl(t, "defrag")
 	r.ctl(t, "alarm", "disarm")
-	node3.expect(t, 0, "a State", func(e emitted) bool { return e.err == nil && len(e.state.Nodes) == 3 })
+	for _, f := range []*following{node3, loser} {
+		f.expect(t, 0, "a State", func(e emitted) bool { return e.err == nil && len(e.state.Nodes) == 4 })
+	}
+	if got := nodeOf(t, loser.last(t), "loser").PodCIDRs; got[0] == lost[0] {
+		t.Errorf("the loser has %v still", got)
+	}
 	if emits, _ := node3.since(0); len(emits) > 6 {
 		t.Errorf("emitted: %s", tellAll(emits))
 	}

@@ -2,6 +2,7 @@ package etcd
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -202,12 +203,12 @@ func TestWhatANodeHeldIsItsOwnIfItCanBe(t *testing.T) {
 		{"its entry says something else", []*mvccpb.KeyValue{kv("nodes/a", entryOf("a", "10.244.9.0/26"), 3)}, nil, held, "10.244.7.0/25", ""},
 		{"it is claimed", []*mvccpb.KeyValue{kv("podcidrs/v4/a", "10.244.7.0/25", 3)}, nil, held, "10.244.7.0/25", ""},
 		{"it is another's now", []*mvccpb.KeyValue{kv("podcidrs/v4/b", "10.244.7.0/24", 3)}, nil, held, "another",
-			"the pod CIDR 10.244.7.0/25 of this node overlaps what another node has claimed before, namely b; this node claims another, and its pods must be made anew"},
+			"no pod CIDR yet: 10.244.7.0/25 of this node overlaps what another node has claimed before, namely b; this node claims another, and its pods must be made anew"},
 		{"what it has claimed is another's", []*mvccpb.KeyValue{kv("podcidrs/v4/a", "10.244.7.0/25", 4), kv("podcidrs/v4/b", "10.244.7.0/24", 3)}, nil, nil, "another",
-			"the pod CIDR 10.244.7.0/25 of this node overlaps what another node has claimed before, namely b"},
+			"no pod CIDR yet: 10.244.7.0/25 of this node overlaps what another node has claimed before, namely b"},
 		{"what it has claimed is another's, but not what it held", []*mvccpb.KeyValue{kv("podcidrs/v4/a", "10.244.8.0/24", 4), kv("podcidrs/v4/b", "10.244.8.0/24", 3)}, nil, held, "10.244.7.0/25", ""},
 		{"it has claimed something else", []*mvccpb.KeyValue{kv("podcidrs/v4/a", "10.244.8.0/24", 3)}, nil, held, "10.244.8.0/24",
-			"the pod CIDR of this node was 10.244.7.0/25, but it has claimed 10.244.8.0/24, which counts; its pods must be made anew"},
+			"no pod CIDR yet: this node had 10.244.7.0/25, but has claimed 10.244.8.0/24, which counts; its pods must be made anew"},
 	} {
 		self := selfOf("a")
 		self.Held = tt.own
@@ -220,7 +221,7 @@ func TestWhatANodeHeldIsItsOwnIfItCanBe(t *testing.T) {
 		if got := r.node.PodCIDRs[0]; tt.want != "another" && got.String() != tt.want || tt.want == "another" && (got.Bits() != 24 || slices.Contains(had, got)) {
 			t.Errorf("%s: %s; want %s", tt.name, got, tt.want)
 		}
-		if (r.lost == nil) != (tt.lost == "") || r.lost != nil && !strings.Contains(r.lost.Error(), tt.lost) {
+		if errors.Is(r.lost, control.ErrNoPodCIDR) != (tt.lost != "") || !strings.Contains(fmt.Sprint(r.lost), tt.lost) {
 			t.Errorf("%s: lost: %v; want %s", tt.name, r.lost, tt.lost)
 		}
 	}
@@ -230,7 +231,7 @@ func TestAClaimOutsideTheClusterCIDRsIsNotReplacedInSilence(t *testing.T) {
 	o := testOptions("a")
 	for _, claim := range []*mvccpb.KeyValue{kv("podcidrs/v4/a", "10.245.1.0/24", 3), kv("podcidrs/v6/a", "fd00::/64", 3)} {
 		_, err := newListing(o, answer(20, claim), nil).registration(selfOf("a"), nil)
-		if err == nil || !strings.Contains(err.Error(), "weft node remove a") || !strings.Contains(err.Error(), string(claim.Value)) {
+		if !errors.Is(err, control.ErrNoPodCIDR) || !strings.Contains(err.Error(), "weft node remove a") || !strings.Contains(err.Error(), string(claim.Value)) {
 			t.Errorf("%s: %v", claim.Value, err)
 		}
 	}

@@ -25,7 +25,8 @@ type registration struct {
 	// entry is what must be written as the node's entry; empty if it is there already.
 	entry string
 
-	// lost says which pod CIDR this node had, and has no longer; nil if none is.
+	// lost is control.ErrNoPodCIDR, and says which one this node had and may not have any
+	// longer; nil if there is none.
 	lost error
 }
 
@@ -51,8 +52,9 @@ func (l *listing) registration(self control.Self, held []netip.Prefix) (registra
 		claimed, has := l.claim(f, name)
 		has = has && claimed.err == nil
 		if has && !l.options.inCluster(claimed.cidr) {
-			return registration{}, fmt.Errorf("this node has claimed the pod CIDR %s, which is in none of the cluster CIDRs any more; "+
-				"stop weftd, remove the node (weft node remove %s), and start weftd again, which then claims another; its pods must be made anew", claimed.cidr, name)
+			return registration{}, fmt.Errorf("%w: this node has claimed %s, which is in none of the cluster CIDRs any more; "+
+				"stop weftd, remove the node (weft node remove %s), and start weftd again, which then claims another; its pods must be made anew",
+				control.ErrNoPodCIDR, claimed.cidr, name)
 		}
 		if len(l.options.clusterCIDRs(f)) == 0 {
 			continue
@@ -92,13 +94,14 @@ func (l *listing) ownerOf(p netip.Prefix) string {
 	return owner
 }
 
-// lost tells that this node has another pod CIDR than before.
+// lost tells that this node may not have what it had. What it may have instead may not be
+// written yet, and perhaps can't be.
 func (l *listing) lost(before, now netip.Prefix) error {
 	if owner := l.ownerOf(before); owner != "" && owner != l.options.Node {
-		return fmt.Errorf("the pod CIDR %s of this node overlaps what another node has claimed before, namely %s; this node claims another, and its pods must be made anew",
-			before, label(owner))
+		return fmt.Errorf("%w yet: %s of this node overlaps what another node has claimed before, namely %s; this node claims another, and its pods must be made anew",
+			control.ErrNoPodCIDR, before, label(owner))
 	}
-	return fmt.Errorf("the pod CIDR of this node was %s, but it has claimed %s, which counts; its pods must be made anew", before, now)
+	return fmt.Errorf("%w yet: this node had %s, but has claimed %s, which counts; its pods must be made anew", control.ErrNoPodCIDR, before, now)
 }
 
 // choose returns the CIDR that this node shall claim: what it held, or a free one.
