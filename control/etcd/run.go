@@ -11,6 +11,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"weft/control"
+	"weft/internal/strict"
 )
 
 const (
@@ -28,7 +29,8 @@ const (
 	// half as long at least.
 	sessionLife = time.Hour
 
-	// calm is how long a watch must have lasted for its end to be no sign of trouble.
+	// calm is how long a watch must have lasted for its end to be no sign of trouble, and how
+	// long nobody else may have written this node's entry.
 	calm = 10 * time.Second
 
 	// reminder is how long an error isn't repeated.
@@ -38,7 +40,7 @@ const (
 // Run implements control.Source. It emits a State when this node stands registered in it,
 // or, before Register was called, when it was registered by an earlier weftd.
 func (s *Source) Run(ctx context.Context, reload <-chan struct{}, emit func(control.State, error)) error {
-	r := run{Source: s, reload: reload, emit: emit, always: true, told: make(map[string]time.Time)}
+	r := run{Source: s, reload: reload, emit: emit, always: true, told: make(map[string]time.Time), contest: newContest()}
 	pause := backoff{shortest: 100 * time.Millisecond, longest: 5 * time.Second}
 	for failures := 0; ctx.Err() == nil; {
 		started := time.Now()
@@ -78,6 +80,8 @@ type run struct {
 
 	// told is what errors were about, and when they were emitted, since all was well.
 	told map[string]time.Time
+
+	contest contest
 }
 
 // tell emits an error, unless one of its sort was emitted not long ago. One cause may show
@@ -165,6 +169,7 @@ func (f *follower) follow(ctx context.Context) error {
 			}
 			address = f.address()
 			f.listing.changed = true
+			f.again = nil // what could not be written may be something else now
 			f.settle(ctx)
 		case <-f.settled:
 			f.settle(ctx)
@@ -253,21 +258,30 @@ func (f *follower) settle(ctx context.Context) {
 	registered := len(r.claims) == 0 && r.entry == ""
 	if len(r.claims) == 0 {
 		f.held = r.node.PodCIDRs
-		f.emitState(&r.node, registered)
+		f.emitState(&r.node, registered && f.contest.over())
 	}
 	if !registered && f.again == nil {
 		f.register(ctx, r)
 	}
 }
 
-// register writes the registration. The watch tells when that is done; if it can't be done
-// now, it is tried again later.
+// register writes the registration. The watch tells when that is done; if it can't or mustn't
+// be done now, it is tried again later.
 func (f *follower) register(ctx context.Context, r registration) {
+	if other, ok := f.listing.anotherMachine(r.node); ok && f.contest.lost(r.entry) {
+		f.tell(fmt.Errorf("another machine writes the entry of this node's name, %s: others reach it at %s; name one of the two differently under the configuration's key node",
+			f.options.Node, strict.Quote(other.String())))
+	}
+	if wait := f.contest.wait(r.entry); wait > 0 && len(r.claims) == 0 {
+		f.again = time.After(wait)
+		return
+	}
 	revision, err := f.listing.write(ctx, f.client, r)
 	switch {
 	case err == nil:
 		f.written = revision
 		f.pause.reset()
+		f.contest.wrote(r.entry)
 		return
 	case ctx.Err() != nil:
 		return

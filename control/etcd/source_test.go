@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -166,6 +167,63 @@ func TestSourceBesideARealEtcd(t *testing.T) {
 		// Another weftd, before Register: what is there is emitted, and nothing written.
 		reader := runOnly(t, r.source(t, "node1", at("/else")))
 		reader.expectNodes(t, 0, "node1")
+	})
+
+	t.Run("two machines with one name write its entry seldom, and say so", func(t *testing.T) {
+		t.Parallel()
+		var mu sync.Mutex
+		var writes []string
+		watch := r.client(t).Watch(t.Context(), "/twins/nodes/node1")
+		go func() {
+			for answer := range watch {
+				mu.Lock()
+				for _, e := range answer.Events {
+					writes = append(writes, string(e.Kv.Value))
+				}
+				mu.Unlock()
+			}
+		}()
+		var twins []*following
+		for _, name := range []string{"node1", "twin"} {
+			s := r.source(t, "node1", at("/twins"))
+			s.Register(selfOf(name))
+			twins = append(twins, runOnly(t, s))
+		}
+		began := time.Now()
+		for i, other := range []string{"twin", "node1"} {
+			twins[i].expectError(t, 0, fmt.Sprintf("another machine writes the entry of this node's name, node1: others reach it at %q; name one of the two differently", selfOf(other).Endpoint))
+		}
+		time.Sleep(time.Until(began.Add(6 * time.Second)))
+		mu.Lock()
+		if n := len(writes); n < 4 || n > 12 {
+			t.Errorf("%d writes in 6 s", n)
+		}
+		mu.Unlock()
+		for i, f := range twins {
+			emits, _ := f.since(0)
+			told := 0
+			for _, e := range emits {
+				if e.err != nil {
+					told++
+				} else if got := nodeOf(t, e.state, "node1").Endpoint; got != selfOf([]string{"node1", "twin"}[i]).Endpoint {
+					t.Errorf("it is at %s in a State of its own", got)
+				}
+			}
+			if told != 1 {
+				t.Errorf("told %d times: %s", told, tellAll(emits))
+			}
+		}
+		for port := uint16(1001); port <= 1003; port++ { // what is new is written at once
+			moved := selfOf("node1")
+			moved.Endpoint = netip.AddrPortFrom(moved.Endpoint.Addr(), port)
+			twins[0].source.Register(moved)
+			time.Sleep(400 * time.Millisecond)
+			mu.Lock()
+			if !strings.Contains(fmt.Sprint(writes), moved.Endpoint.String()) {
+				t.Errorf("%s is not written", moved.Endpoint)
+			}
+			mu.Unlock()
+		}
 	})
 
 	t.Run("reload lists again and emits even the same", func(t *testing.T) {
