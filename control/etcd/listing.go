@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
 	"net/netip"
 	"slices"
@@ -205,8 +206,9 @@ func (l *listing) state(self *control.Node) control.State {
 		}
 		nodes = append(nodes, ranked{node, revision})
 	}
-	for name, e := range l.entries {
-		if self == nil || name != self.Name {
+	// In order, because of many problems only the first ones are told: they shall stay the same.
+	for _, name := range slices.Sorted(maps.Keys(l.entries)) {
+		if e := l.entries[name]; self == nil || name != self.Name {
 			add(name, e.node, e.err)
 		}
 	}
@@ -214,10 +216,10 @@ func (l *listing) state(self *control.Node) control.State {
 		add(self.Name, *self, nil)
 	}
 	for f, claims := range l.claims {
-		for name, c := range claims {
+		for _, name := range slices.Sorted(maps.Keys(claims)) {
 			// It keeps its CIDR from others, and would be seen nowhere else.
 			if _, known := l.entries[name]; !known && (self == nil || name != self.Name) {
-				problems.Addf("etcd "+l.options.claimKey(family(f), label(name)), label(name), "the node claims %s, but has no entry; %s", strict.Quote(c.raw), remedy(name))
+				problems.Addf("etcd "+l.options.claimKey(family(f), label(name)), label(name), "the node claims %s, but has no entry; %s", strict.Quote(claims[name].raw), remedy(name))
 			}
 		}
 	}

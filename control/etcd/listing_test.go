@@ -141,6 +141,24 @@ func TestWhatIsWrongWithANodeCostsThisNodeOnly(t *testing.T) {
 	}
 }
 
+func TestOfManyProblemsAlwaysTheSameAreTold(t *testing.T) {
+	var kvs []*mvccpb.KeyValue
+	for i := range 200 {
+		kvs = append(kvs, kv(fmt.Sprintf("nodes/bad%03d", i), "{", 4), kv(fmt.Sprintf("podcidrs/v4/gone%03d", i), "10.244.2.0/24", 4))
+	}
+	told := fmt.Sprint(newListing(testOptions("a"), answer(20, kvs...), nil).state(nil).Refused)
+	for _, want := range []string{"bad000", "bad049", "and 350 more problems"} {
+		if !strings.Contains(told, want) {
+			t.Errorf("%s is not in:\n%s", want, told)
+		}
+	}
+	for range 20 {
+		if again := fmt.Sprint(newListing(testOptions("a"), answer(20, kvs...), nil).state(nil).Refused); again != told {
+			t.Fatalf("first:\n%s\nthen:\n%s", told, again)
+		}
+	}
+}
+
 func TestAListingFollowsEventsAndReplacesWhatWasKnown(t *testing.T) {
 	o := testOptions("a")
 	first := answer(20,

@@ -40,7 +40,7 @@ const (
 // Run implements control.Source. It emits a State when this node stands registered in it,
 // or, before Register was called, when it was registered by an earlier weftd.
 func (s *Source) Run(ctx context.Context, reload <-chan struct{}, emit func(control.State, error)) error {
-	r := run{Source: s, reload: reload, emit: emit, always: true, told: make(map[string]time.Time), contest: newContest()}
+	r := newRun(s, reload, emit)
 	pause := backoff{shortest: 100 * time.Millisecond, longest: 5 * time.Second}
 	for failures := 0; ctx.Err() == nil; {
 		started := time.Now()
@@ -81,7 +81,13 @@ type run struct {
 	// told is what errors were about, and when they were emitted, since all was well.
 	told map[string]time.Time
 
-	contest contest
+	contest  contest
+	settling control.Settling
+}
+
+func newRun(s *Source, reload <-chan struct{}, emit func(control.State, error)) *run {
+	return &run{Source: s, reload: reload, emit: emit, always: true, told: make(map[string]time.Time),
+		contest: newContest(), settling: control.Settling{Quiet: quiet, Patience: patience}}
 }
 
 // tell emits an error, unless one of its sort was emitted not long ago. One cause may show
@@ -128,11 +134,6 @@ type follower struct {
 	*run
 	client *clientv3.Client
 
-	// settled receives when what is known is to be acted on; nil if nothing has changed.
-	// deadline is when it will at the latest.
-	settled  <-chan time.Time
-	deadline time.Time
-
 	// again receives when writing is to be tried again; nil if it isn't to be.
 	again <-chan time.Time
 	pause backoff
@@ -171,7 +172,7 @@ func (f *follower) follow(ctx context.Context) error {
 			f.listing.changed = true
 			f.again = nil // what could not be written may be something else now
 			f.settle(ctx)
-		case <-f.settled:
+		case <-f.settling.Settled:
 			f.settle(ctx)
 		case <-f.again:
 			f.again = nil
@@ -183,7 +184,7 @@ func (f *follower) follow(ctx context.Context) error {
 			heard = time.Now()
 			f.listing.apply(answer.Events)
 			if len(answer.Events) > 0 {
-				f.disturb()
+				f.settling.Disturb()
 			}
 		case <-progress.C:
 			if time.Since(heard) > silence {
@@ -224,18 +225,10 @@ func (f *follower) askForProgress(watchCtx context.Context) {
 	_ = f.client.RequestProgress(ctx) // what fails is followed by silence
 }
 
-// disturb puts acting on changes off until it is quiet, but not for ever.
-func (f *follower) disturb() {
-	if f.settled == nil {
-		f.deadline = time.Now().Add(patience)
-	}
-	f.settled = time.After(min(quiet, time.Until(f.deadline)))
-}
-
 // settle acts on what is known: it registers this node if that is needed, and emits a
 // State if this node stands in it.
 func (f *follower) settle(ctx context.Context) {
-	f.settled = nil
+	f.settling.Done()
 	l := f.listing
 	if l.revision < f.written {
 		return // the watch will tell
@@ -301,6 +294,6 @@ func (f *follower) emitState(self *control.Node, well bool) {
 	}
 	if f.listing.changed || f.always || recovered {
 		f.listing.changed, f.always = false, false
-		f.emit(f.listing.state(self), nil)
+		f.settling.Emit(func() { f.emit(f.listing.state(self), nil) })
 	}
 }

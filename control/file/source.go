@@ -66,7 +66,7 @@ func (s *Source) read() ([]byte, error) {
 // Run implements control.Source. What is unchanged since the last call of emit,
 // good or bad, is emitted again on reload only.
 func (s *Source) Run(ctx context.Context, reload <-chan struct{}, emit func(control.State, error)) error {
-	w := watch{source: s, emit: emit}
+	w := watch{source: s, emit: emit, settling: control.Settling{Quiet: quiet, Patience: patience}}
 	// Without a watcher, reading every now and then must do: the limit of inotify
 	// instances is the host's, and may be used up by others.
 	var events <-chan fsnotify.Event
@@ -92,10 +92,10 @@ func (s *Source) Run(ctx context.Context, reload <-chan struct{}, emit func(cont
 			}
 			w.check(true)
 		case <-events:
-			w.disturb()
+			w.settling.Disturb()
 		case <-lost: //nolint:errcheck // reading the file makes up for any event that was lost
-			w.disturb()
-		case <-w.settled:
+			w.settling.Disturb()
+		case <-w.settling.Settled:
 			w.check(false)
 		case <-poll.C:
 			w.check(false)
@@ -116,23 +116,12 @@ type watch struct {
 	sum     uint64
 	failure string
 
-	// settled receives when the file is to be read; nil if nothing happened since
-	// it was. deadline is when it will be at the latest.
-	settled  <-chan time.Time
-	deadline time.Time
-}
-
-// disturb puts reading off until it is quiet again, but not for ever.
-func (w *watch) disturb() {
-	if w.settled == nil {
-		w.deadline = time.Now().Add(patience)
-	}
-	w.settled = time.After(min(quiet, time.Until(w.deadline)))
+	settling control.Settling // of what happens beside the file, until it is read
 }
 
 // check reads the file and emits what it says, if it is news or if told to.
 func (w *watch) check(always bool) {
-	w.settled = nil
+	w.settling.Done()
 	// Before reading, so that no change falls in between.
 	w.watchFolders()
 	data, err := w.source.read()

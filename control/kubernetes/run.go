@@ -20,12 +20,10 @@ import (
 )
 
 const (
-	// quietTime is how long no Node must have changed before a State is emitted: many
-	// change at once when a cluster starts.
+	// quietTime is how long no Node must have changed before a State is emitted, and patience
+	// how long that is put off if it never gets quiet.
 	quietTime = 20 * time.Millisecond
-
-	// patience is how long a State is put off at most, if it never gets quiet.
-	patience = 150 * time.Millisecond
+	patience  = 150 * time.Millisecond
 
 	// retryInterval is how often what could not be done yet is looked at again.
 	retryInterval = time.Second
@@ -43,7 +41,8 @@ const (
 // in which this node is as it was registered last: with its endpoint and its key.
 func (s *Source) Run(ctx context.Context, reload <-chan struct{}, emit func(control.State, error)) error {
 	ctx, cancel := context.WithCancel(ctx)
-	r := run{Source: s, emit: emit, wake: make(chan struct{}, 1), written: make(chan done, 1)}
+	r := run{Source: s, emit: emit, wake: make(chan struct{}, 1), written: make(chan done, 1),
+		settling: control.Settling{Quiet: quietTime, Patience: patience}}
 	defer r.group.Wait()
 	defer cancel()
 	r.nodes = newNodes(s.Options, func() { signal(r.wake) })
@@ -63,9 +62,10 @@ func (s *Source) Run(ctx context.Context, reload <-chan struct{}, emit func(cont
 			r.due, r.again, r.noState, r.noCondition = true, true, trouble{}, trouble{}
 			r.step(ctx)
 		case <-r.wake:
-			r.disturb()
-		case <-r.settled:
-			r.settled, r.due = nil, true
+			r.settling.Disturb()
+		case <-r.settling.Settled:
+			r.settling.Done()
+			r.due = true
 			r.step(ctx)
 		case <-s.registered:
 			r.step(ctx)
@@ -88,10 +88,7 @@ type run struct {
 
 	wake chan struct{} // receives after nodes or link have changed
 
-	// settled receives when a State is due; nil if nothing has changed since the last one
-	// was. deadline is when it will be at the latest.
-	settled  <-chan time.Time
-	deadline time.Time
+	settling control.Settling // of what changes, until a State is due
 
 	// due says that a State is due as soon as there can be one; again, that it is even if
 	// it is the same as the last one, which is emitted.
@@ -106,14 +103,6 @@ type run struct {
 	last      todo      // what was written last, or could not be
 	notBefore time.Time // when the same may be written again
 	pause     time.Duration
-}
-
-// disturb puts a State off until it is quiet again, but not for ever.
-func (r *run) disturb() {
-	if r.settled == nil {
-		r.deadline = time.Now().Add(patience)
-	}
-	r.settled = time.After(min(quietTime, time.Until(r.deadline)))
 }
 
 // step does whatever can be done now: it writes what is missing in this node's own Node, and
@@ -137,11 +126,13 @@ func (r *run) step(ctx context.Context) {
 	if !r.due || !registered(own, want) {
 		return
 	}
-	state := r.nodes.state()
-	if r.again || !reflect.DeepEqual(state, r.emitted) {
-		r.emit(state, nil)
-	}
-	r.due, r.again, r.emitted, r.noState = false, false, state, trouble{}
+	r.settling.Emit(func() {
+		state := r.nodes.state()
+		if r.again || !reflect.DeepEqual(state, r.emitted) {
+			r.emit(state, nil)
+		}
+		r.due, r.again, r.emitted, r.noState = false, false, state, trouble{}
+	})
 }
 
 // tell emits why there is no State. One is due when that is over, though it may be the

@@ -37,6 +37,7 @@ type running struct {
 	api     *fake.Clientset
 	emitted chan string
 	reload  chan struct{}
+	takes   atomic.Int64 // how long each State takes, in nanoseconds
 }
 
 // fakeAPI says of itself what the fake clientset does: that it can't stream a list.
@@ -59,6 +60,7 @@ func start(t *testing.T, o Options, api *fake.Clientset) *running {
 			if err != nil {
 				texts = []string{err.Error()}
 			}
+			time.Sleep(time.Duration(r.takes.Load()))
 			r.emitted <- strings.Join(texts, ", ")
 		})
 	}()
@@ -247,6 +249,27 @@ func TestManyChangesAtOnceMakeFewStates(t *testing.T) {
 		if last := <-r.emitted; strings.Count(last, ",") != many {
 			t.Errorf("the last State: %s", last)
 		}
+	})
+}
+
+// One Node changes all the time: the States must not take all of this node's time.
+func TestNobodySetsThePaceOfAllOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := start(t, Options{}, fake.NewClientset(kubeletNode("node1", "192.168.77.1", "10.244.1.0/24"), object("node2", []string{"10.244.2.0/24"})))
+		r.Register(self("192.168.77.1:9338"))
+		r.expect("node1 192.168.77.1:9338")
+		const took, during = 400 * time.Millisecond, 5 * time.Second
+		r.takes.Store(int64(took))
+		for i := range during / (quietTime / 2) {
+			time.Sleep(quietTime / 2)
+			r.change("node2", func(n *core.Node) {
+				n.Annotations = map[string]string{annotationEndpoint: fmt.Sprintf("192.168.77.2:%d", i+1)}
+			})
+		}
+		if n, most := len(r.emitted), int(during/(2*took))+1; n > most || n < most/2 {
+			t.Errorf("%d States of %v each in %v; want %d at most", n, took, during, most)
+		}
+		r.takes.Store(0)
 	})
 }
 
