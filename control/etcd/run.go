@@ -148,11 +148,16 @@ func (f *follower) follow(ctx context.Context) error {
 	watchCtx := clientv3.WithRequireLeader(ctx)
 	watch := f.client.Watch(watchCtx, f.options.folder(), clientv3.WithPrefix(), clientv3.WithRev(f.listing.revision+1))
 	heard := time.Now()
+	settle := func() {
+		began := time.Now()
+		f.settle(ctx)
+		heard = heard.Add(time.Since(began)) // meanwhile nobody listened
+	}
 	progress := time.NewTicker(progressInterval)
 	defer progress.Stop()
 	age := time.After(sessionLife/2 + rand.N(sessionLife/2))
 	address := f.address()
-	f.settle(ctx)
+	settle()
 	for {
 		select {
 		case <-ctx.Done():
@@ -171,12 +176,12 @@ func (f *follower) follow(ctx context.Context) error {
 			address = f.address()
 			f.listing.changed = true
 			f.again = nil // what could not be written may be something else now
-			f.settle(ctx)
+			settle()
 		case <-f.settling.Settled:
-			f.settle(ctx)
+			settle()
 		case <-f.again:
 			f.again = nil
-			f.settle(ctx)
+			settle()
 		case answer, open := <-watch:
 			if err := f.check(answer, open); err != nil {
 				return err

@@ -17,13 +17,14 @@ import (
 )
 
 // watched is an etcd in memory, in which node1 stands registered, and which tells one watch
-// of what others write. It is for tests whose time passes only while nothing else happens: see
+// of what others write, unless it is dead. It is for tests whose time passes only while nothing else happens: see
 // testing/synctest.
 type watched struct {
 	answers chan clientv3.WatchResponse
 
 	mu       sync.Mutex
 	revision int64
+	dead     bool
 }
 
 func (w *watched) Watch(context.Context, string, ...clientv3.OpOption) clientv3.WatchChan {
@@ -33,7 +34,9 @@ func (w *watched) Watch(context.Context, string, ...clientv3.OpOption) clientv3.
 func (w *watched) RequestProgress(context.Context) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.tell()
+	if !w.dead {
+		w.tell()
+	}
 	return nil
 }
 
@@ -52,7 +55,7 @@ func (w *watched) tell(events ...*clientv3.Event) {
 }
 
 // followWatched follows with node1 until the test ends. ended receives how that ended.
-func followWatched(t *testing.T, emit func(control.State, error)) (w *watched, ended <-chan error) {
+func followWatched(t *testing.T, emit func(control.State, error)) (s *Source, w *watched, ended <-chan error) {
 	t.Helper()
 	s, err := New(Options{Endpoints: []string{"http://192.168.77.101:2379"}, Prefix: "/weft", Node: "node1", ClusterCIDRs: prefixes("10.244.0.0/16"), MaskIPv4: 24})
 	if err != nil {
@@ -70,7 +73,7 @@ func followWatched(t *testing.T, emit func(control.State, error)) (w *watched, e
 		cancel()
 		synctest.Wait()
 	})
-	return w, end
+	return s, w, end
 }
 
 // One node writes all the time: the others' States must not take all of their time.
@@ -78,7 +81,7 @@ func TestNobodySetsThePaceOfAllOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const took, during = 400 * time.Millisecond, 20 * time.Second
 		var states atomic.Int64
-		w, _ := followWatched(t, func(control.State, error) {
+		_, w, _ := followWatched(t, func(control.State, error) {
 			time.Sleep(took)
 			states.Add(1)
 		})
@@ -89,5 +92,40 @@ func TestNobodySetsThePaceOfAllOthers(t *testing.T) {
 		if n, most := states.Load(), int64(during/(2*took))+1; n > most || n < most/2 {
 			t.Errorf("%d States of %v each in %v; want %d at most", n, took, during, most)
 		}
+	})
+}
+
+func TestAWatchIsNotDeadBecauseAStateTakesLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, w, ended := followWatched(t, func(control.State, error) { time.Sleep(silence + time.Second) })
+		for i := range 30 {
+			w.put("nodes/node2", fmt.Sprint(i))
+			select {
+			case err := <-ended:
+				t.Fatal(err)
+			case <-time.After(10 * time.Second):
+			}
+		}
+	})
+}
+
+func TestADeadWatchIsGivenUpWhateverElseThisNodeDoes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, w, ended := followWatched(t, func(control.State, error) {})
+		w.mu.Lock()
+		w.dead = true
+		w.mu.Unlock()
+		for range 20 {
+			s.Register(selfOf("node1"))
+			select {
+			case err := <-ended:
+				if err == nil || err.Error() != "the watch is silent" {
+					t.Error(err)
+				}
+				return
+			case <-time.After(time.Second):
+			}
+		}
+		t.Error("it is relied upon after 20 s")
 	})
 }
