@@ -2,7 +2,13 @@ package kubernetes
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -10,6 +16,7 @@ import (
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"weft/internal/nodefile"
 	"weft/internal/status"
 	"weft/internal/testnet"
 )
@@ -17,10 +24,12 @@ import (
 // followLimit is for a node to send to where another one is, once the API server knows.
 const followLimit = time.Second
 
-// There is nothing here of Kubernetes but the API server.
-func TestThreeNodesFindEachOtherInAnAPIServer(t *testing.T) {
+// startWeft starts nodes' weftds that find each other in an API server, and returns them with
+// a pod on each. There is nothing here of Kubernetes but the API server.
+func startWeft(t *testing.T, nodes int) (w *Weft, pods []*testnet.Pod) {
+	t.Helper()
 	n := newNet(t)
-	w, err := NewWeft(t.Context(), n, testnet.ClusterOptions{Nodes: 3, Sealed: true})
+	w, err := NewWeft(t.Context(), n, testnet.ClusterOptions{Nodes: nodes, Sealed: true})
 	check(t, err)
 	server, err := n.AddAPIServer(t.Context(), w.Cluster.Segment, testnet.APIServerOptions{BinDir: kubernetesPrograms})
 	if err != nil {
@@ -34,7 +43,6 @@ func TestThreeNodesFindEachOtherInAnAPIServer(t *testing.T) {
 	if err := w.Cluster.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	var pods []*testnet.Pod
 	for i, node := range w.Cluster.Nodes() {
 		awaitRegistered(t, w, node)
 		pod, err := node.AddPod(t.Context(), fmt.Sprintf("pod%d", i+1))
@@ -44,7 +52,11 @@ func TestThreeNodesFindEachOtherInAnAPIServer(t *testing.T) {
 		pods = append(pods, pod)
 	}
 	expectPings(t, pods)
+	return w, pods
+}
 
+func TestThreeNodesFindEachOtherInAnAPIServer(t *testing.T) {
+	w, pods := startWeft(t, 3)
 	node3 := w.Node(3)
 	for _, addr := range []string{"192.168.77.33/24", "192.168.77.34/24"} {
 		if _, err := node3.Exec(t.Context(), "ip", "addr", "add", addr, "dev", testnet.UnderlayLink); err != nil {
@@ -87,13 +99,65 @@ func TestThreeNodesFindEachOtherInAnAPIServer(t *testing.T) {
 	}
 }
 
-// makeNode makes a Node as kubelet and the controller manager do.
+// TestANodeThatIsDeletedAddsNoPodsUntilItHasPodCIDRsAgain: meanwhile the controller manager
+// may have given those that it had to another.
+func TestANodeThatIsDeletedAddsNoPodsUntilItHasPodCIDRsAgain(t *testing.T) {
+	w, pods := startWeft(t, 2)
+	node1 := w.Node(1)
+	expectFenced := func(state string) {
+		t.Helper()
+		if pod, err := node1.AddPod(t.Context(), "early"); err == nil {
+			t.Errorf("%s: a pod gets %v", state, pod.Addrs)
+		}
+		if _, err := node1.Get(t.Context(), "/readyz"); err == nil {
+			t.Errorf("%s: it says that it is ready", state)
+		}
+	}
+	if err := w.Admin.CoreV1().Nodes().Delete(t.Context(), "node1", meta.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	awaitStatus(t, node1, func(r status.Report) error {
+		if !strings.Contains(r.NotReady, "no pod CIDR: there is no Node node1") {
+			return fmt.Errorf("ready is %t, and not %q", r.Ready, r.NotReady)
+		}
+		if _, err := os.Stat(filepath.Join(node1.RunDir(), nodefile.Name)); !errors.Is(err, fs.ErrNotExist) {
+			return errors.New("the plugin is still told of its pod CIDRs")
+		}
+		return nil
+	})
+	expectFenced("deleted")
+
+	makeNode(t, w, node1)
+	check(t, w.GiveToken(t.Context(), "node1"))
+	time.Sleep(time.Second)
+	expectFenced("without pod CIDRs")
+
+	given := []byte(`{"spec":{"podCIDR":"10.244.9.0/24","podCIDRs":["10.244.9.0/24","fd00:244:0:9::/64"]}}`)
+	if _, err := w.Admin.CoreV1().Nodes().Patch(t.Context(), "node1", types.MergePatchType, given, meta.PatchOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	var pod *testnet.Pod
+	check(t, Wait(t.Context(), "node1 to be ready and to add a pod", func(ctx context.Context) (err error) {
+		if _, err = node1.Get(ctx, "/readyz"); err == nil {
+			pod, err = node1.AddPod(ctx, "late")
+		}
+		return err
+	}), node1)
+	if addr, ok := pod.Addr(false); !ok || !netip.MustParsePrefix("10.244.9.0/24").Contains(addr) {
+		t.Errorf("the pod gets %v", pod.Addrs)
+	}
+	expectPings(t, []*testnet.Pod{pod, pods[1]})
+}
+
+// makeNode makes a Node as kubelet does and, if there are pod CIDRs, the controller manager.
 func makeNode(t *testing.T, w *Weft, n *testnet.Node, podCIDRs ...string) {
 	t.Helper()
 	node := &core.Node{ObjectMeta: meta.ObjectMeta{Name: n.Entry().Name,
 		// flanneld counts on it that there is one.
 		Annotations: map[string]string{"volumes.kubernetes.io/controller-managed-attach-detach": "true"}}}
-	node.Spec.PodCIDR, node.Spec.PodCIDRs = podCIDRs[0], podCIDRs
+	if len(podCIDRs) > 0 {
+		node.Spec.PodCIDR, node.Spec.PodCIDRs = podCIDRs[0], podCIDRs
+	}
 	node, err := w.Admin.CoreV1().Nodes().Create(t.Context(), node, meta.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)

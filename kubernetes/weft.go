@@ -73,7 +73,7 @@ func (w *Weft) Permit(ctx context.Context, server *testnet.APIServer, manifests 
 }
 
 // GiveToken gives a node a token that is bound to the Node of its name as that is now.
-// Its weftd uses it from its next start on.
+// Its weftd uses it from its next start on, or from a minute later.
 func (w *Weft) GiveToken(ctx context.Context, node string) error {
 	token, err := w.Admin.NodeToken(ctx, weftNamespace, weftAccount, node)
 	if err != nil {

@@ -21,10 +21,10 @@ import (
 // entry returns the annotations that this node's Node must have; empty ones must not be there.
 func (s *Source) entry(own *core.Node, self control.Self) (map[string]string, error) {
 	if own == nil {
-		return nil, fmt.Errorf("there is no Node %s; kubelet makes it, or name this node differently under the configuration's key node", s.Node)
+		return nil, fmt.Errorf("%w: there is no Node %s; kubelet makes it, or name this node differently under the configuration's key node", control.ErrNoPodCIDR, s.Node)
 	}
 	if len(own.Spec.PodCIDRs) == 0 {
-		return nil, fmt.Errorf("the Node %s has no spec.podCIDRs; start kube-controller-manager with --allocate-node-cidrs and --cluster-cidr", s.Node)
+		return nil, fmt.Errorf("%w: the Node %s has no spec.podCIDRs; start kube-controller-manager with --allocate-node-cidrs and --cluster-cidr", control.ErrNoPodCIDR, s.Node)
 	}
 	endpoint, err := s.endpoint(own, self.Endpoint)
 	if err != nil {

@@ -96,6 +96,7 @@ type run struct {
 	emitted    control.State
 
 	noState     trouble // why there is no State
+	fenced      bool    // it was told that this node has no pod CIDR, and no State was emitted since
 	noCondition trouble // why the condition could not be written
 
 	writing   bool
@@ -131,7 +132,7 @@ func (r *run) step(ctx context.Context) {
 		if r.again || !reflect.DeepEqual(state, r.emitted) {
 			r.emit(state, nil)
 		}
-		r.due, r.again, r.emitted, r.noState = false, false, state, trouble{}
+		r.due, r.again, r.emitted, r.noState, r.fenced = false, false, state, trouble{}, false
 	})
 }
 
@@ -139,6 +140,9 @@ func (r *run) step(ctx context.Context) {
 // last one again.
 func (r *run) tell(err error) {
 	r.due, r.again = true, true
+	if errors.Is(err, control.ErrNoPodCIDR) && !r.fenced {
+		r.fenced, r.noState = true, trouble{} // until that is told, pods get addresses that may be another's
+	}
 	if r.noState.news(err, time.Now()) {
 		r.emit(control.State{}, err)
 	}

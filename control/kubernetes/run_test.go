@@ -30,7 +30,8 @@ var _ control.Registry = (*Source)(nil)
 // soon is longer than anything takes, but for what is tried again.
 const soon = 5 * time.Second
 
-// running is a Source in its Run, and what it emits: names and endpoints, or an error.
+// running is a Source in its Run, and what it emits: names and endpoints, or an error, and
+// whether that says that no pod may be added.
 type running struct {
 	*Source
 	t       *testing.T
@@ -61,6 +62,9 @@ func start(t *testing.T, o Options, api *fake.Clientset) *running {
 				texts = []string{err.Error()}
 			}
 			time.Sleep(time.Duration(r.takes.Load()))
+			if errors.Is(err, control.ErrNoPodCIDR) {
+				texts = append(texts, "fenced")
+			}
 			r.emitted <- strings.Join(texts, ", ")
 		})
 	}()
@@ -212,16 +216,39 @@ func TestWhatIsMissingIsToldOnceAndAwaited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := start(t, Options{}, fake.NewClientset())
 		r.Register(self("192.168.77.1:9338"))
-		r.expect("there is no Node node1; kubelet makes it, or name this node differently under the configuration's key node")
+		r.expect("no pod CIDR: there is no Node node1; kubelet makes it, or name this node differently under the configuration's key node, fenced")
 		r.expectNothing(2500 * time.Millisecond)
 		if _, err := r.api.CoreV1().Nodes().Create(t.Context(), kubeletNode("node1", "192.168.77.1", "10.244.1.0/24"), meta.CreateOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		r.expect("node1 192.168.77.1:9338")
 		r.change("node1", func(n *core.Node) { n.Spec.PodCIDRs = nil })
-		r.expect("the Node node1 has no spec.podCIDRs; start kube-controller-manager with --allocate-node-cidrs and --cluster-cidr")
+		r.expect(noPodCIDRs)
 		r.change("node1", func(n *core.Node) { n.Spec.PodCIDRs = []string{"10.244.7.0/24"} })
 		r.expect("node1 192.168.77.1:9338")
+	})
+}
+
+const noPodCIDRs = "no pod CIDR: the Node node1 has no spec.podCIDRs; start kube-controller-manager with --allocate-node-cidrs and --cluster-cidr, fenced"
+
+// TestNoPodIsAddedWhileTheNodeHasNoPodCIDR: whatever was told just before, and until there
+// is a State again, which may be the last one.
+func TestNoPodIsAddedWhileTheNodeHasNoPodCIDR(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := start(t, Options{}, fake.NewClientset(kubeletNode("node1", "192.168.77.1", "10.244.1.0/24")))
+		r.Register(self("192.168.77.1:9338"))
+		r.expect("node1 192.168.77.1:9338")
+		r.change("node1", func(n *core.Node) { n.Annotations[annotationOverride] = "node1.example" })
+		r.expect(`the Node node1: the annotation weft.network/override-endpoint: "node1.example" is not an IP address and port; write it like 192.168.77.1:9338 or [fd00:77::1]:9338`)
+		r.change("node1", func(n *core.Node) { n.Annotations, n.Spec.PodCIDRs = nil, nil })
+		r.expect(noPodCIDRs)
+		r.expectNothing(time.Hour)
+		r.change("node1", func(n *core.Node) { n.Spec.PodCIDRs = []string{"10.244.1.0/24"} })
+		r.expect("node1 192.168.77.1:9338")
+		if err := r.api.CoreV1().Nodes().Delete(t.Context(), "node1", meta.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		r.expect("no pod CIDR: there is no Node node1; kubelet makes it, or name this node differently under the configuration's key node, fenced")
 	})
 }
 

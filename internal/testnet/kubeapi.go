@@ -14,6 +14,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+
+	"github.com/google/renameio/v2"
 )
 
 // The addresses of an APIServer on its segment, and those that Services get. They are
@@ -223,10 +225,15 @@ func (a *APIServer) Kubeconfig(user string, groups ...string) (path string, err 
 }
 
 // TokenKubeconfig writes a kubeconfig with a token and returns its file, which has the
-// name in its own. Another token for the same name replaces it.
+// name in its own. Another token for the same name replaces it, within a minute also for
+// whoever runs with it: the token is in a file of its own, as kubelet has it for pods.
 func (a *APIServer) TokenKubeconfig(name, token string) (path string, err error) {
 	path = a.kubeconfigFile("token-" + name)
-	return path, a.writeKubeconfig(path, map[string]any{"token": token})
+	file := strings.TrimSuffix(path, ".kubeconfig") + ".token"
+	if err := renameio.WriteFile(file, []byte(token), 0o600); err != nil {
+		return "", fmt.Errorf("write %s: %w", file, err)
+	}
+	return path, a.writeKubeconfig(path, map[string]any{"tokenFile": file})
 }
 
 func (a *APIServer) kubeconfigFile(name string) string {

@@ -9,8 +9,8 @@ import (
 	"go.yaml.in/yaml/v4"
 )
 
-// writeKubeconfig replaces a kubeconfig by rename. It names no other files, so that it
-// can be mounted anywhere.
+// writeKubeconfig replaces a kubeconfig by rename. It names no other files than the
+// credentials do: with a certificate it can be mounted anywhere.
 func (a *APIServer) writeKubeconfig(path string, credentials map[string]any) error {
 	cluster, err := fileContents(map[string]string{"certificate-authority-data": a.CAFile()})
 	if err != nil {
