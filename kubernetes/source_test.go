@@ -18,6 +18,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	clientgo "k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/clientcmd"
 
 	"weft/control"
 	source "weft/control/kubernetes"
@@ -211,7 +213,9 @@ type registered struct {
 // its address to Kubernetes.
 func (r *nodeRig) run(o source.Options, self control.Self) *registered {
 	r.t.Helper()
-	o.Kubeconfig = r.kubeconfig(o.Node)
+	if o.Kubeconfig == "" {
+		o.Kubeconfig = r.kubeconfig(o.Node)
+	}
 	s, err := source.New(o)
 	if err != nil {
 		r.t.Fatal(err)
@@ -422,6 +426,7 @@ func TestANodesTokenChangesItsOwnEntryOnly(t *testing.T) {
 }
 
 func TestAnAPIServerThatCrashesIsAwaited(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	r := startNodeRig(t, 2)
 	one := r.run(source.Options{Node: "node1"}, keyed(1))
 	two := r.run(source.Options{Node: "node2"}, keyed(2))
@@ -505,12 +510,25 @@ func TestAListThatWasCompactedIsReadAnew(t *testing.T) {
 }
 
 // TestATokenThatIsReplacedIsUsed: kubelet replaces the tokens of pods before they end. This
-// one ends at once, with the Node to which it is bound.
+// one ends with the Node to which it is bound, as who has it is told.
 func TestATokenThatIsReplacedIsUsed(t *testing.T) {
+	t.Parallel() // it waits most of the time: a token's file is read once a minute
 	r := startNodeRig(t, 1)
 	one := r.run(source.Options{Node: "node1"}, keyed(1))
 	one.await("node1 192.168.77.1:9338")
 	if err := r.admin.CoreV1().Nodes().Delete(t.Context(), "node1", meta.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	r.awaitRefusal(one.Kubeconfig)
+	late := r.run(source.Options{Node: "node1", Kubeconfig: one.Kubeconfig}, keyed(1))
+	err := Wait(t.Context(), "the remedy to be told", func(context.Context) error {
+		const want = "the API server refuses this node: Unauthorized: the token has ended, or belongs to a Node that was deleted; make a new one (deploy/kubernetes/rbac.yaml says how)"
+		if _, _, errs := late.emitted(); len(errs) != 1 || errs[0] != want {
+			return fmt.Errorf("errors: %q", errs)
+		}
+		return nil
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
 	r.addNode("node1", "10.244.9.0/24", "192.168.77.9")
@@ -519,5 +537,29 @@ func TestATokenThatIsReplacedIsUsed(t *testing.T) {
 	}
 	started := time.Now()
 	one.await("node1 192.168.77.9:9338")
+	late.await("node1 192.168.77.9:9338")
 	t.Logf("the new token was used after %v", time.Since(started).Round(time.Millisecond))
+}
+
+// awaitRefusal waits until the API server knows a kubeconfig's token no more: it remembers
+// for ten seconds that a token is good.
+func (r *nodeRig) awaitRefusal(kubeconfig string) {
+	r.t.Helper()
+	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	client, err := clientgo.NewForConfig(config)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	err = Wait(r.t.Context(), "the token to be refused", func(ctx context.Context) error {
+		if _, err := client.CoreV1().Nodes().List(ctx, meta.ListOptions{}); !apierrors.IsUnauthorized(err) {
+			return fmt.Errorf("the answer is: %w", err)
+		}
+		return nil
+	})
+	if err != nil {
+		r.t.Fatal(err)
+	}
 }

@@ -125,12 +125,12 @@ func (s *Source) write(ctx context.Context, t todo) (d done) {
 	defer cancel()
 	if t.annotations != "" {
 		if _, err := s.api.Patch(ctx, s.Node, types.MergePatchType, []byte(t.annotations), meta.PatchOptions{FieldManager: "weft"}); err != nil {
-			d.annotations = fmt.Errorf("write this node's annotations to the Node %s: %w", s.Node, err)
+			d.annotations = fmt.Errorf("write this node's annotations to the Node %s: %w", s.Node, withRemedy(err))
 		}
 	}
 	if t.condition {
 		if _, err := s.api.Patch(ctx, s.Node, types.StrategicMergePatchType, networkAvailable(time.Now()), meta.PatchOptions{}, "status"); err != nil {
-			d.condition = fmt.Errorf("set the condition NetworkUnavailable of the Node %s to False: %w", s.Node, err)
+			d.condition = fmt.Errorf("set the condition NetworkUnavailable of the Node %s to False: %w", s.Node, withRemedy(err))
 		}
 	}
 	return d

@@ -110,7 +110,7 @@ type run struct {
 // emits a State if one is due, or the reason why there is none if that is news.
 func (r *run) step(ctx context.Context) {
 	if err := r.link.get(); err != nil {
-		r.tell(fmt.Errorf("the API server is away: %w", err))
+		r.tell(noList(err))
 		return
 	}
 	self, ok := r.registration()

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	core "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
@@ -348,6 +349,31 @@ func TestWhatCanNotBeWrittenIsToldAndTriedAgain(t *testing.T) {
 		time.Sleep(2 * longestPause)
 		r.expect("node1 192.168.77.1:9338")
 	})
+}
+
+// TestARefusalIsToldWithTheRemedyAndFencesNothing: it says nothing of the Node.
+func TestARefusalIsToldWithTheRemedyAndFencesNothing(t *testing.T) {
+	const token = "Unauthorized: the token has ended, or belongs to a Node that was deleted; make a new one (deploy/kubernetes/rbac.yaml says how)"
+	for _, tt := range []struct {
+		name, verb string
+		err        error
+		want       string
+	}{
+		{"no list for the token", "list", apierrors.NewUnauthorized("Unauthorized"), "the API server refuses this node: " + token},
+		{"no list without the right", "list", apierrors.NewForbidden(core.Resource("nodes"), "", errors.New("no")), "the API server refuses this node: nodes is forbidden: no"},
+		{"nothing is written for the token", "patch", apierrors.NewUnauthorized("Unauthorized"), "write this node's annotations to the Node node1: " + token},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				api := fake.NewClientset(kubeletNode("node1", "192.168.77.1", "10.244.1.0/24"))
+				api.PrependReactor(tt.verb, "nodes", func(clienttesting.Action) (bool, runtime.Object, error) { return true, nil, tt.err })
+				r := start(t, Options{}, api)
+				r.Register(self("192.168.77.1:9338"))
+				r.expect(tt.want)
+				r.expectNothing(time.Hour)
+			})
+		})
+	}
 }
 
 func TestAnAPIServerThatIsAwayIsToldOnceForEachReason(t *testing.T) {

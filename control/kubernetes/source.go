@@ -90,7 +90,7 @@ func (s *Source) Load(ctx context.Context) (control.State, error) {
 	// The API server may answer out of its cache.
 	list, err := s.api.List(ctx, meta.ListOptions{ResourceVersion: "0"})
 	if err != nil {
-		return control.State{}, fmt.Errorf("list the Nodes: %w", err)
+		return control.State{}, fmt.Errorf("list the Nodes: %w", withRemedy(err))
 	}
 	nodes := newNodes(s.Options, nil)
 	for i := range list.Items {
