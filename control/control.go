@@ -74,6 +74,10 @@ type Registry interface {
 	// something else written there. Only the last call counts. It doesn't wait, and may be
 	// called from any goroutine, before Run too. Run writes nothing before the first call.
 	Register(Self)
+
+	// Identity tells the cluster from any other, as far as that can be known without asking
+	// it. It is for comparing, and not for reading.
+	Identity() string
 }
 
 // ErrNoPodCIDR is in the error of a Registry in which this node has no pod CIDR, or not the one

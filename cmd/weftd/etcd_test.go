@@ -223,6 +223,42 @@ func TestANodeForwardsFromItsSnapshotWhileEtcdIsAway(t *testing.T) {
 	c.join(t, pod1)
 }
 
+// TestANodeOfAnotherClusterForgetsTheOldOne: it keeps its name and its disk, and must trust
+// none of the nodes that it knew.
+func TestANodeOfAnotherClusterForgetsTheOldOne(t *testing.T) {
+	t.Parallel()
+	var otherCA string
+	c := newEtcdCluster(t, 3, testnet.EtcdOptions{Members: 1}, func(weft map[string]any) {
+		if otherCA != "" {
+			weft["control"].(map[string]any)["etcd"].(map[string]any)["caFile"] = otherCA
+		}
+	})
+	if err := c.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	eventuallyPeers(t, 2, c.Nodes()...)
+	for _, node := range c.Nodes() {
+		if err := node.Stop(t.Context()); err != nil { // writes the snapshot
+			t.Fatal(err)
+		}
+	}
+	c.ctl(t, "del", "--prefix", "/weft/")
+	ca, err := os.ReadFile(c.etcd.CAFile())
+	if err != nil {
+		t.Fatal(err)
+	}
+	otherCA = filepath.Join(t.TempDir(), "ca.crt")
+	if err := os.WriteFile(otherCA, append([]byte("that of another cluster\n"), ca...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	node := c.Nodes()[0]
+	if err := node.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	eventuallyPeers(t, 0, node)
+	eventuallyCurrentNow(t, node)
+}
+
 // TestSystemdDoesNotWaitForEtcd: it may run in the container runtime that systemd starts
 // after weftd.
 func TestSystemdDoesNotWaitForEtcd(t *testing.T) {

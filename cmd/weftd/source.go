@@ -60,7 +60,7 @@ func (s *source) first(ctx context.Context, guard *control.Guard) (*control.Plan
 		}
 		return plan, nil
 	}
-	state, err := snapshot.Read(s.snapshot(), s.Origin())
+	state, err := snapshot.Read(s.snapshot(), s.registry.Identity(), s.Origin())
 	if err == nil {
 		var plan *control.Plan
 		if plan, err = guard.Next(state, time.Now()); err == nil {
@@ -196,7 +196,7 @@ func (d *daemon) saveNowAndThen(ctx context.Context) error {
 		if fenced || saved == listed {
 			return nil
 		}
-		if err := snapshot.Write(d.control.snapshot(), state); err != nil {
+		if err := snapshot.Write(d.control.snapshot(), d.control.registry.Identity(), state); err != nil {
 			d.log.Error("a restart while the control source is away would use an older list of nodes", "error", err, "retry", saveInterval)
 			return nil
 		}

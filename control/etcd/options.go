@@ -1,6 +1,7 @@
 package etcd
 
 import (
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -8,6 +9,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 
 	"weft/internal/strict"
@@ -102,6 +104,14 @@ func (o *Options) checkMask(f family) error {
 	return fmt.Errorf("this node's %s pod CIDR has the length /%d, which is wider than the cluster CIDR %s; write a longer one", f, mask, strings.Join(cidrs, ", "))
 }
 
+func (o *Options) readCA() ([]byte, error) {
+	pem, err := os.ReadFile(o.CAFile)
+	if err != nil {
+		return nil, fmt.Errorf("read etcd's CA: %w; write it, or name another file", err)
+	}
+	return pem, nil
+}
+
 // tlsConfig reads the files; nil without TLS.
 func (o *Options) tlsConfig() (*tls.Config, error) {
 	if !o.secure() {
@@ -109,9 +119,9 @@ func (o *Options) tlsConfig() (*tls.Config, error) {
 	}
 	config := &tls.Config{MinVersion: tls.VersionTLS12}
 	if o.CAFile != "" {
-		pem, err := os.ReadFile(o.CAFile)
+		pem, err := o.readCA()
 		if err != nil {
-			return nil, fmt.Errorf("read etcd's CA: %w; write it, or name another file", err)
+			return nil, err
 		}
 		config.RootCAs = x509.NewCertPool()
 		if !config.RootCAs.AppendCertsFromPEM(pem) {
@@ -135,6 +145,16 @@ func (o *Options) tlsConfig() (*tls.Config, error) {
 		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return load() }
 	}
 	return config, nil
+}
+
+// identity returns the identity of the cluster: its CA's, which stays when members are
+// replaced, or without one its members'.
+func (o *Options) identity() (string, error) {
+	if o.CAFile == "" {
+		return fmt.Sprintf("%x", sha256.Sum256([]byte(strings.Join(slices.Sorted(slices.Values(o.Endpoints)), " ")))), nil
+	}
+	pem, err := o.readCA()
+	return fmt.Sprintf("%x", sha256.Sum256(pem)), err
 }
 
 // family is an address family, as claims have it in their keys.

@@ -25,6 +25,7 @@ const requestTimeout = 3 * time.Second
 // Source is the nodes that registered themselves in one etcd. It implements control.Registry.
 type Source struct {
 	options     Options
+	identity    string
 	dialOptions []grpc.DialOption // of tests, which dial from elsewhere
 
 	mu         sync.Mutex
@@ -41,7 +42,11 @@ func New(o Options) (*Source, error) {
 	if err := o.check(); err != nil {
 		return nil, err
 	}
-	return &Source{options: o, registered: make(chan struct{}, 1)}, nil
+	identity, err := o.identity()
+	if err != nil {
+		return nil, err
+	}
+	return &Source{options: o, identity: identity, registered: make(chan struct{}, 1)}, nil
 }
 
 // Register implements control.Registry. The registry does not keep whether a node is ready.
@@ -63,6 +68,9 @@ func (s *Source) currentSelf() *control.Self {
 
 // Origin names the source.
 func (s *Source) Origin() string { return "etcd " + s.options.Prefix }
+
+// Identity implements control.Registry.
+func (s *Source) Identity() string { return s.identity }
 
 // Load returns what is registered now. It writes nothing.
 func (s *Source) Load(ctx context.Context) (control.State, error) {

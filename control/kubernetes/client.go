@@ -1,9 +1,11 @@
 package kubernetes
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"sync"
 	"time"
 
@@ -18,11 +20,15 @@ import (
 )
 
 // connect returns the API of the API server of a kubeconfig, or of the pod's service
-// account. Token files are read again by client-go, about once a minute.
-func connect(kubeconfig string) (nodeAPI, error) {
+// account, and the cluster's identity. Token files are read again by client-go, about once a
+// minute.
+func connect(kubeconfig string) (api nodeAPI, identity string, err error) {
 	config, err := clientConfig(kubeconfig)
 	if err != nil {
-		return nil, err
+		return nil, "", err
+	}
+	if identity, err = identify(config); err != nil {
+		return nil, "", err
 	}
 	config.UserAgent = "weft/" + version.Version
 	config.ContentType, config.AcceptContentTypes = runtime.ContentTypeProtobuf, runtime.ContentTypeProtobuf
@@ -32,7 +38,24 @@ func connect(kubeconfig string) (nodeAPI, error) {
 	// No Timeout, which would end every watch. A connection that is dead is noticed by
 	// HTTP/2's pings.
 	config.Dial = (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}).DialContext
-	return newAPI(config)
+	api, err = newAPI(config)
+	return api, identity, err
+}
+
+// identify returns the identity of the cluster. Its CA is made with it, and stays when the API
+// server gets another address. Where there is none, the address must do.
+func identify(config *rest.Config) (string, error) {
+	ca := config.CAData
+	if len(ca) == 0 && config.CAFile != "" {
+		var err error
+		if ca, err = os.ReadFile(config.CAFile); err != nil {
+			return "", fmt.Errorf("read the API server's CA: %w", err)
+		}
+	}
+	if len(ca) == 0 {
+		ca = []byte(config.Host)
+	}
+	return fmt.Sprintf("%x", sha256.Sum256(ca)), nil
 }
 
 func clientConfig(kubeconfig string) (*rest.Config, error) {

@@ -40,7 +40,8 @@ type Options struct {
 // Source reads the Nodes and writes this node's own. It implements control.Registry.
 type Source struct {
 	Options
-	api nodeAPI
+	api      nodeAPI
+	identity string
 
 	// registered receives after Register was called.
 	registered chan struct{}
@@ -53,11 +54,13 @@ type Source struct {
 // it yet. From the first call on, client-go logs nothing any more in this process: whatever
 // it has to say comes out of Run and Load.
 func New(o Options) (*Source, error) {
-	api, err := connect(o.Kubeconfig)
+	api, identity, err := connect(o.Kubeconfig)
 	if err != nil {
 		return nil, err
 	}
-	return newSource(o, api), nil
+	s := newSource(o, api)
+	s.identity = identity
+	return s, nil
 }
 
 func newSource(o Options, api nodeAPI) *Source {
@@ -104,6 +107,9 @@ const origin = "kubernetes"
 
 // Origin names the source.
 func (s *Source) Origin() string { return origin }
+
+// Identity implements control.Registry.
+func (s *Source) Identity() string { return s.identity }
 
 // signal has the channel, which holds one, receive once more.
 func signal(c chan<- struct{}) {

@@ -22,6 +22,7 @@ const mostBytes = 64 << 20
 // content is what a snapshot's second line holds. Its first line is the SHA-256 of it.
 type content struct {
 	Version    int            `json:"version"`
+	Identity   string         `json:"identity"`
 	Origin     string         `json:"origin"`
 	Registered bool           `json:"registered"`
 	Nodes      []control.Node `json:"nodes"`
@@ -29,9 +30,10 @@ type content struct {
 
 const version = 1
 
-// Write replaces the snapshot at path. A crash at any time leaves the old one or the new one.
-func Write(path string, state control.State) error {
-	body, err := json.Marshal(content{version, state.Origin, state.Registered, state.Nodes})
+// Write replaces the snapshot at path, of the cluster with an identity (control.Registry). A
+// crash at any time leaves the old one or the new one.
+func Write(path, identity string, state control.State) error {
+	body, err := json.Marshal(content{version, identity, state.Origin, state.Registered, state.Nodes})
 	if err != nil {
 		return fmt.Errorf("write the snapshot of the nodes: %w", err)
 	}
@@ -45,8 +47,8 @@ func Write(path string, state control.State) error {
 }
 
 // Read returns the State that Write wrote to path, if it came from the source that origin
-// names. The error is fs.ErrNotExist if there is none.
-func Read(path, origin string) (control.State, error) {
+// names, and is of the cluster with this identity. The error is fs.ErrNotExist if there is none.
+func Read(path, identity, origin string) (control.State, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return control.State{}, fmt.Errorf("read the snapshot of the nodes: %w", err)
@@ -64,6 +66,9 @@ func Read(path, origin string) (control.State, error) {
 	}
 	if c.Origin != origin {
 		return control.State{}, fmt.Errorf("%s: the snapshot is of %s, and not of %s; it is not used", path, c.Origin, origin)
+	}
+	if c.Identity != identity {
+		return control.State{}, fmt.Errorf("%s: the snapshot is of another cluster, or of this one with another CA or at other addresses; it is not used", path)
 	}
 	state := control.State{Origin: origin, Registered: c.Registered, Nodes: c.Nodes}
 	for i := range state.Nodes {

@@ -29,7 +29,7 @@ var state = control.State{Origin: "etcd /weft", Registered: true, Nodes: []contr
 func write(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "nodes")
-	if err := Write(path, state); err != nil {
+	if err := Write(path, "ours", state); err != nil {
 		t.Fatal(err)
 	}
 	return path
@@ -37,7 +37,7 @@ func write(t *testing.T) string {
 
 func TestASnapshotIsReadAsItWasWritten(t *testing.T) {
 	path := write(t)
-	got, err := Read(path, state.Origin)
+	got, err := Read(path, "ours", state.Origin)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,17 +51,26 @@ func TestASnapshotIsReadAsItWasWritten(t *testing.T) {
 }
 
 func TestASnapshotOfAnotherSourceIsNotUsed(t *testing.T) {
-	_, err := Read(write(t), "etcd /other")
+	_, err := Read(write(t), "ours", "etcd /other")
 	if err == nil || !strings.Contains(err.Error(), "the snapshot is of etcd /weft, and not of etcd /other") {
 		t.Error(err)
 	}
 }
 
-func TestThereMayBeNoSnapshot(t *testing.T) {
-	if _, err := Read(filepath.Join(t.TempDir(), "nodes"), "etcd /weft"); !errors.Is(err, fs.ErrNotExist) {
+// TestASnapshotOfAnotherClusterIsNotUsed: a node that was moved to another cluster would
+// trust the nodes of the one that it has left.
+func TestASnapshotOfAnotherClusterIsNotUsed(t *testing.T) {
+	_, err := Read(write(t), "theirs", state.Origin)
+	if err == nil || !strings.Contains(err.Error(), "the snapshot is of another cluster") {
 		t.Error(err)
 	}
-	if _, err := Read(t.TempDir(), "etcd /weft"); err == nil {
+}
+
+func TestThereMayBeNoSnapshot(t *testing.T) {
+	if _, err := Read(filepath.Join(t.TempDir(), "nodes"), "ours", "etcd /weft"); !errors.Is(err, fs.ErrNotExist) {
+		t.Error(err)
+	}
+	if _, err := Read(t.TempDir(), "ours", "etcd /weft"); err == nil {
 		t.Error("a folder was read")
 	}
 }
@@ -84,7 +93,7 @@ func TestEveryDamageToASnapshotIsSeen(t *testing.T) {
 // FuzzParse: whatever a damaged disk has, and whoever made a sum to go with it, gives an
 // error or a State that can be written again.
 func FuzzParse(f *testing.F) {
-	body, err := json.Marshal(content{version, state.Origin, state.Registered, state.Nodes})
+	body, err := json.Marshal(content{version, "ours", state.Origin, state.Registered, state.Nodes})
 	if err != nil {
 		f.Fatal(err)
 	}
