@@ -91,10 +91,11 @@ func TestAClusterIsKnownByItsCA(t *testing.T) {
 			if of(t, ours, here) == of(t, theirs, here) {
 				t.Error("with another CA it is the same cluster")
 			}
-			if of(t, noCA, here) != of(t, noCA, here) {
+			bare := of(t, noCA, here)
+			if again := of(t, noCA, here); again != bare {
 				t.Error("without a CA it is always another cluster")
 			}
-			if of(t, noCA, here) == of(t, noCA, there) || of(t, noCA, here) == of(t, ours, here) {
+			if bare == of(t, noCA, there) || bare == of(t, ours, here) {
 				t.Error("without a CA it is the same cluster at another address, or as one with a CA")
 			}
 		})
