@@ -81,7 +81,7 @@ func (d *daemon) update(ctx context.Context, state control.State, err error) {
 	d.refused = err
 	freed := err == nil && d.fenced != nil
 	if freed {
-		d.fenced = nil
+		d.fenced = errUntold
 	}
 	same := before.Equal(plan)
 	if plan != before {
@@ -109,6 +109,9 @@ func (d *daemon) update(ctx context.Context, state control.State, err error) {
 		d.tell(ctx, d.apply(ctx))
 	}
 }
+
+// errUntold is why no pod can be added while there is a pod CIDR again, and the plugin not told.
+var errUntold = errors.New("the new pod CIDR is not in use yet")
 
 // fence has no pods added from now on, and reports whether they were before.
 func (d *daemon) fence(why error) bool {
@@ -231,7 +234,7 @@ func (d *daemon) apply(ctx context.Context) error {
 	d.applying.Lock()
 	defer d.applying.Unlock()
 	d.mu.Lock()
-	plan, fenced, news, mtu := d.next, d.fenced != nil, d.next != d.plan, d.mtu
+	plan, fenced, news, mtu := d.next, d.fenced != nil && !errors.Is(d.fenced, errUntold), d.next != d.plan, d.mtu
 	d.mu.Unlock()
 	if news {
 		d.keys.update(plan)
@@ -259,6 +262,9 @@ func (d *daemon) apply(ctx context.Context) error {
 		d.plan, d.applied = plan, time.Now()
 	}
 	d.mtu, d.hostErr = mtu, err
+	if !fenced && err == nil {
+		d.fenced = nil
+	}
 	return err
 }
 
