@@ -3,6 +3,7 @@ package main_test
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"weft/internal/testnet"
 )
@@ -70,6 +71,40 @@ func TestTransfersStayWholeWhenDatagramsComeLateAndTwice(t *testing.T) {
 	for _, r := range relays {
 		if r.late.Load() < 100 || r.twice.Load() < 100 {
 			t.Errorf("on the way to %s only %d datagrams came late, and %d twice", r.to, r.late.Load(), r.twice.Load())
+		}
+	}
+}
+
+// TestALinkThatFlapsIsUsedAsSoonAsItIsBack: after a second, and after so long that the peer
+// counts as unreachable. The keys that are there are good as before.
+func TestALinkThatFlapsIsUsedAsSoonAsItIsBack(t *testing.T) {
+	t.Parallel()
+	cluster := startCluster(t, testnet.ClusterOptions{Nodes: 2, Sealed: true})
+	node1, node2 := cluster.Nodes()[0], cluster.Nodes()[1]
+	pod1, pod2 := addPod(t, node1, "pod1"), addPod(t, node2, "pod2")
+	expectPings(t, pod1, pod2)
+	for _, outage := range []time.Duration{time.Second, 12 * time.Second} {
+		run(t, node2.Namespace, "ip", "link", "set", testnet.UnderlayLink, "down")
+		ends := time.Now().Add(outage)
+		for time.Now().Before(ends) { // pods go on trying
+			if err := pings(t, pod1.Namespace, addrOf(t, pod2, false)); err == nil {
+				t.Fatal("the link is not down")
+			}
+		}
+		if down := report(t, node1).Peers[0].Link.State == "unreachable"; down != (outage > 10*time.Second) {
+			t.Errorf("after %v: unreachable is %v", outage, down)
+		}
+		run(t, node2.Namespace, "ip", "link", "set", testnet.UnderlayLink, "up")
+		up := time.Now()
+		for _, v6 := range families {
+			eventually(t, "the pods to reach each other", func() error {
+				_, err := pod1.Exec(t.Context(), "ping", "-n", "-c1", "-W0.1", addrOf(t, pod2, v6).String())
+				return err
+			})
+		}
+		took := time.Since(up)
+		if t.Logf("after %v it was used again within %v", outage, took.Round(time.Millisecond)); took > time.Second {
+			t.Errorf("after %v it was used again after %v only", outage, took)
 		}
 	}
 }
