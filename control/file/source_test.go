@@ -297,3 +297,44 @@ func TestReplacedFolderIsFoundByPolling(t *testing.T) {
 	write(t, filepath.Join(dir, "nodes.yaml"), nodesFile("c"))
 	w.wantNodes("c")
 }
+
+// TestAFileThatDidNotChangeNeedNotBeRead: but whatever happens to it shows, even if it is
+// written twice within the coarseness of its times.
+func TestAFileThatDidNotChangeNeedNotBeRead(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "nodes.yaml")
+	write := func(path, content string) {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	settled := func() stamp {
+		t.Helper()
+		if got := stampOf(path); got != (stamp{}) {
+			t.Errorf("what was written just now is taken for settled: %v", got)
+		}
+		time.Sleep(2100 * time.Millisecond)
+		return stampOf(path)
+	}
+	if got := stampOf(path); got != (stamp{}) {
+		t.Errorf("a file that is not there: %v", got)
+	}
+	write(path, "abc")
+	first := settled()
+	if first == (stamp{}) || stampOf(path) != first {
+		t.Errorf("it did not change: %v, %v", first, stampOf(path))
+	}
+	write(path, "abd")
+	second := settled()
+	if second == first {
+		t.Error("it was written in place")
+	}
+	write(path+".new", "abd")
+	if err := os.Rename(path+".new", path); err != nil {
+		t.Fatal(err)
+	}
+	if third := settled(); third == second {
+		t.Error("it was replaced")
+	}
+}

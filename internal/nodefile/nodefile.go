@@ -3,6 +3,7 @@
 package nodefile
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -65,13 +66,18 @@ func Read(runDir string) (Node, error) {
 	return n, nil
 }
 
-// Write replaces the description in runDir, which must exist.
+// Write replaces the description in runDir, which must exist, unless it says the same already.
 func Write(runDir string, n Node) error {
 	data, err := json.MarshalIndent(n, "", "  ")
 	if err != nil {
 		return fmt.Errorf("encode the node's description: %w", err)
 	}
-	if err := renameio.WriteFile(filepath.Join(runDir, Name), append(data, '\n'), 0o644); err != nil {
+	data = append(data, '\n')
+	path := filepath.Join(runDir, Name)
+	if before, err := os.ReadFile(path); err == nil && bytes.Equal(before, data) {
+		return nil
+	}
+	if err := renameio.WriteFile(path, data, 0o644); err != nil {
 		return fmt.Errorf("write the node's description: %w", err)
 	}
 	return nil

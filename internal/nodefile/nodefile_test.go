@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -133,4 +134,27 @@ func TestAWriteThatFailsLeavesNothingBehind(t *testing.T) {
 		t.Error("a folder was replaced by a file")
 	}
 	expectOnlyTheDescription(t, dir)
+}
+
+// TestWhatIsDescribedAlreadyIsNotWrittenAgain: weftd describes the node every few seconds.
+func TestWhatIsDescribedAlreadyIsNotWrittenAgain(t *testing.T) {
+	dir := t.TempDir()
+	inode := func(n nodefile.Node) uint64 {
+		t.Helper()
+		if err := nodefile.Write(dir, n); err != nil {
+			t.Fatal(err)
+		}
+		info, err := os.Stat(filepath.Join(dir, nodefile.Name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info.Sys().(*syscall.Stat_t).Ino
+	}
+	first := inode(nodefile.Node{Name: "node1", MTU: 1440})
+	if again := inode(nodefile.Node{Name: "node1", MTU: 1440}); again != first {
+		t.Error("it was written again")
+	}
+	if other := inode(nodefile.Node{Name: "node1", MTU: 1420}); other == first {
+		t.Error("another one was not written")
+	}
 }
