@@ -55,6 +55,10 @@ type Plan struct {
 	// reach them through the TUN device.
 	PeerAddresses []netip.Addr
 
+	// Senders are the addresses that the peers' datagrams come from, sorted: their
+	// endpoints', or those that they have moved to.
+	Senders []netip.Addr
+
 	// Refused says what is wrong with nodes that registered themselves, and so are not
 	// among the Peers, or that the control source itself has left out; nil if all are.
 	Refused error
@@ -115,6 +119,7 @@ func NewPlan(state State, opts Options) (*Plan, error) {
 	slices.SortFunc(p.Peers, func(a, b *encap.Peer) int { return cmp.Compare(a.Name, b.Name) })
 	slices.SortFunc(p.PeerCIDRs, netip.Prefix.Compare)
 	slices.SortFunc(p.PeerAddresses, netip.Addr.Compare)
+	p.Senders = p.PeerAddresses
 	table, err := fib.New(p.Self, p.Peers)
 	if err != nil {
 		return nil, fmt.Errorf("build the FIB: %w", err)
@@ -168,17 +173,19 @@ func nodeAddresses(podCIDRs []netip.Prefix) []netip.Addr {
 // is not where it says, and could say so of an address that is somebody else's.
 func (p *Plan) WithEndpoint(key encap.Fingerprint, addr netip.Addr) (*Plan, error) {
 	moved := *p
-	moved.Peers = slices.Clone(p.Peers)
+	moved.Peers, moved.Senders = slices.Clone(p.Peers), slices.Clone(p.Senders)
 	for i, peer := range p.Peers {
 		if listed := peer.Endpoint.Addr(); peer.Key == key && listed != addr {
 			there := *peer
 			there.Endpoint = netip.AddrPortFrom(addr, peer.Endpoint.Port())
 			there.Prefixes = slices.DeleteFunc(slices.Clone(peer.Prefixes), func(p netip.Prefix) bool { return p.Addr() == listed })
 			moved.Peers[i] = &there
+			moved.Senders[slices.Index(moved.Senders, listed)] = addr
 			moved.PeerAddresses = slices.DeleteFunc(slices.Clone(moved.PeerAddresses), func(a netip.Addr) bool { return a == listed })
 			moved.EndpointIPv6 = moved.EndpointIPv6 || addr.Is6()
 		}
 	}
+	slices.SortFunc(moved.Senders, netip.Addr.Compare)
 	table, err := fib.New(moved.Self, moved.Peers)
 	if err != nil {
 		return nil, fmt.Errorf("build the FIB: %w", err)

@@ -223,6 +223,9 @@ func TestAPeerThatHasMovedKeepsItsPortAndItsPods(t *testing.T) {
 	want.Peers[1].Endpoint = netip.MustParseAddrPort("172.16.0.3:9340")
 	want.Peers[1].Prefixes = want.Peers[1].Prefixes[:1]
 	want.PeerAddresses = want.PeerAddresses[:1]
+	if senders := []netip.Addr{netip.MustParseAddr("172.16.0.3"), netip.MustParseAddr("192.168.77.2")}; !slices.Equal(moved.Senders, senders) {
+		t.Errorf("datagrams come from %s; want %s", moved.Senders, senders)
+	}
 	if !moved.Equal(want) {
 		t.Errorf("plan (-want +got):\n%s", diff(want, moved))
 	}

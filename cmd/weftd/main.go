@@ -34,6 +34,19 @@ func main() {
 	os.Exit(run(ctx, os.Args[1:], os.Environ(), os.Stdout, os.Stderr))
 }
 
+// limitMemory bounds what lists of many nodes take that come and go. Packets allocate nothing.
+// Twice the memory of a list would be too much where it is large; to collect more often always
+// would cost a quarter of the time of a change. GOMEMLIMIT overrules it.
+func limitMemory(prefixes int) {
+	const (
+		least     = 120 << 20
+		perPrefix = 800 // bytes: of two Plans, and of what they are made of
+	)
+	if limit := max(least, int64(prefixes)*perPrefix); os.Getenv("GOMEMLIMIT") == "" && limit != debug.SetMemoryLimit(-1) {
+		debug.SetMemoryLimit(limit)
+	}
+}
+
 func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
 	flags := pflag.NewFlagSet("weftd", pflag.ContinueOnError)
 	flags.SetOutput(stderr)
@@ -69,11 +82,6 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	// more slots than processors none waits for a slot when it returns from one.
 	c.TUN.Lanes = c.Lanes() // by the number of processors, so before it is changed
 	runtime.GOMAXPROCS(max(8, 4*c.TUN.Lanes))
-	// Packets allocate nothing, so the collector has little to do, and may do it more often:
-	// lists of thousands of nodes come and go. GOGC overrules it.
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(30)
-	}
 	log := slog.New(slog.NewTextHandler(stderr, nil)).With("node", c.Node)
 	if err := serve(ctx, c, log); err != nil {
 		fmt.Fprintln(stderr, "weftd:", err)

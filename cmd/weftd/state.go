@@ -213,6 +213,7 @@ func (d *daemon) follow(ctx context.Context, m sealed.Move) {
 // list makes a plan, and the moves since, what shall be in force. A move of which the
 // control source has said something new does not count any more. d.mu is held.
 func (d *daemon) list(plan *control.Plan) {
+	limitMemory(plan.Table.Size())
 	d.listed, d.next = plan, plan
 	d.moves = slices.DeleteFunc(d.moves, func(m move) bool {
 		p := plan.Table.ByKey(m.key)
@@ -286,10 +287,6 @@ func (d *daemon) hostNetwork(plan *control.Plan, mtu int) hostnet.Network {
 	for i, c := range d.conns {
 		sources[i] = c.SourcePort()
 	}
-	var senders []netip.Addr
-	for _, p := range plan.Peers {
-		senders = append(senders, p.Endpoint.Addr())
-	}
 	return hostnet.Network{
 		TUN:           d.config.TUN.Name,
 		MTU:           mtu,
@@ -300,7 +297,7 @@ func (d *daemon) hostNetwork(plan *control.Plan, mtu int) hostnet.Network {
 		ClusterCIDRs:  plan.ClusterCIDRs,
 		PeerCIDRs:     plan.PeerCIDRs,
 		PeerAddresses: plan.PeerAddresses,
-		Senders:       senders,
+		Senders:       plan.Senders,
 		Port:          d.config.Listen.Port(),
 		SourcePorts:   sources,
 	}
