@@ -91,7 +91,7 @@ func TestALinkThatFlapsIsUsedAsSoonAsItIsBack(t *testing.T) {
 				t.Fatal("the link is not down")
 			}
 		}
-		if down := report(t, node1).Peers[0].Link.State == "unreachable"; down != (outage > 10*time.Second) {
+		if down := report(t, node1).Peers[0].State == "unreachable"; down != (outage > 10*time.Second) {
 			t.Errorf("after %v: unreachable is %v", outage, down)
 		}
 		run(t, node2.Namespace, "ip", "link", "set", testnet.UnderlayLink, "up")

@@ -163,7 +163,7 @@ func stampOf(path string) stamp {
 	if err := unix.Stat(path, &s); err != nil || time.Since(time.Unix(s.Ctim.Unix())) < coarse || time.Since(time.Unix(s.Mtim.Unix())) < coarse {
 		return stamp{}
 	}
-	return stamp{uint64(s.Dev), s.Ino, s.Size, s.Ctim, s.Mtim}
+	return stamp{s.Dev, s.Ino, s.Size, s.Ctim, s.Mtim}
 }
 
 // watchFolders watches the folder that holds the file and, if the file is a
