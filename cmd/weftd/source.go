@@ -190,10 +190,11 @@ func (d *daemon) saveNowAndThen(ctx context.Context) error {
 		d.mu.Lock()
 		listed, state, fenced := d.listed, d.guard.State(), d.fenced != nil
 		d.mu.Unlock()
-		if fenced { // forget may have removed it
-			saved = nil
+		if fenced {
+			saved = nil // forget may have removed it
+			return nil
 		}
-		if fenced || saved == listed {
+		if saved == listed {
 			return nil
 		}
 		if err := snapshot.Write(d.control.snapshot(), d.control.registry.Identity(), state); err != nil {

@@ -41,7 +41,7 @@ type daemon struct {
 	hangups <-chan os.Signal // each asks to read the list of nodes again
 
 	order order
-	lists *rate.Limiter // of what is logged of them
+	lists *rate.Limiter // bounds what is logged about lists of nodes
 
 	applying sync.Mutex // held while the host is changed: one change at a time
 

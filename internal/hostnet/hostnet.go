@@ -106,7 +106,9 @@ func (h *Host) Apply(ctx context.Context, n Network) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.checked == nil || !n.equal(h.given) {
-		h.given, h.checked = n, n.check()
+		c := new(checked)
+		c.Network, c.refused, c.err = n.check()
+		h.given, h.checked = n, c
 	}
 	if h.checked.err != nil {
 		return h.checked.err
@@ -150,7 +152,7 @@ func (h *Host) Apply(ctx context.Context, n Network) error {
 	return errors.Join(refused, linkErr, rulesErr, routesErr, addressesErr, forwardingErr)
 }
 
-// applyRoutes makes the routes of now hold. If it may rely on it that nobody has changed those
+// applyRoutes makes the routes of now hold. If it may trust that nobody has changed those
 // that it made hold the last time, it doesn't ask the kernel for them.
 func (h *Host) applyRoutes(ctx context.Context, k *kernel, now *held) error {
 	before := h.held
@@ -217,20 +219,16 @@ func (n Network) equal(o Network) bool {
 		slices.Equal(n.SourcePorts, o.SourcePorts)
 }
 
-// checked is a Network in canonical form. A mistake in what describes this node is an error;
-// a mistake in what describes a peer costs that peer alone its routes, and is reported in
-// refused. What describes peers is sorted, each once.
+// checked is what check has returned.
 type checked struct {
 	Network
 	refused, err error
 }
 
-func (n Network) check() *checked {
-	n, refused, err := n.canonical()
-	return &checked{n, refused, err}
-}
-
-func (n Network) canonical() (_ Network, refused, err error) {
+// check returns n in canonical form. A mistake in what describes this node is
+// an error; a mistake in what describes a peer costs that peer alone its routes,
+// and is reported in refused. What describes peers is sorted, each once.
+func (n Network) check() (_ Network, refused, err error) {
 	if n.TUN == "" || len(n.TUN) >= unix.IFNAMSIZ || strings.ContainsAny(n.TUN, "/\"\\* \t\n") {
 		return n, nil, fmt.Errorf("%q is no name for the TUN device", n.TUN)
 	}
