@@ -49,7 +49,7 @@ kubernetes-demo-build:
 
 test: deps ## run all tests, those in network namespaces included, under the race detector
 	go test -race -count=1 ./...
-	go test -count=1 -run ManyNodes ./encap/sealed/handshake ./control/etcd # too many for the race detector
+	go test -count=1 -p 1 -run ManyNodes ./encap/sealed/handshake ./control/etcd ./cmd/weftd # too many for the race detector
 
 # e2e/ is a module of its own: the libraries that speak to containerd are no business of weft's.
 e2e: deps ## run weft under containerd and cnitool, in half a minute
