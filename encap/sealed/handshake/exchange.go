@@ -52,7 +52,7 @@ func (m *Manager) offer(l *link, conn *quic.Conn) (*sealed.Epoch, error) {
 		return nil, fmt.Errorf("open a stream: %w", err)
 	}
 	_ = stream.SetDeadline(time.Now().Add(patience))
-	epoch, err := begin(l, conn, fromDialer, fromAcceptor)
+	epoch, err := m.begin(l, conn, fromDialer, fromAcceptor)
 	if err != nil {
 		return nil, err
 	}
@@ -86,7 +86,7 @@ func (m *Manager) answer(l *link, conn *quic.Conn) (*sealed.Epoch, error) {
 	if err != nil {
 		return nil, err
 	}
-	epoch, err := begin(l, conn, fromAcceptor, fromDialer)
+	epoch, err := m.begin(l, conn, fromAcceptor, fromDialer)
 	if err != nil {
 		return nil, err
 	}
@@ -102,8 +102,8 @@ func (m *Manager) answer(l *link, conn *quic.Conn) (*sealed.Epoch, error) {
 	return epoch, nil
 }
 
-// begin begins an epoch with a connection's keys.
-func begin(l *link, conn *quic.Conn, send, receive string) (*sealed.Epoch, error) {
+// begin begins an epoch with a connection's keys. From now on there is something to look at.
+func (m *Manager) begin(l *link, conn *quic.Conn, send, receive string) (*sealed.Epoch, error) {
 	secrets, err := export(conn.ConnectionState().TLS, send, receive)
 	if err != nil {
 		return nil, err
@@ -111,6 +111,12 @@ func begin(l *link, conn *quic.Conn, send, receive string) (*sealed.Epoch, error
 	epoch, err := l.peer.Begin(secrets)
 	if err != nil {
 		return nil, fmt.Errorf("begin an epoch: %w", err)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.ticking {
+		m.ticking = true
+		m.ticker.Reset(m.timing.tick)
 	}
 	return epoch, nil
 }

@@ -1,6 +1,12 @@
 package handshake
 
-import "time"
+import (
+	"context"
+	"net"
+	"time"
+
+	"weft/encap"
+)
 
 // Hurry has a minute last a fraction of a second. It is called before Run.
 func (m *Manager) Hurry() {
@@ -15,4 +21,25 @@ func (m *Manager) CloseIdle() {
 		l.close(codeIdle)
 		l.active = l.active.Add(-2 * m.timing.idle)
 	}
+}
+
+// DialInVain has a peer begin an epoch, and breaks off before the peer knows that this node
+// has the keys.
+func (m *Manager) DialInVain(ctx context.Context, peer *encap.Peer) error {
+	pinned := (&link{peer: m.peers.Find(peer.Key)}).pinned
+	conn, err := m.transport.Dial(ctx, net.UDPAddrFromAddrPort(peer.Endpoint), tlsConfig(m.certificate, pinned), m.config)
+	if err != nil {
+		return err
+	}
+	stream, err := conn.OpenStreamSync(ctx)
+	if err != nil {
+		return err
+	}
+	if _, err := stream.Write(hello{m.lanes, 7}.bytes()); err != nil {
+		return err
+	}
+	if _, err := readHello(stream); err != nil {
+		return err
+	}
+	return conn.CloseWithError(codeRefused, "")
 }

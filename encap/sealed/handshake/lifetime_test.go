@@ -5,7 +5,6 @@ import (
 	"testing"
 	"time"
 
-	"weft/encap/sealed"
 	"weft/encap/sealed/handshake"
 )
 
@@ -27,9 +26,12 @@ func TestAnEpochThatCameToNothingIsEndedThoughThereAreNoOtherKeys(t *testing.T) 
 	nodes := newNodes(t, 2, (*handshake.Manager).Hurry) // for whom time passes quickly
 	a, b := nodes[0], nodes[1]
 	acquaint(a, b)
-	peer := a.peers.Find(b.self.Key)
-	if _, err := peer.Begin(sealed.Secrets{}); err != nil {
+	if err := a.manager.DialInVain(t.Context(), b.self); err != nil {
 		t.Fatal(err)
+	}
+	peer := b.peers.Find(a.self.Key)
+	if len(peer.Epochs()) != 1 {
+		t.Fatalf("b has %d epochs", len(peer.Epochs()))
 	}
 	eventually(t, "it is ended", 5*time.Second, func() bool { return len(peer.Epochs()) == 0 })
 }

@@ -52,7 +52,7 @@ type timing struct {
 	// forgotten after twice as long.
 	lifetime time.Duration
 
-	// tick is how often it is looked whether something is due.
+	// tick is how often it is looked whether something is due, while there are keys.
 	tick time.Duration
 }
 
@@ -81,6 +81,8 @@ type Manager struct {
 	links   map[encap.Fingerprint]*link // nil when Run has ended
 	changed chan struct{}               // closed when a handshake has ended or the peers change, and replaced
 	counts  Counts
+	ticking bool         // there are keys, or were a moment ago
+	ticker  *time.Ticker // stopped unless ticking
 }
 
 // Counts is what has happened.
@@ -108,7 +110,9 @@ func New(key ed25519.PrivateKey, lanes int, peers *sealed.Peers, socket Socket, 
 		links:       map[encap.Fingerprint]*link{},
 		changed:     make(chan struct{}),
 		Followed:    make(chan sealed.Move, 64),
+		ticker:      time.NewTicker(usual.tick),
 	}
+	m.ticker.Stop()
 	m.expect()
 	m.transport = &quic.Transport{
 		Conn:                             m.conn,
@@ -223,8 +227,7 @@ func (m *Manager) known(key encap.Fingerprint) error {
 
 // watch does what is due.
 func (m *Manager) watch(ctx context.Context) {
-	ticker := time.NewTicker(m.timing.tick)
-	defer ticker.Stop()
+	defer m.ticker.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -233,7 +236,7 @@ func (m *Manager) watch(ctx context.Context) {
 			m.want(peer)
 		case moved := <-m.peers.Moved:
 			m.look(moved)
-		case now := <-ticker.C:
+		case now := <-m.ticker.C:
 			m.tick(now)
 		}
 	}
@@ -252,7 +255,12 @@ func (m *Manager) want(peer *sealed.Peer) {
 func (m *Manager) tick(now time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for peer := range m.peers.Keyed() {
+	keyed := m.peers.Keyed()
+	if len(keyed) == 0 { // to wake up each second is not free
+		m.ticking = false
+		m.ticker.Stop()
+	}
+	for peer := range keyed {
 		l := m.links[peer.Key]
 		if l == nil || l.peer != peer { // it is gone
 			continue
