@@ -47,8 +47,6 @@ func (s *Source) Run(ctx context.Context, reload <-chan struct{}, emit func(cont
 	defer cancel()
 	r.nodes = newNodes(s.Options, func() { signal(r.wake) })
 	r.group.Go(func() { r.reflector().RunWithContext(ctx) })
-	retry := time.NewTicker(retryInterval)
-	defer retry.Stop()
 
 	for {
 		select {
@@ -72,7 +70,7 @@ func (s *Source) Run(ctx context.Context, reload <-chan struct{}, emit func(cont
 		case d := <-r.written:
 			r.finish(d)
 			r.step(ctx)
-		case <-retry.C:
+		case <-r.retry:
 			r.step(ctx)
 		}
 	}
@@ -89,6 +87,7 @@ type run struct {
 	wake chan struct{} // receives after nodes or link have changed
 
 	settling control.Settling // of what changes, until a State is due
+	retry    <-chan time.Time // receives when what could not be done is to be looked at again
 
 	// due says that a State is due as soon as there can be one; again, that it is even if
 	// it is the same as the last one, which is emitted.
@@ -106,34 +105,44 @@ type run struct {
 	pause     time.Duration
 }
 
-// step does whatever can be done now: it writes what is missing in this node's own Node, and
-// emits a State if one is due, or the reason why there is none if that is news.
+// step does whatever can be done now, and has the rest tried again.
 func (r *run) step(ctx context.Context) {
+	r.retry = nil
+	if r.do(ctx) {
+		r.retry = time.After(retryInterval)
+	}
+}
+
+// do writes what is missing in this node's own Node, and emits a State if one is due, or the
+// reason why there is none if that is news. It reports whether something is left to be tried
+// again; what only the API server's or this node's news can change is not.
+func (r *run) do(ctx context.Context) (left bool) {
 	if err := r.link.get(); err != nil {
 		r.tell(noList(err))
-		return
+		return true
 	}
 	self, ok := r.registration()
 	own, listed := r.nodes.self()
 	if !ok || !listed {
-		return
+		return false
 	}
 	want, err := r.entry(own, self)
 	if err != nil {
 		r.tell(err)
-		return
+		return true
 	}
-	r.start(ctx, newTodo(own, want, self.Ready))
-	if !r.due || !registered(own, want) {
-		return
+	missing := newTodo(own, want, self.Ready)
+	r.start(ctx, missing)
+	if r.due && registered(own, want) {
+		r.settling.Emit(func() {
+			state := r.nodes.state()
+			if r.again || !reflect.DeepEqual(state, r.emitted) {
+				r.emit(state, nil)
+			}
+			r.due, r.again, r.emitted, r.noState, r.fenced = false, false, state, trouble{}, false
+		})
 	}
-	r.settling.Emit(func() {
-		state := r.nodes.state()
-		if r.again || !reflect.DeepEqual(state, r.emitted) {
-			r.emit(state, nil)
-		}
-		r.due, r.again, r.emitted, r.noState, r.fenced = false, false, state, trouble{}, false
-	})
+	return !missing.nothing()
 }
 
 // tell emits why there is no State. One is due when that is over, though it may be the
