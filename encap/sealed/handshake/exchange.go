@@ -102,7 +102,7 @@ func (m *Manager) answer(l *link, conn *quic.Conn) (*sealed.Epoch, error) {
 	return epoch, nil
 }
 
-// begin begins an epoch with a connection's keys. From now on there is something to look at.
+// begin begins an epoch with a connection's keys, and has watch look after it.
 func (m *Manager) begin(l *link, conn *quic.Conn, send, receive string) (*sealed.Epoch, error) {
 	secrets, err := export(conn.ConnectionState().TLS, send, receive)
 	if err != nil {
@@ -112,11 +112,9 @@ func (m *Manager) begin(l *link, conn *quic.Conn, send, receive string) (*sealed
 	if err != nil {
 		return nil, fmt.Errorf("begin an epoch: %w", err)
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if !m.ticking {
-		m.ticking = true
-		m.ticker.Reset(m.timing.tick)
+	select {
+	case m.begun <- struct{}{}:
+	default:
 	}
 	return epoch, nil
 }

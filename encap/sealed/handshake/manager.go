@@ -70,6 +70,7 @@ type Manager struct {
 	log         *slog.Logger
 	admission   admission
 	timing      timing
+	begun       chan struct{} // receives after an epoch has begun
 
 	// Followed receives peers that have moved, once keys are agreed with them where they
 	// are now.
@@ -81,8 +82,6 @@ type Manager struct {
 	links   map[encap.Fingerprint]*link // nil when Run has ended
 	changed chan struct{}               // closed when a handshake has ended or the peers change, and replaced
 	counts  Counts
-	ticking bool         // there are keys, or were a moment ago
-	ticker  *time.Ticker // stopped unless ticking
 }
 
 // Counts is what has happened.
@@ -110,9 +109,8 @@ func New(key ed25519.PrivateKey, lanes int, peers *sealed.Peers, socket Socket, 
 		links:       map[encap.Fingerprint]*link{},
 		changed:     make(chan struct{}),
 		Followed:    make(chan sealed.Move, 64),
-		ticker:      time.NewTicker(usual.tick),
+		begun:       make(chan struct{}, 1),
 	}
-	m.ticker.Stop()
 	m.expect()
 	m.transport = &quic.Transport{
 		Conn:                             m.conn,
@@ -227,7 +225,7 @@ func (m *Manager) known(key encap.Fingerprint) error {
 
 // watch does what is due.
 func (m *Manager) watch(ctx context.Context) {
-	defer m.ticker.Stop()
+	var tick <-chan time.Time // nil while there are no keys: to wake up each second is not free
 	for {
 		select {
 		case <-ctx.Done():
@@ -236,8 +234,15 @@ func (m *Manager) watch(ctx context.Context) {
 			m.want(peer)
 		case moved := <-m.peers.Moved:
 			m.look(moved)
-		case now := <-m.ticker.C:
-			m.tick(now)
+		case <-m.begun:
+			if tick == nil {
+				tick = time.After(m.timing.tick)
+			}
+		case now := <-tick:
+			tick = nil
+			if m.tick(now) {
+				tick = time.After(m.timing.tick)
+			}
 		}
 	}
 }
@@ -251,15 +256,12 @@ func (m *Manager) want(peer *sealed.Peer) {
 	}
 }
 
-// tick looks at the peers with whom there are keys: of thousands a few, as a rule.
-func (m *Manager) tick(now time.Time) {
+// tick looks at the peers with whom there are keys: of thousands a few, as a rule. It reports
+// whether there are any.
+func (m *Manager) tick(now time.Time) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	keyed := m.peers.Keyed()
-	if len(keyed) == 0 { // to wake up each second is not free
-		m.ticking = false
-		m.ticker.Stop()
-	}
 	for peer := range keyed {
 		l := m.links[peer.Key]
 		if l == nil || l.peer != peer { // it is gone
@@ -278,6 +280,7 @@ func (m *Manager) tick(now time.Time) {
 			m.dialSoon(l)
 		}
 	}
+	return len(keyed) > 0
 }
 
 // lifetime is after how long this node replaces the keys with a peer: one of the two is
