@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 
 	"github.com/google/renameio/v2"
+
+	"weft/internal/nftable"
 )
 
 // Name is the file's name in the run directory.
@@ -21,6 +23,10 @@ const Name = "node.json"
 // Node is what the plugin must know to wire a pod.
 type Node struct {
 	Name string `json:"name"`
+
+	// Guard is the guard table that stood when weftd wrote this. No pod may be added
+	// unless the kernel has that very table, whether or not weftd runs: see nftable.Of.
+	Guard nftable.Identity `json:"guard"`
 
 	// PodCIDRs are the ranges that this node's pods get their addresses from.
 	PodCIDRs []netip.Prefix `json:"podCIDRs"`
