@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
@@ -48,9 +47,6 @@ func (c ipamConfig) own() bool { return c.Type == "" || c.Type == IPAMType || c.
 // check refuses what weft-cni can't do. DEL does not ask: whatever the configuration has
 // become, a pod must be able to go.
 func (c ipamConfig) check() error {
-	if len(c.Type) > 255 || strings.ContainsRune(c.Type, '/') {
-		return invalid("ipam.type %.40q is no plugin's name", c.Type)
-	}
 	if c.own() && (len(c.Ranges) > 0 || len(c.Reserved) > 0 || c.Rest != "") {
 		return invalid("ipam has ranges, reserved or rest: weft-cni leases this node's pod CIDRs, as weftd is configured (ipam.reserved, ipam.rest)")
 	}

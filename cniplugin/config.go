@@ -68,6 +68,12 @@ func parseConfig(stdin []byte) (*config, error) {
 			return nil, invalid("%s is %q: must be an absolute path", field, dir)
 		}
 	}
+	// Every command would look the plugin up, DEL and GC as well.
+	if !conf.IPAM.own() {
+		if err := CheckPluginName(conf.IPAM.Type); err != nil {
+			return nil, invalid("ipam.type: %w", err)
+		}
+	}
 	return conf, nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
 )
@@ -35,9 +36,24 @@ func (c *config) delegate(ctx context.Context, command string, stdin []byte) ([]
 	return stdout.Bytes(), nil
 }
 
+// maxPluginName is the length in bytes of the longest file name (NAME_MAX).
+const maxPluginName = 255
+
+// CheckPluginName refuses what is no plain file name: joined to a folder of plugins it would
+// name a program elsewhere.
+func CheckPluginName(name string) error {
+	if name == "" || name == "." || name == ".." || len(name) > maxPluginName || strings.ContainsAny(name, "/\x00") {
+		return fmt.Errorf("%.40q is no plugin's name; write a file name of 1 to %d bytes, without folders", name, maxPluginName)
+	}
+	return nil
+}
+
 // findPlugin returns the path of a plugin: the first that is in one of the runtime's
-// folders. Its name was checked not to lead elsewhere.
+// folders.
 func findPlugin(name string) (string, error) {
+	if err := CheckPluginName(name); err != nil {
+		return "", invalid("ipam.type: %w", err)
+	}
 	for _, dir := range filepath.SplitList(os.Getenv("CNI_PATH")) {
 		path := filepath.Join(dir, name)
 		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
