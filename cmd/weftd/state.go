@@ -300,6 +300,7 @@ func (d *daemon) hostNetwork(plan *control.Plan, mtu int) hostnet.Network {
 		Senders:       plan.Senders,
 		Port:          d.config.Listen.Port(),
 		SourcePorts:   sources,
+		MarkMask:      d.config.Host.MarkMask,
 	}
 }
 

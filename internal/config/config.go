@@ -21,6 +21,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"weft/internal/advertise"
+	"weft/internal/marks"
 	"weft/internal/strict"
 	"weft/internal/strict/yamltree"
 )
@@ -58,6 +59,7 @@ type Config struct {
 
 	CNI     CNI
 	IPAM    IPAM
+	Host    Host
 	Metrics Metrics
 }
 
@@ -180,6 +182,12 @@ type IPAM struct {
 
 	// Reserved are given to no pod. Other nodes' may be among them.
 	Reserved []netip.Prefix
+}
+
+// Host says how weft gets along with the other programs on the host.
+type Host struct {
+	// MarkMask is valid (see marks.Mask.Check).
+	MarkMask marks.Mask
 }
 
 // Metrics says where weftd is observed.

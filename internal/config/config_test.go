@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"weft/internal/advertise"
+	"weft/internal/marks"
 	"weft/internal/strict"
 	"weft/internal/strict/yamltree"
 )
@@ -39,6 +40,7 @@ var example = Config{
 	RunDir:        "/run/weft",
 	IPAM:          IPAM{Rest: 2 * time.Minute},
 	CNI:           CNI{ConfDir: "/etc/cni/net.d", BinDir: "/opt/cni/bin", Chain: []string{"portmap", "bandwidth", "tuning"}, Name: "weft"},
+	Host:          Host{MarkMask: marks.DefaultMask},
 	Metrics:       Metrics{Listen: netip.MustParseAddrPort("127.0.0.1:9339")},
 }
 
@@ -127,6 +129,7 @@ func TestEveryKeyIsAFlagAndAVariable(t *testing.T) {
 	want.StateDir, want.RunDir = "/s", "/r"
 	want.IPAM = IPAM{Rest: 0, Reserved: []netip.Prefix{netip.MustParsePrefix("10.1.0.9/32"), netip.MustParsePrefix("10.2.0.0/28")}}
 	want.CNI = CNI{ConfDir: "/c", BinDir: "/b", Chain: []string{"firewall", "portmap"}, Name: "pods"}
+	want.Host = Host{MarkMask: 0x300}
 	want.Metrics = Metrics{}
 	wantEveryKey(t, want, map[string]string{"control-file": "/n"})
 	want.Control.File = "/etc/weft/nodes.yaml"
@@ -154,7 +157,7 @@ func wantEveryKey(t *testing.T, want Config, control map[string]string) {
 		"node": "node2", "cluster-cidrs": "10.1.0.0/16, 10.2.0.0/16", "encapsulation": "vxlan", "key-file": "/k", "listen": "[::]:4790",
 		"tun-driver": "water", "tun-name": "tun7", "tun-lanes": "16", "tun-mtu": "1280",
 		"vxlan-vni": "16777215", "state-dir": "/s/", "run-dir": "/r", "cni-conf-dir": "/c", "cni-bin-dir": "/b", "cni-chain": "firewall, portmap", "cni-name": "pods",
-		"ipam-rest": "0s", "ipam-reserved": "10.1.0.9,10.2.0.0/28", "metrics-listen": "",
+		"ipam-rest": "0s", "ipam-reserved": "10.1.0.9,10.2.0.0/28", "host-mark-mask": "0x300", "metrics-listen": "",
 	}
 	maps.Copy(values, control)
 	var args, environ []string

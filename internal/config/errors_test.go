@@ -91,6 +91,9 @@ weft.yaml:3: cni.chain[2]: weft-cni is the first plugin in any case; remove it f
 weft.yaml:3: cni.chain[3]: "" can't be a plugin's name; write at most 63 letters, digits, '_', '.' and '-', such as portmap, and its folder under cni.binDir
 weft.yaml:3: cni.chain[5]: portmap is in the list already; remove one of the two`},
 		{"chain that is a value", minimal + "cni: {chain: portmap}\n", `weft.yaml:3: cni.chain: must be a list, not a single value; write chain: [portmap]`},
+		{"marks of others", minimal + "host: {markMask: 0x10004000}\n", `weft.yaml:3: host.markMask: 0x10004000 overlaps 0xc000, which kube-proxy uses; write two other bits, such as 0x30000000`},
+		{"marks that are not two bits", minimal + "host: {markMask: 0x10000000}\n", `weft.yaml:3: host.markMask: 0x10000000 has not exactly two bits set; write two that no other program uses, such as 0x30000000`},
+		{"marks that are no number", minimal + "host: {markMask: 0x130000000}\n", `weft.yaml:3: host.markMask: "0x130000000" is not a number of 32 bits; write one with two bits set, such as 0x30000000`},
 		{"metrics", minimal + "metrics: {listen: localhost:9339}\n", `weft.yaml:3: metrics.listen: "localhost:9339" is not an IP address and port; write it like 192.168.77.1:9338 or [fd00:77::1]:9338, or an empty string ("") for no metrics`},
 		{"metrics switched off in the wrong way", minimal + "metrics: {listen: }\n", `weft.yaml:3: metrics.listen: has no value; write one or remove the key`},
 		{"tag", minimal + "listen: !!binary aGVsbG8=\n", `weft.yaml:3: listen: the tag "!!binary" is not allowed; remove it`},

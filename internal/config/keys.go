@@ -14,6 +14,7 @@ import (
 	"unicode"
 
 	"weft/internal/advertise"
+	"weft/internal/marks"
 	"weft/internal/strict"
 )
 
@@ -102,6 +103,7 @@ var keys = []key{
 	{path: "cni.name", arg: "NAME", help: "name of the CNI network", fallback: "weft", set: setCNIName},
 	{path: "ipam.rest", arg: "DURATION", help: "how long a released pod address stays unused, at most 24h", fallback: "2m", set: setRest},
 	{path: "ipam.reserved", arg: "PREFIX,...", help: "addresses that no pod gets, beside the nodes' own", list: true, mayBeEmpty: true, set: addReserved},
+	{path: "host.markMask", arg: "MASK", help: "the two bits of packets' marks that are weft's", fallback: "0x30000000", set: setMarkMask},
 	{path: "metrics.listen", arg: "ADDR:PORT", help: "where metrics and health are served; empty: nowhere", fallback: "127.0.0.1:9339", set: setMetricsListen},
 }
 
@@ -294,6 +296,15 @@ func setMTU(c *Config, text string) error {
 		return fmt.Errorf("%w, or 0 for the underlay's MTU less the overhead", err)
 	}
 	return nil
+}
+
+func setMarkMask(c *Config, text string) error {
+	n, err := strconv.ParseUint(text, 0, 32)
+	if err != nil {
+		return fmt.Errorf("%s is not a number of 32 bits; write one with two bits set, such as %#x", strict.Quote(text), uint32(marks.DefaultMask))
+	}
+	c.Host.MarkMask = marks.Mask(n)
+	return c.Host.MarkMask.Check()
 }
 
 func setMetricsListen(c *Config, text string) error {

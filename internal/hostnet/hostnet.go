@@ -27,6 +27,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"weft/internal/marks"
 )
 
 // Network is what must hold on this node. Any list may be empty, and each may
@@ -73,6 +75,9 @@ type Network struct {
 
 	// SourcePorts are the UDP ports from which this node sends them.
 	SourcePorts []uint16
+
+	// MarkMask is the bits of packets' marks that are weft's.
+	MarkMask marks.Mask
 }
 
 // Host applies Networks. Its methods may be called from several goroutines; they
@@ -210,6 +215,7 @@ func (h *Host) Drops(ctx context.Context) (map[string]uint64, error) {
 // that check takes.
 func (n Network) equal(o Network) bool {
 	return n.TUN == o.TUN && n.MTU == o.MTU && n.GSOMaxSize == o.GSOMaxSize && n.GSOMaxSegs == o.GSOMaxSegs && n.Port == o.Port &&
+		n.MarkMask == o.MarkMask &&
 		slices.Equal(n.Addresses, o.Addresses) &&
 		slices.Equal(n.PodCIDRs, o.PodCIDRs) &&
 		slices.Equal(n.ClusterCIDRs, o.ClusterCIDRs) &&
@@ -234,6 +240,9 @@ func (n Network) check() (_ Network, refused, err error) {
 	}
 	if n.Port == 0 || len(n.SourcePorts) == 0 {
 		return n, nil, errors.New("weft's UDP ports are not known")
+	}
+	if err := n.MarkMask.Check(); err != nil {
+		return n, nil, fmt.Errorf("the mask of weft's marks: %w", err)
 	}
 	for _, p := range n.ClusterCIDRs {
 		if !p.IsValid() || p != p.Masked() {

@@ -13,6 +13,8 @@ import (
 
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"weft/internal/marks"
 )
 
 // namespace is a network namespace that lives as long as its test.
@@ -171,5 +173,6 @@ func testNetwork() Network {
 		Senders:       addresses("192.0.2.20", "2001:db8::20", "192.0.2.30", "2001:db8::30"),
 		Port:          9338,
 		SourcePorts:   []uint16{50000, 50001},
+		MarkMask:      marks.DefaultMask,
 	}
 }

@@ -99,7 +99,7 @@ func changeAddresses(tx *knftables.Transaction, name string, have, want []netip.
 
 // sameRules says whether two rulesets differ in peers at most.
 func sameRules(a, b Network) bool {
-	return a.TUN == b.TUN && a.Port == b.Port &&
+	return a.TUN == b.TUN && a.Port == b.Port && a.MarkMask == b.MarkMask &&
 		slices.Equal(a.SourcePorts, b.SourcePorts) &&
 		slices.Equal(a.ClusterCIDRs, b.ClusterCIDRs) &&
 		slices.Equal(a.PodCIDRs, b.PodCIDRs)

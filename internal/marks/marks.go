@@ -3,6 +3,11 @@
 // to remove; whatever does not is never touched.
 package marks
 
+import (
+	"fmt"
+	"math/bits"
+)
+
 const (
 	// RouteProtocol marks the routes and rules that weftd installs (rtnetlink(7),
 	// rtm_protocol). weftd sweeps what carries it and is no longer wanted.
@@ -26,3 +31,42 @@ const (
 	// Table is the name of the nftables table (family inet).
 	Table = "weft"
 )
+
+// Mask is the two bits of the packets' mark (SO_MARK in socket(7), "meta mark" in nft(8))
+// that are weft's: the lower one is FromOverlay, the higher one OwnDatagram. weft neither
+// reads nor changes the other bits, which belong to other programs.
+type Mask uint32
+
+// DefaultMask is bits 28 and 29.
+const DefaultMask Mask = 0x30000000
+
+// FromOverlay is the bit of packets that came out of the TUN device. The guard table sets
+// it, and a routing rule has the kernel look up the way back in RouteTable.
+func (m Mask) FromOverlay() uint32 { return uint32(m & -m) }
+
+// OwnDatagram is the bit of what weftd sends to other nodes. Only processes with
+// CAP_NET_ADMIN or CAP_NET_RAW can set it (sock_setsockopt in the kernel's net/core/sock.c).
+func (m Mask) OwnDatagram() uint32 { return uint32(m) &^ m.FromOverlay() }
+
+// othersMarks are the bits that programs use which are common on Kubernetes nodes.
+var othersMarks = []struct {
+	bits  uint32
+	owner string
+}{
+	{0xc000, "kube-proxy"}, // --iptables-masquerade-bit, and KUBE-MARK-DROP
+	{0x2000, "the CNI plugin portmap"},
+	{0xff0000, "Tailscale"},
+}
+
+// Check returns an error unless m is two bits that no other program is known to use.
+func (m Mask) Check() error {
+	if bits.OnesCount32(uint32(m)) != 2 {
+		return fmt.Errorf("%#x has not exactly two bits set; write two that no other program uses, such as %#x", uint32(m), uint32(DefaultMask))
+	}
+	for _, o := range othersMarks {
+		if uint32(m)&o.bits != 0 {
+			return fmt.Errorf("%#x overlaps %#x, which %s uses; write two other bits, such as %#x", uint32(m), o.bits, o.owner, uint32(DefaultMask))
+		}
+	}
+	return nil
+}
