@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -19,10 +20,6 @@ import (
 
 // batchSize is how many messages one sendmmsg(2) takes at the most.
 const batchSize = 64
-
-// socketBuffer is the size in bytes of a socket's receive and send buffers: a few
-// milliseconds of 10 Gb/s, for when a lane is away for that long.
-const socketBuffer = 8 << 20
 
 // Received is one UDP payload that arrived. Its frame holds the payload; a codec
 // pulls the headers off it.
@@ -57,6 +54,10 @@ type Options struct {
 
 	// Spread says which lane receives a datagram.
 	Spread Spread
+
+	// Mark is the mark that every datagram carries (socket(7), SO_MARK), or 0. The host's
+	// rules recognise weftd's own datagrams by it.
+	Mark uint32
 }
 
 // Listen opens the sockets of n lanes, at least one, which receive at the same address. What a
@@ -83,7 +84,7 @@ func Listen(ctx context.Context, addr netip.AddrPort, n int, o Options) ([]*Conn
 
 // CheckFree says why Listen would fail now, if it would because of the address.
 func CheckFree(ctx context.Context, addr netip.AddrPort) error {
-	probe, err := listenOne(ctx, addr, false)
+	probe, err := listenOne(ctx, addr, false, 0)
 	if err != nil {
 		return err
 	}
@@ -100,10 +101,10 @@ func closeAll(conns []*Conn, err error) error {
 	return err
 }
 
-func listenOne(ctx context.Context, addr netip.AddrPort, shared bool) (*net.UDPConn, error) {
+func listenOne(ctx context.Context, addr netip.AddrPort, shared bool, mark uint32) (*net.UDPConn, error) {
 	config := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
 		var err error
-		controlErr := raw.Control(func(fd uintptr) { err = setOptions(int(fd), addr.Addr().Is6(), shared) })
+		controlErr := raw.Control(func(fd uintptr) { err = setOptions(int(fd), addr.Addr().Is6(), shared, mark) })
 		return errors.Join(controlErr, err)
 	}}
 	network := "udp6" // with the address [::], IPv4 too
@@ -123,43 +124,48 @@ func listenOne(ctx context.Context, addr netip.AddrPort, shared bool) (*net.UDPC
 	return pc.(*net.UDPConn), nil
 }
 
-func setOptions(fd int, ipv6, shared bool) error {
-	if shared {
-		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
-			return fmt.Errorf("share the UDP port between lanes: %w", err)
-		}
-	}
-	// FORCE ignores net.core.rmem_max, which is 208 KiB on most systems; it needs CAP_NET_ADMIN.
-	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, socketBuffer); err != nil {
-		return fmt.Errorf("set the UDP receive buffer: %w", err)
-	}
-	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, socketBuffer); err != nil {
-		return fmt.Errorf("set the UDP send buffer: %w", err)
-	}
+// option is one that every socket gets.
+type option struct {
+	level, name, value int
+	purpose            string
+}
+
+var options = []option{
 	// Congestion that the underlay marks is for the pods' packets inside (RFC 6040).
-	if err := unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_RECVTOS, 1); err != nil {
-		return fmt.Errorf("learn the TOS of datagrams: %w", err)
-	}
-	if ipv6 {
-		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVTCLASS, 1); err != nil {
-			return fmt.Errorf("learn the traffic class of datagrams: %w", err)
-		}
-	}
+	{unix.IPPROTO_IP, unix.IP_RECVTOS, 1, "learn the TOS of datagrams"},
 	// DF on every datagram: a fragment lost is a datagram lost, and reassembly can be
-	// attacked (RFC 8900 §3). What does not fit comes back as EMSGSIZE (ip(7)).
-	if err := unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DO); err != nil {
-		return fmt.Errorf("forbid fragments: %w", err)
-	}
+	// attacked (RFC 8900 §3). Larger datagrams than the device takes come back as EMSGSIZE
+	// (ip(7)). The path MTU that the kernel has cached does not count: anyone can forge
+	// the ICMP message that it comes from.
+	{unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE, "forbid fragments"},
+}
+
+var options6 = []option{
+	{unix.IPPROTO_IPV6, unix.IPV6_RECVTCLASS, 1, "learn the traffic class of datagrams"},
+	{unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_PROBE, "forbid IPv6 fragments"},
+}
+
+func setOptions(fd int, ipv6, shared bool, mark uint32) error {
+	all := slices.Clone(options)
 	if ipv6 {
-		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_DO); err != nil {
-			return fmt.Errorf("forbid IPv6 fragments: %w", err)
+		all = append(all, options6...)
+	}
+	if shared {
+		all = append(all, option{unix.SOL_SOCKET, unix.SO_REUSEPORT, 1, "share the UDP port between lanes"})
+	}
+	if mark != 0 {
+		all = append(all, option{unix.SOL_SOCKET, unix.SO_MARK, int(mark), "mark datagrams as weftd's"})
+	}
+	for _, o := range all {
+		if err := unix.SetsockoptInt(fd, o.level, o.name, o.value); err != nil {
+			return fmt.Errorf("%s: %w", o.purpose, err)
 		}
 	}
-	return nil
+	return setBuffers(fd)
 }
 
 func open(ctx context.Context, addr netip.AddrPort, lane int, o Options) (c *Conn, err error) {
-	receiving, err := listenOne(ctx, addr, true)
+	receiving, err := listenOne(ctx, addr, true, o.Mark)
 	if err != nil {
 		return nil, err
 	}
@@ -173,7 +179,7 @@ func open(ctx context.Context, addr netip.AddrPort, lane int, o Options) (c *Con
 	if c.receiving, err = detach(receiving); err != nil {
 		return nil, err
 	}
-	sending, err := openSource(ctx, netip.AddrPortFrom(addr.Addr(), c.local.Port()), lane)
+	sending, err := openSource(ctx, netip.AddrPortFrom(addr.Addr(), c.local.Port()), lane, o.Mark)
 	if err != nil {
 		return nil, err
 	}
@@ -248,6 +254,10 @@ func sockaddr(to netip.AddrPort) unix.Sockaddr {
 	}
 	return &unix.SockaddrInet6{Addr: to.Addr().As16(), Port: int(to.Port())}
 }
+
+// ShortBuffers returns nil, or by how much the receiving socket's buffers are smaller than
+// wanted and how to change that.
+func (c *Conn) ShortBuffers() error { return shortBuffers(int(c.receiving.Fd())) }
 
 // Runs reports whether the kernel still takes runs (UDP_SEGMENT).
 func (c *Conn) Runs() bool { return !c.writer.whole.Load() }

@@ -23,3 +23,15 @@ func RefuseRuns(t *testing.T, c *Conn) {
 		t.Fatal(err)
 	}
 }
+
+// Marks returns the marks of what c's two sockets send.
+func Marks(t *testing.T, c *Conn) (receiving, sending int) {
+	t.Helper()
+	var err, errSending error
+	receiving, err = unix.GetsockoptInt(int(c.receiving.Fd()), unix.SOL_SOCKET, unix.SO_MARK)
+	sending, errSending = unix.GetsockoptInt(int(c.sending.Fd()), unix.SOL_SOCKET, unix.SO_MARK)
+	if err != nil || errSending != nil {
+		t.Fatal(err, errSending)
+	}
+	return receiving, sending
+}

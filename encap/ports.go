@@ -26,14 +26,14 @@ const (
 
 // openSource opens the socket from which a lane that receives at addr sends. The port
 // is the same after a restart, unless somebody else has it.
-func openSource(ctx context.Context, addr netip.AddrPort, lane int) (*net.UDPConn, error) {
+func openSource(ctx context.Context, addr netip.AddrPort, lane int, mark uint32) (*net.UDPConn, error) {
 	const tries, blocks = 64, (lastSource + 1 - firstSource) / laneStride
 	var err error
 	for try := range tries {
 		block := (int(addr.Port()) + try) % blocks
 		port := uint16(firstSource + block*laneStride + lane%laneStride)
 		var udp *net.UDPConn
-		if udp, err = listenOne(ctx, netip.AddrPortFrom(addr.Addr(), port), false); err == nil {
+		if udp, err = listenOne(ctx, netip.AddrPortFrom(addr.Addr(), port), false, mark); err == nil {
 			return udp, nil
 		}
 		if !errors.Is(err, unix.EADDRINUSE) {

@@ -78,6 +78,9 @@ func serve(ctx context.Context, c config.Config, log *slog.Logger) error {
 		return err
 	}
 	d.conns = conns
+	if err := conns[0].ShortBuffers(); err != nil {
+		log.Warn("small UDP socket buffers", "error", err)
+	}
 	if d.keys, err = newKeys(key, conns, log); err != nil {
 		return err
 	}
