@@ -2,8 +2,12 @@ package handshake
 
 import (
 	"context"
+	"fmt"
 	"net"
+	"net/netip"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"weft/encap"
 )
@@ -42,4 +46,22 @@ func (m *Manager) DialInVain(ctx context.Context, peer *encap.Peer) error {
 		return err
 	}
 	return conn.CloseWithError(codeRefused, "")
+}
+
+// Narrow has the manager's link carry UDP payloads of so many bytes at the most, as the
+// kernel does where it may not cut packets into fragments.
+func Narrow(payload int) func(*Manager) {
+	return func(m *Manager) { m.conn.socket = narrow{m.conn.socket, payload} }
+}
+
+type narrow struct {
+	Socket
+	payload int
+}
+
+func (n narrow) WriteTo(payload []byte, to netip.AddrPort) error {
+	if len(payload) > n.payload {
+		return fmt.Errorf("send a datagram to %s: %w", to, unix.EMSGSIZE)
+	}
+	return n.Socket.WriteTo(payload, to)
 }

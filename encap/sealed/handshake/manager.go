@@ -126,6 +126,7 @@ func New(key ed25519.PrivateKey, lanes int, peers *sealed.Peers, socket Socket, 
 		KeepAlivePeriod:         keepAlive,
 		MaxIncomingStreams:      1,
 		MaxIncomingUniStreams:   -1,
+		InitialPacketSize:       packetSize,
 		DisablePathMTUDiscovery: true,
 		// A hello is some bytes. Windows of this size cannot be made to cost memory.
 		InitialStreamReceiveWindow:     1 << 10,

@@ -1,11 +1,14 @@
 package handshake
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 	"os"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"weft/router/drop"
 )
@@ -20,8 +23,13 @@ const (
 	// each of many nodes that start at once. What does not fit, QUIC sends again.
 	maxQueued = 1024
 
-	// maxPacket is the largest QUIC packet in bytes: what quic-go sends without path MTU
-	// discovery has 1,280 at the most.
+	// packetSize is how long QUIC packets are at the most, in bytes: what every path of
+	// QUIC carries (RFC 9000 §14). With UDP and IP it fits an underlay with an MTU of 1,280,
+	// the smallest of IPv6, as tunnels have it. Nothing longer is ever tried, so that
+	// nothing that an ICMP error says of the path counts.
+	packetSize = 1200
+
+	// maxPacket is the longest QUIC packet that is taken, in bytes.
 	maxPacket = 1500
 )
 
@@ -81,10 +89,13 @@ func (c *packetConn) ReadFrom(b []byte) (int, net.Addr, error) {
 	}
 }
 
-// WriteTo implements net.PacketConn. What cannot be sent is as good as lost: QUIC
-// sends it again.
+// WriteTo implements net.PacketConn. QUIC ends a connection whose packets are too long for
+// the link, as it can send none. Any other failure may pass: then the packet is as good as
+// lost, and QUIC sends it again.
 func (c *packetConn) WriteTo(b []byte, addr net.Addr) (int, error) {
-	_ = c.socket.WriteTo(b, addr.(*net.UDPAddr).AddrPort())
+	if err := c.socket.WriteTo(b, addr.(*net.UDPAddr).AddrPort()); errors.Is(err, unix.EMSGSIZE) {
+		return 0, err
+	}
 	return len(b), nil
 }
 
