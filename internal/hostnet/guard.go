@@ -2,17 +2,22 @@ package hostnet
 
 import (
 	"context"
+	"crypto/sha256"
+	"errors"
 	"fmt"
+	"net/netip"
 	"os/exec"
+	"strconv"
 	"strings"
 
 	"sigs.k8s.io/knftables"
 
 	"weft/internal/marks"
+	"weft/internal/nftable"
 )
 
-// guard is weft's nftables table. It stays when weftd dies: pods keep their way
-// out, and strangers stay out.
+// guard is weft's nftables table. It stays when weftd ends, however it ends: pods keep
+// their way out, and nothing of theirs leaves in clear.
 type guard struct {
 	nft knftables.Interface
 
@@ -33,6 +38,106 @@ func (g *guard) open() error {
 	}
 	g.nft = nft
 	return nil
+}
+
+// protect makes the table what n needs of it before it is known which peers there are and
+// which pod CIDRs this node has. A table with n's rules stays as it is. Another one is
+// replaced, and passes on what its sets hold, so that no moment knows less than the one
+// before.
+func (g *guard) protect(ctx context.Context, n Network) (replaced bool, err error) {
+	if err := g.open(); err != nil {
+		return false, err
+	}
+	id, err := nftable.Of(marks.Table)
+	switch {
+	case err == nil && id == identity(n):
+		return false, nil
+	case err == nil:
+		if err := g.inherit(ctx, &n); err != nil {
+			return false, err
+		}
+	case !errors.Is(err, nftable.ErrAbsent):
+		return false, err
+	}
+	counts, err := g.counters(ctx)
+	if err != nil {
+		return false, err
+	}
+	return true, g.commit(ctx, n, g.ruleset(n, counts))
+}
+
+// inherit adds to n what the sets of the table hold that stands. A set that an older weftd
+// did not have is empty.
+func (g *guard) inherit(ctx context.Context, n *Network) error {
+	for _, digit := range []string{"4", "6"} {
+		for _, set := range []struct {
+			name string
+			add  func(key string) error
+		}{
+			{setPods, func(key string) error {
+				p, err := netip.ParsePrefix(key)
+				if err == nil && n.inCluster(p) {
+					n.PodCIDRs = append(n.PodCIDRs, p)
+				}
+				return err
+			}},
+			{setPeers, appendAddr(&n.PeerAddresses)},
+			{setSenders, appendAddr(&n.Senders)},
+		} {
+			elements, err := g.nft.ListElements(ctx, "set", set.name+digit)
+			if err != nil && !knftables.IsNotFound(err) {
+				return fmt.Errorf("read the set %s of the guard table: %w", set.name+digit, err)
+			}
+			for _, e := range elements {
+				if err := set.add(e.Key[0]); err != nil {
+					return fmt.Errorf("read the set %s of the guard table: %w", set.name+digit, err)
+				}
+			}
+		}
+	}
+	return g.inheritPorts(ctx, n)
+}
+
+// inheritPorts is inherit for the source ports.
+func (g *guard) inheritPorts(ctx context.Context, n *Network) error {
+	elements, err := g.nft.ListElements(ctx, "set", setPorts)
+	if err != nil && !knftables.IsNotFound(err) {
+		return fmt.Errorf("read the set %s of the guard table: %w", setPorts, err)
+	}
+	for _, e := range elements {
+		port, err := strconv.ParseUint(e.Key[0], 10, 16)
+		if err != nil {
+			return fmt.Errorf("read the set %s of the guard table: %w", setPorts, err)
+		}
+		n.SourcePorts = append(n.SourcePorts, uint16(port))
+	}
+	return nil
+}
+
+func appendAddr(to *[]netip.Addr) func(key string) error {
+	return func(key string) error {
+		a, err := netip.ParseAddr(key)
+		if err == nil {
+			*to = append(*to, a)
+		}
+		return err
+	}
+}
+
+// identity is what the kernel says of the table that holds n's rules. Sets may hold
+// anything.
+func identity(n Network) nftable.Identity {
+	digest := sha256.New()
+	fmt.Fprintln(digest, chains, n.ClusterCIDRs)
+	all := rules(n)
+	for _, r := range all {
+		fmt.Fprintln(digest, r.chain, r.rule)
+	}
+	return nftable.Identity{
+		// nft takes comments of up to 128 bytes.
+		Comment: fmt.Sprintf("kept by weftd, removed by weft teardown; changes are undone; rules %x", digest.Sum(nil)[:8]),
+		Rules:   len(all),
+	}
 }
 
 // apply makes the table what n needs, and reports whether it had to be replaced. Untouched
@@ -76,6 +181,12 @@ func (g *guard) commit(ctx context.Context, n Network, tx *knftables.Transaction
 	g.holds = nil
 	if err := g.nft.Run(ctx, tx); err != nil {
 		return err
+	}
+	switch id, err := nftable.Of(marks.Table); {
+	case err != nil:
+		return err
+	case id != identity(n):
+		return fmt.Errorf("another program changed the table at the same moment: it has %d rules (%q) instead of %d", id.Rules, id.Comment, identity(n).Rules)
 	}
 	if g.listed = list(ctx); g.listed != "" {
 		g.holds = &n

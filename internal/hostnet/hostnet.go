@@ -29,6 +29,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"weft/internal/marks"
+	"weft/internal/nftable"
 )
 
 // Network is what must hold on this node. Any list may be empty, and each may
@@ -99,6 +100,50 @@ type Host struct {
 // New returns a Host that logs to log what it changes.
 func New(log *slog.Logger) *Host {
 	return &Host{log: log, events: events{some: make(chan struct{}, 1)}}
+}
+
+// Protect makes hold what keeps pods' packets from leaving in clear, and others' from
+// reaching pods, while it is not known yet which nodes there are: the guard table, and
+// unreachable routes for the cluster CIDRs. It takes from n what the configuration says:
+// TUN, ClusterCIDRs, Port and MarkMask. What an earlier Apply made hold stays; no packet is forwarded
+// that was not before.
+func (h *Host) Protect(ctx context.Context, n Network) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	n, _, err := n.check()
+	if err != nil {
+		return err
+	}
+	replaced, err := h.guard.protect(ctx, n)
+	if err != nil {
+		return fmt.Errorf("apply the guard table: %w", err)
+	}
+	k, err := openKernel()
+	if err != nil {
+		return err
+	}
+	defer k.close()
+	n.PodCIDRs, n.PeerCIDRs, n.PeerAddresses = nil, nil, nil
+	missing, _, err := k.compare(wantedRoutes(n, 0))
+	if err != nil {
+		return fmt.Errorf("list weft's routes: %w", err)
+	}
+	conflicts, err := k.addRoutes(ctx, missing)
+	if replaced || k.changes != (changes{}) {
+		h.log.Info("host protected", "guard replaced", replaced, "routes added", k.changes.added)
+	}
+	return errors.Join(err, k.explain(conflicts))
+}
+
+// Guard returns the identity of the guard table that the last Apply or Protect made, as
+// weft-cni finds it in the kernel.
+func (h *Host) Guard() nftable.Identity {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.guard.holds == nil {
+		return nftable.Identity{}
+	}
+	return identity(*h.guard.holds)
 }
 
 // Apply makes n hold. It changes only what differs, and nothing if nothing does. The lists of
@@ -238,8 +283,8 @@ func (n Network) check() (_ Network, refused, err error) {
 	if n.TUN == "" || len(n.TUN) >= unix.IFNAMSIZ || strings.ContainsAny(n.TUN, "/\"\\* \t\n") {
 		return n, nil, fmt.Errorf("%q is no name for the TUN device", n.TUN)
 	}
-	if n.Port == 0 || len(n.SourcePorts) == 0 {
-		return n, nil, errors.New("weft's UDP ports are not known")
+	if n.Port == 0 {
+		return n, nil, errors.New("weft's UDP port is not known")
 	}
 	if err := n.MarkMask.Check(); err != nil {
 		return n, nil, fmt.Errorf("the mask of weft's marks: %w", err)

@@ -34,6 +34,9 @@ const (
 	setPods    = "pods"       // PodCIDRs
 	setPeers   = "peer_nodes" // PeerAddresses
 	setSenders = "senders"    // Senders
+
+	// Of both families: Port and SourcePorts.
+	setPorts = "ports"
 )
 
 // ruleset returns the transaction that replaces the table by what n needs, its
@@ -42,7 +45,7 @@ func (g *guard) ruleset(n Network, counts map[string]*knftables.Counter) *knftab
 	tx := g.nft.NewTransaction()
 	tx.Add(&knftables.Table{})
 	tx.Delete(&knftables.Table{})
-	tx.Add(&knftables.Table{Comment: new("kept by weftd; changes are undone")})
+	tx.Add(&knftables.Table{Comment: new(identity(n).Comment)})
 	for _, name := range dropCounters {
 		counter := &knftables.Counter{Name: name}
 		if held, ok := counts[name]; ok {
@@ -54,6 +57,10 @@ func (g *guard) ruleset(n Network, counts map[string]*knftables.Counter) *knftab
 	addPrefixSets(tx, setPods, n.PodCIDRs)
 	addAddressSets(tx, setPeers, n.PeerAddresses)
 	addAddressSets(tx, setSenders, n.Senders)
+	tx.Add(&knftables.Set{Name: setPorts, Type: "inet_service"})
+	for _, port := range slices.Compact(slices.Sorted(slices.Values(append(n.SourcePorts[:len(n.SourcePorts):len(n.SourcePorts)], n.Port)))) {
+		tx.Add(&knftables.Element{Set: setPorts, Key: []string{strconv.Itoa(int(port))}})
+	}
 	for _, c := range chains {
 		tx.Add(c.object())
 	}
@@ -157,11 +164,6 @@ func rules(n Network) []guardRule {
 	fromPods := fmt.Sprintf("iifgroup %d", marks.PodLinkGroup)
 	toPods := fmt.Sprintf("oifgroup %d", marks.PodLinkGroup)
 	toPort := fmt.Sprintf("udp dport %d", n.Port)
-	ports := []string{strconv.Itoa(int(n.Port))}
-	for _, port := range n.SourcePorts {
-		ports = append(ports, strconv.Itoa(int(port)))
-	}
-	fromPorts := "udp sport { " + strings.Join(ports, ", ") + " }"
 
 	const strangers = "limit rate over 1000/second burst 1000 packets"
 
@@ -202,7 +204,7 @@ func rules(n Network) []guardRule {
 		{"forward", "ct status dnat accept", "Services and hostPorts of this node, both ways"},
 		{"forward", strings.TrimSpace(drop(dropTransit)), "peers don't reach the underlay, or each other, through this node"},
 
-		{"output", fromPorts + " notrack", "a full connection table must not stop the overlay"},
+		{"output", "udp sport @" + setPorts + " notrack", "a full connection table must not stop the overlay"},
 		// No packet is lost by these, so they are not counted. For IPv4 there is a sysctl,
 		// which holds only where conf.all agrees (send_redirects in ip-sysctl.rst).
 		{"output", toPods + " icmp type redirect drop", "a pod that speaks to itself by its hostPort has no better way"},
