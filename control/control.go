@@ -31,6 +31,10 @@ type State struct {
 	// Refused says what the source found wrong with nodes that it therefore left out of
 	// Nodes; nil if there are none.
 	Refused error
+
+	// Gone are the keys of nodes that were listed once, by name. Snapshots have them, and no
+	// control source: a node that comes back with another key is noticed after a restart too.
+	Gone map[string]encap.Fingerprint
 }
 
 // Node is one node as the control source describes it. Its JSON is what the node itself

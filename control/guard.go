@@ -11,17 +11,23 @@ import (
 // Guard makes Plans out of States, one after the other, and keeps a control source that
 // has lost its memory from taking the cluster down: peers that it suddenly lists no more
 // are kept until they are listed again, or somebody confirms that they are gone. What else
-// the State says comes into force at once. The zero Guard with Options is ready for use.
+// the State says comes into force at once. Keys that change are noted. The zero Guard with
+// Options is ready for use.
 type Guard struct {
 	Options Options
 
+	// HoldKeys has a node whose key changes stay as it was until Confirm.
+	HoldKeys bool
+
 	newest State
-	state  State // newest, with what is kept
+	state  State // newest, with what is kept or held
 	plan   *Plan // of state
 	kept   []string
 
 	// gone are the withdrawals of late that were not kept.
 	gone []withdrawal
+
+	keys keyChanges
 }
 
 type withdrawal struct {
@@ -39,12 +45,16 @@ const (
 // Next takes what the source says now, and returns the Plan to put into force. An error
 // means that the last one stands.
 func (g *Guard) Next(state State, now time.Time) (*Plan, error) {
+	newest := state
+	if differ := g.keys.note(state, g.Options.Node, g.HoldKeys, now); g.HoldKeys {
+		state = hold(state, g.state, differ)
+	}
 	plan, err := NewPlan(state, g.Options)
 	if err != nil {
 		return nil, err
 	}
 	if g.plan == nil {
-		g.accept(state, plan)
+		g.accept(newest, state, plan)
 		return plan, nil
 	}
 	g.gone = slices.DeleteFunc(g.gone, func(w withdrawal) bool { return now.Sub(w.at) > late || plan.peer(w.node) != nil })
@@ -54,18 +64,19 @@ func (g *Guard) Next(state State, now time.Time) (*Plan, error) {
 		for _, node := range withdrawn {
 			g.gone = append(g.gone, withdrawal{node, now})
 		}
-		g.accept(state, plan)
+		g.accept(newest, state, plan)
 		return plan, nil
 	}
-	return g.keep(state, withdrawn)
+	return g.keep(newest, state, withdrawn)
 }
 
-func (g *Guard) accept(state State, plan *Plan) {
-	g.newest, g.state, g.plan, g.kept = state, state, plan, nil
+func (g *Guard) accept(newest, state State, plan *Plan) {
+	g.keys.learn(plan, state.Gone)
+	g.newest, g.state, g.plan, g.kept = newest, state, plan, nil
 }
 
 // keep has the nodes that were withdrawn stay, as far as they contradict no other one.
-func (g *Guard) keep(state State, withdrawn []string) (*Plan, error) {
+func (g *Guard) keep(newest, state State, withdrawn []string) (*Plan, error) {
 	with := State{Origin: state.Origin, Nodes: slices.Clone(state.Nodes), Registered: true, Refused: state.Refused}
 	for _, n := range g.state.Nodes {
 		// A peer may be listed still, but refused. What was in force is kept, and nothing else.
@@ -77,7 +88,8 @@ func (g *Guard) keep(state State, withdrawn []string) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	g.newest, g.state, g.plan = state, with, plan
+	g.keys.learn(plan, nil)
+	g.newest, g.state, g.plan = newest, with, plan
 	g.kept = slices.DeleteFunc(withdrawn, func(node string) bool { return plan.peer(node) == nil })
 	return plan, nil
 }
@@ -89,14 +101,22 @@ func (g *Guard) Kept() []string { return g.kept }
 // State returns what the last Plan was made of.
 func (g *Guard) State() State { return g.state }
 
-// Confirm returns the Plan of the newest State without the peers that were kept.
+// Snapshot is State with all that another Guard needs to go on from there.
+func (g *Guard) Snapshot() State {
+	state := g.state
+	state.Gone = g.keys.gone(state)
+	return state
+}
+
+// Confirm returns the Plan of the newest State without the peers that were kept, and with the
+// keys that were held back. No key change is an alarm any more.
 func (g *Guard) Confirm() (*Plan, error) {
 	plan, err := NewPlan(g.newest, g.Options)
 	if err != nil {
 		return nil, err
 	}
-	g.accept(g.newest, plan)
-	g.gone = nil
+	g.accept(g.newest, g.newest, plan)
+	g.gone, g.keys.noted = nil, nil
 	return plan, nil
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -12,9 +13,9 @@ import (
 func newConfirmCommand(socket *string) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "confirm",
-		Short: "Let go of peers that the control source lists no more",
-		Long: "Let go of the peers that are kept though the control source lists them no more: several of them,\n" +
-			"and more than half of all, is more often a mistake than meant. `weft status` says which are kept.",
+		Short: "Accept the removal of many peers, and keys that changed",
+		Long: "Accept that the control source removes several peers, and more than half of all, which is more often\n" +
+			"a mistake than meant; and that it lists nodes with other keys than before. `weft status` says which.",
 		Args: cobra.NoArgs,
 	}
 	output := addOutput(c)
@@ -22,6 +23,9 @@ func newConfirmCommand(socket *string) *cobra.Command {
 		done, err := status.ConfirmList(c.Context(), *socket)
 		if err == nil {
 			err = show(c.OutOrStdout(), *output, done, func(out io.Writer) error {
+				if len(done.Keys) > 0 {
+					fmt.Fprintf(out, "%d changed %s accepted: %s\n", len(done.Keys), plural(len(done.Keys), "key"), strings.Join(done.Keys, ", "))
+				}
 				_, err := fmt.Fprintf(out, "%d %s withdrawn, %d left\n", len(done.Withdrawn), plural(len(done.Withdrawn), "peer"), done.Peers)
 				return err
 			})

@@ -18,10 +18,14 @@ func TestConfirmTellsWhatItWithdrewOrThatNothingWaits(t *testing.T) {
 		stdout, stderr string
 	}{
 		{"several", status.Confirmation{Withdrawn: []string{"node2", "node3"}, Peers: 1}, nil, nil, 0, "2 peers withdrawn, 1 left\n", ""},
-		{"for programs", status.Confirmation{Withdrawn: []string{"node2"}}, nil, []string{"-o", "json"}, 0, `
+		{"keys", status.Confirmation{Keys: []string{"node2", "node3"}, Peers: 4}, nil, nil, 0, "2 changed keys accepted: node2, node3\n0 peers withdrawn, 4 left\n", ""},
+		{"for programs", status.Confirmation{Withdrawn: []string{"node2"}, Keys: []string{"node3"}}, nil, []string{"-o", "json"}, 0, `
 {
   "withdrawn": [
     "node2"
+  ],
+  "keys": [
+    "node3"
   ],
   "peers": 0
 }

@@ -42,6 +42,9 @@ func printStatus(out io.Writer, r status.Report, now time.Time) error {
 		ready = "NOT READY: " + inColumn(r.NotReady)
 	}
 	fmt.Fprintf(w, "node\t%s, %s\n", r.Node, ready)
+	for _, warning := range r.Warnings {
+		fmt.Fprintf(w, "WARNING\t%s\n", inColumn(printable(warning.Text)))
+	}
 	fmt.Fprintf(w, "version\t%s\n", r.Version)
 	fmt.Fprintf(w, "pod CIDRs\t%s\n", join(r.PodCIDRs))
 	fmt.Fprintf(w, "datagrams\t%s on %s\n", r.Encapsulation, r.Listen)

@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"weft/internal/status"
+	"weft/internal/warning"
 	"weft/router"
 )
 
@@ -64,6 +65,7 @@ a-node-with-a-longer-name  [fd00:77::3]:9338  10.244.3.0/24
 func TestStatusOfANodeInTrouble(t *testing.T) {
 	r := healthy()
 	r.Ready, r.NotReady = false, "the route to 10.244.2.0/24 is taken\nsysctl net.ipv4.ip_forward must be 1"
+	r.Warnings = []warning.Warning{{Code: "key_changed", Text: "the key of node node2 changed\x1b; accept it with `weft confirm`"}, {Code: "x", Text: "another"}}
 	r.State.Rejected = "/etc/weft/nodes.yaml:4: nodes[0].podCIDRs[0]: \"a\" is not an IP prefix\n/etc/weft/nodes.yaml:7: nodes[1].colour: unknown key"
 	r.TUN.Lanes = 1
 	r.Leases = status.Leases{Unmended: []string{
@@ -74,6 +76,8 @@ func TestStatusOfANodeInTrouble(t *testing.T) {
 	expectStatus(t, r, `
 node           node1, NOT READY: the route to 10.244.2.0/24 is taken
                sysctl net.ipv4.ip_forward must be 1
+WARNING        the key of node node2 changed�; accept it with `+"`weft confirm`"+`
+WARNING        another
 version        1.2.3
 pod CIDRs      10.244.1.0/24, fd00:244:1::/64
 datagrams      vxlan on 0.0.0.0:9338

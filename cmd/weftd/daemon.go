@@ -60,7 +60,7 @@ func serve(ctx context.Context, c config.Config, log *slog.Logger) error {
 		return err
 	}
 	d := newDaemon(c, log, hangups)
-	d.control, d.guard.Options = source, options
+	d.control, d.guard.Options, d.guard.HoldKeys = source, options, c.Control.TrustKeyChange == config.TrustNever
 	plan, err := source.first(ctx, &d.guard)
 	if err != nil {
 		if ctx.Err() != nil { // weftd was told to end while it waited
@@ -153,6 +153,7 @@ func (d *daemon) up(ctx context.Context, group *errgroup.Group) error {
 	group.Go(func() error { return d.mend(ctx) })
 	group.Go(func() error { return d.reapplyNowAndThen(ctx) })
 	group.Go(func() error { return d.reconcileNowAndThen(ctx, reconcileInterval) })
+	group.Go(func() error { return d.warnNowAndThen(ctx) })
 	group.Go(func() error { return logDrops(ctx, d.Stats, d.log) })
 	if applyErr == nil {
 		d.becomeReady(ctx)

@@ -61,7 +61,7 @@ func serveHTTP(ctx context.Context, group *errgroup.Group, listener net.Listener
 
 // report is what `weft status` shows.
 func (d *daemon) report() status.Report {
-	links, leases := d.keys.links(), d.leases()
+	links, leases, warnings := d.keys.links(), d.leases(), d.Warnings()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	r := status.Report{
@@ -72,6 +72,7 @@ func (d *daemon) report() status.Report {
 		TUN:           status.TUN{Name: d.config.TUN.Name, Driver: string(d.config.TUN.Driver), Lanes: d.config.Lanes(), MTU: d.mtu},
 		PodCIDRs:      d.plan.PodCIDRs,
 		Peers:         []status.Peer{},
+		Warnings:      warnings,
 		State:         status.State{Source: d.guard.State().Origin, Applied: byTheClock(d.applied)},
 		Leases:        leases,
 		Stats:         d.Stats(),

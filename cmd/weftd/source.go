@@ -188,13 +188,17 @@ func (d *daemon) saveNowAndThen(ctx context.Context) error {
 	var saved *control.Plan
 	save := func() error {
 		d.mu.Lock()
-		listed, state, fenced := d.listed, d.guard.State(), d.fenced != nil
+		listed, fenced := d.listed, d.fenced != nil
+		news := !fenced && saved != listed
+		var state control.State
+		if news {
+			state = d.guard.Snapshot()
+		}
 		d.mu.Unlock()
 		if fenced {
 			saved = nil // forget may have removed it
-			return nil
 		}
-		if saved == listed {
+		if !news {
 			return nil
 		}
 		if err := snapshot.Write(d.control.snapshot(), d.control.registry.Identity(), state); err != nil {

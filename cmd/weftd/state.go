@@ -72,11 +72,13 @@ func (d *daemon) update(ctx context.Context, state control.State, err error) {
 	d.mu.Lock()
 	before, rejected := d.listed, d.rejected()
 	plan := before
+	var changed []control.KeyChange
 	if err == nil {
 		var next *control.Plan
 		if next, err = d.guard.Next(state, time.Now()); err == nil {
 			plan = next
 		}
+		changed = d.guard.NewKeyChanges()
 	}
 	d.refused = err
 	freed := err == nil && d.fenced != nil
@@ -98,6 +100,9 @@ func (d *daemon) update(ctx context.Context, state control.State, err error) {
 		d.logList(slog.LevelError, "the control source has no good list of nodes; the last good one stays in force", "error", now)
 	case now == nil && rejected != nil && same:
 		d.logList(slog.LevelInfo, "the list of nodes is again the one in force")
+	}
+	for _, c := range changed {
+		d.logList(slog.LevelWarn, "a node's key has changed", "peer", c.Node, "known", c.Known, "listed", c.Listed, "held", c.Held)
 	}
 	if text := fmt.Sprint(plan.Refused); plan.Refused != nil && text != fmt.Sprint(before.Refused) {
 		d.logList(slog.LevelWarn, "nodes are left out of the list", "error", plan.Refused)
@@ -163,8 +168,11 @@ func keptError(kept []string, peers int) error {
 // confirm lets go of the peers that are kept though the control source lists them no more.
 func (d *daemon) confirm(ctx context.Context) (status.Confirmation, error) {
 	d.mu.Lock()
-	withdrawn := d.guard.Kept()
-	if len(withdrawn) == 0 {
+	withdrawn, keys := append([]string{}, d.guard.Kept()...), []string{}
+	for _, c := range d.guard.KeyChanges() {
+		keys = append(keys, c.Node)
+	}
+	if !d.guard.Waits() {
 		d.mu.Unlock()
 		return status.Confirmation{}, errors.New("no list of nodes waits to be confirmed")
 	}
@@ -173,10 +181,10 @@ func (d *daemon) confirm(ctx context.Context) (status.Confirmation, error) {
 		d.mu.Unlock()
 		return status.Confirmation{}, err
 	}
-	done := status.Confirmation{Withdrawn: withdrawn, Peers: len(plan.Peers)}
+	done := status.Confirmation{Withdrawn: withdrawn, Keys: keys, Peers: len(plan.Peers)}
 	d.list(plan)
 	d.mu.Unlock()
-	d.log.Warn("the new list of nodes was confirmed and is in force", "withdrawn", len(done.Withdrawn), "peers", done.Peers)
+	d.log.Warn("the new list of nodes was confirmed and is in force", "withdrawn", len(done.Withdrawn), "keys", keys, "peers", done.Peers)
 	ctx = context.WithoutCancel(ctx) // who has confirmed may go
 	d.tell(ctx, d.apply(ctx))
 	return done, nil

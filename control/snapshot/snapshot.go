@@ -14,6 +14,7 @@ import (
 	"github.com/google/renameio/v2"
 
 	"weft/control"
+	"weft/encap"
 )
 
 // mostBytes is far more than the largest cluster needs: 150,000 prefixes are 4 MB.
@@ -26,6 +27,8 @@ type content struct {
 	Origin     string         `json:"origin"`
 	Registered bool           `json:"registered"`
 	Nodes      []control.Node `json:"nodes"`
+
+	Gone map[string]encap.Fingerprint `json:"gone,omitempty"`
 }
 
 const version = 1
@@ -33,7 +36,7 @@ const version = 1
 // Write replaces the snapshot at path, of the cluster with an identity (control.Registry). A
 // crash at any time leaves the old one or the new one.
 func Write(path, identity string, state control.State) error {
-	body, err := json.Marshal(content{version, identity, state.Origin, state.Registered, state.Nodes})
+	body, err := json.Marshal(content{version, identity, state.Origin, state.Registered, state.Nodes, state.Gone})
 	if err != nil {
 		return fmt.Errorf("write the snapshot of the nodes: %w", err)
 	}
@@ -70,7 +73,7 @@ func Read(path, identity, origin string) (control.State, error) {
 	if c.Identity != identity {
 		return control.State{}, fmt.Errorf("%s: the snapshot is of another cluster, or of this one with another CA or at other addresses; it is not used", path)
 	}
-	state := control.State{Origin: origin, Registered: c.Registered, Nodes: c.Nodes}
+	state := control.State{Origin: origin, Registered: c.Registered, Nodes: c.Nodes, Gone: c.Gone}
 	for i := range state.Nodes {
 		state.Nodes[i].Origin = path
 	}

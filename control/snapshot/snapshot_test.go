@@ -24,7 +24,7 @@ var state = control.State{Origin: "etcd /weft", Registered: true, Nodes: []contr
 	{Name: "node1", Endpoint: netip.MustParseAddrPort("192.168.77.1:9338"), Key: encap.Fingerprint{1}, Origin: "etcd /weft/nodes/node1",
 		PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24"), netip.MustParsePrefix("fd00:244:1::/64")}},
 	{Name: "node2", Endpoint: netip.MustParseAddrPort("[fd00:77::2]:9338"), VTEPMAC: encap.MAC{2, 0, 0, 0, 0, 2}, PodCIDRs: []netip.Prefix{}},
-}}
+}, Gone: map[string]encap.Fingerprint{"node3": {3}}}
 
 func write(t *testing.T) string {
 	t.Helper()
@@ -93,7 +93,7 @@ func TestEveryDamageToASnapshotIsSeen(t *testing.T) {
 // FuzzParse: whatever a damaged disk has, and whoever made a sum to go with it, gives an
 // error or a State that can be written again.
 func FuzzParse(f *testing.F) {
-	body, err := json.Marshal(content{version, "ours", state.Origin, state.Registered, state.Nodes})
+	body, err := json.Marshal(content{version, "ours", state.Origin, state.Registered, state.Nodes, state.Gone})
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -43,19 +43,19 @@ func TestPackagesKnowOnlyWhatTheirPlaceAllows(t *testing.T) {
 		{
 			of: "weft/control",
 			may: []string{"weft/control", "weft/encap", "weft/router/fib", "weft/router/packet",
-				"weft/internal/strict", "weft/internal/poller"},
+				"weft/internal/strict", "weft/internal/warning", "weft/internal/poller"},
 			mayNot: []string{"net/http", "github.com/vishvananda/netlink", "go.etcd.io", "google.golang.org/grpc"},
 		},
 		{
 			of: "weft/control/etcd",
 			may: []string{"weft/control/etcd", "weft/control", "weft/encap", "weft/router/fib", "weft/router/packet",
-				"weft/internal/strict", "weft/internal/poller"},
+				"weft/internal/strict", "weft/internal/warning", "weft/internal/poller"},
 			mayNot: []string{"k8s.io", "github.com/vishvananda/netlink"},
 		},
 		{
 			of: "weft/control/kubernetes", // a source knows no other one, and not the data path
 			may: []string{"weft/control/kubernetes", "weft/control", "weft/encap", "weft/router/fib", "weft/router/packet",
-				"weft/internal/advertise", "weft/internal/marks", "weft/internal/rtnetlink", "weft/internal/strict", "weft/internal/poller", "weft/internal/version"},
+				"weft/internal/advertise", "weft/internal/marks", "weft/internal/rtnetlink", "weft/internal/strict", "weft/internal/warning", "weft/internal/poller", "weft/internal/version"},
 			// They know every kind of object there is, and would double weftd's size.
 			mayNot: []string{"k8s.io/client-go/kubernetes", "k8s.io/client-go/applyconfigurations", "k8s.io/client-go/informers", "github.com/google/gnostic-models"},
 		},

@@ -82,9 +82,24 @@ type Control struct {
 	// File is the path of a nodes.yaml.
 	File string
 
+	// TrustKeyChange says what makes a key that changes in the control source count
+	// (SourceEtcd, SourceKubernetes).
+	TrustKeyChange TrustKeyChange
+
 	Etcd       Etcd
 	Kubernetes Kubernetes
 }
+
+// TrustKeyChange is what becomes of a node whose key changes in the control source.
+type TrustKeyChange string
+
+const (
+	// TrustAlways has the new key count at once.
+	TrustAlways TrustKeyChange = "always"
+
+	// TrustNever has the known key stay until an operator confirms the new one.
+	TrustNever TrustKeyChange = "never"
+)
 
 // Source is the kind of a control source.
 type Source string

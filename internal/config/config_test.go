@@ -33,7 +33,7 @@ var example = Config{
 	Encapsulation: EncapsulationSealed,
 	KeyFile:       "/etc/weft/node.key",
 	Listen:        netip.MustParseAddrPort("0.0.0.0:9338"),
-	Control:       Control{Source: SourceFile, File: "/etc/weft/nodes.yaml", Etcd: Etcd{Prefix: "/weft", MaskIPv4: 24, MaskIPv6: 64}},
+	Control:       Control{Source: SourceFile, File: "/etc/weft/nodes.yaml", TrustKeyChange: TrustAlways, Etcd: Etcd{Prefix: "/weft", MaskIPv4: 24, MaskIPv6: 64}},
 	TUN:           TUN{Driver: DriverSuperpacket, Name: "weft0"},
 	VXLAN:         VXLAN{VNI: 1},
 	StateDir:      "/var/lib/weft",
@@ -92,7 +92,7 @@ func TestExampleShowsEveryKey(t *testing.T) {
 	for _, k := range keys {
 		// Those of other control sources stand there as a comment.
 		name := k.path[strings.LastIndexByte(k.path, '.')+1:]
-		if source, ok := sourceOf(k.path); ok && source != SourceFile || k.path == "advertise" {
+		if source, ok := sourceOf(k.path); ok && source != SourceFile || ofRegistries[k.path] != "" {
 			shown[k.path] = strings.Contains(string(data), "# "+name+": ") || strings.Contains(string(data), "#   "+name+": ")
 		}
 		if !shown[k.path] {
@@ -134,18 +134,19 @@ func TestEveryKeyIsAFlagAndAVariable(t *testing.T) {
 	wantEveryKey(t, want, map[string]string{"control-file": "/n"})
 	want.Control.File = "/etc/weft/nodes.yaml"
 	want.Advertise, _ = advertise.Parse("interface=eth1")
+	want.Control.TrustKeyChange = TrustNever
 
 	want.Control.Source = SourceKubernetes
 	want.Control.Kubernetes = Kubernetes{Kubeconfig: "/kc", FlannelCompat: true}
 	want.Listen = netip.MustParseAddrPort("[::]:8472")
-	wantEveryKey(t, want, map[string]string{"listen": "[::]:8472", "advertise": "interface=eth1", "control-kubernetes-kubeconfig": "/kc", "control-kubernetes-flannel-compat": "true"})
+	wantEveryKey(t, want, map[string]string{"listen": "[::]:8472", "advertise": "interface=eth1", "control-trust-key-change": "never", "control-kubernetes-kubeconfig": "/kc", "control-kubernetes-flannel-compat": "true"})
 
 	want.Control.Source, want.Control.Kubernetes = SourceEtcd, Kubernetes{}
 	want.Listen = netip.MustParseAddrPort("[::]:4790")
 	want.Control.Etcd = Etcd{Endpoints: []string{"https://192.168.77.101:2379", "https://[fd00::2]:2379"}, Prefix: "/w/1",
 		CAFile: "/ca", CertFile: "/cert", KeyFile: "/key", Username: "u", PasswordFile: "/p", MaskIPv4: 20, MaskIPv6: 112}
 	want.ClusterCIDRs = []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("10.2.0.0/16")}
-	wantEveryKey(t, want, map[string]string{"advertise": "interface=eth1", "control-etcd-endpoints": "https://192.168.77.101:2379,https://[fd00::2]:2379/",
+	wantEveryKey(t, want, map[string]string{"advertise": "interface=eth1", "control-trust-key-change": "never", "control-etcd-endpoints": "https://192.168.77.101:2379,https://[fd00::2]:2379/",
 		"control-etcd-prefix": "/w/1", "control-etcd-ca-file": "/ca", "control-etcd-cert-file": "/cert", "control-etcd-key-file": "/key",
 		"control-etcd-username": "u", "control-etcd-password-file": "/p", "control-etcd-mask-ipv4": "20", "control-etcd-mask-ipv6": "112"})
 }
@@ -163,7 +164,7 @@ func wantEveryKey(t *testing.T, want Config, control map[string]string) {
 	var args, environ []string
 	for _, k := range keys {
 		text, ok := values[k.flag()]
-		if source, of := sourceOf(k.path); !ok && (of && source != want.Control.Source || k.path == "advertise") {
+		if source, of := sourceOf(k.path); !ok && (of && source != want.Control.Source || ofRegistries[k.path] != "") {
 			continue
 		}
 		if !ok {

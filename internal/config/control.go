@@ -29,8 +29,10 @@ func checkSource(c *Config, written map[string]setting, problems *strict.Problem
 			return
 		}
 	}
-	if s, ok := written["advertise"]; ok && c.Control.Source == SourceFile {
-		problems.Addf(s.origin, s.subject, "the list of nodes, control.file, says where this node is reached; remove the key, or write control.etcd or control.kubernetes")
+	for path, what := range ofRegistries {
+		if s, ok := written[path]; ok && c.Control.Source == SourceFile {
+			problems.Addf(s.origin, s.subject, "the list of nodes, control.file, says %s; remove the key, or write control.etcd or control.kubernetes", what)
+		}
 	}
 	switch s := written[chosen]; c.Control.Source {
 	case SourceEtcd:
@@ -49,11 +51,18 @@ func checkSource(c *Config, written map[string]setting, problems *strict.Problem
 	}
 }
 
+// ofRegistries are the keys that count where nodes register, and what a file says instead.
+var ofRegistries = map[string]string{
+	"advertise":              "where this node is reached",
+	"control.trustKeyChange": "which key each node has, and its author decides that",
+}
+
 // sourceOf returns which control source a key is of.
 func sourceOf(path string) (Source, bool) {
 	rest, ok := strings.CutPrefix(path, "control.")
 	name, _, _ := strings.Cut(rest, ".")
-	return Source(name), ok
+	_, ofSeveral := ofRegistries[path]
+	return Source(name), ok && !ofSeveral
 }
 
 // checkEtcd checks what the keys of control.etcd must be together; first is one of them.

@@ -153,6 +153,8 @@ func TestMistakesInWhatAControlSourceNeeds(t *testing.T) {
 		{"two sources", etcd + "  file: /etc/weft/nodes.yaml\n", `weft.yaml:6: control.file: there can be one control source only, and control.etcd.endpoints is written too; remove one of the two`},
 		{"no keys", "control:\n  kubernetes: {}\n", `weft.yaml:4: control.kubernetes: holds no keys; write some, or remove it`},
 		{"advertise beside a list", "advertise: auto\n", `weft.yaml:3: advertise: the list of nodes, control.file, says where this node is reached; remove the key, or write control.etcd or control.kubernetes`},
+		{"trust in keys beside a list", "control: {trustKeyChange: never}\n", `weft.yaml:3: control.trustKeyChange: the list of nodes, control.file, says which key each node has, and its author decides that; remove the key, or write control.etcd or control.kubernetes`},
+		{"trust in keys", etcd + "  trustKeyChange: once\n", `weft.yaml:6: control.trustKeyChange: "once" is neither always nor never; write one of them`},
 		{"no endpoints", "control:\n  etcd: {prefix: /weft}\n", `weft.yaml:4: control.etcd.prefix: control.etcd.endpoints is missing; write the URLs of etcd's members, such as [https://192.168.77.101:2379]`},
 		{"endpoints", "control:\n  etcd:\n    endpoints: [192.168.77.101:2379, 'https://a', 'ftp://a:1', 'https://u@a:1', 'https://a:1/x']\n", `weft.yaml:5: control.etcd.endpoints[0]: "192.168.77.101:2379" is not the URL of an etcd member; write it like https://192.168.77.101:2379
 weft.yaml:5: control.etcd.endpoints[1]: "https://a" is not the URL of an etcd member; write it like https://192.168.77.101:2379

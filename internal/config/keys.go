@@ -83,6 +83,8 @@ var keys = []key{
 		set: setKubeconfig},
 	{path: "control.kubernetes.flannelCompat", arg: "BOOL", help: "read and write flannel's annotations too, so that flannel nodes are peers (vxlan)", fallback: "false",
 		set: func(c *Config, text string) error { return setBool(&c.Control.Kubernetes.FlannelCompat, text) }},
+	{path: "control.trustKeyChange", arg: "WHEN", help: "whether a known node's key that changes counts at once, always, or after weft confirm, never (etcd, kubernetes)",
+		fallback: string(TrustAlways), set: setTrustKeyChange},
 	{path: "tun.driver", arg: "DRIVER", help: "how packets pass the TUN device: superpacket, wireguard or water", fallback: string(DriverSuperpacket), set: setDriver},
 	{path: "tun.name", arg: "NAME", help: "name of the TUN device", fallback: "weft0", set: setTUNName},
 	{path: "tun.lanes", arg: "N", help: "number of lanes, at most 16; 0: one for each CPU, at most 4", fallback: "0",
@@ -275,6 +277,15 @@ func setKubeconfig(c *Config, text string) error {
 		return fmt.Errorf("%w, or an empty string (\"\") to use the service account of the pod in which weftd runs", err)
 	}
 	return nil
+}
+
+func setTrustKeyChange(c *Config, text string) error {
+	c.Control.TrustKeyChange = TrustKeyChange(text)
+	switch c.Control.TrustKeyChange {
+	case TrustAlways, TrustNever:
+		return nil
+	}
+	return fmt.Errorf("%s is neither always nor never; write one of them", strict.Quote(text))
 }
 
 func setBool(to *bool, text string) error {

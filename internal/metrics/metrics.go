@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"weft/internal/version"
+	"weft/internal/warning"
 	"weft/router"
 	"weft/router/drop"
 )
@@ -33,6 +34,12 @@ type Daemon interface {
 
 	// LeftOut reports whether nodes have registered themselves so that they can't be peers.
 	LeftOut() bool
+
+	// KeyChanges returns how often the control source has replaced a known node's key.
+	KeyChanges() int
+
+	// Warnings are what an operator needs to know while pods go on.
+	Warnings() []warning.Warning
 
 	// GuardDrops returns the packets that the guard table has dropped, by its counters.
 	GuardDrops() (map[string]uint64, error)
@@ -99,6 +106,10 @@ var (
 		"1 if the newest State of the control source is in force as a whole, 0 if not, or if the source is away.", nil, nil)
 	leftOut = prometheus.NewDesc("weft_nodes_left_out",
 		"1 if nodes registered themselves so that they can't be peers (weft status says why).", nil, nil)
+	keyChanges = prometheus.NewDesc("weft_key_changes_total",
+		"Times that the control source has replaced the key of a node that was known.", nil, nil)
+	warnings = prometheus.NewDesc("weft_warnings",
+		"What an operator needs to look at (weft status says what), by code; a code without a warning is absent.", []string{"code"}, nil)
 	ready = prometheus.NewDesc("weft_ready",
 		"1 if /readyz says so.", nil, nil)
 	buildInfo = prometheus.NewDesc("weft_build_info",
@@ -109,7 +120,7 @@ type collector struct{ Daemon }
 
 func (c collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{packets, bytes, superPackets, udpGSO, udpGRO, drops, guardDrops, peers, prefixes,
-		sealedPeers, handshakes, unreachable, leases, resting, reconciled, unmended, rejected, current, leftOut, ready, buildInfo} {
+		sealedPeers, handshakes, unreachable, leases, resting, reconciled, unmended, rejected, current, leftOut, keyChanges, warnings, ready, buildInfo} {
 		out <- d
 	}
 }
@@ -162,6 +173,10 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	counter(rejected, uint64(total))
 	gauge(current, number(!newest))
 	gauge(leftOut, number(c.LeftOut()))
+	counter(keyChanges, uint64(c.KeyChanges()))
+	for code, n := range warning.Counts(c.Warnings()) {
+		gauge(warnings, float64(n), code)
+	}
 	gauge(ready, number(c.Ready() == nil))
 	gauge(buildInfo, 1, version.Version, runtime.Version())
 }

@@ -15,6 +15,7 @@ import (
 
 	"weft/internal/metrics"
 	"weft/internal/version"
+	"weft/internal/warning"
 	"weft/router"
 	"weft/router/drop"
 )
@@ -46,7 +47,11 @@ func (d *daemon) Prefixes() int           { return 8 }
 func (d *daemon) Rejections() (int, bool) { return d.rejectedTotal, d.rejected }
 func (d *daemon) LeftOut() bool           { return true }
 func (d *daemon) UDP() (bool, uint64)     { return true, 107 }
-func (d *daemon) Healthy() error          { return d.unhealthy }
+func (d *daemon) KeyChanges() int         { return 36 }
+func (d *daemon) Warnings() []warning.Warning {
+	return []warning.Warning{{Code: "a"}, {Code: "b", Text: "1"}, {Code: "b", Text: "2"}}
+}
+func (d *daemon) Healthy() error { return d.unhealthy }
 func (d *daemon) GuardDrops() (map[string]uint64, error) {
 	return map[string]uint64{"bare_to_pod": 11, "spoofed_by_pod": 12}, nil
 }
@@ -90,7 +95,8 @@ func TestEveryCountIsExportedAndEveryDropReasonIsOne(t *testing.T) {
 		`weft_sealed_peers{state="no_keys"} 21`, `weft_sealed_peers{state="up"} 22`, `weft_sealed_peers{state="unreachable"} 0`,
 		`weft_handshakes_total{result="agreed"} 24`, `weft_handshakes_total{result="failed"} 25`,
 		"weft_peer_unreachable_total 26",
-		"weft_leases 31", "weft_resting_addresses 32", "weft_leases_unmended 35", "weft_nodes_left_out 1",
+		"weft_leases 31", "weft_resting_addresses 32", "weft_leases_unmended 35", "weft_nodes_left_out 1", "weft_key_changes_total 36",
+		`weft_warnings{code="a"} 1`, `weft_warnings{code="b"} 2`,
 		`weft_reconciled_total{action="freed"} 33`, `weft_reconciled_total{action="adopted"} 34`, `weft_reconciled_total{action="rebuilt"} 0`,
 		"weft_peers 7", "weft_fib_prefixes 8", "weft_state_rejected_total 9", "weft_state_current 1", "weft_ready 1",
 		fmt.Sprintf("weft_build_info{goversion=%q,version=%q} 1", runtime.Version(), version.Version),

@@ -7,13 +7,15 @@ import (
 
 // Confirmation is what came of a list of nodes that waited.
 type Confirmation struct {
-	// Withdrawn are the peers that are none any more, and Peers is how many are left.
+	// Withdrawn are the peers that are none any more, Keys those whose changed keys are trusted
+	// from now on, and Peers is how many are left.
 	Withdrawn []string `json:"withdrawn"`
+	Keys      []string `json:"keys"`
 	Peers     int      `json:"peers"`
 }
 
-// Confirm lets go of the peers that are kept though the control source lists them no more,
-// because they are so many. An error says that there are none.
+// Confirm accepts what the control source says though it looks like a mistake or an attack:
+// the removal of many peers, and keys that changed. An error says that nothing waits for that.
 type Confirm func(context.Context) (Confirmation, error)
 
 func (f Confirm) serve(w http.ResponseWriter, r *http.Request) {

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"weft/internal/strict"
+	"weft/internal/warning"
 	"weft/router"
 )
 
@@ -28,10 +29,14 @@ const SocketName = "weftd.sock"
 // Report is what weftd says of itself. Its times are what the clock would have shown then
 // if it had been set as it is now.
 type Report struct {
-	Version       string         `json:"version"`
-	Node          string         `json:"node"`
-	Ready         bool           `json:"ready"`
-	NotReady      string         `json:"notReady,omitempty"` // why, if it is not
+	Version  string `json:"version"`
+	Node     string `json:"node"`
+	Ready    bool   `json:"ready"`
+	NotReady string `json:"notReady,omitempty"` // why, if it is not
+
+	// Warnings are what an operator needs to know while pods go on.
+	Warnings []warning.Warning `json:"warnings"`
+
 	Encapsulation string         `json:"encapsulation"`
 	Listen        netip.AddrPort `json:"listen"`
 	TUN           TUN            `json:"tun"`
