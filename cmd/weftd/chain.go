@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/containernetworking/cni/pkg/version"
 
+	"weft/cniplugin"
 	"weft/internal/config"
 )
 
@@ -23,11 +25,13 @@ import (
 // which takes a few milliseconds.
 const versionTimeout = 2 * time.Second
 
-// chained is a plugin to be called after weft-cni, with the versions of the CNI
-// specification that it speaks.
+// chained is a plugin to be called after weft-cni, with its entry in the conflist and the
+// versions of the CNI specification that it speaks.
 type chained struct {
 	name     string
-	versions []string
+	entry    json.RawMessage
+	versions []string // nil: not known
+	foreign  bool     // another program made the entry
 }
 
 // chain looks which of the plugins behind weft-cni are there. A plugin that is missing
@@ -43,6 +47,9 @@ type chain struct {
 
 	// told is why a plugin is left out, as the log has told it.
 	told map[string]string
+
+	// noted is what the log has said of foreign entries.
+	noted map[string]bool
 }
 
 type answer struct {
@@ -51,31 +58,91 @@ type answer struct {
 }
 
 func newChain(c config.CNI, log *slog.Logger) *chain {
-	return &chain{cni: c, log: log, answered: map[string]answer{}, told: map[string]string{}}
+	return &chain{cni: c, log: log, answered: map[string]answer{}, told: map[string]string{}, noted: map[string]bool{}}
 }
 
-// look returns the plugins that can be called together, in their order.
-func (c *chain) look(ctx context.Context) []chained {
+// wanted returns the plugins that the configuration names, in their order.
+func (c *chain) wanted() []chained {
+	var wanted []chained
+	for _, name := range c.cni.Chain {
+		wanted = append(wanted, chained{name: name, entry: pluginEntry(name)})
+	}
+	for _, e := range c.cni.Extra {
+		wanted = append(wanted, chained{name: e.Type, entry: json.RawMessage(e.JSON)})
+	}
+	return wanted
+}
+
+// look returns the plugins that can be called together, in their order. Those of foreign
+// entries come last, and stay whether or not they can be called: they are not weftd's to
+// leave out.
+func (c *chain) look(ctx context.Context, foreign []foreignEntry) []chained {
 	var usable []chained
 	left := cniVersions
-	for _, name := range c.cni.Chain {
-		versions, err := c.versions(ctx, name)
-		if err == nil {
-			versions = common(left, versions)
-			if len(versions) == 0 || versions[0] > forOldRuntimes {
-				err = fmt.Errorf("it speaks no version of CNI that the others speak as well (%s)", strings.Join(left, ", "))
-			}
-		}
+	for _, p := range c.wanted() {
+		versions, err := c.spoken(ctx, p.name, left)
 		if ctx.Err() != nil {
 			return nil
 		}
-		c.tell(name, err)
+		c.tell(p.name, err)
 		if err == nil {
-			left = versions
-			usable = append(usable, chained{name, versions})
+			left, p.versions = versions, versions
+			usable = append(usable, p)
 		}
 	}
+	for _, f := range foreign {
+		p := chained{name: f.name, entry: f.entry, foreign: true}
+		versions, err := c.spoken(ctx, f.name, left)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err == nil {
+			left, p.versions = versions, versions
+		} else {
+			c.note(slog.LevelWarn, "foreign CNI plugin may not work", f.name, err)
+		}
+		usable = append(usable, p)
+	}
 	return usable
+}
+
+// spoken returns which of the given versions a plugin speaks too.
+func (c *chain) spoken(ctx context.Context, name string, left []string) ([]string, error) {
+	versions, err := c.versions(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	versions = common(left, versions)
+	if len(versions) == 0 || versions[0] > forOldRuntimes {
+		return nil, fmt.Errorf("it speaks no version of CNI that the others speak as well (%s)", strings.Join(left, ", "))
+	}
+	return versions, nil
+}
+
+// admit returns the foreign entries that stay, and logs what becomes of each.
+func (c *chain) admit(foreign []foreignEntry) []foreignEntry {
+	var admitted []foreignEntry
+	for _, f := range foreign {
+		if f.refused != "" {
+			c.note(slog.LevelWarn, "foreign CNI entry removed", f.name, errors.New(f.refused))
+			continue
+		}
+		c.note(slog.LevelInfo, "foreign CNI entry kept", f.name, nil)
+		admitted = append(admitted, f)
+	}
+	return admitted
+}
+
+// note logs once what is to be said of a foreign plugin.
+func (c *chain) note(level slog.Level, message, plugin string, err error) {
+	args := []any{"plugin", plugin, "conflist", conflistName}
+	if err != nil {
+		args = append(args, "error", err)
+	}
+	if said := fmt.Sprint(message, args); !c.noted[said] {
+		c.noted[said] = true
+		c.log.Log(context.Background(), level, message, args...)
+	}
 }
 
 // tell logs that a plugin is left out, or is not any more, when that is news.
@@ -91,7 +158,7 @@ func (c *chain) tell(name string, err error) {
 		c.log.Info("a CNI plugin of the chain is there: new pods get it", "plugin", name)
 	default:
 		c.log.Warn("a CNI plugin of the chain is left out", "plugin", name, "error", err, "lacking", lack(name),
-			"remedy", "install it in "+c.cni.BinDir+" (Debian has it in the package containernetworking-plugins), or remove it from cni.chain")
+			"remedy", "install it in "+c.cni.BinDir+" (Debian has it in the package containernetworking-plugins), or remove it from cni.chain or cni.extra")
 	}
 	c.told[name] = why
 }
@@ -112,6 +179,9 @@ func lack(name string) string {
 // versions returns which versions of CNI a plugin speaks. It runs the plugin only if its
 // file is not the one that has answered before.
 func (c *chain) versions(ctx context.Context, name string) ([]string, error) {
+	if err := cniplugin.CheckPluginName(name); err != nil {
+		return nil, err
+	}
 	path := filepath.Join(c.cni.BinDir, name)
 	file, err := os.Stat(path)
 	if err != nil {

@@ -83,7 +83,9 @@ func (r *conflistRig) asked(name string) int {
 
 func types(list conflist) string {
 	var names []string
-	for _, p := range list.Plugins {
+	for _, entry := range list.Plugins {
+		var p plugin
+		_ = json.Unmarshal(entry, &p)
 		names = append(names, p.Type)
 	}
 	return strings.Join(names, " ")
@@ -107,14 +109,14 @@ func TestTheConflistChainsThePluginsWithWhatTheyNeed(t *testing.T) {
 		r.install(name, speaking("0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0", "1.2.0"))
 	}
 	list, log := r.conflist()
-	want := conflist{CNIVersion: "1.0.0", CNIVersions: cniplugin.Versions.SupportedVersions(), Name: "weft", Plugins: []plugin{
-		{Type: "weft-cni", RunDir: "/r", StateDir: "/s", Capabilities: map[string]bool{"ips": true, "mac": true}},
-		{Type: "portmap", SNAT: true, Capabilities: map[string]bool{"portMappings": true}},
-		{Type: "bandwidth", Capabilities: map[string]bool{"bandwidth": true}},
-		{Type: "tuning"},
-		{Type: "firewall"},
+	want := conflist{CNIVersion: "1.0.0", CNIVersions: cniplugin.Versions.SupportedVersions(), Name: "weft", Plugins: []json.RawMessage{
+		encode(plugin{Type: "weft-cni", RunDir: "/r", StateDir: "/s", Capabilities: map[string]bool{"ips": true, "mac": true}, Chained: r.config.CNI.Chain}),
+		encode(plugin{Type: "portmap", SNAT: true, Capabilities: map[string]bool{"portMappings": true}}),
+		encode(plugin{Type: "bandwidth", Capabilities: map[string]bool{"bandwidth": true}}),
+		encode(plugin{Type: "tuning"}),
+		encode(plugin{Type: "firewall"}),
 	}}
-	if diff := cmp.Diff(want, list); diff != "" {
+	if diff := cmp.Diff(want, list, cmp.Comparer(func(a, b json.RawMessage) bool { return sameJSON(a, b) })); diff != "" {
 		t.Errorf("the conflist (-want +got):\n%s", diff)
 	}
 	if log != "" {

@@ -1,13 +1,13 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"sync"
 
@@ -31,33 +31,42 @@ var cniVersions = cniplugin.Versions.SupportedVersions()
 // that they know. All plugins of the list are called with the one that was taken, and
 // refuse it if they don't speak it.
 type conflist struct {
-	CNIVersion  string   `json:"cniVersion"`
-	CNIVersions []string `json:"cniVersions"`
-	Name        string   `json:"name"`
-	Plugins     []plugin `json:"plugins"`
+	CNIVersion  string            `json:"cniVersion"`
+	CNIVersions []string          `json:"cniVersions"`
+	Name        string            `json:"name"`
+	Plugins     []json.RawMessage `json:"plugins"`
 }
 
-// plugin is an entry of the list. Capabilities are what the runtime may ask of it for a
-// pod.
+// plugin is an entry that weftd makes. Capabilities are what the runtime may ask of it for
+// a pod.
 type plugin struct {
 	Type         string          `json:"type"`
 	RunDir       string          `json:"runDir,omitempty"`
 	StateDir     string          `json:"stateDir,omitempty"`
 	SNAT         bool            `json:"snat,omitempty"`
 	Capabilities map[string]bool `json:"capabilities,omitempty"`
+
+	// Chained, in weft-cni's entry alone, is the types of the entries behind it that weftd
+	// made. Every other entry there is foreign.
+	Chained []string `json:"chained,omitzero"`
 }
 
 // forOldRuntimes is the newest version that every runtime in use understands.
 const forOldRuntimes = "1.0.0"
 
 func newConflist(c config.Config, chain []chained) conflist {
-	list := conflist{CNIVersions: cniVersions, Name: c.CNI.Name, Plugins: []plugin{
-		{Type: cniplugin.Type, RunDir: c.RunDir, StateDir: c.StateDir, Capabilities: map[string]bool{"ips": true, "mac": true}},
-	}}
+	own := plugin{Type: cniplugin.Type, RunDir: c.RunDir, StateDir: c.StateDir, Capabilities: map[string]bool{"ips": true, "mac": true}, Chained: []string{}}
+	list := conflist{CNIVersions: cniVersions, Name: c.CNI.Name, Plugins: []json.RawMessage{nil}}
 	for _, p := range chain {
-		list.CNIVersions = common(list.CNIVersions, p.versions)
-		list.Plugins = append(list.Plugins, pluginEntry(p.name))
+		if !p.foreign {
+			own.Chained = append(own.Chained, p.name)
+		}
+		if p.versions != nil {
+			list.CNIVersions = common(list.CNIVersions, p.versions)
+		}
+		list.Plugins = append(list.Plugins, p.entry)
 	}
+	list.Plugins[0] = encode(own)
 	for _, v := range list.CNIVersions {
 		if v <= forOldRuntimes {
 			list.CNIVersion = v
@@ -71,15 +80,85 @@ func common(a, b []string) []string {
 	return slices.DeleteFunc(slices.Clone(a), func(v string) bool { return !slices.Contains(b, v) })
 }
 
-func pluginEntry(name string) plugin {
+func encode(p plugin) json.RawMessage {
+	data, err := json.Marshal(p)
+	if err != nil {
+		panic(err) // strings and booleans
+	}
+	return data
+}
+
+func pluginEntry(name string) json.RawMessage {
 	switch name {
 	case "portmap":
 		// Without snat a pod does not reach itself by its own hostPort.
-		return plugin{Type: name, SNAT: true, Capabilities: map[string]bool{"portMappings": true}}
+		return encode(plugin{Type: name, SNAT: true, Capabilities: map[string]bool{"portMappings": true}})
 	case "bandwidth":
-		return plugin{Type: name, Capabilities: map[string]bool{"bandwidth": true}}
+		return encode(plugin{Type: name, Capabilities: map[string]bool{"bandwidth": true}})
 	}
-	return plugin{Type: name}
+	return encode(plugin{Type: name})
+}
+
+// foreignEntry is an entry of the conflist that another program made.
+type foreignEntry struct {
+	name  string
+	entry json.RawMessage
+
+	// refused is why it can't stay; empty if it can.
+	refused string
+}
+
+// foreignEntries returns the entries of a conflist that weftd did not make, in their order.
+// A service mesh chains its own plugin behind weft's this way.
+func foreignEntries(content []byte) ([]foreignEntry, error) {
+	var list conflist
+	if err := json.Unmarshal(content, &list); err != nil {
+		return nil, err
+	}
+	entries := make([]plugin, len(list.Plugins))
+	at := -1
+	for i, p := range list.Plugins {
+		// One that is no object, or has no type, can't be a runtime's either.
+		_ = json.Unmarshal(p, &entries[i])
+		if at < 0 && entries[i].Type == cniplugin.Type {
+			at = i
+		}
+	}
+	var own []string
+	if at >= 0 {
+		own = slices.Clone(entries[at].Chained)
+	}
+	var foreign []foreignEntry
+	for i, p := range list.Plugins {
+		name := entries[i].Type
+		f := foreignEntry{name: name, entry: p}
+		ours := slices.Index(own, name)
+		switch {
+		case i == at:
+			continue
+		case i < at:
+			f.refused = "it stands before weft-cni, which makes the pod's interface; chain it behind"
+		case ours >= 0:
+			own = slices.Delete(own, ours, ours+1)
+			continue
+		case own == nil && sameJSON(p, pluginEntry(name)):
+			continue // by a weftd that did not yet write which entries are its own
+		case name == cniplugin.Type:
+			f.refused = "weft-cni is called once"
+		default:
+			if err := cniplugin.CheckPluginName(name); err != nil {
+				f.refused = err.Error()
+			}
+		}
+		foreign = append(foreign, f)
+	}
+	return foreign, nil
+}
+
+// sameJSON reports whether two texts say the same, however they are written.
+func sameJSON(a, b []byte) bool {
+	var x, y any
+	return json.Unmarshal(a, &x) == nil && json.Unmarshal(b, &y) == nil && reflect.DeepEqual(x, y)
 }
 
 // conflistWriter keeps the conflist as the configuration and the plugins at hand want it.
@@ -88,8 +167,9 @@ func pluginEntry(name string) plugin {
 type conflistWriter struct {
 	config config.Config
 
-	mu    sync.Mutex // guards what follows
-	chain *chain
+	mu      sync.Mutex // guards what follows
+	chain   *chain
+	foreign []foreignEntry // as last read
 }
 
 func newConflistWriter(c config.Config, log *slog.Logger) *conflistWriter {
@@ -98,13 +178,21 @@ func newConflistWriter(c config.Config, log *slog.Logger) *conflistWriter {
 
 func (w *conflistWriter) path() string { return filepath.Join(w.config.CNI.ConfDir, conflistName) }
 
-// write tells the container runtime that pods can be wired, and by which plugins. If it
-// knows that already, nothing is written: runtimes watch the folder. Only the rename makes
+// write tells the container runtime that pods can be wired, and by which plugins. Entries of
+// other programs stay, behind weftd's. If the file says all that already, nothing is
+// written: runtimes and other programs watch the folder. Only the rename makes
 // the file visible, so that no runtime reads half of it.
 func (w *conflistWriter) write(ctx context.Context) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	usable := w.chain.look(ctx)
+	there, err := os.ReadFile(w.path())
+	if err == nil {
+		// What can't be parsed may be half of what another program writes.
+		if foreign, err := foreignEntries(there); err == nil {
+			w.foreign = w.chain.admit(foreign)
+		}
+	}
+	usable := w.chain.look(ctx, w.foreign)
 	if ctx.Err() != nil { // so the plugins could not answer
 		return ctx.Err()
 	}
@@ -113,7 +201,7 @@ func (w *conflistWriter) write(ctx context.Context) error {
 		return fmt.Errorf("encode the conflist: %w", err)
 	}
 	data = append(data, '\n')
-	if there, err := os.ReadFile(w.path()); err == nil && bytes.Equal(there, data) {
+	if sameJSON(there, data) {
 		return nil
 	}
 	if err := os.MkdirAll(w.config.CNI.ConfDir, 0o755); err != nil {

@@ -214,7 +214,7 @@ func TestTheConflistIsWhatTheCNISpecificationWants(t *testing.T) {
 	delete(conf, "name")
 	delete(conf, "cniVersion")
 	want := map[string]any{"type": "weft-cni", "runDir": node.RunDir(), "stateDir": filepath.Join(node.Dir(), "state"),
-		"capabilities": map[string]any{"ips": true, "mac": true}}
+		"capabilities": map[string]any{"ips": true, "mac": true}, "chained": []any{}}
 	if diff := cmp.Diff(want, conf); diff != "" {
 		t.Errorf("the plugin's configuration (-want +got):\n%s", diff)
 	}

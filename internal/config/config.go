@@ -186,8 +186,20 @@ type CNI struct {
 	// not in BinDir are left out.
 	Chain []string
 
+	// Extra is the entries of the conflist behind those of Chain, with keys of their own.
+	Extra []CNIEntry
+
 	// Name is the network's name.
 	Name string
+}
+
+// CNIEntry is the entry of one plugin in a conflist.
+type CNIEntry struct {
+	// Type is the plugin's name.
+	Type string
+
+	// JSON is the whole entry, an object.
+	JSON string
 }
 
 // IPAM says how pods' addresses are given out.
@@ -299,7 +311,7 @@ func build(written map[string]setting, problems *strict.Problems) Config {
 			if k.fallback == "" {
 				continue
 			}
-			s = settingOfText(k.path, k.fallback, k.list)
+			s = settingOfText(k.path, k.fallback, k)
 		}
 		if len(s.items) == 0 && !s.refused && !k.mayBeEmpty {
 			problems.Addf(s.origin, s.subject, "the list is empty; %s", k.missing)

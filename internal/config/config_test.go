@@ -128,8 +128,9 @@ func TestEveryKeyIsAFlagAndAVariable(t *testing.T) {
 	want.VXLAN.VNI = 1<<24 - 1
 	want.StateDir, want.RunDir = "/s", "/r"
 	want.IPAM = IPAM{Rest: 0, Reserved: []netip.Prefix{netip.MustParsePrefix("10.1.0.9/32"), netip.MustParsePrefix("10.2.0.0/28")}}
-	want.CNI = CNI{ConfDir: "/c", BinDir: "/b", Chain: []string{"firewall", "portmap"}, Name: "pods"}
 	want.Host = Host{MarkMask: 0x300}
+	want.CNI = CNI{ConfDir: "/c", BinDir: "/b", Chain: []string{"firewall", "portmap"}, Name: "pods",
+		Extra: []CNIEntry{{"mesh", `{"type":"mesh","a":[1,true]}`}, {"mesh", `{"type":"mesh"}`}}}
 	want.Metrics = Metrics{}
 	wantEveryKey(t, want, map[string]string{"control-file": "/n"})
 	want.Control.File = "/etc/weft/nodes.yaml"
@@ -157,7 +158,7 @@ func wantEveryKey(t *testing.T, want Config, control map[string]string) {
 	values := map[string]string{
 		"node": "node2", "cluster-cidrs": "10.1.0.0/16, 10.2.0.0/16", "encapsulation": "vxlan", "key-file": "/k", "listen": "[::]:4790",
 		"tun-driver": "water", "tun-name": "tun7", "tun-lanes": "16", "tun-mtu": "1280",
-		"vxlan-vni": "16777215", "state-dir": "/s/", "run-dir": "/r", "cni-conf-dir": "/c", "cni-bin-dir": "/b", "cni-chain": "firewall, portmap", "cni-name": "pods",
+		"vxlan-vni": "16777215", "state-dir": "/s/", "run-dir": "/r", "cni-conf-dir": "/c", "cni-bin-dir": "/b", "cni-chain": "firewall, portmap", "cni-extra": `{"type": "mesh", "a": [1, true]}, {"type": "mesh"}`, "cni-name": "pods",
 		"ipam-rest": "0s", "ipam-reserved": "10.1.0.9,10.2.0.0/28", "host-mark-mask": "0x300", "metrics-listen": "",
 	}
 	maps.Copy(values, control)
@@ -217,6 +218,22 @@ func TestTheChainMayBeEmpty(t *testing.T) {
 			wantConfig(t, c, err, want)
 		})
 	}
+}
+
+// Entries of other plugins reach the conflist as they are written, with values of any kind.
+func TestExtraEntriesKeepTheirKeys(t *testing.T) {
+	want := example
+	want.CNI.Extra = []CNIEntry{
+		{"istio-cni", `{"kubernetes":{"exclude":["a","b"],"kubeconfig":"/k"},"type":"istio-cni"}`},
+		{"sbr", `{"deep":{"list":[{"x":-1.5}]},"number":7,"off":false,"text":"7","type":"sbr","word":"on"}`},
+	}
+	c, err := load(t, minimal+`cni:
+  extra:
+  - type: istio-cni
+    kubernetes: {kubeconfig: /k, exclude: [a, b]}
+  - {type: sbr, number: 7, off: false, text: "7", word: on, deep: {list: [{x: -1.5}]}}
+`, nil, nil)
+	wantConfig(t, c, err, want)
 }
 
 func TestFileIsNamedByVariable(t *testing.T) {

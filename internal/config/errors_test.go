@@ -90,6 +90,12 @@ weft.yaml:3: cni.chain[0]: "../portmap" can't be a plugin's name; write at most 
 weft.yaml:3: cni.chain[2]: weft-cni is the first plugin in any case; remove it from the list of those behind it
 weft.yaml:3: cni.chain[3]: "" can't be a plugin's name; write at most 63 letters, digits, '_', '.' and '-', such as portmap, and its folder under cni.binDir
 weft.yaml:3: cni.chain[5]: portmap is in the list already; remove one of the two`},
+		{"extra entries", minimal + "cni: {chain: [portmap], extra: [{type: ../x}, {kind: x}, {type: 7}, x, {type: weft-cni}, {type: portmap, snat: false}]}\n", `weft.yaml:3: cni.extra[3]: must be a mapping, not a single value; write keys with their values
+weft.yaml:3: cni.extra[0]: "../x" can't be a plugin's name; write at most 63 letters, digits, '_', '.' and '-', such as portmap, and its folder under cni.binDir
+weft.yaml:3: cni.extra[1]: "{\"kind\":\"x\"}" is no entry of a plugin; write its name under type, such as {type: istio-cni}
+weft.yaml:3: cni.extra[2]: "{\"type\":7}" is no entry of a plugin; write its name under type, such as {type: istio-cni}
+weft.yaml:3: cni.extra[4]: weft-cni is the first plugin in any case; remove it from the list of those behind it
+weft.yaml:3: cni.extra[5]: portmap is in cni.chain already; remove it there, since the plugin would be called twice`},
 		{"chain that is a value", minimal + "cni: {chain: portmap}\n", `weft.yaml:3: cni.chain: must be a list, not a single value; write chain: [portmap]`},
 		{"marks of others", minimal + "host: {markMask: 0x10004000}\n", `weft.yaml:3: host.markMask: 0x10004000 overlaps 0xc000, which kube-proxy uses; write two other bits, such as 0x30000000`},
 		{"marks that are not two bits", minimal + "host: {markMask: 0x10000000}\n", `weft.yaml:3: host.markMask: 0x10000000 has not exactly two bits set; write two that no other program uses, such as 0x30000000`},

@@ -21,7 +21,7 @@ func FuzzConfig(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var problems strict.Problems
 		root := yamltree.Parse("weft.yaml", data, &problems)
-		c := resolve("weft.yaml", root, false, map[string]setting{"node": settingOfText("--node", "node1", false)}, &problems)
+		c := resolve("weft.yaml", root, false, map[string]setting{"node": settingOfText("--node", "node1", key{})}, &problems)
 		if problems.Err() != nil {
 			return
 		}

@@ -1,6 +1,8 @@
 package config
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -37,6 +39,10 @@ type key struct {
 	// list keys hold several values: a YAML list, or commas between them. The default is
 	// written with commas, too.
 	list bool
+
+	// objects says that the values are mappings with keys that weft does not know. As text
+	// they are JSON.
+	objects bool
 
 	// mayBeEmpty says that an empty list means something.
 	mayBeEmpty bool
@@ -102,6 +108,7 @@ var keys = []key{
 		set: func(c *Config, text string) error { return setPath(&c.CNI.BinDir, text) }},
 	{path: "cni.chain", arg: "NAME,...", help: "the CNI plugins to call after weft-cni, as far as they are in cni.binDir; empty: none", list: true, mayBeEmpty: true,
 		fallback: "portmap,bandwidth,tuning", set: addChained},
+	{path: "cni.extra", arg: "JSON,...", help: "entries of further CNI plugins behind those of cni.chain, each an object with its type and other keys", list: true, objects: true, mayBeEmpty: true, set: addExtra},
 	{path: "cni.name", arg: "NAME", help: "name of the CNI network", fallback: "weft", set: setCNIName},
 	{path: "ipam.rest", arg: "DURATION", help: "how long a released pod address stays unused, at most 24h", fallback: "2m", set: setRest},
 	{path: "ipam.reserved", arg: "PREFIX,...", help: "addresses that no pod gets, beside the nodes' own", list: true, mayBeEmpty: true, set: addReserved},
@@ -235,15 +242,41 @@ func addReserved(c *Config, text string) error {
 var pluginName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$`)
 
 func addChained(c *Config, text string) error {
-	switch {
-	case !pluginName.MatchString(text):
-		return fmt.Errorf("%s can't be a plugin's name; write at most 63 letters, digits, '_', '.' and '-', such as portmap, and its folder under cni.binDir", strict.Quote(text))
-	case text == "weft-cni":
-		return errors.New("weft-cni is the first plugin in any case; remove it from the list of those behind it")
-	case slices.Contains(c.CNI.Chain, text):
+	if err := checkPlugin(text); err != nil {
+		return err
+	}
+	if slices.Contains(c.CNI.Chain, text) {
 		return fmt.Errorf("%s is in the list already; remove one of the two", text)
 	}
 	c.CNI.Chain = append(c.CNI.Chain, text)
+	return nil
+}
+
+func checkPlugin(name string) error {
+	switch {
+	case !pluginName.MatchString(name):
+		return fmt.Errorf("%s can't be a plugin's name; write at most 63 letters, digits, '_', '.' and '-', such as portmap, and its folder under cni.binDir", strict.Quote(name))
+	case name == "weft-cni":
+		return errors.New("weft-cni is the first plugin in any case; remove it from the list of those behind it")
+	}
+	return nil
+}
+
+func addExtra(c *Config, text string) error {
+	var entry struct {
+		Type *string `json:"type"`
+	}
+	var compact bytes.Buffer
+	if err := json.Unmarshal([]byte(text), &entry); err != nil || json.Compact(&compact, []byte(text)) != nil || entry.Type == nil {
+		return fmt.Errorf("%s is no entry of a plugin; write its name under type, such as {type: istio-cni}", strict.Quote(text))
+	}
+	if err := checkPlugin(*entry.Type); err != nil {
+		return err
+	}
+	if slices.Contains(c.CNI.Chain, *entry.Type) {
+		return fmt.Errorf("%s is in cni.chain already; remove it there, since the plugin would be called twice", *entry.Type)
+	}
+	c.CNI.Extra = append(c.CNI.Extra, CNIEntry{Type: *entry.Type, JSON: compact.String()})
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"encoding/json"
 	"maps"
 	"regexp"
 	"slices"
@@ -50,22 +51,24 @@ func flatten(n *yamltree.Node, emit func(path string, s setting), problems *stri
 		case i < 0:
 			problems.Addf(child.Origin(), path, "unknown key; %s", strict.DidYouMean(path, append(names(func(k key) string { return k.path }), groups()...)))
 		default:
-			emit(path, settingOf(child, keys[i].list, problems))
+			emit(path, settingOf(child, keys[i], problems))
 		}
 	}
 }
 
-func settingOf(n *yamltree.Node, list bool, problems *strict.Problems) setting {
+func settingOf(n *yamltree.Node, k key, problems *strict.Problems) setting {
 	s := setting{origin: n.Origin(), subject: n.Path()}
 	scalars := []*yamltree.Node{n}
-	if list {
+	if k.list {
 		if s.refused = !n.Is(yamltree.List, problems); s.refused {
 			return s
 		}
 		scalars = slices.Collect(n.Items(problems))
 	}
 	for _, scalar := range scalars {
-		if !scalar.Is(yamltree.Scalar, problems) {
+		if k.objects {
+			s.addObject(scalar, problems)
+		} else if !scalar.Is(yamltree.Scalar, problems) {
 			s.refused = true
 		} else {
 			s.items = append(s.items, item{scalar.Origin(), scalar.Path(), scalar.Text})
@@ -74,11 +77,30 @@ func settingOf(n *yamltree.Node, list bool, problems *strict.Problems) setting {
 	return s
 }
 
+// addObject adds a mapping as JSON.
+func (s *setting) addObject(n *yamltree.Node, problems *strict.Problems) {
+	origin, subject := n.Origin(), n.Path()
+	if !n.Is(yamltree.Mapping, problems) {
+		s.refused = true
+		return
+	}
+	text, err := json.Marshal(n.JSON(problems))
+	if err != nil {
+		problems.Add(origin, subject, err)
+		s.refused = true
+		return
+	}
+	s.items = append(s.items, item{origin, subject, string(text)})
+}
+
 // settingOfText is the setting of a key by a flag or variable, which origin names.
-func settingOfText(origin, text string, list bool) setting {
+func settingOfText(origin, text string, k key) setting {
 	s := setting{origin: origin}
 	texts := []string{text}
-	if list {
+	switch {
+	case k.objects:
+		texts = splitObjects(text)
+	case k.list:
 		texts = splitList(text)
 	}
 	for _, t := range texts {
@@ -98,6 +120,28 @@ func splitList(text string) []string {
 	return items
 }
 
+// splitObjects returns the items of a JSON list, which may lack its brackets. What is no
+// JSON is one item, and refused as that.
+func splitObjects(text string) []string {
+	text = strings.TrimSpace(text)
+	if text == "" {
+		return nil
+	}
+	list := text
+	if !strings.HasPrefix(list, "[") {
+		list = "[" + list + "]"
+	}
+	var items []json.RawMessage
+	if json.Unmarshal([]byte(list), &items) != nil {
+		return []string{text}
+	}
+	texts := make([]string, len(items))
+	for i, item := range items {
+		texts[i] = string(item)
+	}
+	return texts
+}
+
 // serviceLink matches what Kubernetes puts into a container's environment for
 // every Service in its namespace: with one named weft or weft-metrics, WEFT_PORT
 // or WEFT_METRICS_SERVICE_HOST appear, and must not stop weftd.
@@ -113,7 +157,7 @@ func fromEnviron(environ []string, problems *strict.Problems) map[string]setting
 		i := slices.IndexFunc(keys, func(k key) bool { return k.variable() == name })
 		switch {
 		case i >= 0:
-			written[keys[i].path] = settingOfText(name, texts[name], keys[i].list)
+			written[keys[i].path] = settingOfText(name, texts[name], keys[i])
 		case name != variable(configFlag) && !serviceLink.MatchString(name):
 			problems.Addf(name, "", "unknown variable; %s", strict.DidYouMean(name, append(names(key.variable), variable(configFlag))))
 		}
@@ -155,7 +199,7 @@ func fromFlags(flags *pflag.FlagSet) map[string]setting {
 	written := make(map[string]setting)
 	for _, k := range keys {
 		if f := flags.Lookup(k.flag()); f != nil && f.Changed {
-			written[k.path] = settingOfText("--"+k.flag(), f.Value.String(), k.list)
+			written[k.path] = settingOfText("--"+k.flag(), f.Value.String(), k)
 		}
 	}
 	return written

@@ -1,6 +1,7 @@
 package yamltree
 
 import (
+	"encoding/json"
 	"iter"
 	"regexp"
 	"slices"
@@ -38,6 +39,9 @@ type Node struct {
 
 	// Text is what a Scalar says, without its quotes.
 	Text string
+
+	// plain says that the Scalar was written without quotes.
+	plain bool
 
 	// Children are the values of a Mapping, as written.
 	Children []*Node
@@ -108,6 +112,29 @@ func (n *Node) Items(problems *strict.Problems) iter.Seq[*Node] {
 // Len returns how many items a List has before Items was asked for them.
 func (n *Node) Len() int { return len(n.items) }
 
+// JSON returns what stands below n, for one time. Without quotes, true, false and numbers
+// written as JSON has them are these; every other scalar is a string.
+func (n *Node) JSON(problems *strict.Problems) any {
+	switch n.Kind {
+	case Mapping:
+		fields := map[string]any{}
+		for _, child := range n.Children {
+			fields[child.Name] = child.JSON(problems)
+		}
+		return fields
+	case List:
+		items := []any{}
+		for item := range n.Items(problems) {
+			items = append(items, item.JSON(problems))
+		}
+		return items
+	}
+	if n.plain && json.Valid([]byte(n.Text)) {
+		return json.RawMessage(n.Text)
+	}
+	return n.Text
+}
+
 // Is reports whether n is of the given kind, and makes a problem of it if not.
 func (n *Node) Is(want Kind, problems *strict.Problems) bool {
 	if n.Kind == want || n.Kind == Refused {
@@ -161,6 +188,7 @@ func (b *builder) build(y *yaml.Node, parent *Node, name string, line, depth int
 		b.problems.Addf(n.Origin(), n.Path(), "has no value; write one or remove the key")
 	case y.Kind == yaml.ScalarNode:
 		n.Kind, n.Text = Scalar, y.Value
+		n.plain = y.Style&(yaml.DoubleQuotedStyle|yaml.SingleQuotedStyle|yaml.LiteralStyle|yaml.FoldedStyle) == 0
 	case y.Kind == yaml.SequenceNode:
 		n.Kind, n.items, n.depth = List, y.Content, depth
 	default:
