@@ -127,6 +127,7 @@ func appendAddr(to *[]netip.Addr) func(key string) error {
 // identity is what the kernel says of the table that holds n's rules. Sets may hold
 // anything.
 func identity(n Network) nftable.Identity {
+	n.SourcePorts = nil // Protect doesn't know them, and they stand in constants of some rules
 	digest := sha256.New()
 	fmt.Fprintln(digest, chains, n.ClusterCIDRs)
 	all := rules(n)

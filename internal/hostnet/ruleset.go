@@ -22,10 +22,11 @@ const (
 	dropStranger       = "stranger_flood"   // to weft's port, by no peer, and more than enough
 	dropTransit        = "overlay_transit"  // out of the overlay, to neither a pod nor this node
 	dropLeak           = "bare_to_underlay" // to a pod or by a pod to a peer, past the overlay
+	dropPathMTU        = "path_mtu_report"  // "too big" by ICMP, about weft's own datagrams
 )
 
 var dropCounters = []string{
-	dropForeignSource, dropBare, dropSpoofed, dropRouterAdvert, dropTunnelInTunnel, dropStranger, dropTransit, dropLeak,
+	dropForeignSource, dropBare, dropSpoofed, dropRouterAdvert, dropTunnelInTunnel, dropStranger, dropTransit, dropLeak, dropPathMTU,
 }
 
 // The sets of the table; each is followed by 4 or 6.
@@ -58,7 +59,7 @@ func (g *guard) ruleset(n Network, counts map[string]*knftables.Counter) *knftab
 	addAddressSets(tx, setPeers, n.PeerAddresses)
 	addAddressSets(tx, setSenders, n.Senders)
 	tx.Add(&knftables.Set{Name: setPorts, Type: "inet_service"})
-	for _, port := range slices.Compact(slices.Sorted(slices.Values(append(n.SourcePorts[:len(n.SourcePorts):len(n.SourcePorts)], n.Port)))) {
+	for _, port := range n.ports() {
 		tx.Add(&knftables.Element{Set: setPorts, Key: []string{strconv.Itoa(int(port))}})
 	}
 	for _, c := range chains {
@@ -112,6 +113,13 @@ func sameRules(a, b Network) bool {
 		slices.Equal(a.PodCIDRs, b.PodCIDRs)
 }
 
+// ports returns Port and SourcePorts, each once.
+func (n Network) ports() []uint16 {
+	ports := append([]uint16{n.Port}, n.SourcePorts...)
+	slices.Sort(ports)
+	return slices.Compact(ports)
+}
+
 func digit(a netip.Addr) string {
 	if a.Is4() {
 		return "4"
@@ -136,6 +144,8 @@ var chains = []chain{
 	{name: "from_overlay"},
 	{name: "from_underlay"},
 	{name: "datagrams"},
+	{name: "too_big4"},
+	{name: "too_big6"},
 	{"prerouting", knftables.FilterType, knftables.PreroutingHook, knftables.RawPriority + "-10"},
 	{"input", knftables.FilterType, knftables.InputHook, knftables.FilterPriority + "-10"},
 	{"forward", knftables.FilterType, knftables.ForwardHook, knftables.FilterPriority + "-10"},
@@ -164,6 +174,15 @@ func rules(n Network) []guardRule {
 	fromPods := fmt.Sprintf("iifgroup %d", marks.PodLinkGroup)
 	toPods := fmt.Sprintf("oifgroup %d", marks.PodLinkGroup)
 	toPort := fmt.Sprintf("udp dport %d", n.Port)
+	// Of a header that an ICMP message quotes, nft knows no fields: @th,BIT,LENGTH counts
+	// from the message's first bit, and can't be looked up in a set that has a type.
+	quoted := func(offset, length int, is string) string { return fmt.Sprintf("@th,%d,%d %s ", offset, length, is) }
+	var ports []string
+	for _, port := range n.ports() {
+		ports = append(ports, strconv.Itoa(int(port)))
+	}
+	quotesPorts := func(udp int) string { return quoted(udp, 16, "{ "+strings.Join(ports, ", ")+" }") }
+	quotesPort := func(udp int) string { return quoted(udp+16, 16, strconv.Itoa(int(n.Port))) }
 
 	const strangers = "limit rate over 1000/second burst 1000 packets"
 
@@ -177,7 +196,7 @@ func rules(n Network) []guardRule {
 
 		{"from_pods", toPort + drop(dropTunnelInTunnel), "what pods send there can only be forged"},
 		{"from_pods", "icmpv6 type { nd-router-advert, nd-redirect }" + drop(dropRouterAdvert), "no pod is a router"},
-		{"from_pods", "meta l4proto ipv6-icmp ip6 saddr { ::, fe80::/10 } accept", "neighbour discovery, which never leaves the link"},
+		{"from_pods", "meta l4proto 58 ip6 saddr { ::, fe80::/10 } accept", "neighbour discovery, which never leaves the link"},
 		{"from_pods", "fib saddr . iif oif missing" + drop(dropSpoofed), "a pod's source is an address that is routed to its veth"},
 
 		// That the source is the peer's, weftd has checked.
@@ -193,6 +212,23 @@ func rules(n Network) []guardRule {
 		{"datagrams", "ip6 saddr @senders6 notrack accept", "a full connection table must not stop the overlay"},
 		{"datagrams", strangers + drop(dropStranger), "peers' datagrams must not wait behind a flood of others; joined ones count as one"},
 		{"datagrams", "notrack accept", "weftd tells strangers from peers that have moved"},
+
+		// Whoever knows a node's address can forge these, and the kernel believes them for
+		// ten minutes. See ipv4_sk_update_pmtu and icmpv6_notify in the kernel's net/ for how
+		// it finds the ports that an ICMP message quotes.
+		{"input", "icmp type destination-unreachable icmp code 4 goto too_big4", "weft finds the path's MTU itself"},
+		{"input", "icmpv6 type packet-too-big goto too_big6", "weft finds the path's MTU itself"},
+		{"too_big4", quoted(ip4Protocol, 8, "!= 17") + "accept", "not about UDP"},
+		{"too_big4", quoted(ip4HeaderLength, 4, "!= 5") + drop(dropPathMTU), "the ports stand behind options, where they can't be compared"},
+		{"too_big4", quotesPorts(ip4Payload) + drop(dropPathMTU), "about a datagram of this node's"},
+		{"too_big4", quotesPort(ip4Payload) + drop(dropPathMTU), "about a datagram to a peer"},
+		{"too_big6", quoted(ip6NextHeader, 8, "{ 0, 43, 51, 60 }") + drop(dropPathMTU), "the ports stand behind extension headers, where they can't be compared"},
+		{"too_big6", quoted(ip6NextHeader, 8, "17") + quotesPorts(ip6Payload) + drop(dropPathMTU), "about a datagram of this node's"},
+		{"too_big6", quoted(ip6NextHeader, 8, "17") + quotesPort(ip6Payload) + drop(dropPathMTU), "about a datagram to a peer"},
+		{"too_big6", quoted(ip6NextHeader, 8, "!= 44") + "accept", "not about UDP"},
+		{"too_big6", quoted(ip6Payload, 8, "{ 0, 43, 44, 51, 60 }") + drop(dropPathMTU), "as above"},
+		{"too_big6", quoted(ip6Payload, 8, "17") + quotesPorts(ip6Payload+fragmentHeader) + drop(dropPathMTU), "as above"},
+		{"too_big6", quoted(ip6Payload, 8, "17") + quotesPort(ip6Payload+fragmentHeader) + drop(dropPathMTU), "as above"},
 
 		{"input", toPort + " " + fromPods + drop(dropTunnelInTunnel), "once more: the destination may have been translated"},
 		{"input", toPort + " " + fromTUN + drop(dropTunnelInTunnel), "once more: the destination may have been translated"},
@@ -224,5 +260,16 @@ func rules(n Network) []guardRule {
 		{"srcnat", "ip6 saddr @pods6 ip6 daddr != @cluster6 masquerade fully-random", "outside, nobody knows the way back to a pod"},
 	}
 }
+
+// Where an ICMP error (RFC 792, RFC 4443) has the header of the packet that it is about,
+// in bits: behind its own header of 64.
+const (
+	ip4HeaderLength = 64 + 4
+	ip4Protocol     = 64 + 72
+	ip4Payload      = 64 + 160 // of a header without options
+	ip6NextHeader   = 64 + 48
+	ip6Payload      = 64 + 320
+	fragmentHeader  = 64 // its length
+)
 
 func drop(counter string) string { return fmt.Sprintf(" counter name %q drop", counter) }
