@@ -12,9 +12,9 @@ const warningInterval = 5 * time.Second
 
 // Warnings returns what an operator needs to know while pods go on, sorted.
 func (d *daemon) Warnings() []warning.Warning {
+	all := runtimeWarnings(d.config.CNI)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	var all []warning.Warning
 	for _, c := range d.guard.KeyChanges() {
 		all = append(all, c.Warning())
 	}
