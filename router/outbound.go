@@ -63,6 +63,9 @@ func (o *outbound) forward(table *fib.Table, f *packet.Frame) drop.Reason {
 	super := f.Virtio.GSOType != 0 // its length is the frame's
 	if !super {
 		f.Trim(header.Len)
+		if !f.Finish() {
+			return drop.Unfinished
+		}
 	}
 	reason := o.codec.Encode(&o.out, f, self, peer)
 	if super && reason == drop.None {

@@ -8,8 +8,9 @@ import (
 )
 
 const (
-	protocolTCP = 6
-	protocolUDP = 17
+	protocolTCP  = 6
+	protocolUDP  = 17
+	protocolSCTP = 132
 
 	tcpChecksum = 16 // where the checksum stands in the header
 	udpChecksum = 6
@@ -53,18 +54,40 @@ func PartialChecksum(b []byte) (VirtioHeader, bool) {
 	}, true
 }
 
+// Finish leaves nothing to do of a packet but what a peer recognises by PartialChecksum,
+// and reports whether it could: the checksum of an inner header, as the packet of a
+// tunnel that ends in a pod has it, it completes. Segmenting a super-packet it can't.
+func (f *Frame) Finish() bool {
+	if v := f.Virtio; v.Flags == unix.VIRTIO_NET_HDR_F_NEEDS_CSUM && v.GSOType == unix.VIRTIO_NET_HDR_GSO_NONE {
+		recognised, ok := PartialChecksum(f.Packet())
+		if ok && v.CsumStart == recognised.CsumStart && v.CsumOffset == recognised.CsumOffset {
+			return true
+		}
+	}
+	return f.Complete()
+}
+
 // Complete does what is left to do, and reports whether it could. Segmenting a
 // super-packet it can't.
 func (f *Frame) Complete() bool {
-	if f.Virtio.GSOType == unix.VIRTIO_NET_HDR_GSO_NONE && f.Virtio.Flags == unix.VIRTIO_NET_HDR_F_DATA_VALID {
-		f.Virtio = VirtioHeader{} // the kernel has found the checksum correct
+	v, b := f.Virtio, f.Packet()
+	if v.GSOType != unix.VIRTIO_NET_HDR_GSO_NONE {
+		return false
 	}
-	if f.Virtio == (VirtioHeader{}) {
+	switch v.Flags {
+	case 0:
+		return v == (VirtioHeader{})
+	case unix.VIRTIO_NET_HDR_F_DATA_VALID: // the kernel has found the checksum correct
+		f.Virtio = VirtioHeader{}
 		return true
+	case unix.VIRTIO_NET_HDR_F_NEEDS_CSUM:
+	default:
+		return false
 	}
-	b := f.Packet()
-	start, field := int(f.Virtio.CsumStart), int(f.Virtio.CsumStart)+int(f.Virtio.CsumOffset)
-	if f.Virtio.GSOType != unix.VIRTIO_NET_HDR_GSO_NONE || f.Virtio.Flags != unix.VIRTIO_NET_HDR_F_NEEDS_CSUM || start < headerLen(b) || field+2 > len(b) {
+	start, field := int(v.CsumStart), int(v.CsumStart)+int(v.CsumOffset)
+	protocol, upper := upperLayer(b)
+	if start < headerLen(b) || field+2 > len(b) ||
+		protocol == protocolSCTP && start == upper { // SCTP has a CRC-32C there (RFC 9260 §6.8)
 		return false
 	}
 	sum := addSum(0, b[start:]) // the field holds the pseudo header's sum

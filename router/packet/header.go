@@ -74,6 +74,32 @@ func transportProtocol(b []byte) byte {
 	return b[6]
 }
 
+// The extension headers that the kernel cuts super-packets behind (inet6_offloads with
+// INET6_PROTO_GSO_EXTHDR): each segment carries them as they are (RFC 8200 §4).
+const (
+	protocolHopByHop    = 0
+	protocolRouting     = 43
+	protocolDestOptions = 60
+
+	extensionLen = 8 // of the shortest, and the unit of what is longer
+)
+
+// upperLayer returns the protocol of what follows the IP header and such extension
+// headers, and where that starts, which may be behind the end of b.
+func upperLayer(b []byte) (protocol byte, start int) {
+	protocol, start = transportProtocol(b), headerLen(b)
+	if IsIPv4(b) {
+		return protocol, start
+	}
+	for protocol == protocolHopByHop || protocol == protocolRouting || protocol == protocolDestOptions {
+		if start+extensionLen > len(b) {
+			return protocol, len(b)
+		}
+		protocol, start = b[start], start+extensionLen*(1+int(b[start+1]))
+	}
+	return protocol, start
+}
+
 // isFragment reports whether b is a fragment of an IPv4 packet: more are to come, or it
 // has an offset.
 func isFragment(b []byte) bool {

@@ -17,8 +17,8 @@ const (
 	tcpFlagCWR = 0x80
 )
 
-// MaxHeaders is the most that an IP and a TCP header take, in bytes: those of IPv4, both
-// with all options.
+// MaxHeaders is the most that an IP and a TCP header take, in bytes, unless there are
+// extension headers of an unusual length: those of IPv4, both with all options.
 const MaxHeaders = 60 + 60
 
 // MaxCut is how many segments a super-packet may have. The kernel makes 64 at the most
@@ -47,7 +47,8 @@ type Segments struct {
 
 // Cut returns the segments of the super-packet f, or false if its virtio-net header
 // contradicts the packet or asks for too many. With complete, the segments' checksums
-// are complete; otherwise they are left partial, as in f.
+// are complete; otherwise they are left partial, as in f, if a peer recognises that
+// (PartialChecksum).
 func (f *Frame) Cut(complete bool) (Segments, bool) {
 	v, b := f.Virtio, f.Packet()
 	s := Segments{packet: b, size: int(v.GSOSize), transport: int(v.CsumStart), complete: complete}
@@ -63,12 +64,21 @@ func (f *Frame) Cut(complete bool) (Segments, bool) {
 		return Segments{}, false
 	}
 	protocol, offset, least := protocolOf(s.tcp)
+	upper, start := upperLayer(b)
 	if b[0]>>4 != version || v.Flags&unix.VIRTIO_NET_HDR_F_NEEDS_CSUM == 0 || int(v.CsumOffset) != offset ||
 		s.size == 0 || s.transport+least > len(b) ||
-		s.transport != headerLen(b) || transportProtocol(b) != protocol { // or extension headers are in between
+		s.transport != start || upper != protocol {
 		return Segments{}, false
 	}
 	s.pseudo = pseudoHeader(b, protocol)
+	length := len(b) - s.transport
+	field := binary.BigEndian.Uint16(b[s.transport+offset:])
+	if start != headerLen(b) || field != fold(s.pseudo+uint64(length)) {
+		// A peer would not recognise the partial checksum. What it counts for is in the
+		// packet: behind a routing header, for one, the last destination (RFC 8200 §8.1).
+		s.complete = true
+		s.pseudo = uint64(field) + uint64(^uint16(length)) // the difference (RFC 1071 §2)
+	}
 	s.HeaderLen = s.transport + udpHeaderLen
 	if s.tcp {
 		s.HeaderLen = s.transport + int(b[s.transport+12]>>4)*4
@@ -88,9 +98,9 @@ func (s *Segments) Payload(i int) []byte {
 }
 
 // KeepHeaders copies the packet's headers to scratch, of MaxHeaders bytes, so that what
-// InPlace returns may be written to.
+// InPlace returns may be written to. It allocates where they are longer.
 func (s *Segments) KeepHeaders(scratch []byte) {
-	s.headers = scratch[:copy(scratch, s.headers)]
+	s.headers = append(scratch[:0], s.headers...)
 }
 
 // InPlace returns the payload of segment i, and the bytes before it that its headers may

@@ -17,6 +17,7 @@ type TCP struct {
 	TOS, TTL     byte
 	ID           uint16 // IPv4
 	DontFragment bool   // IPv4
+	Extensions   []byte // IPv6: the types of extension headers, each of which has 8 bytes of padding
 	Payload      []byte
 }
 
@@ -57,7 +58,7 @@ func (p TCP) Super(size int) packet.Frame {
 
 // headers returns the headers but for the TCP checksum, and where TCP's starts.
 func (p TCP) headers() ([]byte, int) {
-	transport := 40
+	transport := 40 + 8*len(p.Extensions)
 	if p.From.Addr().Is4() {
 		transport = 20
 	}
@@ -78,6 +79,12 @@ func (p TCP) headers() ([]byte, int) {
 		binary.BigEndian.PutUint16(b[4:], uint16(total-40))
 		copy(b[8:], p.From.Addr().AsSlice())
 		copy(b[24:], p.To.Addr().AsSlice())
+		next := &b[6]
+		for i, kind := range p.Extensions {
+			e := b[40+8*i:]
+			copy(e, []byte{6, 0, 1, 4}) // PadN of 6 bytes in all (RFC 8200 §4.2)
+			*next, next = kind, &e[0]
+		}
 	}
 	t := b[transport:]
 	binary.BigEndian.PutUint16(t[0:], p.From.Port())
