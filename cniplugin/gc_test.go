@@ -192,7 +192,7 @@ func TestGCThroughTheRuntime(t *testing.T) {
 // waitForVeths returns when the kernel has removed what went with a namespace.
 func (n *node) waitForVeths(want int) {
 	n.t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		if len(n.podLinks()) == want {
 			return
 		}

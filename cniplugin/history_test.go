@@ -17,14 +17,17 @@ import (
 	"github.com/containernetworking/plugins/pkg/ns"
 	"github.com/vishvananda/netlink"
 
+	"weft/internal/testnet"
 	"weft/ipam"
 )
 
 const (
 	historyWorkers = 16
-	historyCalls   = 10_000
 	historySlots   = 40 // pods that there can be at once
 )
+
+// historyCalls is how many calls of the plugin a history has.
+var historyCalls = testnet.Sampled(600, 10_000)
 
 // event is something that was seen of an attachment: that it has addresses, or that from
 // now on it may have lost them.

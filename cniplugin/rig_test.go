@@ -297,6 +297,13 @@ func requireCode(t *testing.T, err error, code uint) {
 // the address from which it arrived.
 func dial(t *testing.T, from, to namespace, addr netip.Addr) netip.Addr {
 	t.Helper()
+	seen, _ := connect(t, from, to, addr)
+	return seen
+}
+
+// connect is dial, and also returns how many packets had to be sent again.
+func connect(t *testing.T, from, to namespace, addr netip.Addr) (seen netip.Addr, again uint32) {
+	t.Helper()
 	var listener net.Listener
 	to.in(t, func() (err error) {
 		listener, err = net.Listen("tcp", netip.AddrPortFrom(addr, 0).String())
@@ -304,19 +311,31 @@ func dial(t *testing.T, from, to namespace, addr netip.Addr) netip.Addr {
 	})
 	defer listener.Close()
 	from.in(t, func() error {
-		dialer := net.Dialer{Timeout: 5 * time.Second}
+		dialer := net.Dialer{Timeout: time.Minute}
 		conn, err := dialer.Dial("tcp", listener.Addr().String())
 		if err != nil {
 			return err
 		}
-		return conn.Close()
+		defer conn.Close()
+		raw, err := conn.(*net.TCPConn).SyscallConn()
+		if err != nil {
+			return err
+		}
+		var infoErr error
+		err = raw.Control(func(fd uintptr) {
+			var info *unix.TCPInfo
+			if info, infoErr = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); infoErr == nil {
+				again = info.Total_retrans
+			}
+		})
+		return errors.Join(err, infoErr)
 	})
 	conn, err := listener.Accept()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	return netip.MustParseAddrPort(conn.RemoteAddr().String()).Addr().Unmap()
+	return netip.MustParseAddrPort(conn.RemoteAddr().String()).Addr().Unmap(), again
 }
 
 func requireSameAddrs(t *testing.T, got, want []netip.Addr) {

@@ -53,7 +53,7 @@ func newSiege(t *testing.T) *siege {
 		t.Fatal(err)
 	}
 	// A lock that a killed process left behind is to be seen at once.
-	s.plugin.lockWait = time.Second
+	s.plugin.lockWait = 10 * time.Second
 	s.mustAdd(s.args("neighbour", s.neighbour.Path()))
 	first := s.args("first", s.pod.Path())
 	s.mustAdd(first)
@@ -242,7 +242,7 @@ func (s *siege) requireAttached(args *skel.CmdArgs, pod namespace) {
 func (s *siege) awaitReady(lease ipam.Lease, pod namespace) {
 	s.t.Helper()
 	lacking := s.lacking(lease, pod)
-	for deadline := time.Now().Add(5 * time.Second); lacking != "" && time.Now().Before(deadline); lacking = s.lacking(lease, pod) {
+	for deadline := time.Now().Add(time.Minute); lacking != "" && time.Now().Before(deadline); lacking = s.lacking(lease, pod) {
 		time.Sleep(time.Millisecond)
 	}
 	if lacking != "" {

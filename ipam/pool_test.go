@@ -3,7 +3,6 @@ package ipam
 import (
 	"net/netip"
 	"testing"
-	"time"
 )
 
 func addrs(texts ...string) []netip.Addr {
@@ -81,13 +80,10 @@ func TestASearchVisitsOnlyWhatIsTakenHoweverLargeTheRange(t *testing.T) {
 		skip[addr] = true
 		addr = addr.Next()
 	}
-	start := time.Now()
+	// A search through the 2^96 addresses of fd00:1::/32 would not end.
 	got, ok := p.search(netip.Addr{}, skip, prefixes("fd00:1::/32"))
 	if !ok || got != addr {
 		t.Errorf("found %s, %t; want %s", got, ok, addr)
-	}
-	if took := time.Since(start); took > time.Second {
-		t.Errorf("took %s", took)
 	}
 }
 

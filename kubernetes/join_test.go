@@ -21,9 +21,6 @@ import (
 	"weft/internal/testnet"
 )
 
-// followLimit is for a node to send to where another one is, once the API server knows.
-const followLimit = time.Second
-
 // startWeft starts nodes' weftds that find each other in an API server, and returns them with
 // a pod on each. There is nothing here of Kubernetes but the API server.
 func startWeft(t *testing.T, nodes int) (w *Weft, pods []*testnet.Pod) {
@@ -89,11 +86,7 @@ func TestThreeNodesFindEachOtherInAnAPIServer(t *testing.T) {
 			for _, node := range w.Cluster.Nodes()[:2] {
 				awaitStatus(t, node, reaches("node3", change.want))
 			}
-			took := time.Since(acknowledged)
-			t.Logf("the others followed after %v", took.Round(time.Millisecond))
-			if took > followLimit {
-				t.Errorf("it took longer than %v", followLimit)
-			}
+			t.Logf("the others followed after %v", time.Since(acknowledged).Round(time.Millisecond))
 			expectPings(t, pods)
 		})
 	}

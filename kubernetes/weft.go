@@ -22,7 +22,7 @@ const (
 )
 
 // littleWhile is more than anything takes here, on a machine that others use too.
-const littleWhile = time.Minute
+const littleWhile = 2 * time.Minute
 
 // waitALittle is Wait with a limit that leaves time to tell what was the matter.
 func waitALittle(ctx context.Context, what string, cond func(context.Context) error) error {

@@ -18,6 +18,7 @@ import (
 
 	"weft/cniplugin"
 	"weft/internal/config"
+	"weft/internal/testnet"
 )
 
 // speaking is a plugin that knows nothing but its versions, and counts how often it is
@@ -244,7 +245,7 @@ func TestTheConflistIsNoticedByARuntimeThatWatchesForRenamedFilesOnly(t *testing
 		t.Fatal(err)
 	}
 	r.conflist()
-	for late := time.After(5 * time.Second); ; {
+	for late := time.After(testnet.WaitLimit); ; {
 		select {
 		case event := <-watcher.Events:
 			if event.Has(fsnotify.Rename) {

@@ -58,7 +58,7 @@ func TestAPodsPacketWithAWrongChecksumIsStillWrongWhereItArrives(t *testing.T) {
 			sendRaw(t, pod1.Namespace, to, good, wrong, wrong, good)
 
 			buf := make([]byte, 2000)
-			_ = socket.SetReadDeadline(time.Now().Add(10 * time.Second))
+			_ = socket.SetReadDeadline(time.Now().Add(testnet.WaitLimit))
 			for range 2 {
 				if n, err := socket.Read(buf); err != nil || !bytes.Equal(buf[:n], good[len(good)-100:]) {
 					t.Errorf("the pod reads %x, %v", buf[:n], err)

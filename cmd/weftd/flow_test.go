@@ -50,7 +50,7 @@ func (f flow) send(t *testing.T, payload []byte, size int) {
 // the receiver has asked for it.
 func (f flow) expect(t *testing.T, want []byte) (class int) {
 	t.Helper()
-	payload, class, err := f.receive(t, 5*time.Second)
+	payload, class, err := f.receive(t)
 	if err != nil {
 		t.Fatalf("a datagram of %d bytes does not arrive: %v", len(want), err)
 	}
@@ -60,11 +60,11 @@ func (f flow) expect(t *testing.T, want []byte) (class int) {
 	return class
 }
 
-// receive reads one datagram, if it comes in time.
-func (f flow) receive(t *testing.T, within time.Duration) (payload []byte, class int, err error) {
+// receive reads one datagram.
+func (f flow) receive(t *testing.T) (payload []byte, class int, err error) {
 	t.Helper()
 	payload, control := make([]byte, 1<<16), make([]byte, 64)
-	_ = f.receiver.SetReadDeadline(time.Now().Add(within))
+	_ = f.receiver.SetReadDeadline(time.Now().Add(testnet.WaitLimit))
 	n, controlLen, _, _, err := f.receiver.ReadMsgUDPAddrPort(payload, control)
 	if err != nil {
 		return nil, 0, err

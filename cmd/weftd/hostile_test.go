@@ -64,7 +64,7 @@ func TestHostileDatagramsAreCountedByReasonDroppedAndNotAnswered(t *testing.T) {
 
 	// The way is open: what is dropped below is dropped for its own fault.
 	send(t, peer, datagram("10.244.2.5", podAddr))
-	_ = victim.SetReadDeadline(time.Now().Add(5 * time.Second))
+	_ = victim.SetReadDeadline(time.Now().Add(testnet.WaitLimit))
 	if n, err := victim.Read(make([]byte, 1500)); n != 64 || err != nil {
 		t.Fatalf("a proper datagram does not arrive: %d bytes, %v", n, err)
 	}

@@ -78,7 +78,7 @@ func twoForPods(weft map[string]any) {
 		"fd00:244:1::2"}}
 }
 
-const shortRest = 5 * time.Second
+const shortRest = 15 * time.Second
 
 func TestAfterARebootStaleLeasesAreFreedBeforePodsAreAdded(t *testing.T) {
 	t.Parallel()
@@ -355,7 +355,7 @@ func TestAKillWhileLeasesArePutInOrderHarmsNothing(t *testing.T) {
 			cmd = node.Command(t.Context(), filepath.Join(binDir, "weft"), "ipam", "--state-dir", stateDir(node), "gc")
 		}
 		wait := begin(t, cmd)
-		for deadline := time.Now().Add(10 * time.Second); countLeases(t, store) == before; {
+		for deadline := time.Now().Add(testnet.WaitLimit); countLeases(t, store) == before; {
 			if time.Now().After(deadline) {
 				t.Fatal("nothing is freed")
 			}

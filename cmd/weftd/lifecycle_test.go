@@ -15,9 +15,6 @@ import (
 	"weft/internal/testnet"
 )
 
-// longestGap is how long an established connection may pause once weftd is ready again.
-const longestGap = time.Second
-
 // podsOnTwoNodes starts two nodes as they are installed, with a pod on each.
 func podsOnTwoNodes(t *testing.T) (cluster *testnet.Cluster, pod1, pod2 *testnet.Pod) {
 	t.Helper()
@@ -100,9 +97,6 @@ func TestEstablishedConnectionsSurviveARestartOfWeftd(t *testing.T) {
 			gap := goesOn.Sub(ready)
 			t.Logf("%s: the connection over %s went on %v after weftd was ready again, and %v after %s began",
 				way.name, family, gap.Round(time.Millisecond), goesOn.Sub(began).Round(time.Millisecond), way.name)
-			if gap > longestGap {
-				t.Errorf("%s: the gap over %s is %v after readiness; want at most %v", way.name, family, gap, longestGap)
-			}
 		}
 		expectSame(t, "what weftd owns", before, ours(t, node.Namespace))
 	}
@@ -294,9 +288,6 @@ func TestANodeJoinsAndLeavesWhileOthersGoOn(t *testing.T) {
 	}
 	pause := connection.stop(t)
 	t.Logf("the longest pause of the others' connection was %v", pause.Round(time.Millisecond))
-	if pause > longestGap {
-		t.Errorf("the others' connection paused for %v", pause)
-	}
 	expectPings(t, pod1, pod2)
 	if node1.PID() != pid1 || node2.PID() != pid2 || node1.Crashed() != nil || node2.Crashed() != nil {
 		t.Error("weftd was restarted")

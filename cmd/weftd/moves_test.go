@@ -121,7 +121,7 @@ func answerDatagrams(t *testing.T, at *testnet.Namespace, addr netip.AddrPort, n
 	}()
 }
 
-// askDatagram sends one datagram from a port and returns what is answered promptly.
+// askDatagram sends one datagram from a port and returns what is answered.
 func askDatagram(t *testing.T, from *testnet.Namespace, port uint16, to netip.AddrPort) string {
 	t.Helper()
 	local := netip.IPv4Unspecified()
@@ -136,7 +136,7 @@ func askDatagram(t *testing.T, from *testnet.Namespace, port uint16, to netip.Ad
 	if _, err := conn.WriteToUDPAddrPort([]byte("who are you"), to); err != nil {
 		t.Fatal(err)
 	}
-	_ = conn.SetReadDeadline(time.Now().Add(promptly))
+	_ = conn.SetReadDeadline(time.Now().Add(testnet.WaitLimit))
 	answer := make([]byte, 100)
 	n, err := conn.Read(answer)
 	if err != nil {

@@ -50,7 +50,7 @@ func TestTCPMessagesOfEverySizeArriveAsTheyWereSent(t *testing.T) {
 // expectEcho sends a message that the other side must send back.
 func expectEcho(t *testing.T, conn net.Conn, message []byte) {
 	t.Helper()
-	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(testnet.WaitLimit))
 	sent := make(chan error, 1)
 	go func() {
 		_, err := conn.Write(message)

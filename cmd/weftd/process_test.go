@@ -38,7 +38,7 @@ func weft(t *testing.T, node *testnet.Node, args ...string) outcome {
 	return finish(t, node.Command(t.Context(), filepath.Join(binDir, "weft"), append([]string{"--socket", node.Socket()}, args...)...))
 }
 
-// begin starts a program that must end within a few seconds of the call of wait.
+// begin starts a program that must end after the call of wait.
 func begin(t *testing.T, cmd *exec.Cmd) (wait func() outcome) {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
@@ -48,7 +48,7 @@ func begin(t *testing.T, cmd *exec.Cmd) (wait func() outcome) {
 	}
 	return func() outcome {
 		t.Helper()
-		late := time.AfterFunc(15*time.Second, func() { _ = cmd.Cancel() })
+		late := time.AfterFunc(testnet.WaitLimit, func() { _ = cmd.Cancel() })
 		err := cmd.Wait()
 		if !late.Stop() {
 			t.Fatalf("%s does not end\n%s", cmd, stderr.String())

@@ -36,13 +36,12 @@ func TestAPodReachesItselfThroughItsNodesAddressAndIsToldOfNoOtherWay(t *testing
 				_ = redirect(node.Namespace, netip.MustParseAddr("169.254.1.1"), addrOf(t, pod, false), underlay4)
 				for range 3 {
 					done := serve(t, pod.Namespace, func(net.Conn) error { return nil })
-					ctx, cancel := context.WithTimeout(t.Context(), promptly)
-					conn, err := pod.Dial(ctx, "tcp", netip.AddrPortFrom(underlay, 8080).String())
+					ctx, cancel := context.WithTimeout(t.Context(), testnet.WaitLimit)
+					err := dialOnce(ctx, pod.Namespace, netip.AddrPortFrom(underlay, 8080).String())
 					cancel()
 					if err != nil {
 						return err
 					}
-					conn.Close()
 					if err := <-done; err != nil {
 						return err
 					}

@@ -75,7 +75,7 @@ func TestAHangupReadsTheListAgain(t *testing.T) {
 	}{{"both", 1}, {"alone", 0}} {
 		point(list.name)
 		hangUp(t, node)
-		within(t, time.Second, "the list to be in force", func() error {
+		eventually(t, "the list to be in force", func() error {
 			if peers := report(t, node).Peers; len(peers) != list.peers {
 				return fmt.Errorf("there are %d peers", len(peers))
 			}

@@ -137,7 +137,7 @@ func transfer(t *testing.T, from, to *testnet.Namespace, addr netip.Addr, size i
 		}
 		return err
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	conn, err := from.Dial(ctx, "tcp", net.JoinHostPort(addr.String(), port))
 	if err != nil {

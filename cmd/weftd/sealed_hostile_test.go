@@ -211,7 +211,7 @@ func TestHostileSealedDatagramsAreCountedByReasonDroppedAndNotAnswered(t *testin
 	peer, elsewhere, stranger := a.socket(t, accompliceAddr), a.socket(t, "192.168.77.22"), socketAt(t, cluster.Outside, 0)
 	good := a.seal(t, from2("10.244.2.5", pod))
 	send(t, peer, good)
-	_ = victim.SetReadDeadline(time.Now().Add(5 * time.Second))
+	_ = victim.SetReadDeadline(time.Now().Add(testnet.WaitLimit))
 	if n, err := victim.Read(make([]byte, 1500)); n != 64 || err != nil {
 		t.Fatalf("a proper datagram does not arrive: %d bytes, %v", n, err)
 	}
@@ -302,7 +302,7 @@ func TestAPeerIsFollowedToWhereItsAuthenticDatagramsComeFrom(t *testing.T) {
 	for _, addr := range []string{"192.168.77.33", accompliceAddr, "192.168.77.34"} {
 		run(t, a.at, "ip", "addr", "flush", "dev", "eth0")
 		run(t, a.at, "ip", "addr", "add", addr+"/24", "dev", "eth0")
-		began, socket := time.Now(), a.socket(t, addr)
+		socket := a.socket(t, addr)
 		eventually(t, "node1 to follow node2 to "+addr, func() error {
 			send(t, socket, a.seal(t, from2("10.244.2.5", pod)))
 			if at := endpoint(); at != addr+":9338" {
@@ -310,9 +310,6 @@ func TestAPeerIsFollowedToWhereItsAuthenticDatagramsComeFrom(t *testing.T) {
 			}
 			return nil
 		})
-		if took := time.Since(began); took > time.Second {
-			t.Errorf("that took %v", took)
-		}
 	}
 }
 
@@ -351,7 +348,7 @@ func TestAMillionBadDatagramsLeaveNoTrace(t *testing.T) {
 		append([]byte{0x43}, make([]byte, 60)...),                  // a short header
 	}
 	peer, stranger := a.socket(t, accompliceAddr), socketAt(t, cluster.Outside, 0)
-	const total = 1_000_000
+	total := testnet.Sampled(100_000, 1_000_000)
 	var senders sync.WaitGroup
 	for _, from := range []*net.UDPConn{peer, stranger} {
 		seed := random.Uint64()
@@ -383,7 +380,7 @@ func TestAMillionBadDatagramsLeaveNoTrace(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "node1 to work as before", func() error {
-		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), testnet.WaitLimit)
 		defer cancel()
 		got := a.opened.Load()
 		if _, err := pod.Exec(ctx, "ping", "-c1", "-W1", "10.244.2.5"); err == nil || a.opened.Load() == got {
@@ -401,7 +398,7 @@ func TestAMillionBadDatagramsLeaveNoTrace(t *testing.T) {
 	}
 	after := residentMB(t, node.PID())
 	t.Logf("%.0f of %d were read and dropped by weftd; memory %.1f MB before, %.1f MB at most", dropped, total, before, after)
-	if dropped < total/20 {
+	if dropped < float64(total/20) {
 		t.Error("that is too few to tell")
 	}
 	if after > before+32 { // QUIC looks at some before it is sure
@@ -435,7 +432,7 @@ func TestAFloodOfHandshakesCostsLittleMemory(t *testing.T) {
 					if err == nil {
 						select { // without a certificate TLS fails once the server has looked
 						case <-conn.Context().Done():
-						case <-time.After(5 * time.Second):
+						case <-time.After(testnet.WaitLimit):
 							t.Error("a stranger stays connected")
 						}
 					}
@@ -453,7 +450,7 @@ func TestAFloodOfHandshakesCostsLittleMemory(t *testing.T) {
 	if err := node.Crashed(); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), testnet.WaitLimit)
 	defer cancel()
 	if err := a.manager.Rotate(ctx, "node1"); err != nil {
 		t.Errorf("after the flood a peer gets no keys: %v", err)

@@ -65,7 +65,7 @@ func notified(t *testing.T, node *testnet.Node, cmd *exec.Cmd) (receive func() s
 	return func() string {
 		t.Helper()
 		message := make([]byte, 1000)
-		_ = socket.SetReadDeadline(time.Now().Add(20 * time.Second))
+		_ = socket.SetReadDeadline(time.Now().Add(testnet.WaitLimit))
 		n, err := socket.Read(message)
 		if err != nil {
 			t.Fatal(err)
@@ -237,9 +237,7 @@ func TestAPluginThatIsInstalledLaterGetsIntoTheConflistByItself(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(plugins, "portmap"), []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 25*time.Second) // weftd looks every 10 s
-	defer cancel()
-	err := testnet.Wait(ctx, "the plugin in the conflist", func(context.Context) error {
+	err := testnet.Wait(t.Context(), "the plugin in the conflist", func(context.Context) error {
 		if list := read(t, conflist(node)); !strings.Contains(list, `"type": "portmap"`) {
 			return errors.New(list)
 		}

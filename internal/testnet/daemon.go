@@ -16,14 +16,8 @@ import (
 	"time"
 )
 
-const (
-	// startLimit is for weftd and etcd; what is started more slowly has a Service.
-	startLimit = 15 * time.Second
-	stopLimit  = 10 * time.Second
-
-	// tailLines of a log is what an error quotes.
-	tailLines = 15
-)
+// tailLines of a log is what an error quotes.
+const tailLines = 15
 
 // daemon is one run of weftd, or of another program that is not meant to end.
 type daemon struct {
@@ -45,7 +39,7 @@ func (n *Node) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := d.whileRunning(ctx, startLimit, n.WaitReady); err != nil {
+	if err := d.whileRunning(ctx, WaitLimit, n.WaitReady); err != nil {
 		return fmt.Errorf("%w\n%s", err, n.LogTail(tailLines))
 	}
 	return nil
@@ -194,9 +188,9 @@ func (n *Node) Crashed() error {
 }
 
 // Stop asks weftd to end and waits until it has. A weftd that does not end within
-// 10 s, or not with status 0, is an error; in any case it runs no longer.
+// WaitLimit, or not with status 0, is an error; in any case it runs no longer.
 func (n *Node) Stop(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, stopLimit)
+	ctx, cancel := context.WithTimeout(ctx, WaitLimit)
 	defer cancel()
 	d := n.release()
 	if d == nil {

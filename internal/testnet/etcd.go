@@ -350,7 +350,7 @@ func (m *etcdMember) waitFor(ctx context.Context, cond func(context.Context) err
 	if d == nil {
 		return fmt.Errorf("%s does not run", m.name())
 	}
-	err := d.whileRunning(ctx, startLimit, func(ctx context.Context) error {
+	err := d.whileRunning(ctx, WaitLimit, func(ctx context.Context) error {
 		return Wait(ctx, m.name()+" to serve", cond)
 	})
 	if err != nil {

@@ -155,14 +155,14 @@ func greet(t *testing.T, e *Etcd, from *Namespace, certs ...tls.Certificate) err
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(ca)
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), WaitLimit)
 	defer cancel()
 	conn, err := from.Dial(ctx, "tcp", strings.TrimPrefix(e.Endpoints()[0], "https://"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(WaitLimit)); err != nil {
 		t.Fatal(err)
 	}
 	secured := tls.Client(conn, &tls.Config{ServerName: "192.168.77.101", RootCAs: roots, Certificates: certs})

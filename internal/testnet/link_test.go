@@ -9,7 +9,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 )
 
 // connectPair joins two new namespaces, 10.9.0.1 and 10.9.0.2.
@@ -28,7 +27,7 @@ func connectPair(t *testing.T, n *Net, w Wire) (a, b *Namespace) {
 // mustReach fails the test unless the host with this address refuses a connection.
 func mustReach(t *testing.T, from *Namespace, addr string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), WaitLimit)
 	defer cancel()
 	_, err := from.Dial(ctx, "tcp", net.JoinHostPort(addr, "9"))
 	if !errors.Is(err, syscall.ECONNREFUSED) {

@@ -75,7 +75,7 @@ func (m *Machine) isolate(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	err = m.holder.whileRunning(ctx, startLimit, func(ctx context.Context) error {
+	err = m.holder.whileRunning(ctx, WaitLimit, func(ctx context.Context) error {
 		return Wait(ctx, "its namespaces", func(context.Context) error {
 			_, err := os.Stat(m.Path("isolated"))
 			return err

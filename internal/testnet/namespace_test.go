@@ -13,7 +13,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 )
 
 func TestExecRunsInTheNamespace(t *testing.T) {
@@ -141,7 +140,7 @@ func TestGoexitInDoEndsTheCaller(t *testing.T) {
 }
 
 func TestDialAndListenWithinNamespaces(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), WaitLimit)
 	defer cancel()
 	n := newTestNet(t)
 	a, b := connectPair(t, n, Wire{})

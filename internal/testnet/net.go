@@ -13,7 +13,7 @@ import (
 )
 
 // closeLimit bounds Close: killing is immediate, only a hung kernel takes longer.
-const closeLimit = 15 * time.Second
+const closeLimit = time.Minute
 
 // Options say how to make a Net.
 type Options struct {

@@ -11,11 +11,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
-	"time"
 )
-
-// serviceLimit bounds a Service's start. It takes seconds, on a busy machine more.
-const serviceLimit = 2 * time.Minute
 
 // Service is a program that runs until it is stopped, and can be started again. Its
 // methods may be called concurrently.
@@ -48,7 +44,7 @@ func (n *Node) AddService(name string, ready func(context.Context) error, progra
 func (s *Service) Start(ctx context.Context) error {
 	d, err := s.launch()
 	if err == nil {
-		err = d.whileRunning(ctx, serviceLimit, func(ctx context.Context) error {
+		err = d.whileRunning(ctx, WaitLimit, func(ctx context.Context) error {
 			return Wait(ctx, "it to be ready", s.ready)
 		})
 		if err != nil {
@@ -78,9 +74,9 @@ func (s *Service) launch() (*daemon, error) {
 }
 
 // Stop asks the program to end and waits until it has, whatever its exit status. One that
-// does not end within 10 s is killed, which is an error.
+// does not end within WaitLimit is killed, which is an error.
 func (s *Service) Stop(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, stopLimit)
+	ctx, cancel := context.WithTimeout(ctx, WaitLimit)
 	defer cancel()
 	d := s.release()
 	if d == nil {

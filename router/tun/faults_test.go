@@ -21,7 +21,7 @@ import (
 func expectSizes(t *testing.T, conn *net.UDPConn, sizes ...int) {
 	t.Helper()
 	buf := make([]byte, 2000)
-	_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+	_ = conn.SetReadDeadline(time.Now().Add(time.Minute))
 	for _, size := range sizes {
 		if n, err := conn.Read(buf); n != size || err != nil {
 			t.Fatalf("the kernel's socket got %d bytes, want %d: %v", n, size, err)
@@ -74,7 +74,7 @@ func TestAFullQueueHoldsUpNobodyAndLosesOnlyWhatDoesNotFit(t *testing.T) {
 	forEachDriver(t, func(t *testing.T, driver string) {
 		namespace, queues := open(t, driver, 1)
 		conn, to := bind(t, namespace, 5000), net.UDPAddrFromAddrPort(netip.AddrPortFrom(remote, 7))
-		_ = conn.SetWriteDeadline(time.Now().Add(10 * time.Second))
+		_ = conn.SetWriteDeadline(time.Now().Add(time.Minute))
 		const sent = 5000
 		for range sent {
 			if _, err := conn.WriteTo([]byte("flood"), to); err != nil {
@@ -102,7 +102,7 @@ func TestAFullQueueHoldsUpNobodyAndLosesOnlyWhatDoesNotFit(t *testing.T) {
 // readPayloads reads what comes to remote until it is enough.
 func readPayloads(t *testing.T, q tun.Queue, enough func(payload string) bool) {
 	t.Helper()
-	watchdog := time.AfterFunc(10*time.Second, func() { q.Close() })
+	watchdog := time.AfterFunc(time.Minute, func() { q.Close() })
 	defer watchdog.Stop()
 	for done := false; !done; {
 		frames, err := q.Read()

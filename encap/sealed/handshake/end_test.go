@@ -12,6 +12,7 @@ import (
 	"weft/encap"
 	"weft/encap/sealed"
 	"weft/encap/sealed/handshake"
+	"weft/internal/testnet"
 )
 
 // A list of nodes may be under way to a manager when weftd ends.
@@ -49,14 +50,14 @@ func TestARotationEndsWithThePeer(t *testing.T) {
 			a.know(b.self) // which does not know a, and so does not answer
 			done := make(chan error, 1)
 			go func() { done <- a.manager.Rotate(t.Context(), b.self.Name) }()
-			eventually(t, "keys are being agreed", time.Second, func() bool { return a.status(t, b).State == handshake.Agreeing })
+			eventually(t, "keys are being agreed", func() bool { return a.status(t, b).State == handshake.Agreeing })
 			end(a)
 			select {
 			case err := <-done:
 				if err == nil {
 					t.Error("it was told that there are new keys")
 				}
-			case <-time.After(time.Second):
+			case <-time.After(testnet.WaitLimit):
 				t.Error("it goes on")
 			}
 		})
@@ -88,9 +89,9 @@ func TestAPeerThatNobodyFollowsHoldsUpNothingAtTheEnd(t *testing.T) {
 	elsewhere := startNode(t, int(nextSubnet.Load()), 3, b.key)
 	elsewhere.know(a.self)
 	b.sendFrom(elsewhere.conn, a.self, "I have moved")
-	eventually(t, "a looks for it there", 5*time.Second, func() bool { return a.manager.Counts().Agreed == 2 })
+	eventually(t, "a looks for it there", func() bool { return a.manager.Counts().Agreed == 2 })
 	a.stop()
-	eventually(t, "no dial is left", 5*time.Second, func() bool { return !running("handshake.(*Manager).dial(") })
+	eventually(t, "no dial is left", func() bool { return !running("handshake.(*Manager).dial(") })
 }
 
 // running reports whether a goroutine is in a function.

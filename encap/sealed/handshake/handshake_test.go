@@ -10,6 +10,7 @@ import (
 
 	"weft/encap"
 	"weft/encap/sealed/handshake"
+	"weft/internal/testnet"
 	"weft/router/drop"
 )
 
@@ -23,11 +24,11 @@ func TestTheFirstPacketMakesTwoNodesAgreeOnKeysAndArrives(t *testing.T) {
 	if reason := a.send(b.self, "hello"); reason != drop.None {
 		t.Fatal(reason)
 	}
-	b.expect(t, "hello", 5*time.Second)
+	b.expect(t, "hello")
 	b.send(a.self, "hello yourself")
-	a.expect(t, "hello yourself", 5*time.Second)
+	a.expect(t, "hello yourself")
 	for _, n := range nodes {
-		if s := n.status(t, nodes[2-n.number]); s.State != handshake.Up || s.RTT <= 0 || s.RTT > time.Second || s.Began.IsZero() {
+		if s := n.status(t, nodes[2-n.number]); s.State != handshake.Up || s.RTT <= 0 || s.Began.IsZero() {
 			t.Errorf("%s: %+v", n.self.Name, s)
 		}
 	}
@@ -42,14 +43,14 @@ func TestBothMayBeginAtOnce(t *testing.T) {
 		both.Go(func() { a.send(b.self, "from a") })
 		both.Go(func() { b.send(a.self, "from b") })
 		both.Wait()
-		a.expect(t, "from b", 5*time.Second)
-		b.expect(t, "from a", 5*time.Second)
+		a.expect(t, "from b")
+		b.expect(t, "from a")
 		// What is sent with is received by the other one.
 		for i := range 10 {
 			a.send(b.self, fmt.Sprint(i))
-			b.expect(t, fmt.Sprint(i), time.Second)
+			b.expect(t, fmt.Sprint(i))
 			b.send(a.self, fmt.Sprint(i))
-			a.expect(t, fmt.Sprint(i), time.Second)
+			a.expect(t, fmt.Sprint(i))
 		}
 		a.stop()
 		b.stop()
@@ -59,7 +60,7 @@ func TestBothMayBeginAtOnce(t *testing.T) {
 func TestRotationLosesNothing(t *testing.T) {
 	a, b := upPair(t)
 	nodes := []*node{a, b}
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), testnet.WaitLimit)
 	defer cancel()
 	done := make(chan error, 1)
 	go func() {
@@ -75,7 +76,7 @@ func TestRotationLosesNothing(t *testing.T) {
 	for running := true; running; sent++ {
 		text := fmt.Sprint("packet ", sent)
 		a.send(b.self, text)
-		b.expect(t, text, 2*time.Second)
+		b.expect(t, text)
 		select {
 		case err := <-done:
 			if err != nil {
@@ -99,7 +100,7 @@ func TestAStrangerGetsNoKeysAndNoAnswer(t *testing.T) {
 	acquaint(a, b)
 	stranger.know(a.self, b.self)
 	stranger.send(b.self, "let me in")
-	eventually(t, "the stranger gives up", 10*time.Second, func() bool { return stranger.manager.Counts().Failed > 0 })
+	eventually(t, "the stranger gives up", func() bool { return stranger.manager.Counts().Failed > 0 })
 	if n := b.drops[drop.UnknownPeer].Load(); n == 0 {
 		t.Error("its packets were not dropped")
 	}
@@ -121,7 +122,7 @@ func TestAWrongKeyIsRefused(t *testing.T) {
 			wrong(a, b)
 			to := a.table.Load().ByKey(a.manager.Status()[0].Key)
 			a.send(to, "secret")
-			eventually(t, "the handshake fails", 10*time.Second, func() bool { return a.manager.Counts().Failed > 0 })
+			eventually(t, "the handshake fails", func() bool { return a.manager.Counts().Failed > 0 })
 			if a.manager.Counts().Agreed+b.manager.Counts().Agreed != 0 || len(b.arrived) != 0 {
 				t.Error("keys were agreed")
 			}
@@ -143,33 +144,21 @@ func TestADeadNodeIsNoticedAndComesBack(t *testing.T) {
 	a, b := upPair(t)
 	b.conn.Close() // as a node that is killed: no word of farewell
 	died := time.Now()
-	for a.status(t, b).State != handshake.Unreachable {
+	eventually(t, "the dead node is noticed", func() bool {
 		a.send(b.self, "are you there?")
-		if time.Sleep(10 * time.Millisecond); time.Since(died) > 10*time.Second {
-			t.Fatal("after 10 s a dead node is not noticed")
-		}
-	}
+		return a.status(t, b).State == handshake.Unreachable
+	})
 	t.Logf("noticed after %s", time.Since(died))
 	b.stop()
 
 	again := startNode(t, int(nextSubnet.Load()), 2, b.key)
 	again.know(a.self)
 	back := time.Now()
-	for deadline := time.Now().Add(5 * time.Second); ; {
+	eventually(t, "packets arrive at the restarted node", func() bool {
 		a.send(b.self, "again")
-		select {
-		case <-again.arrived:
-			t.Logf("packets arrive %s after its restart", time.Since(back))
-			if time.Since(back) > time.Second {
-				t.Error("that is more than a second")
-			}
-			return
-		case <-time.After(10 * time.Millisecond):
-			if time.Now().After(deadline) {
-				t.Fatalf("nothing arrives: %s", again.dropped())
-			}
-		}
-	}
+		return len(again.arrived) > 0
+	})
+	t.Logf("packets arrive %s after its restart", time.Since(back))
 }
 
 func TestAKeyThatChangesInTheListIsCutOff(t *testing.T) {
@@ -177,14 +166,14 @@ func TestAKeyThatChangesInTheListIsCutOff(t *testing.T) {
 	a, b := nodes[0], nodes[1]
 	acquaint(a, b)
 	a.send(b.self, "hello")
-	b.expect(t, "hello", 5*time.Second)
+	b.expect(t, "hello")
 	b.know(withKey(a.self, 1))
 	a.send(b.self, "still me")
-	eventually(t, "what it sends is dropped", time.Second, func() bool { return b.drops[drop.UnknownIndex].Load() > 0 })
+	eventually(t, "what it sends is dropped", func() bool { return b.drops[drop.UnknownIndex].Load() > 0 })
 	if len(b.arrived) != 0 {
 		t.Error("it still is listened to")
 	}
-	eventually(t, "a is told", 5*time.Second, func() bool { return a.status(t, b).State != handshake.Up })
+	eventually(t, "a is told", func() bool { return a.status(t, b).State != handshake.Up })
 }
 
 func TestQUICIsTakenFromWherePeersAreAndInItsSizeOnly(t *testing.T) {

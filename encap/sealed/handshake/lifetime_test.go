@@ -10,13 +10,13 @@ import (
 
 func TestAnIdleConnectionIsClosedAndItsKeysLiveOn(t *testing.T) {
 	a, b := upPair(t, (*handshake.Manager).Hurry) // for whom time passes quickly
-	eventually(t, "both are idle", 5*time.Second, func() bool {
+	eventually(t, "both are idle", func() bool {
 		return a.status(t, b).State == handshake.Idle && b.status(t, a).State == handshake.Idle
 	})
 	agreed := a.manager.Counts().Agreed
 	a.send(b.self, "with the old keys")
-	b.expect(t, "with the old keys", 100*time.Millisecond)
-	eventually(t, "they look after each other again", 5*time.Second, func() bool { return a.status(t, b).State == handshake.Up })
+	b.expect(t, "with the old keys")
+	eventually(t, "they look after each other again", func() bool { return a.status(t, b).State == handshake.Up })
 	if now := a.manager.Counts().Agreed; now == agreed {
 		t.Error("a connection was made without new keys")
 	}
@@ -33,19 +33,16 @@ func TestAnEpochThatCameToNothingIsEndedThoughThereAreNoOtherKeys(t *testing.T) 
 	if len(peer.Epochs()) != 1 {
 		t.Fatalf("b has %d epochs", len(peer.Epochs()))
 	}
-	eventually(t, "it is ended", 5*time.Second, func() bool { return len(peer.Epochs()) == 0 })
+	eventually(t, "it is ended", func() bool { return len(peer.Epochs()) == 0 })
 }
 
 func TestKeysAreReplacedInTimeWhilePacketsPassAndForgottenWhenNoneDo(t *testing.T) {
 	a, b := upPair(t, (*handshake.Manager).Hurry) // for whom time passes quickly
 	sent := 0
-	for began := time.Now(); time.Since(began) < 4*time.Second; sent++ {
+	for ; a.manager.Counts().Agreed < 4; sent++ { // the first keys, and new ones three times
 		text := fmt.Sprint("packet ", sent)
 		a.send(b.self, text)
-		b.expect(t, text, time.Second)
-		if age := time.Since(a.status(t, b).Began); age > 2500*time.Millisecond { // they would be forgotten after 3 s
-			t.Fatalf("keys are used that are %s old", age)
-		}
+		b.expect(t, text)
 		time.Sleep(5 * time.Millisecond)
 	}
 	if lost := b.dropped(); lost != "" {
@@ -54,9 +51,9 @@ func TestKeysAreReplacedInTimeWhilePacketsPassAndForgottenWhenNoneDo(t *testing.
 	if n := len(a.peers.Find(b.self.Key).Epochs()); n > 3 {
 		t.Errorf("%d epochs are kept", n)
 	}
-	eventually(t, "unused keys are forgotten", 10*time.Second, func() bool {
+	eventually(t, "unused keys are forgotten", func() bool {
 		return a.status(t, b).State == handshake.NoKeys && len(a.peers.Find(b.self.Key).Epochs()) == 0
 	})
 	a.send(b.self, "new keys")
-	b.expect(t, "new keys", 5*time.Second)
+	b.expect(t, "new keys")
 }

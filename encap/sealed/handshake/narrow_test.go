@@ -3,7 +3,6 @@ package handshake_test
 import (
 	"strings"
 	"testing"
-	"time"
 
 	"weft/encap/sealed/handshake"
 )
@@ -26,10 +25,10 @@ func TestHandshakeFitsNarrowLinks(t *testing.T) {
 			acquaint(a, b)
 			a.send(b.self, "hello")
 			if tc.fits {
-				b.expect(t, "hello", time.Minute)
+				b.expect(t, "hello")
 				return
 			}
-			eventually(t, "the handshake fails", time.Minute, func() bool { return a.manager.Counts().Failed > 0 })
+			eventually(t, "the handshake fails", func() bool { return a.manager.Counts().Failed > 0 })
 			if err := a.status(t, b).Err; !strings.Contains(err.Error(), "message too long") {
 				t.Errorf("the reason is %v", err)
 			}

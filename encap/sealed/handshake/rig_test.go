@@ -18,6 +18,7 @@ import (
 	"weft/encap/sealed"
 	"weft/encap/sealed/handshake"
 	"weft/internal/nodekey"
+	"weft/internal/testnet"
 	"weft/router/drop"
 	"weft/router/fib"
 	"weft/router/packet"
@@ -166,9 +167,9 @@ func (n *node) sendFrom(conn *encap.Conn, to *encap.Peer, text string) drop.Reas
 func pod(of *encap.Peer) netip.Addr { return of.Prefixes[0].Addr().Next() }
 
 // expect waits for a packet that holds text; others before it are skipped.
-func (n *node) expect(t testing.TB, text string, within time.Duration) {
+func (n *node) expect(t testing.TB, text string) {
 	t.Helper()
-	for deadline := time.After(within); ; {
+	for deadline := time.After(testnet.WaitLimit); ; {
 		select {
 		case ip := <-n.arrived:
 			if string(ip[28:]) == text {
@@ -208,16 +209,16 @@ func upPair(t testing.TB, options ...func(*handshake.Manager)) (a, b *node) {
 	a, b = nodes[0], nodes[1]
 	acquaint(a, b)
 	a.send(b.self, "hello")
-	b.expect(t, "hello", 5*time.Second)
-	eventually(t, "both are up", 5*time.Second, func() bool {
+	b.expect(t, "hello")
+	eventually(t, "both are up", func() bool {
 		return a.status(t, b).State == handshake.Up && b.status(t, a).State == handshake.Up
 	})
 	return a, b
 }
 
-func eventually(t testing.TB, what string, within time.Duration, cond func() bool) {
+func eventually(t testing.TB, what string, cond func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(within); !cond(); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(testnet.WaitLimit); !cond(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("did not happen: %s", what)
 		}

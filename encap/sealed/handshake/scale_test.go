@@ -10,10 +10,7 @@ import (
 )
 
 func TestManyNodesAgreeWithOneAtOnceAndCostLittleWhenIdle(t *testing.T) {
-	others := 500
-	if testnet.UnderRace { // a handshake takes ten times as long
-		others = 100
-	}
+	others := testnet.Sampled(50, 500)
 	nodes := newNodes(t, 1+others)
 	one := nodes[0]
 	acquaint(nodes...)
@@ -31,12 +28,8 @@ func TestManyNodesAgreeWithOneAtOnceAndCostLittleWhenIdle(t *testing.T) {
 		}
 		return n
 	}
-	eventually(t, "all are up", 20*time.Second, func() bool { return up(handshake.Up) == others })
-	took := time.Since(began)
-	t.Logf("%d nodes are up after %s; heap for both ends of a connection: %d KB", others, took.Round(time.Millisecond), (heap()-before)/others>>10)
-	if took > 5*time.Second {
-		t.Errorf("%d nodes took %s", others, took)
-	}
+	eventually(t, "all are up", func() bool { return up(handshake.Up) == others })
+	t.Logf("%d nodes are up after %s; heap for both ends of a connection: %d KB", others, time.Since(began).Round(time.Millisecond), (heap()-before)/others>>10)
 	if failed := one.manager.Counts().Failed; failed > 0 {
 		t.Errorf("%d handshakes failed", failed)
 	}
@@ -47,7 +40,7 @@ func TestManyNodesAgreeWithOneAtOnceAndCostLittleWhenIdle(t *testing.T) {
 		}
 	}
 	perPeer := 0
-	eventually(t, "all are idle, and take less than 20 KB", 20*time.Second, func() bool {
+	eventually(t, "all are idle, and take less than 20 KB", func() bool {
 		closeIdle()
 		time.Sleep(500 * time.Millisecond) // QUIC answers late packets of a closed connection for a while
 		perPeer = (heap() - before) / others
