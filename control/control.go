@@ -98,8 +98,12 @@ type Self struct {
 	// Key is the fingerprint of the node's key; zero if it has none.
 	Key encap.Fingerprint
 
-	// Ready says that the node's pods can be reached.
-	Ready bool
+	// Forwards are the pod CIDRs whose pods can be reached now; nil while none can.
+	Forwards []netip.Prefix
+
+	// Down says why pods have had no network for so long that no new ones must come to this
+	// node; empty if they have, and for a while after a start.
+	Down string
 
 	// Held are the pod CIDRs that this node forwards with already, from a snapshot; nil if it
 	// has none yet. A Registry out of which nodes take their pod CIDRs lets it keep them if it

@@ -167,6 +167,7 @@ func (d *daemon) becomeReady(ctx context.Context) {
 	err := d.refreshConflist(ctx)
 	d.mu.Lock()
 	d.starting = err
+	podCIDRs := d.plan.PodCIDRs
 	d.mu.Unlock()
 	if err != nil {
 		return
@@ -174,7 +175,7 @@ func (d *daemon) becomeReady(ctx context.Context) {
 	d.log.Info("forwarding", "encapsulation", d.config.Encapsulation, "listen", d.config.Listen,
 		"tun", d.config.TUN.Name, "driver", d.config.TUN.Driver, "lanes", d.config.Lanes(),
 		"mtu", d.report().TUN.MTU, "peers", d.Peers())
-	d.control.ready()
+	d.control.reachable(podCIDRs, "")
 	_, _ = sd.SdNotify(false, sd.SdNotifyReady+"\nSTATUS=forwarding") // without systemd there is nobody to notify
 }
 

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -159,10 +160,14 @@ func (s *source) advertise(ctx context.Context) error {
 	})
 }
 
-// ready has the control source know that this node's pods can be reached.
-func (s *source) ready() {
-	if s.registry != nil {
-		s.register(func(self *control.Self) { self.Ready = true })
+// reachable has the control source know with which pod CIDRs this node forwards, and why pods
+// have had no network for a while, if that is so.
+func (s *source) reachable(podCIDRs []netip.Prefix, down string) {
+	s.mu.Lock()
+	same := slices.Equal(s.self.Forwards, podCIDRs) && s.self.Down == down
+	s.mu.Unlock()
+	if s.registry != nil && !same {
+		s.register(func(self *control.Self) { self.Forwards, self.Down = podCIDRs, down })
 	}
 }
 

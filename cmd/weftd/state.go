@@ -273,6 +273,9 @@ func (d *daemon) apply(ctx context.Context) error {
 	d.mtu, d.hostErr = mtu, err
 	if !fenced && err == nil {
 		d.fenced = nil
+		if d.starting == nil {
+			d.control.reachable(plan.PodCIDRs, "")
+		}
 	}
 	return err
 }

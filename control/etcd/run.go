@@ -33,6 +33,10 @@ const (
 	// long nobody else may have written this node's entry.
 	calm = 10 * time.Second
 
+	// shortestRetry is about how long it takes at most to connect again. A password costs etcd
+	// some 50 ms of a processor for each time that a node connects.
+	shortestRetry = 2500 * time.Millisecond
+
 	// reminder is how long an error isn't repeated.
 	reminder = 30 * time.Second
 )
@@ -41,7 +45,7 @@ const (
 // or, before Register was called, when it was registered by an earlier weftd.
 func (s *Source) Run(ctx context.Context, reload <-chan struct{}, emit func(control.State, error)) error {
 	r := newRun(s, reload, emit)
-	pause := backoff{shortest: 100 * time.Millisecond, longest: 5 * time.Second}
+	pause := backoff{shortest: 100 * time.Millisecond, longest: shortestRetry}
 	for failures := 0; ctx.Err() == nil; {
 		started := time.Now()
 		listed, err := r.session(ctx)
@@ -56,6 +60,7 @@ func (s *Source) Run(ctx context.Context, reload <-chan struct{}, emit func(cont
 		if failures++; !listed || failures > 2 {
 			r.tell(s.explain("follow the nodes", err))
 		}
+		pause.longest = max(shortestRetry, control.ReconnectPause(r.size()))
 		select {
 		case <-ctx.Done():
 		case _, open := <-r.reload:
@@ -88,6 +93,14 @@ type run struct {
 func newRun(s *Source, reload <-chan struct{}, emit func(control.State, error)) *run {
 	return &run{Source: s, reload: reload, emit: emit, always: true, told: make(map[string]time.Time),
 		contest: newContest(), settling: control.Settling{Quiet: quiet, Patience: patience}}
+}
+
+// size returns how many nodes there were when it was last known.
+func (r *run) size() int {
+	if r.listing == nil {
+		return 0
+	}
+	return len(r.listing.entries)
 }
 
 // tell emits an error, unless one of its sort was emitted not long ago. One cause may show

@@ -75,6 +75,13 @@ func (s *nodes) self() (own *core.Node, ok bool) {
 	return s.own, s.listed
 }
 
+// count returns how many take part in the overlay.
+func (s *nodes) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.byName)
+}
+
 // put takes in what matters of a Node, and reports whether that is news.
 func (s *nodes) put(n *core.Node) bool {
 	n = s.strip(n)

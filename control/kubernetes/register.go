@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
 	core "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -87,15 +89,59 @@ func holds(own *core.Node, key, value string) bool {
 }
 
 // todo is what must be written: a merge patch (RFC 7386) of the annotations, empty if they
-// are right, and whether the condition NetworkUnavailable must become False.
+// are right, and the condition NetworkUnavailable, if that is not.
 type todo struct {
 	annotations string
-	condition   bool
+	condition   condition
+}
+
+// condition is what the condition NetworkUnavailable must become; the zero value: what it is.
+type condition struct {
+	status          core.ConditionStatus
+	reason, message string
+}
+
+// newCondition decides about the condition. It is False only while this node forwards with
+// the pod CIDRs that its Node has. It is True for a Node that is new, or has others than this
+// node forwards with: one that was deleted and made again is both, and no pod must come to it
+// before it is done. A restart of weftd changes nothing.
+func newCondition(own *core.Node, self control.Self) condition {
+	var was core.ConditionStatus
+	if len(own.Status.Conditions) > 0 {
+		was = own.Status.Conditions[0].Status
+	}
+	var now condition
+	switch forwards := samePrefixes(self.Forwards, own.Spec.PodCIDRs); {
+	case forwards && self.Down == "":
+		now = condition{core.ConditionFalse, "WeftIsUp", "weft forwards the packets of this node's pods"}
+	case self.Down != "":
+		now = condition{core.ConditionTrue, "WeftIsDown", self.Down}
+	case was == "" || len(self.Forwards) > 0:
+		now = condition{core.ConditionTrue, "WeftIsStarting", "weft does not forward with the Node's spec.podCIDRs yet"}
+	}
+	if now.status == was {
+		return condition{}
+	}
+	return now
+}
+
+// samePrefixes compares in whatever order.
+func samePrefixes(a []netip.Prefix, texts []string) bool {
+	var b []netip.Prefix
+	for _, text := range texts {
+		p, err := netip.ParsePrefix(text)
+		if err != nil {
+			return false
+		}
+		b = append(b, p)
+	}
+	slices.SortFunc(b, netip.Prefix.Compare)
+	return len(a) > 0 && slices.Equal(slices.SortedFunc(slices.Values(a), netip.Prefix.Compare), b)
 }
 
 func (t todo) nothing() bool { return t == todo{} }
 
-func newTodo(own *core.Node, want map[string]string, ready bool) (t todo) {
+func newTodo(own *core.Node, want map[string]string, self control.Self) (t todo) {
 	changes := make(map[string]*string)
 	for key, value := range want {
 		switch {
@@ -110,9 +156,7 @@ func newTodo(own *core.Node, want map[string]string, ready bool) (t todo) {
 		patch, _ := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": changes}}) // strings only
 		t.annotations = string(patch)
 	}
-	if ready {
-		t.condition = len(own.Status.Conditions) == 0 || own.Status.Conditions[0].Status != core.ConditionFalse
-	}
+	t.condition = newCondition(own, self)
 	return t
 }
 
@@ -123,30 +167,33 @@ func (s *Source) write(ctx context.Context, t todo) (d done) {
 	const limit = 10 * time.Second
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
+	api := s.currentAPI()
 	if t.annotations != "" {
-		if _, err := s.api.Patch(ctx, s.Node, types.MergePatchType, []byte(t.annotations), meta.PatchOptions{FieldManager: "weft"}); err != nil {
-			d.annotations = fmt.Errorf("write this node's annotations to the Node %s: %w", s.Node, withRemedy(err))
+		if _, err := api.Patch(ctx, s.Node, types.MergePatchType, []byte(t.annotations), meta.PatchOptions{FieldManager: "weft"}); err != nil {
+			d.annotations = fmt.Errorf("write this node's annotations to the Node %s: %w", s.Node, s.withRemedy(err))
 		}
 	}
-	if t.condition {
-		if _, err := s.api.Patch(ctx, s.Node, types.StrategicMergePatchType, networkAvailable(time.Now()), meta.PatchOptions{}, "status"); err != nil {
-			d.condition = fmt.Errorf("set the condition NetworkUnavailable of the Node %s to False: %w", s.Node, withRemedy(err))
+	if t.condition != (condition{}) {
+		if _, err := api.Patch(ctx, s.Node, types.StrategicMergePatchType, t.condition.patch(time.Now()), meta.PatchOptions{}, "status"); err != nil {
+			d.condition = fmt.Errorf("set the condition NetworkUnavailable of the Node %s to %s: %w", s.Node, t.condition.status, s.withRemedy(err))
 		}
+	}
+	if apierrors.IsUnauthorized(d.annotations) || apierrors.IsUnauthorized(d.condition) {
+		s.readCredentials()
 	}
 	return d
 }
 
 func (d done) err() error { return errors.Join(d.annotations, d.condition) }
 
-// networkAvailable is a strategic merge patch, which adds to the other conditions.
-func networkAvailable(now time.Time) []byte {
+// patch is a strategic merge patch, which adds to the other conditions.
+func (c condition) patch(now time.Time) []byte {
 	type status struct {
 		Conditions []core.NodeCondition `json:"conditions"`
 	}
 	at := meta.NewTime(now)
 	patch, _ := json.Marshal(map[string]status{"status": {Conditions: []core.NodeCondition{{ // strings and times only
-		Type: core.NodeNetworkUnavailable, Status: core.ConditionFalse,
-		Reason: "WeftIsUp", Message: "weft forwards the packets of this node's pods",
+		Type: core.NodeNetworkUnavailable, Status: c.status, Reason: c.reason, Message: c.message,
 		LastHeartbeatTime: at, LastTransitionTime: at,
 	}}}})
 	return patch

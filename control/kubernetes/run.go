@@ -32,9 +32,9 @@ const (
 	shortestPause = time.Second
 	longestPause  = 30 * time.Second
 
-	// reconnectPause is how long it takes at most, and twice that by chance, to ask an API
-	// server again that was away: thousands of nodes wait for it too.
-	reconnectPause = 10 * time.Second
+	// relistPause is how long it takes at most, and twice that by chance, to list again after a
+	// watch that was broken off, if that goes on: thousands of nodes do the same.
+	relistPause = 10 * time.Second
 )
 
 // Run implements control.Source. It emits States from the first Register on, and only those
@@ -46,7 +46,7 @@ func (s *Source) Run(ctx context.Context, reload <-chan struct{}, emit func(cont
 	defer r.group.Wait()
 	defer cancel()
 	r.nodes = newNodes(s.Options, func() { signal(r.wake) })
-	r.group.Go(func() { r.reflector().RunWithContext(ctx) })
+	r.group.Go(func() { r.reflector(ctx).RunWithContext(ctx) })
 
 	for {
 		select {
@@ -118,7 +118,8 @@ func (r *run) step(ctx context.Context) {
 // again; what only the API server's or this node's news can change is not.
 func (r *run) do(ctx context.Context) (left bool) {
 	if err := r.link.get(); err != nil {
-		r.tell(noList(err))
+		r.tell(r.noList(err))
+		r.pause, r.notBefore = 0, time.Time{} // what failed meanwhile failed for that reason
 		return true
 	}
 	self, ok := r.registration()
@@ -129,9 +130,12 @@ func (r *run) do(ctx context.Context) (left bool) {
 	want, err := r.entry(own, self)
 	if err != nil {
 		r.tell(err)
+		if own != nil {
+			r.start(ctx, newTodo(own, nil, self)) // a Node without pod CIDRs is one without a network too
+		}
 		return true
 	}
-	missing := newTodo(own, want, self.Ready)
+	missing := newTodo(own, want, self)
 	r.start(ctx, missing)
 	if r.due && registered(own, want) {
 		r.settling.Emit(func() {
@@ -182,6 +186,7 @@ func (r *run) finish(d done) {
 		r.tell(d.annotations)
 	}
 	switch {
+	case d.condition != nil && d.annotations != nil: // for the same reason
 	case d.condition != nil && r.noCondition.news(d.condition, time.Now()):
 		r.emit(control.State{}, d.condition)
 	case d.condition == nil && r.noCondition.told != "":
@@ -197,44 +202,37 @@ var (
 )
 
 // reflector returns what lists and watches the Nodes, for as long as it takes.
-func (r *run) reflector() *cache.Reflector {
+func (r *run) reflector(running context.Context) *cache.Reflector {
 	lw := &cache.ListWatch{
-		ListWithContextFunc: func(ctx context.Context, o meta.ListOptions) (runtime.Object, error) {
-			list, err := r.api.List(ctx, o)
-			r.report(ctx, err)
-			return list, err
+		ListWithContextFunc: func(ctx context.Context, o meta.ListOptions) (list runtime.Object, err error) {
+			// The Reflector's own context has no end here.
+			return list, r.ask(running, func(api nodeAPI) (err error) {
+				list, err = api.List(ctx, o)
+				return err
+			})
 		},
-		WatchFuncWithContext: func(ctx context.Context, o meta.ListOptions) (watch.Interface, error) {
-			w, err := r.api.Watch(ctx, o)
-			if reflect.TypeOf(w) == noWatch {
-				w, err = nil, errNoAnswer
-			}
-			r.report(ctx, err)
+		WatchFuncWithContext: func(ctx context.Context, o meta.ListOptions) (w watch.Interface, err error) {
+			err = r.ask(ctx, func(api nodeAPI) (err error) {
+				w, err = api.Watch(ctx, o)
+				if reflect.TypeOf(w) == noWatch {
+					w, err = nil, errNoAnswer
+				}
+				return err
+			})
 			return w, err
 		},
 	}
-	return cache.NewReflectorWithOptions(cache.ToListWatcherWithWatchListSemantics(lw, r.api), nil, r.nodes, cache.ReflectorOptions{
+	return cache.NewReflectorWithOptions(cache.ToListWatcherWithWatchListSemantics(lw, r.currentAPI()), nil, r.nodes, cache.ReflectorOptions{
 		Name:    "weft",
-		Backoff: &wait.Backoff{Duration: 500 * time.Millisecond, Factor: 2, Steps: 10, Cap: reconnectPause, Jitter: 1},
+		Backoff: &wait.Backoff{Duration: 500 * time.Millisecond, Factor: 2, Steps: 10, Cap: relistPause, Jitter: 1},
 	})
-}
-
-// report takes in how a list or a watch has begun.
-func (r *run) report(ctx context.Context, err error) {
-	// Neither is anything wrong if the version that was asked for is too old, nor if the
-	// API server can't stream a list: the Reflector then asks otherwise.
-	if ctx.Err() != nil || apierrors.IsResourceExpired(err) || apierrors.IsGone(err) || apierrors.IsInvalid(err) {
-		return
-	}
-	if r.link.set(err) {
-		signal(r.wake)
-	}
 }
 
 // link is whether the API server answers.
 type link struct {
-	mu  sync.Mutex
-	err error
+	mu      sync.Mutex
+	err     error
+	refused time.Time // since when it refuses everything; zero if it doesn't
 }
 
 func (l *link) get() error {
@@ -244,9 +242,18 @@ func (l *link) get() error {
 }
 
 // set reports whether anything has changed.
-func (l *link) set(err error) bool {
+func (l *link) set(err error, now time.Time) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	switch {
+	case !apierrors.IsForbidden(err):
+		l.refused = time.Time{}
+	case l.refused.IsZero():
+		l.refused = now
+		return false
+	case now.Sub(l.refused) < rightsGrace:
+		return false
+	}
 	before := l.err
 	l.err = err
 	return fmt.Sprint(before) != fmt.Sprint(err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -301,30 +302,87 @@ func TestNobodySetsThePaceOfAllOthers(t *testing.T) {
 	})
 }
 
-func TestTheNetworkIsAvailableWhenTheNodeIsReady(t *testing.T) {
+// TestConditionIsOfThisNode: NetworkUnavailable is False only while this node forwards with
+// the pod CIDRs that its Node has, whatever has become of the Node.
+func TestConditionIsOfThisNode(t *testing.T) {
+	cidrs := func(texts ...string) (all []netip.Prefix) {
+		for _, text := range texts {
+			all = append(all, netip.MustParsePrefix(text))
+		}
+		return all
+	}
+	for _, tt := range []struct {
+		name     string
+		was      core.ConditionStatus // "": there is no condition
+		cidrs    []string             // the Node's
+		forwards []netip.Prefix
+		down     string
+		want     string // status and reason; "": nothing is written
+	}{
+		{"the node starts for the first time", "", []string{"10.244.1.0/24"}, nil, "", "True WeftIsStarting"},
+		{"the Node has no pod CIDR yet", "", nil, nil, "", "True WeftIsStarting"},
+		{"weftd is restarted", core.ConditionFalse, []string{"10.244.1.0/24"}, nil, "", ""},
+		{"a cloud waits for routes", core.ConditionTrue, []string{"10.244.1.0/24"}, nil, "", ""},
+		{"the node forwards", core.ConditionTrue, []string{"10.244.1.0/24"}, cidrs("10.244.1.0/24"), "", "False WeftIsUp"},
+		{"the node forwards, and has no condition", "", []string{"10.244.1.0/24"}, cidrs("10.244.1.0/24"), "", "False WeftIsUp"},
+		{"the node forwards with two families", core.ConditionTrue, []string{"10.244.1.0/24", "fd00:244:1::/64"}, cidrs("fd00:244:1::/64", "10.244.1.0/24"), "", "False WeftIsUp"},
+		{"the node forwards on", core.ConditionFalse, []string{"10.244.1.0/24"}, cidrs("10.244.1.0/24"), "", ""},
+		{"the Node was made again with another pod CIDR", "", []string{"10.244.9.0/24"}, cidrs("10.244.1.0/24"), "", "True WeftIsStarting"},
+		{"another pod CIDR in the same Node", core.ConditionFalse, []string{"10.244.9.0/24"}, cidrs("10.244.1.0/24"), "", "True WeftIsStarting"},
+		{"a family was added to the Node", core.ConditionFalse, []string{"10.244.1.0/24", "fd00:244:1::/64"}, cidrs("10.244.1.0/24"), "", "True WeftIsStarting"},
+		{"the Node was made again with the same pod CIDR", "", []string{"10.244.1.0/24"}, cidrs("10.244.1.0/24"), "", "False WeftIsUp"},
+		{"pods have had no network for a while", core.ConditionFalse, []string{"10.244.1.0/24"}, cidrs("10.244.1.0/24"), "no TUN device", "True WeftIsDown"},
+		{"and it goes on", core.ConditionTrue, []string{"10.244.1.0/24"}, nil, "no TUN device", ""},
+		{"a pod CIDR that is none", "", []string{"x"}, cidrs("10.244.1.0/24"), "", "True WeftIsStarting"},
+	} {
+		own := object("node1", tt.cidrs)
+		if tt.was != "" {
+			own.Status.Conditions = []core.NodeCondition{{Type: core.NodeNetworkUnavailable, Status: tt.was}}
+		}
+		got := newCondition(own, control.Self{Forwards: tt.forwards, Down: tt.down})
+		if text := strings.TrimSpace(string(got.status) + " " + got.reason); text != tt.want {
+			t.Errorf("%s: %q, want %q", tt.name, text, tt.want)
+		}
+	}
+}
+
+// TestConditionOfANewNode is written to the API server: True at first, and False when the
+// node forwards; and the same when the Node was deleted and made again.
+func TestConditionOfANewNode(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := start(t, Options{}, fake.NewClientset(kubeletNode("node1", "192.168.77.1", "10.244.1.0/24")))
+		condition := func(status core.ConditionStatus, reason string) func() bool {
+			return func() bool {
+				n, err := r.api.CoreV1().Nodes().Get(t.Context(), "node1", meta.GetOptions{})
+				return err == nil && slices.ContainsFunc(n.Status.Conditions, func(c core.NodeCondition) bool {
+					return c.Type == core.NodeNetworkUnavailable && c.Status == status && c.Reason == reason
+				})
+			}
+		}
 		r.Register(self("192.168.77.1:9338"))
 		r.expect("node1 192.168.77.1:9338")
-		if c := r.node("node1").Status.Conditions; len(c) != 0 {
-			t.Errorf("not ready, but %v", c)
-		}
-		ready := self("192.168.77.1:9338")
-		ready.Ready = true
-		r.Register(ready)
-		available := func() bool {
-			for _, c := range r.node("node1").Status.Conditions {
-				if c.Type == core.NodeNetworkUnavailable && c.Status == core.ConditionFalse && c.Reason == "WeftIsUp" {
-					return true
-				}
-			}
-			return false
-		}
-		r.await("NetworkUnavailable=False", available)
+		r.await("True", condition(core.ConditionTrue, "WeftIsStarting"))
+		forwards := self("192.168.77.1:9338")
+		forwards.Forwards = []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")}
+		r.Register(forwards)
+		r.await("False", condition(core.ConditionFalse, "WeftIsUp"))
 		r.change("node1", func(n *core.Node) {
 			n.Status.Conditions = []core.NodeCondition{{Type: core.NodeReady}, {Type: core.NodeNetworkUnavailable, Status: core.ConditionTrue}}
 		})
-		r.await("NetworkUnavailable=False again", available)
+		r.await("False again", condition(core.ConditionFalse, "WeftIsUp"))
+
+		if err := r.api.CoreV1().Nodes().Delete(t.Context(), "node1", meta.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		r.expect("no pod CIDR: there is no Node node1; kubelet makes it, or name this node differently under the configuration's key node, fenced")
+		if _, err := r.api.CoreV1().Nodes().Create(t.Context(), kubeletNode("node1", "192.168.77.1", "10.244.9.0/24"), meta.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		r.await("True with another pod CIDR", condition(core.ConditionTrue, "WeftIsStarting"))
+		r.expect("node1 192.168.77.1:9338")
+		forwards.Forwards = []netip.Prefix{netip.MustParsePrefix("10.244.9.0/24")}
+		r.Register(forwards)
+		r.await("False with another pod CIDR", condition(core.ConditionFalse, "WeftIsUp"))
 	})
 }
 
@@ -353,22 +411,28 @@ func TestWhatCanNotBeWrittenIsToldAndTriedAgain(t *testing.T) {
 
 // TestARefusalIsToldWithTheRemedyAndFencesNothing: it says nothing of the Node.
 func TestARefusalIsToldWithTheRemedyAndFencesNothing(t *testing.T) {
-	const token = "Unauthorized: the token has ended, or belongs to a Node that was deleted; make a new one (deploy/kubernetes/rbac.yaml says how)"
+	const token = "Unauthorized: the token has ended, or its Node was deleted, also if there is one of the same name again; make a new one with: " +
+		"kubectl --namespace kube-system create token weft --bound-object-kind Node --bound-object-name node1 --duration 8760h; " +
+		"and write it where the kubeconfig /k has the old one: weftd then uses it by itself"
+	const rights = "nodes is forbidden: no; apply deploy/kubernetes, and name a kubeconfig with a token of weft's service account that is bound to this Node"
 	for _, tt := range []struct {
 		name, verb string
 		err        error
 		want       string
 	}{
 		{"no list for the token", "list", apierrors.NewUnauthorized("Unauthorized"), "the API server refuses this node: " + token},
-		{"no list without the right", "list", apierrors.NewForbidden(core.Resource("nodes"), "", errors.New("no")), "the API server refuses this node: nodes is forbidden: no"},
+		{"no list without the right", "list", apierrors.NewForbidden(core.Resource("nodes"), "", errors.New("no")), "the API server refuses this node: " + rights},
 		{"nothing is written for the token", "patch", apierrors.NewUnauthorized("Unauthorized"), "write this node's annotations to the Node node1: " + token},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				api := fake.NewClientset(kubeletNode("node1", "192.168.77.1", "10.244.1.0/24"))
 				api.PrependReactor(tt.verb, "nodes", func(clienttesting.Action) (bool, runtime.Object, error) { return true, nil, tt.err })
-				r := start(t, Options{}, api)
+				r := start(t, Options{Kubeconfig: "/k"}, api)
 				r.Register(self("192.168.77.1:9338"))
+				if apierrors.IsForbidden(tt.err) {
+					r.expectNothing(rightsGrace)
+				}
 				r.expect(tt.want)
 				r.expectNothing(time.Hour)
 			})
@@ -390,19 +454,19 @@ func TestAnAPIServerThatIsAwayIsToldOnceForEachReason(t *testing.T) {
 		because("connection refused")
 		r := start(t, Options{}, api)
 		r.Register(self("192.168.77.1:9338"))
-		r.expect("the API server is away: connection refused")
+		r.expect("the API server is unreachable: connection refused")
 		r.expectNothing(time.Hour)
 		because("connection reset")
-		time.Sleep(2 * reconnectPause)
-		r.expect("the API server is away: connection reset")
+		time.Sleep(4 * time.Second)
+		r.expect("the API server is unreachable: connection reset")
 		because("no route to host")
-		r.expectNothing(tellInterval - 2*reconnectPause) // the last may have been told that long ago
-		time.Sleep(tellInterval + 2*reconnectPause)
-		r.expect("the API server is away: no route to host")
+		r.expectNothing(tellInterval - 4*time.Second) // the last may have been told that long ago
+		time.Sleep(tellInterval + 4*time.Second)
+		r.expect("the API server is unreachable: no route to host")
 		r.reload <- struct{}{}
-		r.expect("the API server is away: no route to host")
+		r.expect("the API server is unreachable: no route to host")
 		away.Store(nil)
-		time.Sleep(2 * reconnectPause)
+		time.Sleep(4 * time.Second)
 		r.expect("node1 192.168.77.1:9338")
 	})
 }

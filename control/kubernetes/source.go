@@ -40,13 +40,17 @@ type Options struct {
 // Source reads the Nodes and writes this node's own. It implements control.Registry.
 type Source struct {
 	Options
-	api      nodeAPI
 	identity string
+
+	// renew returns the API with other credentials, if there are any since the last call.
+	renew    func() (nodeAPI, bool)
+	renewing sync.Mutex // held while renew runs
 
 	// registered receives after Register was called.
 	registered chan struct{}
 
 	mu   sync.Mutex
+	api  nodeAPI
 	self *control.Self // nil before the first Register
 }
 
@@ -54,12 +58,12 @@ type Source struct {
 // it yet. From the first call on, client-go logs nothing any more in this process: whatever
 // it has to say comes out of Run and Load.
 func New(o Options) (*Source, error) {
-	api, identity, err := connect(o.Kubeconfig)
+	c, err := connect(o.Kubeconfig)
 	if err != nil {
 		return nil, err
 	}
-	s := newSource(o, api)
-	s.identity = identity
+	s := newSource(o, c.api)
+	s.identity, s.renew = c.identity, c.renew
 	return s, nil
 }
 
@@ -88,12 +92,32 @@ func (s *Source) registration() (self control.Self, ok bool) {
 	return *s.self, true
 }
 
+func (s *Source) currentAPI() nodeAPI {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.api
+}
+
+// readCredentials has the credentials read again after the API server has refused them.
+func (s *Source) readCredentials() {
+	if s.renew == nil {
+		return
+	}
+	s.renewing.Lock()
+	defer s.renewing.Unlock()
+	if api, is := s.renew(); is {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.api = api
+	}
+}
+
 // Load returns what the Nodes say now. It writes nothing, and this node needn't be one.
 func (s *Source) Load(ctx context.Context) (control.State, error) {
 	// The API server may answer out of its cache.
-	list, err := s.api.List(ctx, meta.ListOptions{ResourceVersion: "0"})
+	list, err := s.currentAPI().List(ctx, meta.ListOptions{ResourceVersion: "0"})
 	if err != nil {
-		return control.State{}, fmt.Errorf("list the Nodes: %w", withRemedy(err))
+		return control.State{}, fmt.Errorf("list the Nodes: %w", s.withRemedy(err))
 	}
 	nodes := newNodes(s.Options, nil)
 	for i := range list.Items {

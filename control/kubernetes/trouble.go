@@ -5,6 +5,7 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // tellInterval is how often another reason is told of a trouble that goes on.
@@ -29,17 +30,27 @@ func (t *trouble) news(reason error, now time.Time) bool {
 }
 
 // noList says why the API server gives no list of Nodes.
-func noList(err error) error {
-	if apierrors.IsUnauthorized(err) || apierrors.IsForbidden(err) {
-		return fmt.Errorf("the API server refuses this node: %w", withRemedy(err))
+func (s *Source) noList(err error) error {
+	switch {
+	case apierrors.IsUnauthorized(err), apierrors.IsForbidden(err):
+		return fmt.Errorf("the API server refuses this node: %w", s.withRemedy(err))
+	case apierrors.ReasonForError(err) != meta.StatusReasonUnknown:
+		return fmt.Errorf("the API server is not ready: %w", err)
 	}
-	return fmt.Errorf("the API server is away: %w", err)
+	return fmt.Errorf("the API server is unreachable: %w", err)
 }
 
-// withRemedy adds what helps to a refusal of the token, which is but one word.
-func withRemedy(err error) error {
-	if apierrors.IsUnauthorized(err) {
-		return fmt.Errorf("%w: the token has ended, or belongs to a Node that was deleted; make a new one (deploy/kubernetes/rbac.yaml says how)", err)
+// withRemedy adds what helps to a refusal.
+func (s *Source) withRemedy(err error) error {
+	switch {
+	case apierrors.IsUnauthorized(err) && s.Kubeconfig == "":
+		return fmt.Errorf("%w: the token of weftd's pod has ended; delete the pod, so that it gets another", err)
+	case apierrors.IsUnauthorized(err):
+		return fmt.Errorf("%w: the token has ended, or its Node was deleted, also if there is one of the same name again; make a new one with: "+
+			"kubectl --namespace kube-system create token weft --bound-object-kind Node --bound-object-name %s --duration 8760h; and write it where the kubeconfig %s has the old one: weftd then uses it by itself",
+			err, s.Node, s.Kubeconfig)
+	case apierrors.IsForbidden(err):
+		return fmt.Errorf("%w; apply deploy/kubernetes, and name a kubeconfig with a token of weft's service account that is bound to this Node", err)
 	}
 	return err
 }
