@@ -59,7 +59,7 @@ func (e *endless) ReadBatch() ([]encap.Received, error) {
 }
 
 func (e *endless) Write(frames []packet.Frame) (int, error) {
-	return len(frames), nil
+	return packet.Count(frames), nil
 }
 
 func (e *endless) WriteBatch(batch *encap.Batch) encap.Sent {
@@ -106,8 +106,7 @@ func newInbound(tb testing.TB) *inbound {
 		datagrams = append(datagrams, vxlantest.Datagram(answer, peer, table.Load().Self()))
 	}
 	e := newEndless(peer.Endpoint, append(datagrams, []byte("garbage"))...)
-	in := &inbound{conn: e, codec: vxlan.New(1), queue: e, table: table, counters: new(counters), coalesce: true}
-	in.coalescer.UDP = true
+	in := &inbound{conn: e, codec: vxlan.New(1), queue: e, table: table, counters: new(counters)}
 	return in
 }
 

@@ -19,7 +19,7 @@ type inbound struct {
 	table    *atomic.Pointer[fib.Table]
 	counters *counters
 
-	coalesce  bool // whether queue takes super-packets
+	coalesce  bool // whether queue takes super-packets now
 	coalescer packet.Coalescer
 	frames    []packet.Frame // of the present batch; they share memory with the datagrams
 
@@ -39,6 +39,8 @@ func (in *inbound) batch() error {
 	table := in.table.Load()
 	in.frames = in.frames[:0]
 	in.coalescer.Reset()
+	in.coalescer.TCP, in.coalescer.UDP = in.queue.Takes()
+	in.coalesce = in.coalescer.TCP || in.coalescer.UDP
 	in.last.peer, in.packets, in.bytes = nil, 0, 0
 	for i := range received {
 		if reason := in.deliver(table, &received[i]); reason != drop.None {
@@ -103,8 +105,8 @@ func (in *inbound) write() {
 	// A refused packet is rare and its length does not come back: the bytes count
 	// what was handed over.
 	written, _ := in.queue.Write(frames)
-	for range len(frames) - written {
-		in.counters.drop(drop.WriteRefused)
+	if refused := in.packets - uint64(written); refused > 0 {
+		in.counters.drops[drop.WriteRefused].Add(refused)
 	}
 	superPackets := uint64(0)
 	for i := range frames {
@@ -112,5 +114,5 @@ func (in *inbound) write() {
 			superPackets++
 		}
 	}
-	in.counters.add(in.packets-uint64(len(frames)-written), in.bytes, superPackets)
+	in.counters.add(uint64(written), in.bytes, superPackets)
 }

@@ -58,7 +58,11 @@ type Lane struct {
 type Router struct {
 	lanes []lane
 	table atomic.Pointer[fib.Table]
+	took  joins // what the first queue took when the router was made
 }
+
+// joins are the kinds of super-packets that a queue takes.
+type joins struct{ tcp, udp bool }
 
 type lane struct {
 	Lane
@@ -73,6 +77,9 @@ func New(lanes []Lane, table *fib.Table) *Router {
 		r.lanes[i].Lane = lanes[i]
 	}
 	r.table.Store(table)
+	if len(lanes) > 0 {
+		r.took.tcp, r.took.udp = lanes[0].Queue.Takes()
+	}
 	return r
 }
 
@@ -81,6 +88,23 @@ func (r *Router) Publish(table *fib.Table) { r.table.Store(table) }
 
 // Table returns the table that was published last.
 func (r *Router) Table() *fib.Table { return r.table.Load() }
+
+// Joins reports whether received segments are joined to super-packets in all lanes, of TCP
+// and of UDP.
+func (r *Router) Joins() (tcp, udp bool) {
+	now := joins{len(r.lanes) > 0, len(r.lanes) > 0}
+	for i := range r.lanes {
+		tcp, udp := r.lanes[i].Queue.Takes()
+		now.tcp, now.udp = now.tcp && tcp, now.udp && udp
+	}
+	return now.tcp, now.udp
+}
+
+// RefusedJoins reports which super-packets the kernel was expected to take, and has refused.
+func (r *Router) RefusedJoins() (tcp, udp bool) {
+	tcp, udp = r.Joins()
+	return r.took.tcp && !tcp, r.took.udp && !udp
+}
 
 // Run forwards until ctx is done, or until a lane can no longer read. It has
 // closed all queues and sockets when it returns.
@@ -94,7 +118,6 @@ func (r *Router) Run(ctx context.Context) error {
 		})
 		group.Go(func() error {
 			in := inbound{conn: l.Conn, codec: l.Codec, queue: l.Queue, table: &r.table, counters: &l.in}
-			in.coalesce, in.coalescer.UDP = l.Queue.Takes()
 			return describe(ctx, in.run(), "lane %d, inbound", i)
 		})
 	}

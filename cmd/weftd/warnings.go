@@ -12,7 +12,7 @@ const warningInterval = 5 * time.Second
 
 // Warnings returns what an operator needs to know while pods go on, sorted.
 func (d *daemon) Warnings() []warning.Warning {
-	all := runtimeWarnings(d.config.CNI)
+	all := append(runtimeWarnings(d.config.CNI), d.offloadWarnings()...)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, c := range d.guard.KeyChanges() {

@@ -25,6 +25,9 @@ type Daemon interface {
 	// UDP returns whether the kernel takes runs of datagrams in one message (UDP GSO),
 	// and how many datagrams it has joined before they were read (UDP GRO).
 	UDP() (gso bool, gro uint64)
+
+	// Joins returns whether the TUN device takes packets that were joined, of TCP and of UDP.
+	Joins() (tcp, udp bool)
 	Peers() int
 	Prefixes() int
 
@@ -76,6 +79,8 @@ var (
 		"Packets that passed the TUN device unsegmented, by direction; each stands for several of weft_packets_total.", []string{"direction"}, nil)
 	udpGSO = prometheus.NewDesc("weft_udp_gso",
 		"1 if runs of datagrams are sent in one message, 0 if the kernel or the card refused that.", nil, nil)
+	tunJoins = prometheus.NewDesc("weft_tun_joins",
+		"1 if received packets are joined before the TUN device takes them, by protocol; 0 if the driver or the kernel takes none.", []string{"protocol"}, nil)
 	udpGRO = prometheus.NewDesc("weft_udp_gro_datagrams_total",
 		"Datagrams that the kernel joined with others before they were read.", nil, nil)
 	drops = prometheus.NewDesc("weft_drops_total",
@@ -119,7 +124,7 @@ var (
 type collector struct{ Daemon }
 
 func (c collector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{packets, bytes, superPackets, udpGSO, udpGRO, drops, guardDrops, peers, prefixes,
+	for _, d := range []*prometheus.Desc{packets, bytes, superPackets, udpGSO, tunJoins, udpGRO, drops, guardDrops, peers, prefixes,
 		sealedPeers, handshakes, unreachable, leases, resting, reconciled, unmended, rejected, current, leftOut, keyChanges, warnings, ready, buildInfo} {
 		out <- d
 	}
@@ -141,6 +146,9 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	counter(superPackets, stats.Inbound.SuperPackets, "inbound")
 	gso, gro := c.UDP()
 	gauge(udpGSO, number(gso))
+	tcpJoins, udpJoins := c.Joins()
+	gauge(tunJoins, number(tcpJoins), "tcp")
+	gauge(tunJoins, number(udpJoins), "udp")
 	counter(udpGRO, gro)
 	for _, reason := range drop.All() {
 		counter(drops, stats.Drops[reason], reason.String())

@@ -47,6 +47,7 @@ func (d *daemon) Prefixes() int           { return 8 }
 func (d *daemon) Rejections() (int, bool) { return d.rejectedTotal, d.rejected }
 func (d *daemon) LeftOut() bool           { return true }
 func (d *daemon) UDP() (bool, uint64)     { return true, 107 }
+func (d *daemon) Joins() (bool, bool)     { return true, false }
 func (d *daemon) KeyChanges() int         { return 36 }
 func (d *daemon) Warnings() []warning.Warning {
 	return []warning.Warning{{Code: "a"}, {Code: "b", Text: "1"}, {Code: "b", Text: "2"}}
@@ -90,7 +91,7 @@ func TestEveryCountIsExportedAndEveryDropReasonIsOne(t *testing.T) {
 		`weft_packets_total{direction="outbound"} 101`, `weft_bytes_total{direction="outbound"} 102`,
 		`weft_packets_total{direction="inbound"} 103`, `weft_bytes_total{direction="inbound"} 104`,
 		`weft_superpackets_total{direction="outbound"} 105`, `weft_superpackets_total{direction="inbound"} 106`,
-		"weft_udp_gso 1", "weft_udp_gro_datagrams_total 107",
+		"weft_udp_gso 1", `weft_tun_joins{protocol="tcp"} 1`, `weft_tun_joins{protocol="udp"} 0`, "weft_udp_gro_datagrams_total 107",
 		`weft_guard_drops_total{counter="bare_to_pod"} 11`, `weft_guard_drops_total{counter="spoofed_by_pod"} 12`,
 		`weft_sealed_peers{state="no_keys"} 21`, `weft_sealed_peers{state="up"} 22`, `weft_sealed_peers{state="unreachable"} 0`,
 		`weft_handshakes_total{result="agreed"} 24`, `weft_handshakes_total{result="failed"} 25`,

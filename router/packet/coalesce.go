@@ -20,8 +20,8 @@ const maxDatagrams = 64
 // kernel's GRO would (tcp_gro_receive, udp_gro_receive), without copying payload.
 // The packets of a flow stay in order. A Coalescer belongs to one lane.
 type Coalescer struct {
-	// UDP says whether UDP datagrams are joined too: the device must take them (USO).
-	UDP bool
+	// TCP and UDP say which segments are joined: the device must take them (TSO, USO).
+	TCP, UDP bool
 
 	frames []Frame
 	rests  [][][]byte // memory of each frame's Rest
@@ -97,7 +97,7 @@ func (c *Coalescer) Add(f Frame) {
 		return
 	}
 	i := c.find(&s)
-	joinable := kind == data && (s.tcp || c.UDP) && (s.partial || verify(&s))
+	joinable := kind == data && (s.tcp && c.TCP || !s.tcp && c.UDP) && (s.partial || verify(&s))
 	if i >= 0 {
 		if joinable && c.open[i].takes(&s) {
 			c.join(i, &s)

@@ -106,7 +106,7 @@ func coalesce(packets ...[]byte) []packet.Frame {
 
 func coalesceWith(predict func(c *packet.Coalescer, b []byte) bool, packets ...[]byte) []packet.Frame {
 	var c packet.Coalescer
-	c.UDP = true
+	c.TCP, c.UDP = true, true
 	for _, b := range packets {
 		f := packet.NewFrames(1, 2000)[0]
 		f.Fill(copy(f.Reset(), b))

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"unsafe"
 
@@ -23,7 +24,7 @@ type superpacket struct {
 	file   *os.File
 	poller *poller.Poller
 	raw    syscall.RawConn
-	udp    bool // whether super-packets of UDP pass too
+	udp    bool // whether the kernel says that super-packets of UDP pass too
 	frames []packet.Frame
 	space  [][]byte // of each frame, with room for the virtio-net header before it
 
@@ -34,6 +35,12 @@ type superpacket struct {
 	iovecs []unix.Iovec
 	write  func(fd uintptr) bool
 	errno  syscall.Errno
+
+	// refusesTCP and refusesUDP are set once the kernel has refused a super-packet of the
+	// kind, and taken its segments.
+	refusesTCP, refusesUDP atomic.Bool
+
+	joined, piece []packet.Frame // one each, to cut what is refused; made when first needed
 }
 
 func openSuperpacket(name string, n int) ([]Queue, error) {
@@ -129,22 +136,76 @@ func (q *superpacket) Write(frames []packet.Frame) (int, error) {
 	written := 0
 	for i := range frames {
 		f := &frames[i]
-		head := f.WithRoom(packet.VirtioRoom, 0)
-		f.Virtio.Put(head)
-		q.iovecs = append(q.iovecs[:0], unix.Iovec{Base: &head[0], Len: uint64(len(head))})
-		for _, piece := range f.Rest {
-			q.iovecs = append(q.iovecs, unix.Iovec{Base: &piece[0], Len: uint64(len(piece))})
+		if err := q.writeOne(f); err != nil {
+			return written, err
 		}
-		if err := q.raw.Write(q.write); err != nil {
-			return written, fmt.Errorf("write the TUN device: %w", err)
-		}
-		if q.errno != 0 {
-			refused = os.NewSyscallError("writev", q.errno)
+		if q.errno == 0 {
+			written += f.Packets()
 			continue
 		}
-		written++
+		refused = os.NewSyscallError("writev", q.errno)
+		if f.Rest != nil && (q.errno == unix.EINVAL || q.errno == unix.EOPNOTSUPP) {
+			n, err := q.writeSegments(f)
+			if written += n; err != nil {
+				return written, err
+			}
+		}
 	}
 	return written, refused
+}
+
+// writeOne hands one frame to the kernel; q.errno says whether it took it.
+func (q *superpacket) writeOne(f *packet.Frame) error {
+	head := f.WithRoom(packet.VirtioRoom, 0)
+	f.Virtio.Put(head)
+	q.iovecs = append(q.iovecs[:0], unix.Iovec{Base: &head[0], Len: uint64(len(head))})
+	for _, piece := range f.Rest {
+		q.iovecs = append(q.iovecs, unix.Iovec{Base: &piece[0], Len: uint64(len(piece))})
+	}
+	if err := q.raw.Write(q.write); err != nil {
+		return fmt.Errorf("write the TUN device: %w", err)
+	}
+	return nil
+}
+
+// writeSegments writes a super-packet that the kernel has refused segment by segment, and
+// returns how many it took. If it takes them, it is super-packets that it refuses.
+func (q *superpacket) writeSegments(f *packet.Frame) (written int, err error) {
+	if q.joined == nil {
+		q.joined, q.piece = packet.NewFrames(1, packet.MaxSize), packet.NewFrames(1, packet.MaxSize)
+	}
+	joined, piece := &q.joined[0], &q.piece[0]
+	space := joined.Reset()
+	n := copy(space, f.Packet())
+	for _, part := range f.Rest {
+		n += copy(space[n:], part)
+	}
+	joined.Fill(n)
+	joined.Virtio = f.Virtio
+	segments, ok := joined.Cut(false)
+	if !ok { // the packet was not made by joining
+		return 0, nil
+	}
+	for i := range segments.Count {
+		b := piece.Reset()
+		segments.Header(b[:segments.HeaderLen], i)
+		piece.Fill(segments.HeaderLen + copy(b[segments.HeaderLen:], segments.Payload(i)))
+		piece.Virtio, _ = packet.PartialChecksum(piece.Packet())
+		if err := q.writeOne(piece); err != nil {
+			return written, err
+		}
+		if q.errno == 0 {
+			written++
+		}
+	}
+	if written > 0 {
+		kind := &q.refusesTCP
+		if f.Virtio.GSOType == unix.VIRTIO_NET_HDR_GSO_UDP_L4 {
+			kind = &q.refusesUDP
+		}
+		kind.Store(true)
+	}
+	return written, nil
 }
 
 // writev does not wait: what the kernel takes from a TUN device it takes at once.
@@ -157,6 +218,8 @@ func (q *superpacket) writev(fd uintptr) bool {
 	}
 }
 
-func (q *superpacket) Takes() (tcp, udp bool) { return true, q.udp }
+func (q *superpacket) Takes() (tcp, udp bool) {
+	return !q.refusesTCP.Load(), q.udp && !q.refusesUDP.Load()
+}
 
 func (q *superpacket) Close() error { return errors.Join(q.poller.Close(), q.file.Close()) }

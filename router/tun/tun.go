@@ -24,12 +24,13 @@ type Queue interface {
 	// somebody deleted, every Read returns one.
 	Read() ([]packet.Frame, error)
 
-	// Write hands packets to the kernel and returns how many it took. One that it
-	// refuses does not keep it from the rest; the error then says why. Each frame
+	// Write hands packets to the kernel and returns how many it took (packet.Count). One
+	// that it refuses does not keep it from the rest; the error then says why. Each frame
 	// needs packet.VirtioRoom bytes of headroom, and its bytes are undefined afterwards.
 	Write(frames []packet.Frame) (int, error)
 
-	// Takes says which super-packets Write takes: of TCP, of UDP.
+	// Takes says which super-packets Write should get: of TCP, of UDP. That ends for a
+	// kind that the kernel turns out to refuse. It may be called at any time.
 	Takes() (tcp, udp bool)
 
 	// Close wakes whoever waits in Read. When all queues are closed the device is gone.
