@@ -154,6 +154,7 @@ func (d *daemon) up(ctx context.Context, group *errgroup.Group) error {
 	group.Go(func() error { return d.reapplyNowAndThen(ctx) })
 	group.Go(func() error { return d.reconcileNowAndThen(ctx, reconcileInterval) })
 	group.Go(func() error { return d.warnNowAndThen(ctx) })
+	group.Go(func() error { return d.lookAtOthers(ctx) })
 	group.Go(func() error { return logDrops(ctx, d.Stats, d.log) })
 	if applyErr == nil {
 		d.becomeReady(ctx)

@@ -28,6 +28,8 @@ import (
 // daemon is what is in force at the moment. Its methods may be called from several
 // goroutines.
 type daemon struct {
+	others others
+
 	config  config.Config
 	control *source
 	keys    *keys

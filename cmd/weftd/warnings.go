@@ -13,6 +13,7 @@ const warningInterval = 5 * time.Second
 // Warnings returns what an operator needs to know while pods go on, sorted.
 func (d *daemon) Warnings() []warning.Warning {
 	all := append(runtimeWarnings(d.config.CNI), d.offloadWarnings()...)
+	all = append(all, d.others.warnings()...)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, c := range d.guard.KeyChanges() {

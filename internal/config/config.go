@@ -215,6 +215,13 @@ type IPAM struct {
 type Host struct {
 	// MarkMask is valid (see marks.Mask.Check).
 	MarkMask marks.Mask
+
+	// AcceptForward says that weftd adds rules to other programs' filters that drop
+	// forwarded packets: to those of iptables, and to AcceptForwardChain.
+	AcceptForward bool
+
+	// AcceptForwardChain is "FAMILY TABLE CHAIN", or empty.
+	AcceptForwardChain string
 }
 
 // Metrics says where weftd is observed.

@@ -98,6 +98,8 @@ weft.yaml:3: cni.extra[4]: weft-cni is the first plugin in any case; remove it f
 weft.yaml:3: cni.extra[5]: portmap is in cni.chain already; remove it there, since the plugin would be called twice`},
 		{"chain that is a value", minimal + "cni: {chain: portmap}\n", `weft.yaml:3: cni.chain: must be a list, not a single value; write chain: [portmap]`},
 		{"marks of others", minimal + "host: {markMask: 0x10004000}\n", `weft.yaml:3: host.markMask: 0x10004000 overlaps 0xc000, which kube-proxy uses; write two other bits, such as 0x30000000`},
+		{"a chain without a family", minimal + "host: {acceptForwardChain: filter forward}\n", `weft.yaml:3: host.acceptForwardChain: "filter forward" is no nftables chain of another program; write its family, table and name, such as "inet filter forward"`},
+		{"weft's own chain", minimal + "host: {acceptForwardChain: inet weft forward}\n", `weft.yaml:3: host.acceptForwardChain: "inet weft forward" is no nftables chain of another program; write its family, table and name, such as "inet filter forward"`},
 		{"marks that are not two bits", minimal + "host: {markMask: 0x10000000}\n", `weft.yaml:3: host.markMask: 0x10000000 has not exactly two bits set; write two that no other program uses, such as 0x30000000`},
 		{"marks that are no number", minimal + "host: {markMask: 0x130000000}\n", `weft.yaml:3: host.markMask: "0x130000000" is not a number of 32 bits; write one with two bits set, such as 0x30000000`},
 		{"metrics", minimal + "metrics: {listen: localhost:9339}\n", `weft.yaml:3: metrics.listen: "localhost:9339" is not an IP address and port; write it like 192.168.77.1:9338 or [fd00:77::1]:9338, or an empty string ("") for no metrics`},

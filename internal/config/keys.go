@@ -113,6 +113,9 @@ var keys = []key{
 	{path: "ipam.rest", arg: "DURATION", help: "how long a released pod address stays unused, at most 24h", fallback: "2m", set: setRest},
 	{path: "ipam.reserved", arg: "PREFIX,...", help: "addresses that no pod gets, beside the nodes' own", list: true, mayBeEmpty: true, set: addReserved},
 	{path: "host.markMask", arg: "MASK", help: "the two bits of packets' marks that are weft's", fallback: "0x30000000", set: setMarkMask},
+	{path: "host.acceptForward", arg: "BOOL", help: "add rules that accept pods' packets where another program's filter drops what is forwarded", fallback: "false",
+		set: func(c *Config, text string) error { return setBool(&c.Host.AcceptForward, text) }},
+	{path: "host.acceptForwardChain", arg: "CHAIN", help: "the nftables chain that host.acceptForward extends, as FAMILY TABLE CHAIN, beside those of iptables; empty: none", set: setForwardChain},
 	{path: "metrics.listen", arg: "ADDR:PORT", help: "where metrics and health are served; empty: nowhere", fallback: "127.0.0.1:9339", set: setMetricsListen},
 }
 
@@ -341,6 +344,18 @@ func setMTU(c *Config, text string) error {
 	}
 	return nil
 }
+
+func setForwardChain(c *Config, text string) error {
+	words := strings.Fields(text)
+	if text != "" && (len(words) != 3 || !slices.Contains([]string{"ip", "ip6", "inet"}, words[0]) || !nftName.MatchString(words[1]) || !nftName.MatchString(words[2]) || words[1] == marks.Table) {
+		return fmt.Errorf("%q is no nftables chain of another program; write its family, table and name, such as \"inet filter forward\"", text)
+	}
+	c.Host.AcceptForwardChain = strings.Join(words, " ")
+	return nil
+}
+
+// nftName is a name of a table or chain of nftables (nft(8)).
+var nftName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9/\\_.-]*$`)
 
 func setMarkMask(c *Config, text string) error {
 	n, err := strconv.ParseUint(text, 0, 32)

@@ -1,0 +1,105 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+	"golang.org/x/time/rate"
+
+	"weft/internal/hostcheck"
+	"weft/internal/rtnetlink"
+	"weft/internal/warning"
+)
+
+const (
+	// othersInterval is how often weftd looks at other programs' filters and rules at most,
+	// but for othersBurst times in a row: to list many rules is expensive.
+	othersInterval = 10 * time.Second
+	othersBurst    = 3
+
+	// othersQuiet is how often it looks without an event: iptables-legacy makes none.
+	othersQuiet = 5 * time.Minute
+)
+
+// others are the other programs of the host, as far as they drop weft's packets.
+type others struct {
+	mu    sync.Mutex
+	found []warning.Warning
+}
+
+func (o *others) warnings() []warning.Warning {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.found
+}
+
+// look looks at other programs' filters and rules, and has the filters accept pods' packets
+// if it is configured so.
+func (o *others) look(ctx context.Context, h hostcheck.Host, accepts bool, log *slog.Logger) {
+	found := h.Look(ctx)
+	if accepts && warning.Counts(found)[hostcheck.CodeForward] > 0 {
+		if err := h.AcceptForward(ctx, found); err != nil {
+			log.Error("pods' packets stay dropped", "error", err)
+		} else {
+			log.Info("pods' packets accepted", "filters", warning.Counts(found)[hostcheck.CodeForward])
+		}
+		found = h.Look(ctx)
+	}
+	if ctx.Err() != nil {
+		return
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.found = found
+}
+
+// lookAtOthers looks when filters or routing rules change.
+func (d *daemon) lookAtOthers(ctx context.Context) error {
+	tables, err := rtnetlink.Subscribe(unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES)
+	if err != nil {
+		return err
+	}
+	rules, err := rtnetlink.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV6_RULE)
+	if err != nil {
+		tables.Close()
+		return err
+	}
+	changed := make(chan struct{}, 1)
+	note := func([]syscall.NetlinkMessage) {
+		select {
+		case changed <- struct{}{}:
+		default: // it is known already
+		}
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return tables.Receive(ctx, note) })
+	group.Go(func() error { return rules.Receive(ctx, note) })
+	group.Go(func() error {
+		limit := rate.NewLimiter(rate.Every(othersInterval), othersBurst)
+		for limit.Wait(ctx) == nil { // fails when ctx is done
+			d.others.look(ctx, d.needs(), d.config.Host.AcceptForward, d.log)
+			select {
+			case <-ctx.Done():
+			case <-changed:
+			case <-time.After(othersQuiet):
+			}
+		}
+		return nil
+	})
+	return group.Wait()
+}
+
+// needs is what other programs must let pass.
+func (d *daemon) needs() hostcheck.Host {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return hostcheck.Host{
+		TUN: d.config.TUN.Name, Port: d.config.Listen.Port(), ClusterCIDRs: d.config.ClusterCIDRs, PodCIDRs: d.plan.PodCIDRs,
+		AcceptChain: d.config.Host.AcceptForwardChain,
+	}
+}

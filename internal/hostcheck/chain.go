@@ -1,0 +1,170 @@
+package hostcheck
+
+import "net/netip"
+
+// probe is a packet that weft needs to pass.
+type probe struct {
+	what         string // of many: "packets from pods to the outside"
+	hook         string // "forward" or "input"
+	in, out      string // interfaces; out is "" on the hook input
+	source, dest netip.Addr
+	protocol     string // "tcp" or "udp"
+	port         uint16 // destination port
+	state        string // of connection tracking: "new", "established" or "untracked"
+	group        int    // of the interface in, and of out
+	outGroup     int
+}
+
+func (p probe) v6() bool { return p.source.Is6() || p.dest.Is6() }
+
+// answer says whether a packet meets a condition. Without knowledge it is perhaps.
+type answer int
+
+const (
+	no answer = iota
+	perhaps
+	yes
+)
+
+func is(b bool) answer {
+	if b {
+		return yes
+	}
+	return no
+}
+
+func (a answer) not() answer { return yes - a }
+
+// condition is one of a rule's.
+type condition func(probe) answer
+
+// verdict is what a rule does with the packets that meet all of its conditions.
+type verdict int
+
+const (
+	goOn   verdict = iota // counts, logs, marks
+	accept                // ends this chain only: others of the hook follow
+	drop
+	jump
+	gotoChain
+	leave   // back to the chain that jumped here
+	unknown // may be any
+)
+
+type rule struct {
+	conditions []condition
+	verdict    verdict
+	target     string // of jump and gotoChain
+	text       string
+
+	// choices are further pairs of conditions and verdicts, as of a verdict map: the first
+	// that holds counts.
+	choices []rule
+}
+
+func (r rule) holds(p probe) answer {
+	all := yes
+	for _, c := range r.conditions {
+		all = min(all, c(p))
+	}
+	return all
+}
+
+// chain is a chain of some table, of nftables or of legacy iptables.
+type chain struct {
+	family, table, name string
+	hook                string // "" if it is no base chain
+	dropsByPolicy       bool
+	rules               []rule
+	legacy              bool // of iptables-legacy
+	iptables            bool // of iptables, legacy or not
+}
+
+// outcome of a chain: what surely happens to a probe.
+type outcome struct {
+	verdict verdict // goOn, accept or drop
+	reason  string  // of drop
+	maybe   bool    // it may have been accepted before
+}
+
+// mostJumps bounds the depth of chains that jump to each other.
+const mostJumps = 16
+
+// judge returns what a base chain does with a probe. It says drop only if no rule before
+// that may accept the packet.
+func (t tables) judge(c *chain, p probe) outcome {
+	o := t.walk(c, p, 0)
+	if o.verdict == goOn {
+		o.verdict = accept
+		if c.dropsByPolicy {
+			o.verdict, o.reason = drop, "its policy is drop"
+		}
+	}
+	if o.maybe {
+		o.verdict = accept
+	}
+	return o
+}
+
+func (t tables) walk(c *chain, p probe, depth int) outcome {
+	maybe, left := false, false // left: the packet may have left the chain before
+	for _, r := range c.rules {
+		for _, r := range append([]rule{r}, r.choices...) {
+			holds := r.holds(p)
+			if holds == no {
+				continue
+			}
+			o := t.apply(c, r, p, depth)
+			maybe = maybe || o.maybe
+			switch {
+			case r.verdict == goOn:
+				continue
+			case holds == perhaps, r.verdict == unknown:
+				maybe = maybe || o.verdict == accept || r.verdict == unknown
+				left = left || r.verdict == leave || r.verdict == gotoChain
+			case o.verdict == drop && left:
+				return outcome{verdict: goOn, maybe: true}
+			case o.verdict != goOn:
+				return outcome{o.verdict, o.reason, maybe}
+			case r.verdict == leave, r.verdict == gotoChain:
+				return outcome{verdict: goOn, maybe: maybe}
+			}
+			break
+		}
+	}
+	return outcome{verdict: goOn, maybe: maybe}
+}
+
+func (t tables) apply(c *chain, r rule, p probe, depth int) outcome {
+	switch r.verdict {
+	case accept:
+		return outcome{verdict: accept}
+	case drop:
+		return outcome{verdict: drop, reason: "rule " + r.text}
+	case jump, gotoChain:
+		target := t.find(c, r.target)
+		if target == nil || depth >= mostJumps {
+			return outcome{verdict: goOn, maybe: true}
+		}
+		o := t.walk(target, p, depth+1)
+		if o.verdict == drop {
+			o.reason = o.reason + " in chain " + r.target
+		}
+		return o
+	default:
+		return outcome{verdict: goOn}
+	}
+}
+
+// tables are all chains of the host but weft's own.
+type tables []*chain
+
+// find returns the chain that another one jumps to.
+func (t tables) find(from *chain, name string) *chain {
+	for _, c := range t {
+		if c.family == from.family && c.table == from.table && c.name == name && c.legacy == from.legacy {
+			return c
+		}
+	}
+	return nil
+}
