@@ -38,11 +38,15 @@ fd00:244:0:3::/64 dev weft0 src fd00:244:0:1::1 metric 1 pref medium
 unreachable fd00:244::/48 dev lo metric 1073741824 pref medium
 unreachable fd00:244:0:1::/64 dev lo metric 1073741824 pref medium
 0:	from all lookup local
-9338:	from 10.244.1.0/24 lookup 9338 proto 93
+5180:	from all fwmark 0x10000000/0x30000000 lookup 9338 proto 93
+5181:	from 10.244.1.0/24 lookup 9338 proto 93
+5182:	from all to 10.244.0.0/16 lookup main proto 93
 32766:	from all lookup main
 32767:	from all lookup default
 0:	from all lookup local
-9338:	from fd00:244:0:1::/64 lookup 9338 proto 93
+5180:	from all fwmark 0x10000000/0x30000000 lookup 9338 proto 93
+5181:	from fd00:244:0:1::/64 lookup 9338 proto 93
+5182:	from all to fd00:244::/48 lookup main proto 93
 32766:	from all lookup main`
 
 func expect(t testing.TB, what, got, want string) {
@@ -209,7 +213,10 @@ func TestApplySweepsWhatAPredecessorLeft(t *testing.T) {
 		"-6 route add fd00:244:0:2::/64 dev old metric 1 proto 93",
 		"-6 route add fd00:244:0:7::/64 dev weft0 proto 93",
 		"rule add from 10.99.1.0/24 lookup 9338 priority 9338 protocol 93",
-		"rule add from 10.244.1.0/24 fwmark 1 lookup 9338 priority 9338 protocol 93",
+		"rule add from 10.244.1.0/24 lookup 9338 priority 9338 protocol 93",          // of an older weftd
+		"rule add from 10.244.1.0/24 fwmark 1 lookup 9338 priority 5181 protocol 93", // with more to it
+		"rule add to 10.244.0.0/16 lookup main suppress_prefixlength 0 priority 5182 protocol 93",
+		"rule add fwmark 0x10000000 lookup 9338 priority 5180 protocol 93",
 		"-6 rule add from fd99::/64 lookup 9338 protocol 93",
 	} {
 		ns.ip(t, args)
@@ -275,6 +282,7 @@ func TestApplyAndRemoveTouchNothingOfOthers(t *testing.T) {
 		"-6 route add fd00:244:0:2::/64 dev eth0 metric 5 proto static",
 		"rule add from 10.244.1.0/24 lookup 9338 priority 9338 protocol 4",
 		"rule add from 10.244.1.0/24 lookup 9338 priority 9339",
+		"rule add to 10.244.0.0/16 lookup main priority 5182 protocol 4",
 		"-6 rule add from fd00:244:0:1::/64 lookup 9338 priority 9338 protocol 4",
 	} {
 		ns.ip(t, args)

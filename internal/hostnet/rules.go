@@ -13,26 +13,45 @@ import (
 	"weft/internal/rtnetlink"
 )
 
-// rule is one of weft's rules (ip-rule(8)): packets from src are looked up in table.
+// rule is one of weft's rules (ip-rule(8)): packets from src, to dst and with mark are
+// looked up in table.
 type rule struct {
-	src      netip.Prefix
-	table    int
-	priority int
-	foreign  bool // as in route
+	family     int
+	src, dst   netip.Prefix // invalid stands for any
+	mark, mask uint32       // mask 0 stands for any
+	table      int
+	priority   int
+	foreign    bool // as in route
 }
 
-// wantedRules returns the rules that must hold: pods look up the peers' node
-// addresses in weft's table, before the main table would send them to the underlay.
+// wantedRules returns the rules that must hold, in the order in which the kernel asks them.
 //
-// So a pod's way to a peer's node address is not the way by which that node's own
-// packets come to a hostPort or NodePort of the pod: those come over the underlay. An
-// uplink whose rp_filter is 1 (strict) drops them, counted as IPReversePathFilter in
-// /proc/net/netstat. No rule can help, because the kernel looks up the way back as if
-// the pod had sent the packet. Such an uplink needs 2 (loose), or 0.
+// The way back of what came out of the overlay is the overlay. The guard marks these
+// packets, so that a reverse path check which looks at marks finds that a peer's node
+// address is behind the TUN device.
+//
+// Pods look up the peers' node addresses in weft's table, before the main table would send
+// them to the underlay. So a pod's way to a peer's node address is not the way by which
+// that node's own packets come to a hostPort or NodePort of the pod: those come over the
+// underlay. An uplink whose rp_filter is 1 (strict) drops them, counted as
+// IPReversePathFilter in /proc/net/netstat. No rule can help, because the kernel looks up
+// the way back as if the pod had sent the packet. Such an uplink needs 2 (loose), or 0.
+//
+// The way to pods stands in the main table, whatever another program's rules say of the
+// source: a cloud's for each of the node's addresses, or a VPN's for all.
 func wantedRules(n Network) []rule {
 	var rules []rule
+	for _, family := range families {
+		if n.uses(family) {
+			from := n.MarkMask.FromOverlay()
+			rules = append(rules, rule{family: family, mark: from, mask: uint32(n.MarkMask), table: marks.RouteTable, priority: marks.RulePriority})
+		}
+	}
 	for _, p := range n.PodCIDRs {
-		rules = append(rules, rule{src: p, table: marks.RouteTable, priority: marks.RulePriority})
+		rules = append(rules, rule{family: familyOf(p.Addr()), src: p, table: marks.RouteTable, priority: marks.RulePriority + 1})
+	}
+	for _, p := range n.ClusterCIDRs {
+		rules = append(rules, rule{family: familyOf(p.Addr()), dst: p, table: unix.RT_TABLE_MAIN, priority: marks.RulePriority + 2})
 	}
 	return rules
 }
@@ -63,7 +82,7 @@ func (k *kernel) applyRules(ctx context.Context, want []rule) error {
 			continue
 		}
 		if err := k.RuleAdd(r.netlink()); err != nil {
-			errs = append(errs, fmt.Errorf("add a routing rule for packets from %s: %w", r.src, err))
+			errs = append(errs, fmt.Errorf("add the routing rule %v: %w", r.netlink(), err))
 			continue
 		}
 		k.changes.added++
@@ -82,19 +101,38 @@ func (k *kernel) applyRules(ctx context.Context, want []rule) error {
 }
 
 func parseRule(r netlink.Rule) rule {
-	return rule{
-		src:      rtnetlink.Prefix(r.Src),
+	parsed := rule{
+		family:   r.Family,
+		mark:     r.Mark,
 		table:    r.Table,
 		priority: r.Priority,
-		foreign: r.Dst != nil || r.Mark != 0 || r.Mask != nil || r.IifName != "" || r.OifName != "" || r.Invert ||
+		foreign: r.IifName != "" || r.OifName != "" || r.Invert || r.Tos != 0 || r.SuppressPrefixlen >= 0 || r.SuppressIfgroup >= 0 ||
 			r.Goto >= 0 || r.IPProto != 0 || r.Dport != nil || r.Sport != nil || r.UIDRange != nil,
 	}
+	if r.Src != nil {
+		parsed.src = rtnetlink.Prefix(r.Src)
+	}
+	if r.Dst != nil {
+		parsed.dst = rtnetlink.Prefix(r.Dst)
+	}
+	if r.Mask != nil {
+		parsed.mask = *r.Mask
+	}
+	return parsed
 }
 
 func (r rule) netlink() *netlink.Rule {
 	n := netlink.NewRule()
-	n.Family = familyOf(r.src.Addr())
-	n.Src = rtnetlink.IPNet(r.src)
+	n.Family = r.family
+	if r.src.IsValid() {
+		n.Src = rtnetlink.IPNet(r.src)
+	}
+	if r.dst.IsValid() {
+		n.Dst = rtnetlink.IPNet(r.dst)
+	}
+	if r.mask != 0 {
+		n.Mark, n.Mask = r.mark, &r.mask
+	}
 	n.Table = r.table
 	n.Priority = r.priority
 	n.Protocol = marks.RouteProtocol

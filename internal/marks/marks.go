@@ -24,9 +24,10 @@ const (
 	// RouteTable holds the routes to the peers' node addresses, which only pods use.
 	RouteTable = 9338
 
-	// RulePriority is the priority of the rules that send pods' packets through
-	// RouteTable: behind the local table (0), before the main table (32766).
-	RulePriority = 9338
+	// RulePriority is the priority of the first of weft's routing rules, which follow each
+	// other. They come behind the local table (0) and before those that VPNs and clouds
+	// add, of which Tailscale's come first (5210).
+	RulePriority = 5180
 
 	// Table is the name of the nftables table (family inet).
 	Table = "weft"
