@@ -59,6 +59,10 @@ type Plan struct {
 	// endpoints', or those that they have moved to.
 	Senders []netip.Addr
 
+	// PeerEndpoints are where the peers receive datagrams, sorted: where the list says, and
+	// where they have moved to.
+	PeerEndpoints []netip.AddrPort
+
 	// Refused says what is wrong with nodes that registered themselves, and so are not
 	// among the Peers, or that the control source itself has left out; nil if all are.
 	Refused error
@@ -112,6 +116,7 @@ func NewPlan(state State, opts Options) (*Plan, error) {
 		p.Peers = append(p.Peers, peer)
 		p.PeerCIDRs = append(p.PeerCIDRs, n.PodCIDRs...)
 		p.PeerAddresses = append(p.PeerAddresses, n.Endpoint.Addr())
+		p.PeerEndpoints = append(p.PeerEndpoints, n.Endpoint)
 	}
 	if p.Self == nil {
 		return nil, fmt.Errorf("this node is refused: %w", refused)
@@ -119,6 +124,7 @@ func NewPlan(state State, opts Options) (*Plan, error) {
 	slices.SortFunc(p.Peers, func(a, b *encap.Peer) int { return cmp.Compare(a.Name, b.Name) })
 	slices.SortFunc(p.PeerCIDRs, netip.Prefix.Compare)
 	slices.SortFunc(p.PeerAddresses, netip.Addr.Compare)
+	slices.SortFunc(p.PeerEndpoints, netip.AddrPort.Compare)
 	p.Senders = p.PeerAddresses
 	table, err := fib.New(p.Self, p.Peers)
 	if err != nil {
@@ -180,12 +186,14 @@ func (p *Plan) WithEndpoint(key encap.Fingerprint, addr netip.Addr) (*Plan, erro
 			there.Endpoint = netip.AddrPortFrom(addr, peer.Endpoint.Port())
 			there.Prefixes = slices.DeleteFunc(slices.Clone(peer.Prefixes), func(p netip.Prefix) bool { return p.Addr() == listed })
 			moved.Peers[i] = &there
+			moved.PeerEndpoints = append(slices.Clone(moved.PeerEndpoints), there.Endpoint)
 			moved.Senders[slices.Index(moved.Senders, listed)] = addr
 			moved.PeerAddresses = slices.DeleteFunc(slices.Clone(moved.PeerAddresses), func(a netip.Addr) bool { return a == listed })
 			moved.EndpointIPv6 = moved.EndpointIPv6 || addr.Is6()
 		}
 	}
 	slices.SortFunc(moved.Senders, netip.Addr.Compare)
+	slices.SortFunc(moved.PeerEndpoints, netip.AddrPort.Compare)
 	table, err := fib.New(moved.Self, moved.Peers)
 	if err != nil {
 		return nil, fmt.Errorf("build the FIB: %w", err)

@@ -73,6 +73,7 @@ func TestPlanOfADualStackNode(t *testing.T) {
 		ClusterCIDRs:  clusterCIDRs,
 		PeerCIDRs:     prefixes("10.244.2.0/24", "fd00:244:0:2::/64", "fd00:244:0:3::/64"),
 		PeerAddresses: addrs("192.168.77.2", "fd00:77::3"),
+		PeerEndpoints: []netip.AddrPort{netip.MustParseAddrPort("192.168.77.2:9338"), netip.MustParseAddrPort("[fd00:77::3]:9338")},
 		EndpointIPv6:  true,
 	}
 	if !p.Equal(want) {

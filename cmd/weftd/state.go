@@ -311,6 +311,7 @@ func (d *daemon) hostNetwork(plan *control.Plan, mtu int) hostnet.Network {
 		PeerCIDRs:     plan.PeerCIDRs,
 		PeerAddresses: plan.PeerAddresses,
 		Senders:       plan.Senders,
+		PeerEndpoints: plan.PeerEndpoints,
 		Port:          d.config.Listen.Port(),
 		SourcePorts:   sources,
 		MarkMask:      d.config.Host.MarkMask,

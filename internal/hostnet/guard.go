@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os/exec"
 	"strconv"
@@ -72,10 +73,10 @@ func (g *guard) inherit(ctx context.Context, n *Network) error {
 	for _, digit := range []string{"4", "6"} {
 		for _, set := range []struct {
 			name string
-			add  func(key string) error
+			add  func(key ...string) error
 		}{
-			{setPods, func(key string) error {
-				p, err := netip.ParsePrefix(key)
+			{setPods, func(key ...string) error {
+				p, err := netip.ParsePrefix(key[0])
 				if err == nil && n.inCluster(p) {
 					n.PodCIDRs = append(n.PodCIDRs, p)
 				}
@@ -83,13 +84,18 @@ func (g *guard) inherit(ctx context.Context, n *Network) error {
 			}},
 			{setPeers, appendAddr(&n.PeerAddresses)},
 			{setSenders, appendAddr(&n.Senders)},
+			{setEndpoints, func(key ...string) error {
+				e, err := netip.ParseAddrPort(net.JoinHostPort(key[0], key[1]))
+				n.PeerEndpoints = append(n.PeerEndpoints, e)
+				return err
+			}},
 		} {
 			elements, err := g.nft.ListElements(ctx, "set", set.name+digit)
 			if err != nil && !knftables.IsNotFound(err) {
 				return fmt.Errorf("read the set %s of the guard table: %w", set.name+digit, err)
 			}
 			for _, e := range elements {
-				if err := set.add(e.Key[0]); err != nil {
+				if err := set.add(e.Key...); err != nil {
 					return fmt.Errorf("read the set %s of the guard table: %w", set.name+digit, err)
 				}
 			}
@@ -114,9 +120,9 @@ func (g *guard) inheritPorts(ctx context.Context, n *Network) error {
 	return nil
 }
 
-func appendAddr(to *[]netip.Addr) func(key string) error {
-	return func(key string) error {
-		a, err := netip.ParseAddr(key)
+func appendAddr(to *[]netip.Addr) func(key ...string) error {
+	return func(key ...string) error {
+		a, err := netip.ParseAddr(key[0])
 		if err == nil {
 			*to = append(*to, a)
 		}
@@ -156,6 +162,7 @@ func (g *guard) apply(ctx context.Context, n Network, untouched bool) (replaced 
 		tx := g.nft.NewTransaction()
 		changeAddresses(tx, setPeers, holds.PeerAddresses, n.PeerAddresses)
 		changeAddresses(tx, setSenders, holds.Senders, n.Senders)
+		changeEndpoints(tx, holds.PeerEndpoints, n.PeerEndpoints)
 		if tx.NumOperations() == 0 {
 			return false, nil
 		}
@@ -255,7 +262,7 @@ func withoutPeers(listed string) string {
 	inSet := false
 	for line := range strings.Lines(listed) {
 		switch {
-		case strings.HasPrefix(line, "\tset "+setPeers), strings.HasPrefix(line, "\tset "+setSenders):
+		case strings.HasPrefix(line, "\tset "+setPeers), strings.HasPrefix(line, "\tset "+setSenders), strings.HasPrefix(line, "\tset "+setEndpoints):
 			inSet = true
 		case line == "\t}\n":
 			inSet = false

@@ -71,7 +71,11 @@ type Network struct {
 	// known better.
 	Senders []netip.Addr
 
-	// Port is the UDP port on which nodes receive datagrams.
+	// PeerEndpoints are where the other nodes receive datagrams: every address that is
+	// known of a node, with its port. Of this node only weftd may send there.
+	PeerEndpoints []netip.AddrPort
+
+	// Port is the UDP port on which this node receives datagrams.
 	Port uint16
 
 	// SourcePorts are the UDP ports from which this node sends them.
@@ -267,6 +271,7 @@ func (n Network) equal(o Network) bool {
 		slices.Equal(n.PeerCIDRs, o.PeerCIDRs) &&
 		slices.Equal(n.PeerAddresses, o.PeerAddresses) &&
 		slices.Equal(n.Senders, o.Senders) &&
+		slices.Equal(n.PeerEndpoints, o.PeerEndpoints) &&
 		slices.Equal(n.SourcePorts, o.SourcePorts)
 }
 
@@ -306,6 +311,7 @@ func (n Network) check() (_ Network, refused, err error) {
 	}
 	n.PeerCIDRs, n.PeerAddresses, refused = n.checkedPeers()
 	n.Senders = canonical(n.Senders, netip.Addr.Compare)
+	n.PeerEndpoints = canonical(n.PeerEndpoints, netip.AddrPort.Compare)
 	return n, refused, nil
 }
 

@@ -160,6 +160,14 @@ func addresses(list ...string) []netip.Addr {
 	return all
 }
 
+func endpoints(list ...string) []netip.AddrPort {
+	var all []netip.AddrPort
+	for _, s := range list {
+		all = append(all, netip.MustParseAddrPort(s))
+	}
+	return all
+}
+
 // testNetwork is a node with two peers, in both families.
 func testNetwork() Network {
 	return Network{
@@ -171,6 +179,7 @@ func testNetwork() Network {
 		PeerCIDRs:     prefixes("10.244.2.0/24", "fd00:244:0:2::/64", "10.244.3.0/24", "fd00:244:0:3::/64"),
 		PeerAddresses: addresses("192.0.2.20", "2001:db8::20", "192.0.2.30", "2001:db8::30"),
 		Senders:       addresses("192.0.2.20", "2001:db8::20", "192.0.2.30", "2001:db8::30"),
+		PeerEndpoints: endpoints("192.0.2.20:9338", "[2001:db8::20]:9338", "192.0.2.30:9400", "[2001:db8::30]:9400", "192.0.2.31:9400"),
 		Port:          9338,
 		SourcePorts:   []uint16{50000, 50001},
 		MarkMask:      marks.DefaultMask,

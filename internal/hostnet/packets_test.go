@@ -9,6 +9,10 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
+
+	"weft/internal/marks"
 )
 
 var anySource netip.Addr
@@ -22,22 +26,28 @@ func forEachFamily(t *testing.T, test func(t *testing.T, a addressing)) {
 func TestPodsAndNodesSeeEachOthersRealAddresses(t *testing.T) {
 	s := newSite(t)
 	forEachFamily(t, func(t *testing.T, a addressing) {
-		sees(t, s.pod1, anySource, a.pod2, echoPort, a.pod1)
-		sees(t, s.pod1, anySource, a.remotePod, echoPort, a.pod1)
-		sees(t, s.pod1, anySource, a.node, echoPort, a.pod1)
-		sees(t, s.pod1, anySource, a.overlay, echoPort, a.pod1)
-		// Through the overlay: there is no such host on the underlay of this site.
-		sees(t, s.pod1, anySource, a.remoteNode, echoPort, a.pod1)
-		sees(t, s.remote, a.remotePod, a.pod1, echoPort, a.remotePod)
-		sees(t, s.remote, a.remoteNode, a.pod1, echoPort, a.remoteNode)
-		sees(t, s.remote, a.remotePod, a.node, echoPort, a.remotePod)
-		sees(t, s.node, anySource, a.remotePod, echoPort, a.overlay)
+		seesRealAddresses(t, s, a)
 	})
 	for reason, n := range s.node.drops(t, s.host) {
 		if n != 0 {
 			t.Errorf("%d packets were dropped as %s", n, reason)
 		}
 	}
+}
+
+// seesRealAddresses goes all ways between pods and nodes.
+func seesRealAddresses(t *testing.T, s *site, a addressing) {
+	t.Helper()
+	sees(t, s.pod1, anySource, a.pod2, echoPort, a.pod1)
+	sees(t, s.pod1, anySource, a.remotePod, echoPort, a.pod1)
+	sees(t, s.pod1, anySource, a.node, echoPort, a.pod1)
+	sees(t, s.pod1, anySource, a.overlay, echoPort, a.pod1)
+	// Through the overlay: there is no such host on the underlay of this site.
+	sees(t, s.pod1, anySource, a.remoteNode, echoPort, a.pod1)
+	sees(t, s.remote, a.remotePod, a.pod1, echoPort, a.remotePod)
+	sees(t, s.remote, a.remoteNode, a.pod1, echoPort, a.remoteNode)
+	sees(t, s.remote, a.remotePod, a.node, echoPort, a.remotePod)
+	sees(t, s.node, anySource, a.remotePod, echoPort, a.overlay)
 }
 
 func TestPodsReachTheOutsideMasqueraded(t *testing.T) {
@@ -123,6 +133,75 @@ func TestAPeersOwnPacketsReachAHostPortUnlessTheUplinkFiltersStrictly(t *testing
 	}
 }
 
+// What IPVS or another translator that connection tracking knows nothing of sends to a
+// peer's pod comes back.
+func TestGuardPassesOthersReplies(t *testing.T) {
+	s := newSite(t)
+	s.node.nft(t, fmt.Sprintf(`table inet others {
+		chain prerouting {
+			type filter hook prerouting priority -250;
+			iifname "eth0" ip daddr 192.0.2.1 udp dport 8080 udp dport set %[1]d ip daddr set 10.244.2.5
+			iifname "eth0" ip6 daddr 2001:db8::1 udp dport 8080 udp dport set %[1]d ip6 daddr set fd00:244:0:2::5
+			iifname "weft0" ip daddr 192.0.2.2 udp sport %[1]d accept
+		}
+		chain postrouting {
+			type nat hook postrouting priority srcnat;
+			oifname "weft0" meta mark & 0x10000000 == 0 masquerade
+		}
+	}`, echoPort))
+	forEachFamily(t, func(t *testing.T, a addressing) {
+		before := s.node.drops(t, s.host)
+		conn, err := dial(t, s.outside, a.outside, a.node, 8080)
+		check(t, err)
+		defer conn.Close()
+		_, err = conn.Write([]byte("who am I?"))
+		check(t, err)
+		// The answer has the pod's address: what IPVS would translate back once more.
+		s.outside.nft(t, "table inet seen { counter answers { }; chain input { type filter hook input priority 0; udp sport 7777 counter name answers; }; }")
+		arrived := func() bool {
+			_, _ = conn.Write([]byte("who am I?"))
+			return !strings.Contains(s.outside.run(t, "nft", "list counter inet seen answers"), "packets 0 ")
+		}
+		if !eventually(arrived) {
+			t.Errorf("no answer came: before %v, now %v", before, s.node.drops(t, s.host))
+		}
+		s.outside.nft(t, "delete table inet seen")
+		// What the overlay begins doesn't pass.
+		s.dropped(t, s.remote, a.remotePod, a.outside, echoPort, dropTransit)
+	})
+}
+
+// Neither a cloud's rules for each address of the node, nor a VPN's for everything, nor a
+// reverse path filter that asks for the whole way back, come between pods and nodes.
+func TestForeignRulesDivertNoPod(t *testing.T) {
+	s := newSite(t)
+	s.node.openTUN(t, "foreign0")
+	s.node.ip(t, "link set foreign0 up")
+	for _, a := range addressings {
+		family, segment := "-"+a.family+" ", netip.PrefixFrom(a.node, map[string]int{"4": 24, "6": 64}[a.family]).Masked()
+		s.node.ip(t, fmt.Sprintf("%s route add default via %s dev eth0 table 30400", family, a.outside))
+		s.node.ip(t, fmt.Sprintf("%s route add %s dev eth0 table 30400", family, segment))
+		s.node.ip(t, fmt.Sprintf("%s rule add from %s lookup 30400 priority 30400", family, a.node))
+		s.node.ip(t, family+"route add default dev foreign0 table 52")
+		s.node.ip(t, fmt.Sprintf("%s route add throw %s table 52", family, segment))
+		s.node.ip(t, family+"rule add lookup 52 priority 5270")
+	}
+	s.node.nft(t, `table inet firewall {
+		counter filtered { }
+		chain prerouting {
+			type filter hook prerouting priority mangle + 10;
+			meta nfproto ipv6 icmpv6 type { nd-router-advert, nd-neighbor-solicit } accept
+			fib saddr . mark . iif oif missing counter name filtered drop
+		}
+	}`)
+	forEachFamily(t, func(t *testing.T, a addressing) {
+		seesRealAddresses(t, s, a)
+	})
+	if got := s.node.run(t, "nft", "list counter inet firewall filtered"); !strings.Contains(got, "packets 0 ") {
+		t.Errorf("the reverse path filter dropped packets: %s", got)
+	}
+}
+
 func TestPodsDoNotSpoof(t *testing.T) {
 	s := newSite(t)
 	forEachFamily(t, func(t *testing.T, a addressing) {
@@ -140,12 +219,12 @@ func TestNobodySpeaksToWeftsPortThroughTheOverlay(t *testing.T) {
 			type nat hook prerouting priority dstnat;
 			meta nfproto ipv4 udp dport 5001 dnat ip to 192.0.2.1:9338
 			meta nfproto ipv6 udp dport 5001 dnat ip6 to [2001:db8::1]:9338
-			meta nfproto ipv4 udp dport 5002 dnat ip to 192.0.2.2:9338
-			meta nfproto ipv6 udp dport 5002 dnat ip6 to [2001:db8::2]:9338
+			meta nfproto ipv4 udp dport 5002 dnat ip to 192.0.2.20:9338
+			meta nfproto ipv6 udp dport 5002 dnat ip6 to [2001:db8::20]:9338
 		}
 	}`)
 	forEachFamily(t, func(t *testing.T, a addressing) {
-		for _, to := range []netip.Addr{a.node, a.overlay, a.outside, a.remoteNode, a.remotePod, a.pod2} {
+		for _, to := range []netip.Addr{a.node, a.overlay, a.remoteNode} {
 			s.dropped(t, s.pod1, anySource, to, 9338, dropTunnelInTunnel)
 		}
 		// Through a Service.
@@ -155,8 +234,22 @@ func TestNobodySpeaksToWeftsPortThroughTheOverlay(t *testing.T) {
 		s.dropped(t, s.remote, a.remotePod, a.node, 5002, dropTunnelInTunnel)
 
 		s.dropped(t, s.remote, a.remotePod, a.node, 9338, dropTunnelInTunnel)
-		s.dropped(t, s.remote, a.remotePod, a.pod1, 9338, dropTunnelInTunnel)
-		s.dropped(t, s.node, anySource, a.remotePod, 9338, dropTunnelInTunnel)
+		s.dropped(t, s.remote, a.remotePod, a.overlay, 9338, dropTunnelInTunnel)
+		// The number is weft's on nodes only.
+		sees(t, s.pod1, anySource, a.outside, 9338, a.node)
+		sees(t, s.pod1, anySource, a.pod2, 9338, a.pod1)
+		sees(t, s.pod1, anySource, a.remotePod, 9338, a.pod1)
+		sees(t, s.remote, a.remotePod, a.pod2, 9338, a.remotePod)
+		// What weftd sends doesn't enter the tunnel that it came out of.
+		s.node.do(t, func() {
+			conn := asWeftd(t, a.node, 50000)
+			defer conn.Close()
+			before := s.node.drops(t, s.host)[dropTunnelInTunnel]
+			_, _ = conn.WriteToUDPAddrPort([]byte("outer"), netip.AddrPortFrom(a.remotePod, 9338))
+			if got := s.node.drops(t, s.host)[dropTunnelInTunnel]; got != before+1 {
+				t.Errorf("%d of weftd's datagrams into the tunnel dropped, want 1", got-before)
+			}
+		})
 	})
 }
 
@@ -198,6 +291,19 @@ func TestNothingGoesBareWhenTheOverlayIsAway(t *testing.T) {
 	})
 }
 
+// asWeftd returns a socket whose datagrams are marked as weftd's.
+func asWeftd(t testing.TB, addr netip.Addr, port uint16) *net.UDPConn {
+	t.Helper()
+	conn, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(addr, port)))
+	check(t, err)
+	raw, err := conn.SyscallConn()
+	check(t, err)
+	check(t, raw.Control(func(fd uintptr) {
+		check(t, unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, int(marks.DefaultMask.OwnDatagram())))
+	}))
+	return conn
+}
+
 func TestConnectionTrackingIgnoresTheUnderlaysDatagrams(t *testing.T) {
 	s := newSite(t)
 	s.node.nft(t, `table inet watch {
@@ -220,16 +326,12 @@ func TestConnectionTrackingIgnoresTheUnderlaysDatagrams(t *testing.T) {
 		sees(t, s.outside, anySource, a.node, 9338, a.outside)
 	})
 	for _, a := range addressings {
-		var conn net.Conn
-		var err error
 		s.node.do(t, func() {
-			dialer := net.Dialer{LocalAddr: &net.UDPAddr{Port: int(testNetwork().SourcePorts[0])}}
-			conn, err = dialer.DialContext(t.Context(), "udp", netip.AddrPortFrom(a.remoteNode, 9338).String())
+			conn := asWeftd(t, a.node, testNetwork().SourcePorts[0])
+			defer conn.Close()
+			_, err := conn.WriteToUDPAddrPort([]byte("outer"), netip.AddrPortFrom(a.remoteNode, 9338))
+			check(t, err)
 		})
-		check(t, err)
-		_, err = conn.Write([]byte("outer"))
-		check(t, err)
-		check(t, conn.Close())
 	}
 	if got := s.node.run(t, "nft", "list counter inet watch untracked"); !strings.Contains(got, "packets 6 ") {
 		t.Errorf("6 datagrams should be untracked: %s", got)

@@ -23,10 +23,13 @@ const (
 	dropTransit        = "overlay_transit"  // out of the overlay, to neither a pod nor this node
 	dropLeak           = "bare_to_underlay" // to a pod or by a pod to a peer, past the overlay
 	dropPathMTU        = "path_mtu_report"  // "too big" by ICMP, about weft's own datagrams
+	dropLoopback       = "loopback"         // a loopback address, from elsewhere than this node
+	dropLocalSender    = "local_sender"     // to weft's port of a node, by this node but not by weftd
+	dropLocalSpoof     = "spoofed_by_host"  // a pod's address as source, by a program of this node
 )
 
 var dropCounters = []string{
-	dropForeignSource, dropBare, dropSpoofed, dropRouterAdvert, dropTunnelInTunnel, dropStranger, dropTransit, dropLeak, dropPathMTU,
+	dropForeignSource, dropBare, dropSpoofed, dropRouterAdvert, dropTunnelInTunnel, dropStranger, dropTransit, dropLeak, dropPathMTU, dropLoopback, dropLocalSender, dropLocalSpoof,
 }
 
 // The sets of the table; each is followed by 4 or 6.
@@ -35,6 +38,8 @@ const (
 	setPods    = "pods"       // PodCIDRs
 	setPeers   = "peer_nodes" // PeerAddresses
 	setSenders = "senders"    // Senders
+
+	setEndpoints = "endpoints" // PeerEndpoints
 
 	// Of both families: Port and SourcePorts.
 	setPorts = "ports"
@@ -58,6 +63,7 @@ func (g *guard) ruleset(n Network, counts map[string]*knftables.Counter) *knftab
 	addPrefixSets(tx, setPods, n.PodCIDRs)
 	addAddressSets(tx, setPeers, n.PeerAddresses)
 	addAddressSets(tx, setSenders, n.Senders)
+	addEndpointSets(tx, n.PeerEndpoints)
 	tx.Add(&knftables.Set{Name: setPorts, Type: "inet_service"})
 	for _, port := range n.ports() {
 		tx.Add(&knftables.Element{Set: setPorts, Key: []string{strconv.Itoa(int(port))}})
@@ -91,6 +97,29 @@ func addAddressSets(tx *knftables.Transaction, name string, addrs []netip.Addr) 
 	tx.Add(&knftables.Set{Name: name + "6", Type: "ipv6_addr"})
 	for _, a := range addrs {
 		tx.Add(&knftables.Element{Set: name + digit(a), Key: []string{a.String()}})
+	}
+}
+
+func addEndpointSets(tx *knftables.Transaction, endpoints []netip.AddrPort) {
+	tx.Add(&knftables.Set{Name: setEndpoints + "4", Type: "ipv4_addr . inet_service"})
+	tx.Add(&knftables.Set{Name: setEndpoints + "6", Type: "ipv6_addr . inet_service"})
+	for _, e := range endpoints {
+		tx.Add(endpointElement(e))
+	}
+}
+
+func endpointElement(e netip.AddrPort) *knftables.Element {
+	return &knftables.Element{Set: setEndpoints + digit(e.Addr()), Key: []string{e.Addr().String(), strconv.Itoa(int(e.Port()))}}
+}
+
+// changeEndpoints makes the sets that hold some endpoints hold others.
+func changeEndpoints(tx *knftables.Transaction, have, want []netip.AddrPort) {
+	stale, missing := apart(have, want, netip.AddrPort.Compare)
+	for _, e := range missing {
+		tx.Add(endpointElement(e))
+	}
+	for _, e := range stale {
+		tx.Delete(endpointElement(e))
 	}
 }
 
@@ -137,8 +166,8 @@ type chain struct {
 
 // Base chains have the names of their hooks. prerouting and output come before
 // connection tracking and before any DNAT (so do others' raw chains, of which ours
-// is the first); the rest come before other programs' filters, where the
-// destination is the final one.
+// is the first); the next come before other programs' filters, where the
+// destination is the final one; after srcnat comes leaving, where the source is.
 var chains = []chain{
 	{name: "from_pods"},
 	{name: "from_overlay"},
@@ -152,6 +181,7 @@ var chains = []chain{
 	{"output", knftables.FilterType, knftables.OutputHook, knftables.RawPriority + "-10"},
 	{"postrouting", knftables.FilterType, knftables.PostroutingHook, knftables.FilterPriority + "-10"},
 	{"srcnat", knftables.NATType, knftables.PostroutingHook, knftables.SNATPriority},
+	{"leaving", knftables.FilterType, knftables.PostroutingHook, knftables.SNATPriority + "+10"},
 }
 
 func (c chain) object() *knftables.Chain {
@@ -174,6 +204,9 @@ func rules(n Network) []guardRule {
 	fromPods := fmt.Sprintf("iifgroup %d", marks.PodLinkGroup)
 	toPods := fmt.Sprintf("oifgroup %d", marks.PodLinkGroup)
 	toPort := fmt.Sprintf("udp dport %d", n.Port)
+	isOwn := fmt.Sprintf("meta mark & %#x == %#x", uint32(n.MarkMask), n.MarkMask.OwnDatagram())
+	toEndpoint4 := fmt.Sprintf("ip daddr . udp dport @%s4", setEndpoints)
+	toEndpoint6 := fmt.Sprintf("ip6 daddr . udp dport @%s6", setEndpoints)
 	// Of a header that an ICMP message quotes, nft knows no fields: @th,BIT,LENGTH counts
 	// from the message's first bit, and can't be looked up in a set that has a type.
 	quoted := func(offset, length int, is string) string { return fmt.Sprintf("@th,%d,%d %s ", offset, length, is) }
@@ -194,17 +227,21 @@ func rules(n Network) []guardRule {
 		{"prerouting", `iif "lo" accept`, "the node speaks to itself"},
 		{"prerouting", "goto from_underlay", "everyone else is a stranger"},
 
-		{"from_pods", toPort + drop(dropTunnelInTunnel), "what pods send there can only be forged"},
 		{"from_pods", "icmpv6 type { nd-router-advert, nd-redirect }" + drop(dropRouterAdvert), "no pod is a router"},
 		{"from_pods", "meta l4proto 58 ip6 saddr { ::, fe80::/10 } accept", "neighbour discovery, which never leaves the link"},
+		{"from_pods", "ip daddr 127.0.0.0/8" + drop(dropLoopback), "portmap has the kernel route these"},
 		{"from_pods", "fib saddr . iif oif missing" + drop(dropSpoofed), "a pod's source is an address that is routed to its veth"},
 
 		// That the source is the peer's, weftd has checked.
-		{"from_overlay", toPort + drop(dropTunnelInTunnel), "nodes speak to weft's port past the overlay only"},
+		{"from_overlay", "ip daddr 127.0.0.0/8" + drop(dropLoopback), "kube-proxy and portmap have the kernel route these"},
+		{"from_overlay", "ip saddr 127.0.0.0/8" + drop(dropLoopback), "kube-proxy and portmap have the kernel route these"},
+		{"from_overlay", fmt.Sprintf("meta mark set meta mark | %#x", n.MarkMask.FromOverlay()), "the way back is the overlay, for reverse path checks too"},
 
 		{"from_underlay", toPort + " fib daddr type local goto datagrams", "nodes speak to each other"},
 		{"from_underlay", "ip saddr @cluster4" + drop(dropForeignSource), "pods' packets come encapsulated"},
 		{"from_underlay", "ip6 saddr @cluster6" + drop(dropForeignSource), "pods' packets come encapsulated"},
+		{"from_underlay", "ip saddr 127.0.0.0/8" + drop(dropLoopback), "kube-proxy and portmap have the kernel route these"},
+		{"from_underlay", "ip daddr 127.0.0.0/8" + drop(dropLoopback), "kube-proxy and portmap have the kernel route these"},
 		{"from_underlay", "ip daddr @cluster4" + drop(dropBare), "strangers reach pods by hostPort and Service alone, not yet translated here"},
 		{"from_underlay", "ip6 daddr @cluster6" + drop(dropBare), "strangers reach pods by hostPort and Service alone, not yet translated here"},
 
@@ -230,23 +267,33 @@ func rules(n Network) []guardRule {
 		{"too_big6", quoted(ip6Payload, 8, "17") + quotesPorts(ip6Payload+fragmentHeader) + drop(dropPathMTU), "as above"},
 		{"too_big6", quoted(ip6Payload, 8, "17") + quotesPort(ip6Payload+fragmentHeader) + drop(dropPathMTU), "as above"},
 
-		{"input", toPort + " " + fromPods + drop(dropTunnelInTunnel), "once more: the destination may have been translated"},
-		{"input", toPort + " " + fromTUN + drop(dropTunnelInTunnel), "once more: the destination may have been translated"},
+		{"input", toPort + " " + fromPods + drop(dropTunnelInTunnel), "what pods send there can only be forged"},
+		{"input", toPort + " " + fromTUN + drop(dropTunnelInTunnel), "nodes speak to weft's port past the overlay only"},
+		{"input", toPort + ` iif "lo"` + drop(dropLocalSender), "IPv6 lets every user send under a peer's address (IPV6_FREEBIND)"},
 
-		{"forward", toPort + " " + fromPods + drop(dropTunnelInTunnel), "once more: the destination may have been translated"},
-		{"forward", toPort + " " + fromTUN + drop(dropTunnelInTunnel), "once more: the destination may have been translated"},
+		{"forward", "ct direction reply accept", "the answer to what was let through, whoever translated it"},
+		{"forward", fromPods + " " + toEndpoint4 + drop(dropTunnelInTunnel), "what pods send there can only be forged"},
+		{"forward", fromPods + " " + toEndpoint6 + drop(dropTunnelInTunnel), "what pods send there can only be forged"},
 		{"forward", fmt.Sprintf("iifname != %q accept", n.TUN), "what follows concerns peers' pods"},
 		{"forward", toPods + " accept", "what the overlay is for"},
-		{"forward", "ct status dnat accept", "Services and hostPorts of this node, both ways"},
+		{"forward", toEndpoint4 + drop(dropTunnelInTunnel), "to a node, through a Service"},
+		{"forward", toEndpoint6 + drop(dropTunnelInTunnel), "to a node, through a Service"},
+		{"forward", "ct status dnat accept", "Services and hostPorts of this node"},
 		{"forward", strings.TrimSpace(drop(dropTransit)), "peers don't reach the underlay, or each other, through this node"},
 
-		{"output", "udp sport @" + setPorts + " notrack", "a full connection table must not stop the overlay"},
+		{"output", isOwn + " notrack accept", "a full connection table must not stop the overlay"},
+		{"output", toEndpoint4 + drop(dropLocalSender), "a datagram of this node's address that weftd did not send is forged"},
+		{"output", toEndpoint6 + drop(dropLocalSender), "a datagram of this node's address that weftd did not send is forged"},
+		// Only what has a socket is a program's. The kernel itself refuses connections in a
+		// pod's name ("reject with tcp reset").
+		{"output", "ip saddr @cluster4 meta skuid 0-4294967294 fib saddr type != local" + drop(dropLocalSpoof), "IP_TRANSPARENT lets privileged users do that"},
+		{"output", "ip6 saddr @cluster6 meta skuid 0-4294967294 fib saddr type != local" + drop(dropLocalSpoof), "IPV6_FREEBIND lets every user do that"},
 		// No packet is lost by these, so they are not counted. For IPv4 there is a sysctl,
 		// which holds only where conf.all agrees (send_redirects in ip-sysctl.rst).
 		{"output", toPods + " icmp type redirect drop", "a pod that speaks to itself by its hostPort has no better way"},
 		{"output", toPods + " icmpv6 type nd-redirect drop", "a pod that speaks to itself by its hostPort has no better way"},
 
-		{"postrouting", toPort + " " + toTUN + drop(dropTunnelInTunnel), "a tunnel in the tunnel would never end"},
+		{"postrouting", isOwn + " " + toTUN + drop(dropTunnelInTunnel), "a tunnel in the tunnel would never end"},
 		{"postrouting", toPods + " accept", "the right way to pods"},
 		{"postrouting", fmt.Sprintf(`oifname { "lo", %q } accept`, n.TUN), "the right way to pods"},
 		{"postrouting", "ip daddr @cluster4" + drop(dropLeak), "not even if a route says so, or the TUN device is gone"},
@@ -254,10 +301,19 @@ func rules(n Network) []guardRule {
 		{"postrouting", "ip saddr @pods4 ip daddr @peer_nodes4" + drop(dropLeak), "pods reach nodes through the overlay only"},
 		{"postrouting", "ip6 saddr @pods6 ip6 daddr @peer_nodes6" + drop(dropLeak), "pods reach nodes through the overlay only"},
 
+		{"postrouting", "ct status dnat " + toEndpoint4 + drop(dropLocalSender), "through a Service, which may lead anywhere"},
+		{"postrouting", "ct status dnat " + toEndpoint6 + drop(dropLocalSender), "through a Service, which may lead anywhere"},
+
 		{"srcnat", toTUN + " return", "pods and nodes see each other's real addresses"},
 		{"srcnat", toPods + " return", "pods and nodes see each other's real addresses"},
 		{"srcnat", "ip saddr @pods4 ip daddr != @cluster4 masquerade fully-random", "outside, nobody knows the way back to a pod"},
 		{"srcnat", "ip6 saddr @pods6 ip6 daddr != @cluster6 masquerade fully-random", "outside, nobody knows the way back to a pod"},
+
+		{"leaving", toPods + " accept", "the right way to pods"},
+		{"leaving", fmt.Sprintf(`oifname { "lo", %q } accept`, n.TUN), "the right way to pods"},
+		{"leaving", "ct direction reply ct status snat accept", "of a connection that this node translated, and another program translates back"},
+		{"leaving", "ip saddr @cluster4" + drop(dropLeak), "nothing of a pod leaves untranslated, in whatever state its connection is"},
+		{"leaving", "ip6 saddr @cluster6" + drop(dropLeak), "nothing of a pod leaves untranslated, in whatever state its connection is"},
 	}
 }
 

@@ -89,12 +89,14 @@ func newSite(t *testing.T) *site {
 	for _, a := range addressings {
 		echo(t, s.node, a.node, echoPort)
 		echo(t, s.node, a.overlay, echoPort)
-		echo(t, s.node, a.node, s.network.Port)
+		s.node.do(t, func() { answer(t, asWeftd(t, a.node, s.network.Port)) })
 		echo(t, s.outside, a.outside, echoPort)
 		echo(t, s.outside, a.outside, s.network.Port)
 		echo(t, s.pod1, a.pod1, echoPort)
 		echo(t, s.pod2, a.pod2, echoPort)
+		echo(t, s.pod2, a.pod2, s.network.Port)
 		echo(t, s.remote, a.remotePod, echoPort)
+		echo(t, s.remote, a.remotePod, s.network.Port)
 		echo(t, s.remote, a.remoteNode, echoPort)
 	}
 	return s
@@ -155,6 +157,10 @@ func echo(t testing.TB, ns namespace, addr netip.Addr, port uint16) {
 		conn, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(addr, port)))
 		check(t, err)
 	})
+	answer(t, conn)
+}
+
+func answer(t testing.TB, conn *net.UDPConn) {
 	t.Cleanup(func() { conn.Close() })
 	go func() {
 		for {
