@@ -85,7 +85,7 @@ func (p *Plugin) attach(req *request, k *kernel, node nodefile.Node, store *ipam
 		return nil
 	}
 	// A lease that could not be written may be there all the same.
-	if undoErr := p.detach(req, k, store); undoErr != nil {
+	if undoErr := p.detach(req, k, store, incompleteVeth); undoErr != nil {
 		return fmt.Errorf("%w; and undoing it failed: %w", err, undoErr)
 	}
 	return err
@@ -93,7 +93,7 @@ func (p *Plugin) attach(req *request, k *kernel, node nodefile.Node, store *ipam
 
 // isRefusal tells that ipam gave no lease, and wrote nothing.
 func isRefusal(err error) bool {
-	return slices.ContainsFunc([]error{ipam.ErrExhausted, ipam.ErrResting, ipam.ErrRefused, ipam.ErrLocked, ipam.ErrCorrupt},
+	return slices.ContainsFunc([]error{ipam.ErrExhausted, ipam.ErrRefused, ipam.ErrLocked, ipam.ErrCorrupt},
 		func(refusal error) bool { return errors.Is(err, refusal) })
 }
 
@@ -133,7 +133,8 @@ func clearTheWay(req *request, k *kernel) error {
 	case link.Attrs().Alias != "":
 		return withCode(CodeAttached, fmt.Errorf("%s is attached already, by %s: DEL it first", req.attachment, name))
 	}
-	return withCode(CodeWiring, k.removeHostSide(name))
+	_, err = k.removeHostSide(name)
+	return withCode(CodeWiring, err)
 }
 
 // step is one step of the wiring.

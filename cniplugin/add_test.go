@@ -208,7 +208,7 @@ func TestAnADDThatIsRefusedTakesNoLease(t *testing.T) {
 			}); err != nil {
 				t.Fatal(err)
 			}
-		}, CodeExhausted},
+		}, types.ErrTryAgainLater},
 		{"the MTU is none that a link can have", func(t *testing.T, n *node, _ map[string]any) {
 			if err := nodefile.Write(n.runDir, nodefile.Node{
 				PodCIDRs: n.cidrs[1:], TUN: "weft0", MTU: 1 << 20,

@@ -146,7 +146,7 @@ func parseResult(printed []byte) (*types100.Result, error) {
 }
 
 // giveBack ends the lease of an attachment that has nothing left in the kernel.
-func (p *Plugin) giveBack(req *request, store *ipam.Store) error {
+func (p *Plugin) giveBack(req *request, store *ipam.Store, was removed) error {
 	ctx, cancel := p.waiting()
 	defer cancel()
 	if !req.conf.IPAM.own() {
@@ -162,7 +162,16 @@ func (p *Plugin) giveBack(req *request, store *ipam.Store) error {
 			}
 		}
 	}
-	_, _, err := store.Release(ctx, req.attachment)
+	return endLease(ctx, store, req.attachment, was)
+}
+
+// endLease gives back what an attachment held whose veth was removed.
+func endLease(ctx context.Context, store *ipam.Store, a ipam.Attachment, was removed) error {
+	end := store.Release
+	if was == incompleteVeth {
+		end = store.Cancel
+	}
+	_, _, err := end(ctx, a)
 	return err
 }
 

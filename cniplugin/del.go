@@ -29,13 +29,18 @@ func (p *Plugin) del(args *skel.CmdArgs) error {
 		return err
 	}
 	defer release()
-	return p.detach(req, k, store)
+	return p.detach(req, k, store, noVeth)
 }
 
-// detach removes the veth, and only when that is certain gives back the lease.
-func (p *Plugin) detach(req *request, k *kernel, store *ipam.Store) error {
-	if err := k.removeHostSide(hostName(req.attachment)); err != nil {
+// detach removes the veth, and only when that is certain gives back the lease. If there is
+// no veth, absent says how it must have been.
+func (p *Plugin) detach(req *request, k *kernel, store *ipam.Store, absent removed) error {
+	was, err := k.removeHostSide(hostName(req.attachment))
+	if err != nil {
 		return withCode(CodeWiring, fmt.Errorf("%w; %s keeps its lease until DEL succeeds", err, req.attachment))
 	}
-	return p.giveBack(req, store)
+	if was == noVeth {
+		was = absent
+	}
+	return p.giveBack(req, store, was)
 }

@@ -13,10 +13,8 @@ import (
 
 // The plugin's own error codes; the specification leaves those from 100 to plugins.
 const (
-	// CodeExhausted says that the ranges have no free address.
-	CodeExhausted uint = 100 + iota
 	// CodeCorrupt says that the lease file is damaged.
-	CodeCorrupt
+	CodeCorrupt uint = 101 + iota
 	// CodeAttached says that ADD was repeated for an interface that is complete.
 	CodeAttached
 	// CodeIncomplete says that CHECK found something missing.
@@ -66,12 +64,10 @@ func codeOf(err error) uint {
 		return coded.code
 	case errors.As(err, &delegated): // as the plugin that was called says
 		return delegated.Code
-	case errors.Is(err, ipam.ErrLocked), errors.Is(err, ipam.ErrResting):
+	case errors.Is(err, ipam.ErrLocked), errors.Is(err, ipam.ErrExhausted): // another pod may go
 		return types.ErrTryAgainLater
 	case errors.Is(err, ipam.ErrRefused):
 		return CodeRefused
-	case errors.Is(err, ipam.ErrExhausted):
-		return CodeExhausted
 	case errors.Is(err, ipam.ErrCorrupt):
 		return CodeCorrupt
 	case errors.As(err, &path), errors.As(err, &link), errors.As(err, &errno):

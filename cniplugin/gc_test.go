@@ -376,7 +376,7 @@ func TestAVethWithoutANameIsOnlyNamed(t *testing.T) {
 		if err != nil || len(found) != 1 {
 			t.Fatalf("found %v, %v", found, err)
 		}
-		if err := k.removeHostSide(found[0].Veth); err != nil {
+		if _, err := k.removeHostSide(found[0].Veth); err != nil {
 			return err
 		}
 		if change, err := heal(t.Context(), nil, k, found[0]); change.Action != "" || err != nil {

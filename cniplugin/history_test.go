@@ -265,7 +265,7 @@ func (r *recorder) run(what string, call func(context.Context) error) error {
 	case err == nil:
 	case errors.Is(err, errKilled):
 		r.count("killed")
-	case errors.As(err, &coded) && (coded.Code == CodeAttached || coded.Code == CodeExhausted):
+	case errors.As(err, &coded) && (coded.Code == CodeAttached || coded.Code == types.ErrTryAgainLater):
 		r.count(fmt.Sprintf("code %d", coded.Code))
 	default:
 		r.t.Errorf("%s: %v", what, err)

@@ -122,7 +122,7 @@ func TestOtherMainPluginsGetAddressesOfTheirOwnRanges(t *testing.T) {
 		t.Error(diff)
 	}
 	_, err = n.ipamCall(t, f.Add, conf, "another")
-	requireCode(t, err, CodeExhausted)
+	requireCode(t, err, types.ErrTryAgainLater)
 	_, err = n.ipamCall(t, f.Status, conf, "")
 	requireCode(t, err, types.ErrPluginNotAvailable)
 	if _, err := n.ipamCall(t, f.Del, conf, "pod"); err != nil {

@@ -89,18 +89,31 @@ func (k *kernel) hostSide(name string) (link netlink.Link, ours bool, err error)
 	return link, link.Type() == "veth" && link.Attrs().Group == marks.PodLinkGroup, nil
 }
 
+// removed says which veth was removed.
+type removed int
+
+const (
+	noVeth         removed = iota // whether it ever was complete is not known
+	incompleteVeth                // its ADD never came to an end
+	completeVeth
+)
+
 // removeHostSide removes a pod's veth, both ends, and with it all addresses, routes and
 // neighbours on it. One that is gone already, or that is not ours, is no error.
-func (k *kernel) removeHostSide(name string) error {
+func (k *kernel) removeHostSide(name string) (removed, error) {
 	link, ours, err := k.hostSide(name)
 	if err != nil || !ours {
-		return err
+		return noVeth, err
+	}
+	was := incompleteVeth
+	if link.Attrs().Alias != "" {
+		was = completeVeth
 	}
 	// The kernel may remove it at the same moment, with the pod's namespace.
 	if err := k.host.LinkDel(link); err != nil && !errors.Is(err, unix.ENODEV) {
-		return fmt.Errorf("remove %s: %w", name, err)
+		return was, fmt.Errorf("remove %s: %w", name, err)
 	}
-	return nil
+	return was, nil
 }
 
 // localAmong returns those of addrs that the node has at the moment.

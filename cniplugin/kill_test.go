@@ -98,7 +98,7 @@ func TestADELKilledAtAnySystemCallIsFinishedByTheNextDELAndFreesNoAddressInUse(t
 			other := s.args("other-than-"+args.ContainerID, pod.Path())
 			// The only address but the neighbour's is the one that the killed DEL is to free.
 			switch err := s.call(s.plugin.Add, other); {
-			case leased && codeOfError(err) == CodeExhausted:
+			case leased && codeOfError(err) == types.ErrTryAgainLater:
 			case err != nil || leased:
 				s.errorf("the old pod has a lease: %t; ADD of another pod: %v", leased, err)
 			default:

@@ -73,6 +73,9 @@ func Reconcile(ctx context.Context, stateDir, network string, own []netip.Addr) 
 			store = stores[i]
 		}
 		var change Change
+		if err := k.renameAfterPod(f); err != nil {
+			changes = append(changes, Change{Kept, f, err.Error()})
+		}
 		switch {
 		case f.Trouble() != "":
 			change, err = heal(ctx, store, k, f)
@@ -190,6 +193,30 @@ func rewire(store *ipam.Store, k *kernel, f Found, own []netip.Addr) (Change, er
 	return Change{Rewired, now, "another program had changed it: " + strings.Join(missing, "; ")}, nil
 }
 
+// renameAfterPod takes from a complete veth the alternative name that former releases gave
+// it, which was the pod's alone.
+func (k *kernel) renameAfterPod(f Found) error {
+	old := altNameOf("", f.Attachment, f.Pod)
+	if !f.Complete || !slices.Contains(f.altNames, old) {
+		return nil
+	}
+	link, ours, err := k.hostSide(f.Veth)
+	if err != nil || !ours {
+		return err
+	}
+	err = k.host.LinkDelAltName(link, old)
+	if errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENOENT) { // it is gone since
+		return nil
+	}
+	if err == nil {
+		err = nameAfterPod(k.host, link, altNameOf(altNamePrefix, f.Attachment, f.Pod))
+	}
+	if err != nil {
+		return fmt.Errorf("give %s another alternative name than %s: %w", f.Veth, old, err)
+	}
+	return nil
+}
+
 // missingOnHost returns what the host side of a veth lacks, as CHECK would.
 func (k *kernel) missingOnHost(f Found) ([]string, error) {
 	link, ours, err := k.hostSide(f.Veth)
@@ -223,11 +250,11 @@ func lookAgain(store *ipam.Store, k *kernel, f Found) (Found, error) {
 // free removes the veth of an attachment, and only when that is certain ends its lease.
 // The caller holds the attachment.
 func free(ctx context.Context, store *ipam.Store, k *kernel, a ipam.Attachment) error {
-	if err := k.removeHostSide(hostName(a)); err != nil {
+	was, err := k.removeHostSide(hostName(a))
+	if err != nil {
 		return fmt.Errorf("free %s: %w", a, err)
 	}
-	_, _, err := store.Release(ctx, a)
-	return err
+	return endLease(ctx, store, a, was)
 }
 
 // Release frees an attachment by an operator's word: its veth and its lease in store. One

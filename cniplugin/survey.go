@@ -34,7 +34,8 @@ type Found struct {
 	// Processes live in the pod's network namespace; the first few of them.
 	Processes []int `json:"processes,omitempty"`
 
-	podNS int // as in veth
+	podNS    int      // as in veth
+	altNames []string // of the veth
 }
 
 // Trouble is what is wrong with the attachment; empty if nothing is.
@@ -86,14 +87,14 @@ func survey(stores []*ipam.Store, k *kernel) (found []Found, unreadable map[stri
 		for _, l := range leases {
 			f := Found{Lease: l, Network: s.Network()}
 			if i := slices.IndexFunc(veths, func(v veth) bool { return v.name == l.Veth }); i >= 0 {
-				f.HasVeth, f.Complete, f.podNS = true, veths[i].complete, veths[i].podNS
+				f.HasVeth, f.Complete, f.podNS, f.altNames = true, veths[i].complete, veths[i].podNS, veths[i].altNames
 				veths = slices.Delete(veths, i, i+1)
 			}
 			found = append(found, f)
 		}
 	}
 	for _, v := range veths {
-		f := Found{HasVeth: true, Complete: v.complete, podNS: v.podNS}
+		f := Found{HasVeth: true, Complete: v.complete, podNS: v.podNS, altNames: v.altNames}
 		f.Lease = ipam.Lease{Attachment: v.attachment, Pod: v.pod, Veth: v.name}
 		if f.Addresses, err = k.addressesBehind(v.index); err != nil {
 			return nil, nil, err
@@ -109,6 +110,7 @@ type veth struct {
 	name       string
 	index      int
 	podNS      int // as this namespace numbers the pod's (ip-netns(8), nsid)
+	altNames   []string
 	complete   bool
 	attachment ipam.Attachment
 	pod        string
@@ -126,7 +128,7 @@ func (k *kernel) listVeths() ([]veth, error) {
 		if link.Type() != "veth" || attrs.Group != marks.PodLinkGroup {
 			continue
 		}
-		v := veth{name: attrs.Name, index: attrs.Index, podNS: attrs.NetNsID}
+		v := veth{name: attrs.Name, index: attrs.Index, podNS: attrs.NetNsID, altNames: attrs.AltNames}
 		v.attachment, v.pod, v.complete = parseAlias(attrs.Alias)
 		veths = append(veths, v)
 	}

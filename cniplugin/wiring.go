@@ -74,15 +74,28 @@ func newWiring(req *request, addresses []netip.Addr) *wiring {
 	}
 	if req.pod != "" {
 		w.alias += " " + req.pod
-		namespace, name, _ := strings.Cut(req.pod, "/")
-		w.altName = name + "." + namespace
-		if w.podName != "eth0" {
-			w.altName = w.podName + "." + w.altName
-		}
+		w.altName = altNameOf(altNamePrefix, req.attachment, req.pod)
 	}
 	w.alias = w.alias[:min(len(w.alias), maxAlias)]
-	w.altName = w.altName[:min(len(w.altName), maxAltName)]
 	return w
+}
+
+// altNamePrefix is what every alternative name begins with: systemd-networkd and others
+// match them like names, and a pod's name alone may be that of a link that they configure.
+const altNamePrefix = "weft-"
+
+// altNameOf returns the alternative name of the host side of a pod's veth, or an empty one
+// if it has none.
+func altNameOf(prefix string, a ipam.Attachment, pod string) string {
+	if pod == "" {
+		return ""
+	}
+	namespace, name, _ := strings.Cut(pod, "/")
+	if a.IfName != "eth0" {
+		prefix += a.IfName + "."
+	}
+	name = prefix + name + "." + namespace
+	return name[:min(len(name), maxAltName)]
 }
 
 // parseAlias returns what an alias that newWiring made tells.
@@ -213,14 +226,19 @@ func permanent(link int, addr netip.Addr, mac net.HardwareAddr) *netlink.Neigh {
 	return &netlink.Neigh{LinkIndex: link, State: netlink.NUD_PERMANENT, IP: addr.AsSlice(), HardwareAddr: mac}
 }
 
+// podRoutes come with the one to the IPv4 gateway first, so that those by it need no flag
+// (RTNH_F_ONLINK): virtual machines copy the routes into a guest, but not their flags. An
+// IPv6 gateway is link-local, and so on the link anyway.
 func (w *wiring) podRoutes(link int) []*netlink.Route {
 	var routes []*netlink.Route
+	if slices.ContainsFunc(w.addresses, netip.Addr.Is4) {
+		routes = append(routes, &netlink.Route{LinkIndex: link, Dst: rtnetlink.HostNet(gateway4), Scope: netlink.SCOPE_LINK})
+	}
 	for _, r := range w.routes {
 		route := &netlink.Route{
 			LinkIndex: link,
 			Dst:       &r.Dst,
 			Gw:        r.GW,
-			Flags:     int(netlink.FLAG_ONLINK),
 			MTU:       r.MTU,
 			AdvMSS:    r.AdvMSS,
 			Priority:  r.Priority,

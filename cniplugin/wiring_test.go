@@ -156,7 +156,7 @@ func TestErrorsCarryTheCodesOfTheSpecification(t *testing.T) {
 		want uint
 	}{
 		{ipam.ErrLocked, types.ErrTryAgainLater},
-		{ipam.ErrExhausted, CodeExhausted},
+		{ipam.ErrExhausted, types.ErrTryAgainLater},
 		{ipam.ErrCorrupt, CodeCorrupt},
 		{&os.PathError{Op: "write", Err: unix.ENOSPC}, types.ErrIOFailure},
 		{&os.LinkError{Op: "rename", Err: unix.EROFS}, types.ErrIOFailure},

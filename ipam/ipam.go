@@ -32,9 +32,6 @@ var (
 	// ErrExhausted says that a set of ranges has no address left.
 	ErrExhausted = errors.New("no free address")
 
-	// ErrResting says that a set of ranges has no address left but those that rest.
-	ErrResting = errors.New("all free addresses rest")
-
 	// ErrRefused says that an address can't be had that was asked for by name.
 	ErrRefused = errors.New("requested address refused")
 
@@ -70,6 +67,9 @@ type Lease struct {
 
 	// IPAM is the plugin that the addresses come from, unless they are this network's own.
 	IPAM string `json:"ipam,omitempty"`
+
+	// Early says that one of the addresses still cooled down when it was leased.
+	Early bool `json:"early,omitempty"`
 
 	// Since is when the lease began, for people: the clock may have been wrong. It is zero
 	// where that is not known.
@@ -130,7 +130,7 @@ func (s *Store) Path() string { return filepath.Join(s.dir, s.network+extension)
 //
 // An attachment that already has a lease gets the same one back, unless it does not fit
 // the pool any more, or what is wanted: then it is replaced. The error wraps ErrExhausted,
-// ErrResting, ErrRefused, ErrLocked or ErrCorrupt where that is the cause.
+// ErrRefused, ErrLocked or ErrCorrupt where that is the cause.
 func (s *Store) Acquire(ctx context.Context, wanted Lease, pool Pool) (lease Lease, err error) {
 	if wanted.ContainerID == "" || wanted.IfName == "" {
 		return Lease{}, errors.New("acquire lease: the attachment is incomplete")
@@ -173,10 +173,24 @@ func (s *Store) Record(ctx context.Context, lease Lease) error {
 }
 
 // Release gives back what a holds and returns it; ok is false, and nothing is wrong, if
-// a held nothing. From now on the addresses rest.
+// a held nothing. From now on the addresses cool down.
 func (s *Store) Release(ctx context.Context, a Attachment) (lease Lease, ok bool, err error) {
+	return s.end(ctx, a, true)
+}
+
+// Cancel is Release for an attachment that was never complete: no other node knows of its
+// addresses, so they are free at once, unless they still cooled down before.
+func (s *Store) Cancel(ctx context.Context, a Attachment) (lease Lease, ok bool, err error) {
+	return s.end(ctx, a, false)
+}
+
+func (s *Store) end(ctx context.Context, a Attachment, used bool) (lease Lease, ok bool, err error) {
 	err = s.update(ctx, func(st *state, at moment) (bool, error) {
-		lease, ok = st.remove(a, at)
+		if lease, ok = st.remove(a, at); ok && !used && !lease.Early {
+			for _, addr := range lease.Addresses {
+				st.wake(addr)
+			}
+		}
 		return ok, nil
 	})
 	if err != nil {

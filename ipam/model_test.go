@@ -12,18 +12,41 @@ import (
 // when what was released.
 type model struct {
 	held     map[int][]netip.Addr
+	early    map[int]bool // whether one of what is held cooled down before
 	released map[netip.Addr]time.Duration
 }
 
-// usable reports whether nobody holds addr and it has rested.
-func (m *model) usable(addr netip.Addr, at, rest time.Duration) bool {
+// unheld reports whether nobody holds addr.
+func (m *model) unheld(addr netip.Addr) bool {
 	for _, addrs := range m.held {
 		if slices.Contains(addrs, addr) {
 			return false
 		}
 	}
+	return true
+}
+
+// cooling reports whether addr was released too short a time ago.
+func (m *model) cooling(addr netip.Addr, at, rest time.Duration) bool {
 	released, ok := m.released[addr]
-	return !ok || rest == 0 || at >= released+rest
+	return ok && rest > 0 && at < released+rest
+}
+
+// better returns an address that had to be given before one that still cools down: one of
+// the same set that is free, or was released longer ago.
+func (m *model) better(than netip.Addr, s set, p Pool, at time.Duration) (netip.Addr, bool) {
+	for _, span := range s.spans {
+		for addr := span.first; span.contains(addr); addr = addr.Next() {
+			if !m.unheld(addr) || p.reserves(addr) || addr == than {
+				continue
+			}
+			// The store rounds a cooldown up, by a millisecond at most.
+			if !m.cooling(addr, at-time.Millisecond, p.Rest) || m.cooling(addr, at, p.Rest) && m.released[addr] < m.released[than]-time.Millisecond {
+				return addr, true
+			}
+		}
+	}
+	return netip.Addr{}, false
 }
 
 // FuzzOperations compares the store with the model over sequences of calls. Each pair of
@@ -32,13 +55,14 @@ func FuzzOperations(f *testing.F) {
 	f.Add([]byte{0, 1, 0, 2, 1, 1, 0, 3, 2, 60, 0, 4})
 	f.Add([]byte{0, 1, 1, 1, 3, 0, 0, 2, 2, 120, 0, 3, 5, 0, 0, 1, 4, 9})
 	f.Add([]byte{0, 1, 0, 2, 0, 3, 0, 4, 0, 5, 0, 6, 1, 3, 0, 7, 2, 255, 0, 7, 6, 2})
+	f.Add([]byte{0, 1, 0, 2, 0, 3, 0, 4, 1, 1, 0, 5, 0, 6, 7, 5, 7, 6, 1, 2, 2, 9, 0, 7, 7, 7, 3, 0, 0, 8})
 	f.Fuzz(func(t *testing.T, calls []byte) {
 		dir, c := t.TempDir(), &clock{moment{"boot", time.Hour}}
-		m := &model{map[int][]netip.Addr{}, map[netip.Addr]time.Duration{}}
+		m := &model{map[int][]netip.Addr{}, map[int]bool{}, map[netip.Addr]time.Duration{}}
 		p := pool(prefixes("10.0.0.0/29", "10.0.9.0/30", "fd00::/125"), addrs("10.0.0.1")...)
 		p.Rest = 90 * time.Second
 		for i := 0; i+1 < len(calls) && i < 200; i += 2 {
-			what, whom := calls[i]%7, int(calls[i+1]%10)
+			what, whom := calls[i]%8, int(calls[i+1]%10)
 			s := c.install(open(t, dir)) // nothing is remembered but the file
 			switch what {
 			case 0:
@@ -57,6 +81,8 @@ func FuzzOperations(f *testing.F) {
 				m.acquire(t, s, p, asked, whom, c.uptime)
 			case 5:
 				m.damage(t, s)
+			case 7:
+				m.cancel(t, s, whom, c.uptime)
 			case 6: // the node gets another range
 				p.Sets = ByFamily(prefixes("10.0.0.0/29", "10.0.9.0/30", "fd00::/125")[:1+whom%3])
 			}
@@ -74,10 +100,10 @@ func (m *model) acquire(t *testing.T, s *Store, p Pool, asked Lease, whom int, a
 	before := m.held[whom]
 	lease, err := s.Acquire(t.Context(), asked, p)
 	if err != nil {
-		if !errors.Is(err, ErrExhausted) && !errors.Is(err, ErrResting) && !errors.Is(err, ErrRefused) {
+		if !errors.Is(err, ErrExhausted) && !errors.Is(err, ErrRefused) {
 			t.Fatal(err)
 		}
-		m.justified(t, err, p, sets, whom, at)
+		m.justified(t, err, p, sets, whom)
 		return // nothing may have changed, says compare
 	}
 	if !p.fits(sets, lease.Addresses, asked.Addresses) {
@@ -90,17 +116,28 @@ func (m *model) acquire(t *testing.T, s *Store, p Pool, asked Lease, whom int, a
 		m.released[addr] = at
 	}
 	delete(m.held, whom)
-	for _, addr := range lease.Addresses {
-		if byName := slices.Contains(asked.Addresses, addr); !m.usable(addr, at, p.Rest) && !byName {
-			t.Errorf("%s was given to %d too early, or twice", addr, whom)
+	early := false
+	for i, addr := range lease.Addresses {
+		if !m.unheld(addr) {
+			t.Errorf("%s was given to %d, and is another's", addr, whom)
 		}
+		cooling := m.cooling(addr, at, p.Rest)
+		if other, ok := m.better(addr, sets[i], p, at); ok && cooling && !slices.Contains(asked.Addresses, addr) {
+			t.Errorf("%s was given to %d too early: %s is free, or was released longer ago", addr, whom, other)
+		}
+		early = early || cooling
+	}
+	if early != lease.Early {
+		t.Errorf("%v of %d was taken early: %t, says the lease", lease.Addresses, whom, lease.Early)
+	}
+	for _, addr := range lease.Addresses {
 		delete(m.released, addr)
 	}
-	m.held[whom] = lease.Addresses
+	m.held[whom], m.early[whom] = lease.Addresses, early
 }
 
-// justified fails if somebody was refused though each set has a usable address.
-func (m *model) justified(t *testing.T, err error, p Pool, sets []set, whom int, at time.Duration) {
+// justified fails if somebody was refused though each set has an address that nobody holds.
+func (m *model) justified(t *testing.T, err error, p Pool, sets []set, whom int) {
 	t.Helper()
 	if errors.Is(err, ErrRefused) {
 		return
@@ -109,15 +146,14 @@ func (m *model) justified(t *testing.T, err error, p Pool, sets []set, whom int,
 		var free bool
 		for _, span := range s.spans {
 			for addr := span.first; span.contains(addr); addr = addr.Next() {
-				// The store rounds a rest up, by a millisecond at most.
-				free = free || m.usable(addr, at-time.Millisecond, p.Rest) && !p.reserves(addr)
+				free = free || m.unheld(addr) && !p.reserves(addr)
 			}
 		}
 		if !free {
 			return
 		}
 	}
-	t.Errorf("%d was refused though there are free addresses: %v; held %v, released %v at %s", whom, err, m.held, m.released, at)
+	t.Errorf("%d was refused though there are free addresses: %v; held %v", whom, err, m.held)
 }
 
 func (m *model) release(t *testing.T, s *Store, whom int, at time.Duration) {
@@ -131,6 +167,24 @@ func (m *model) release(t *testing.T, s *Store, whom int, at time.Duration) {
 	}
 	for _, addr := range m.held[whom] {
 		m.released[addr] = at
+	}
+	delete(m.held, whom)
+}
+
+// cancel ends a lease that was never used.
+func (m *model) cancel(t *testing.T, s *Store, whom int, at time.Duration) {
+	t.Helper()
+	lease, ok, err := s.Cancel(t.Context(), attachment(whom))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, held := m.held[whom]; held != ok || ok && !slices.Equal(lease.Addresses, m.held[whom]) {
+		t.Errorf("cancelled %v, %t; want %v", lease.Addresses, ok, m.held[whom])
+	}
+	for _, addr := range m.held[whom] {
+		if m.early[whom] {
+			m.released[addr] = at
+		}
 	}
 	delete(m.held, whom)
 }

@@ -18,9 +18,10 @@ type Pool struct {
 	// Reserved are never given out. Those that are in no range do no harm.
 	Reserved []netip.Prefix
 
-	// Rest is how long an address stays unused after its release, so that what other
-	// nodes remember of the last pod (connection tracking, caches) does not meet the
-	// next one. Who asks for an address by name does not wait.
+	// Rest is how long an address stays unused after its release while others are free, so
+	// that what other nodes remember of the last pod (connection tracking, caches) does not
+	// meet the next one. Where none is free, the one that was released longest ago is given
+	// out. An address that is asked for by name need not have cooled down.
 	Rest time.Duration
 }
 
@@ -200,8 +201,9 @@ func (st *state) allocate(wanted Lease, pool Pool, sets []set, at moment) (Lease
 			taken[addr] = true
 		}
 	}
+	cooling := map[netip.Addr]bool{}
 	for _, r := range st.Resting {
-		taken[r.Address] = true
+		taken[r.Address], cooling[r.Address] = true, true
 	}
 	lease := wanted
 	lease.Addresses = nil
@@ -225,11 +227,13 @@ func (st *state) allocate(wanted Lease, pool Pool, sets []set, at moment) (Lease
 	if len(asked) > 0 {
 		return Lease{}, fmt.Errorf("%w: %s is in no range that has not given an address already", ErrRefused, asked[0])
 	}
+	lease.Early = slices.ContainsFunc(lease.Addresses, func(a netip.Addr) bool { return cooling[a] })
 	return lease, st.put(lease)
 }
 
 // pick takes the next address of a set behind the last one that was given out, so that
-// all others come before it is that one's turn again.
+// all others come before it is that one's turn again. If none is free, it takes the one that
+// has cooled down for the longest time.
 func (st *state) pick(s set, pool Pool, taken map[netip.Addr]bool, at moment) (netip.Addr, error) {
 	for i, span := range s.spans {
 		key := s.ranges[i].Subnet.Masked()
@@ -238,14 +242,17 @@ func (st *state) pick(s set, pool Pool, taken map[netip.Addr]bool, at moment) (n
 			return addr, nil
 		}
 	}
-	soonest := time.Duration(-1)
-	for _, r := range st.Resting {
-		if left := r.left(at, pool.Rest); s.contains(r.Address) && !pool.reserves(r.Address) && (soonest < 0 || left < soonest) {
-			soonest = left
+	longest := -1
+	for i, r := range st.Resting {
+		if !s.contains(r.Address) || pool.reserves(r.Address) {
+			continue
+		}
+		if longest < 0 || r.left(at, pool.Rest) < st.Resting[longest].left(at, pool.Rest) {
+			longest = i
 		}
 	}
-	if soonest >= 0 {
-		return netip.Addr{}, fmt.Errorf("%w in %s: the next one that was released has rested in %s", ErrResting, s, soonest.Round(time.Second))
+	if longest >= 0 {
+		return st.Resting[longest].Address, nil
 	}
 	return netip.Addr{}, fmt.Errorf("%w in %s", ErrExhausted, s)
 }

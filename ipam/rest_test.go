@@ -29,62 +29,117 @@ func twoAddresses() Pool {
 	return p
 }
 
-func TestAReleasedAddressRestsBeforeItIsGivenAgain(t *testing.T) {
-	dir, c, p := t.TempDir(), &clock{moment{"boot", time.Hour}}, twoAddresses()
+// Released addresses stay unused while others are free; when none is, the one that was
+// released longest ago comes first.
+func TestAReleasedAddressCoolsDown(t *testing.T) {
+	dir, c := t.TempDir(), &clock{moment{"boot", time.Hour}}
+	p := pool(prefixes("10.0.0.0/29"), addrs("10.0.0.6")...)
+	p.Rest = 2 * time.Minute
 	reopened := func() *Store { return c.install(open(t, dir)) } // as each call of the plugin does
-	take := func(n int) (string, error) {
+	take := func(n int, want string) {
+		t.Helper()
 		l, err := reopened().Acquire(t.Context(), wanted(n), p)
-		if err != nil {
-			return "", err
-		}
-		return l.Addresses[0].String(), nil
-	}
-	for n := range 2 {
-		if _, err := take(n); err != nil {
-			t.Fatal(err)
+		if err != nil || l.Addresses[0] != netip.MustParseAddr(want) {
+			t.Errorf("got %v, %v; want %s", l.Addresses, err, want)
 		}
 	}
-	release(t, reopened(), 0)
+	for n := range 4 {
+		take(n, addrs("10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4")[n].String())
+	}
+	release(t, reopened(), 2)
 	c.pass(50 * time.Second)
-	release(t, reopened(), 1)
-
-	_, err := take(3)
-	if !errors.Is(err, ErrResting) || !strings.Contains(err.Error(), "1m10s") {
-		t.Errorf("got %v, want ErrResting and how long", err)
-	}
-	if err := reopened().Available(p); !errors.Is(err, ErrResting) {
-		t.Errorf("Available: %v, want ErrResting", err)
-	}
-	if leases, resting, err := reopened().Usage(p.Rest); leases != 0 || resting != 2 || err != nil {
-		t.Errorf("in use: %d leases, %d resting, %v; want 0 and 2", leases, resting, err)
+	release(t, reopened(), 0)
+	if leases, resting, err := reopened().Usage(p.Rest); leases != 2 || resting != 2 || err != nil {
+		t.Errorf("in use: %d leases, %d cooling down, %v; want 2 and 2", leases, resting, err)
 	}
 	if _, resting, err := reopened().Usage(30 * time.Second); resting != 1 || err != nil {
-		t.Errorf("by a shorter rest: %d resting, %v; want 1", resting, err)
+		t.Errorf("by a shorter cooldown: %d cooling down, %v; want 1", resting, err)
 	}
 	if _, resting, _ := reopened().List(); len(resting) != 2 {
-		t.Errorf("resting: %v, want both", resting)
+		t.Errorf("cooling down: %v, want both", resting)
 	}
-	c.pass(70 * time.Second)
-	if _, err := take(3); !errors.Is(err, ErrResting) {
-		t.Errorf("a moment too early: %v", err)
+	take(4, "10.0.0.5") // the last one that is free
+	if err := reopened().Available(p); err != nil {
+		t.Errorf("Available: %v", err)
 	}
-	c.pass(time.Millisecond)
-	if got, err := take(3); got != "10.0.0.1" {
-		t.Errorf("got %s, %v; want the one that has rested", got, err)
-	}
-	if _, err := take(4); !errors.Is(err, ErrResting) {
-		t.Errorf("the other one has not rested: %v", err)
-	}
-	c.pass(50 * time.Second)
-	if got, err := take(4); got != "10.0.0.2" {
-		t.Errorf("got %s, %v", got, err)
-	}
-	if _, err := take(5); !errors.Is(err, ErrExhausted) {
+	take(5, "10.0.0.3")
+	release(t, reopened(), 5)
+	take(6, "10.0.0.1") // longer ago than what was released just now
+	take(7, "10.0.0.3")
+	if _, err := reopened().Acquire(t.Context(), wanted(8), p); !errors.Is(err, ErrExhausted) {
 		t.Errorf("got %v, want ErrExhausted", err)
+	}
+	if err := reopened().Available(p); !errors.Is(err, ErrExhausted) {
+		t.Errorf("Available: %v, want ErrExhausted", err)
+	}
+	release(t, reopened(), 1)
+	release(t, reopened(), 7)
+	c.pass(2*time.Minute + time.Millisecond)
+	release(t, reopened(), 4)
+	take(9, "10.0.0.2") // cooled down, and so free again, while 10.0.0.5 is not
+}
+
+// A storm of failing sandboxes empties no pool, whether ADD itself fails or what comes
+// after it; and an address in which no pod ever was is free at once.
+func TestFailedPodsDoNotEmptyThePool(t *testing.T) {
+	for name, end := range map[string]func(*Store, int) error{
+		"never complete": func(s *Store, n int) error { _, _, err := s.Cancel(t.Context(), attachment(n)); return err },
+		"complete":       func(s *Store, n int) error { _, _, err := s.Release(t.Context(), attachment(n)); return err },
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, p := &clock{moment{"boot", time.Hour}}, pool(prefixes("10.0.0.0/28", "fd00::/124"))
+			p.Rest = 2 * time.Minute
+			s := c.install(open(t, t.TempDir()))
+			last := map[netip.Addr]int{}
+			for n := range 60 {
+				l, err := s.Acquire(t.Context(), wanted(n), p)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, a := range l.Addresses {
+					if before, ok := last[a]; ok && n-before < 14 {
+						t.Fatalf("%s was in use %d pods ago while others were free", a, n-before)
+					}
+					last[a] = n
+				}
+				if err := end(s, n); err != nil {
+					t.Fatal(err)
+				}
+				c.pass(time.Second)
+			}
+			_, resting, err := s.List()
+			if err != nil || (len(resting) == 0) != (name == "never complete") {
+				t.Errorf("cooling down: %v, %v", resting, err)
+			}
+		})
 	}
 }
 
-func TestAfterARebootAddressesRestAsIfReleasedThen(t *testing.T) {
+// What still cooled down when it was leased goes on cooling down when the lease is cancelled.
+func TestCancelledLeasesWereUsedBefore(t *testing.T) {
+	for name, asked := range map[string][]string{"the only one": nil, "by name": {"10.0.0.1"}} {
+		t.Run(name, func(t *testing.T) {
+			s, p := open(t, t.TempDir()), twoAddresses()
+			for n := range 2 {
+				if _, err := s.Acquire(t.Context(), wanted(n), p); err != nil {
+					t.Fatal(err)
+				}
+			}
+			release(t, s, 0)
+			if l, err := s.Acquire(t.Context(), wanted(3, asked...), p); err != nil || !l.Early {
+				t.Fatalf("%+v, %v", l, err)
+			}
+			if _, ok, err := s.Cancel(t.Context(), attachment(3)); !ok || err != nil {
+				t.Fatal(ok, err)
+			}
+			if _, resting, err := s.List(); err != nil || len(resting) != 1 {
+				t.Errorf("cooling down: %v, %v", resting, err)
+			}
+		})
+	}
+}
+
+func TestCooldownAfterARebootCountsFromIt(t *testing.T) {
 	c, p := &clock{moment{"boot", 1000 * time.Hour}}, twoAddresses()
 	s := c.install(open(t, t.TempDir()))
 	for n := range 2 {
@@ -95,17 +150,17 @@ func TestAfterARebootAddressesRestAsIfReleasedThen(t *testing.T) {
 	}
 	c.reboot()
 	c.pass(2*time.Minute - time.Millisecond)
-	if _, err := s.Acquire(t.Context(), wanted(3), p); !errors.Is(err, ErrResting) {
-		t.Errorf("got %v, want ErrResting", err)
+	if _, resting, err := s.Usage(p.Rest); resting != 2 || err != nil {
+		t.Errorf("cooling down: %d, %v; want 2", resting, err)
 	}
 	c.pass(time.Millisecond)
-	if _, err := s.Acquire(t.Context(), wanted(3), p); err != nil {
-		t.Error(err)
+	if _, resting, err := s.Usage(p.Rest); resting != 0 || err != nil {
+		t.Errorf("cooling down: %d, %v; want none", resting, err)
 	}
 }
 
 // The wall clock is nowhere asked: this compares with the machine's real uptime.
-func TestStepsOfTheClockDoNotShortenTheRest(t *testing.T) {
+func TestClockStepsDoNotShortenCooldown(t *testing.T) {
 	s, p := open(t, t.TempDir()), twoAddresses()
 	for n := range 2 {
 		if _, err := s.Acquire(t.Context(), wanted(n), p); err != nil {

@@ -30,7 +30,7 @@ func newIPAMCommand() *cobra.Command {
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() }, // or a wrong word would be none
 	}
 	stateDir := c.PersistentFlags().String("state-dir", "/var/lib/weft", "weftd's stateDir")
-	c.AddCommand(newIPAMListCommand(stateDir), newIPAMCheckCommand(stateDir), newIPAMReleaseCommand(stateDir), newIPAMGCCommand(stateDir))
+	c.AddCommand(newIPAMListCommand(stateDir), newIPAMVethCommand(stateDir), newIPAMCheckCommand(stateDir), newIPAMReleaseCommand(stateDir), newIPAMGCCommand(stateDir))
 	return c
 }
 
@@ -239,9 +239,9 @@ func networks(stores []*ipam.Store) []string {
 
 func newIPAMReleaseCommand(stateDir *string) *cobra.Command {
 	c := &cobra.Command{
-		Use:   "release ADDRESS|CONTAINER[/INTERFACE]...",
+		Use:   "release NAMESPACE/POD|ADDRESS|CONTAINER[/INTERFACE]...",
 		Short: "End leases by hand",
-		Long: "End the leases of addresses or containers, and remove their veths. The beginning of a container's\n" +
+		Long: "End the leases of pods, addresses or containers, and remove their veths. The beginning of a container's\n" +
 			"ID is enough. A lease whose pod visibly runs is only ended with --force; the pod loses its\n" +
 			"network. If one of several names is wrong, nothing happens.",
 		Args: cobra.MatchAll(cobra.MinimumNArgs(1), noEmptyArgs),
@@ -289,15 +289,42 @@ func noEmptyArgs(_ *cobra.Command, names []string) error {
 	return nil
 }
 
-// lookUp returns the one lease that is meant by an address, a container, or the beginning
-// of its ID.
+func newIPAMVethCommand(stateDir *string) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "veth NAMESPACE/POD|ADDRESS|CONTAINER[/INTERFACE]",
+		Short: "Print the host side of a pod's veth",
+		Long: "Print the name of the host side of a pod's veth, for commands that take an interface. The\n" +
+			"beginning of a container's ID is enough.",
+		Args: cobra.MatchAll(cobra.ExactArgs(1), noEmptyArgs),
+	}
+	c.RunE = func(c *cobra.Command, names []string) error {
+		stores, err := openStores(*stateDir)
+		if err != nil {
+			return err
+		}
+		list, unreadable := readListing(stores)
+		f, err := list.lookUp(names[0])
+		if err != nil {
+			return failed(errors.Join(err, unreadable))
+		}
+		if !f.HasVeth {
+			return failed(fmt.Errorf("%s has no veth of weft-cni's; `weft ipam check` lists what is not in order", f.Attachment))
+		}
+		_, err = fmt.Fprintln(c.OutOrStdout(), f.Veth)
+		return failed(err)
+	}
+	return c
+}
+
+// lookUp returns the one lease that is meant by a pod, an address, a container, or the
+// beginning of its ID.
 func (l listing) lookUp(name string) (cniplugin.Found, error) {
 	addr, _ := netip.ParseAddr(name)
 	id, ifName, _ := strings.Cut(name, "/")
 	var exact, alike []cniplugin.Found
 	for _, a := range l.Leases {
 		switch {
-		case slices.Contains(a.Addresses, addr), a.ContainerID == name, a.String() == name:
+		case slices.Contains(a.Addresses, addr), a.ContainerID == name, a.String() == name, a.Pod == name:
 			exact = append(exact, a.Found)
 		case id != "" && strings.HasPrefix(a.ContainerID, id) && (ifName == "" || a.IfName == ifName):
 			alike = append(alike, a.Found)

@@ -80,6 +80,9 @@ func TestALeaseIsNamedByAddressContainerOrTheBeginningOfItsID(t *testing.T) {
 		f := cniplugin.Found{Network: "weft", HasVeth: true, Complete: true}
 		f.Attachment = ipam.Attachment{ContainerID: more.id, IfName: more.ifName}
 		f.Addresses = []netip.Addr{netip.MustParseAddr(more.addr)}
+		if more.id == "pod2" {
+			f.Pod = "shop/web-0"
+		}
 		if more.id == "unleased" {
 			f.Network = ""
 		}
@@ -94,6 +97,7 @@ func TestALeaseIsNamedByAddressContainerOrTheBeginningOfItsID(t *testing.T) {
 		"8f3":                longID + "/eth0",
 		"pod/net1":           "pod/net1",
 		"pod2":               "pod2/eth0",
+		"shop/web-0":         "pod2/eth0",
 		"pod/eth0":           "pod/eth0", // though pod2/eth0 begins like it
 
 		"pod":         `"pod" may mean pod/eth0 (10.244.1.20) or pod/net1 (10.244.1.21); name one by its address`,

@@ -1,0 +1,104 @@
+package cniplugin
+
+import (
+	"fmt"
+	"runtime"
+	"testing"
+
+	"weft/internal/nodefile"
+	"weft/ipam"
+)
+
+// cooling returns how many addresses of the network cool down.
+func (n *node) cooling() int {
+	n.t.Helper()
+	store, err := ipam.Open(n.stateDir, "weft")
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	_, cooling, err := store.List()
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return len(cooling)
+}
+
+// describe changes what weftd says of the node.
+func (n *node) describe(change func(*nodefile.Node)) {
+	n.t.Helper()
+	described, err := nodefile.Read(n.runDir)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	change(&described)
+	if err := nodefile.Write(n.runDir, described); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+// An ADD that does not come to an end costs the pool no address, whether it fails or is
+// killed, and whoever cleans up after it.
+func TestIncompleteADDsNeedNoCooldown(t *testing.T) {
+	const last = "mark the veth as complete"
+	kill := func(step) error { runtime.Goexit(); return nil }
+	fail := func(step) error { return errKilled }
+	nothing := func(*node, namespace) {}
+	for _, tt := range []struct {
+		name    string
+		at      string
+		do      func(step) error
+		then    func(n *node, pod namespace)
+		cooling int
+	}{
+		{"fails at once", "make the veth (its name must be free in the pod)", fail, nothing, 0},
+		{"fails at the last step", last, fail, nothing, 0},
+		{"killed, then DEL", last, kill, func(n *node, pod namespace) {
+			if err := n.call(n.plugin.Del, n.args("pod", pod.Path())); err != nil {
+				n.t.Error(err)
+			}
+		}, 0},
+		{"killed, then weftd", last, kill, func(n *node, _ namespace) { n.reconcile() }, 0},
+		{"killed, then GC", last, kill, func(n *node, _ namespace) {
+			if err := n.call(n.plugin.GC, n.args("", "")); err != nil {
+				n.t.Error(err)
+			}
+		}, 0},
+		{"complete, then DEL", "", nil, func(n *node, pod namespace) {
+			if err := n.call(n.plugin.Del, n.args("pod", pod.Path())); err != nil {
+				n.t.Error(err)
+			}
+		}, 2},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			n, pod := newNode(t, families["dual stack"]...), newNamespace(t)
+			n.describe(func(node *nodefile.Node) { node.RestSeconds = 120 })
+			n.plugin.runStep = func(s step) error {
+				if s.what == tt.at {
+					return tt.do(s)
+				}
+				return s.do()
+			}
+			_ = n.call(n.plugin.Add, n.args("pod", pod.Path()))
+			tt.then(n, pod)
+			n.requireNothingLeft()
+			if got := n.cooling(); got != tt.cooling {
+				t.Errorf("%d addresses cool down, want %d", got, tt.cooling)
+			}
+		})
+	}
+}
+
+// Sandboxes that fail after ADD, one after the other, leave an address for the next pod.
+func TestARetryStormLeavesAnAddress(t *testing.T) {
+	n, pod := newNode(t, "10.244.1.0/29", "fd00:244:1::/125"), newNamespace(t)
+	n.describe(func(node *nodefile.Node) { node.RestSeconds = 120 })
+	for i := range 12 {
+		id := fmt.Sprintf("sandbox%d", i)
+		if err := n.call(n.plugin.Add, n.args(id, pod.Path())); err != nil {
+			t.Fatalf("ADD %d: %v", i, err)
+		}
+		if err := n.call(n.plugin.Del, n.args(id, pod.Path())); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
