@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -15,20 +16,26 @@ func newKeygenCommand() *cobra.Command {
 		Use:   "keygen",
 		Short: "Make this node's key, and print the fingerprint that the list of nodes needs",
 		Long: "Make this node's key, which only its owner can read, and print on the last line the\n" +
-			"fingerprint to write under key in the list of nodes. A key that is there already stays.",
+			"fingerprint to write under key in the list of nodes. A key that is there already stays,\n" +
+			"and its fingerprint is printed.",
 		Args: cobra.NoArgs,
 	}
 	dir := command.Flags().String("out", "/etc/weft", "folder to write "+nodekey.FileName+" to")
 	command.RunE = func(command *cobra.Command, _ []string) error {
 		path, fingerprint, err := nodekey.Generate(*dir)
+		done := "wrote " + path
 		if errors.Is(err, fs.ErrExist) {
-			return failure{fmt.Errorf("%s is there already; the list of nodes knows this node by it. To make another, remove it first", path)}
+			done = "kept " + path + ", which is there already; to make another key, remove it first"
+			var key ed25519.PrivateKey
+			if key, err = nodekey.Load(path); err == nil {
+				fingerprint = nodekey.FingerprintOf(key.Public().(ed25519.PublicKey))
+			}
 		}
 		if err != nil {
 			return failure{err}
 		}
-		fmt.Fprintf(command.OutOrStdout(), "wrote %s\n%s\n", path, fingerprint)
-		return nil
+		_, err = fmt.Fprintf(command.OutOrStdout(), "%s\n%s\n", done, fingerprint)
+		return failed(err)
 	}
 	return command
 }

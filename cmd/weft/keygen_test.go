@@ -28,19 +28,33 @@ func TestKeygenWritesAKeyAndPrintsItsFingerprintLast(t *testing.T) {
 	}
 }
 
-func TestKeygenLeavesAKeyThatIsThere(t *testing.T) {
+// TestKeygenKeepsAKeyThatIsThere, and prints its fingerprint; what is no key stays too.
+func TestKeygenKeepsAKeyThatIsThere(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "node.key")
-	if err := os.WriteFile(path, []byte("the key\n"), 0o600); err != nil {
+	_, first, _ := asWeft(t, "keygen", "--out", dir)
+	before, err := os.ReadFile(path)
+	if err != nil {
 		t.Fatal(err)
 	}
 	code, stdout, stderr := asWeft(t, "keygen", "--out", dir)
-	want := "weft: " + path + " is there already; the list of nodes knows this node by it. To make another, remove it first\n"
-	if code != exitFailure || stdout != "" || stderr != want {
-		t.Errorf("exit status %d, stdout %q, stderr:\n%swant:\n%s", code, stdout, stderr, want)
+	want := strings.Replace(first, "wrote "+path, "kept "+path+", which is there already; to make another key, remove it first", 1)
+	if code != 0 || stdout != want || stderr != "" {
+		t.Errorf("exit status %d, stderr %q, stdout:\n%swant:\n%s", code, stderr, stdout, want)
 	}
-	if text, err := os.ReadFile(path); err != nil || string(text) != "the key\n" {
-		t.Errorf("the key is now %q, %v", text, err)
+	if after, err := os.ReadFile(path); err != nil || string(after) != string(before) {
+		t.Errorf("the key has changed, %v", err)
+	}
+
+	if err := os.WriteFile(path, []byte("no key\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	code, stdout, stderr = asWeft(t, "keygen", "--out", dir)
+	if code != exitFailure || stdout != "" || !strings.HasPrefix(stderr, "weft: "+path+": holds no key") {
+		t.Errorf("exit status %d, stdout %q, stderr %q", code, stdout, stderr)
+	}
+	if text, err := os.ReadFile(path); err != nil || string(text) != "no key\n" {
+		t.Errorf("the file is now %q, %v", text, err)
 	}
 }
 

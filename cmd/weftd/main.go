@@ -78,6 +78,10 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		fmt.Fprintln(stderr, err)
 		return exitUsage
 	}
+	if err := checkFiles(config.Path(flags, environ), c); err != nil {
+		fmt.Fprintln(stderr, err)
+		return exitUsage
+	}
 	// Each lane holds two threads, which are in system calls for most of the time. With
 	// more slots than processors none waits for a slot when it returns from one.
 	c.TUN.Lanes = c.Lanes() // by the number of processors, so before it is changed

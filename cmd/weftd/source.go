@@ -17,11 +17,13 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"weft/control"
+	"weft/control/file"
 	"weft/control/snapshot"
 	"weft/control/sources"
 	"weft/encap"
 	"weft/internal/advertise"
 	"weft/internal/config"
+	"weft/internal/owned"
 )
 
 // source is the control source and, where nodes register, what this one says of itself.
@@ -39,6 +41,9 @@ func newSource(c config.Config, key encap.Fingerprint, log *slog.Logger) (*sourc
 	opened, err := sources.Open(c)
 	if err != nil {
 		return nil, err
+	}
+	if list, ok := opened.(*file.Source); ok {
+		list.Check = owned.Check
 	}
 	s := &source{Source: opened, config: c, log: log}
 	s.registry, _ = opened.(control.Registry)

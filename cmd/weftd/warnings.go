@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"weft/internal/warning"
@@ -12,8 +13,12 @@ const warningInterval = 5 * time.Second
 
 // Warnings returns what an operator needs to know while pods go on, sorted.
 func (d *daemon) Warnings() []warning.Warning {
-	all := append(runtimeWarnings(d.config.CNI), d.offloadWarnings()...)
-	all = append(all, d.others.warnings()...)
+	all := slices.Concat(
+		runtimeWarnings(d.config.CNI),
+		trustWarnings(d.config),
+		d.offloadWarnings(),
+		d.others.warnings(),
+	)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, c := range d.guard.KeyChanges() {

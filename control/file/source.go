@@ -34,6 +34,9 @@ const (
 
 // Source watches one nodes.yaml. It implements control.Source.
 type Source struct {
+	// Check returns why the file must not be believed, by its path; nil: it is.
+	Check func(path string) error
+
 	path string
 	poll time.Duration
 }
@@ -54,6 +57,11 @@ func (s *Source) Load(context.Context) (control.State, error) {
 }
 
 func (s *Source) read() ([]byte, error) {
+	if s.Check != nil {
+		if err := s.Check(s.path); err != nil {
+			return nil, fmt.Errorf("the list of nodes is not believed: %w", err)
+		}
+	}
 	data, err := yamltree.ReadFile(s.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%s: %w; write it, or name another one under the configuration's key control.file", s.path, fs.ErrNotExist)

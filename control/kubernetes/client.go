@@ -37,6 +37,9 @@ func connect(kubeconfig string) (*connection, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := checkServer(kubeconfig, config); err != nil {
+		return nil, err
+	}
 	c := &connection{kubeconfig: kubeconfig, credentials: credentials(config)}
 	if c.identity, err = identify(config); err != nil {
 		return nil, err

@@ -293,3 +293,18 @@ func wantError(t *testing.T, err error, want string) {
 		t.Errorf("error:\n%s\nwant:\n%s", got, want)
 	}
 }
+
+// TestFlagsNameFilesFromHere: on the command line a path may be relative, unlike in the file.
+func TestFlagsNameFilesFromHere(t *testing.T) {
+	c, err := load(t, minimal+"control: {etcd: {endpoints: ['https://a:1']}}\n", []string{"--control-etcd-cert-file=admin.pem", "--control-etcd-key-file=../admin-key.pem", "--control-etcd-ca-file=/ca"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.Getwd() // load's
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e := c.Control.Etcd; e.CertFile != filepath.Join(dir, "admin.pem") || e.KeyFile != filepath.Join(filepath.Dir(dir), "admin-key.pem") || e.CAFile != "/ca" {
+		t.Errorf("%+v", e)
+	}
+}

@@ -80,8 +80,14 @@ func checkEtcd(c *Config, first setting, written map[string]setting, problems *s
 			problems.Addf(s, "control.etcd", "%s and %s are of use together only; write both or none", pair.a, pair.b)
 		}
 	}
-	if plain := slices.ContainsFunc(e.Endpoints, func(u string) bool { return strings.HasPrefix(u, "http://") }); plain && e.Username != "" {
+	plain := slices.ContainsFunc(e.Endpoints, func(u string) bool { return strings.HasPrefix(u, "http://") })
+	if plain && e.Username != "" {
 		problems.Addf(origin(written, "control.etcd.endpoints"), "control.etcd.endpoints", "a password must not cross the network in clear; write https:// endpoints")
+	}
+	for _, file := range []struct{ path, text string }{{"control.etcd.caFile", e.CAFile}, {"control.etcd.certFile", e.CertFile}} {
+		if plain && file.text != "" {
+			problems.Addf(origin(written, file.path), file.path, "a certificate is of no use with http://, by which etcd is reached in clear; write https:// endpoints, or remove the key")
+		}
 	}
 	for _, p := range c.ClusterCIDRs {
 		mask, most := e.MaskIPv4, "control.etcd.maskIPv4"

@@ -3,6 +3,7 @@ package config
 import (
 	"encoding/json"
 	"maps"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -187,6 +188,12 @@ func filePath(flags *pflag.FlagSet, environ []string) (path string, named bool) 
 	return DefaultPath, false
 }
 
+// Path returns the path of the configuration file that Load reads.
+func Path(flags *pflag.FlagSet, environ []string) string {
+	path, _ := filePath(flags, environ)
+	return path
+}
+
 // AddFlags adds a flag for every key, and --config. Load reads them.
 func AddFlags(flags *pflag.FlagSet) {
 	flags.Var(&flagValue{arg: "PATH", text: DefaultPath}, configFlag, "the configuration file")
@@ -199,7 +206,11 @@ func fromFlags(flags *pflag.FlagSet) map[string]setting {
 	written := make(map[string]setting)
 	for _, k := range keys {
 		if f := flags.Lookup(k.flag()); f != nil && f.Changed {
-			written[k.path] = settingOfText("--"+k.flag(), f.Value.String(), k)
+			text := f.Value.String()
+			if absolute, err := filepath.Abs(text); k.arg == "PATH" && text != "" && err == nil {
+				text = absolute // from the folder in which the command was written
+			}
+			written[k.path] = settingOfText("--"+k.flag(), text, k)
 		}
 	}
 	return written
