@@ -315,6 +315,8 @@ func (d *daemon) hostNetwork(plan *control.Plan, mtu int) hostnet.Network {
 		Port:          d.config.Listen.Port(),
 		SourcePorts:   sources,
 		MarkMask:      d.config.Host.MarkMask,
+		Trusted:       d.config.Guard.Trusted,
+		RandomPorts:   d.config.Egress.RandomPorts,
 	}
 }
 

@@ -60,6 +60,8 @@ type Config struct {
 	CNI     CNI
 	IPAM    IPAM
 	Host    Host
+	Guard   Guard
+	Egress  Egress
 	Metrics Metrics
 }
 
@@ -222,6 +224,18 @@ type Host struct {
 
 	// AcceptForwardChain is "FAMILY TABLE CHAIN", or empty.
 	AcceptForwardChain string
+}
+
+// Guard says whom the guard table lets through.
+type Guard struct {
+	// Trusted are the names of interfaces from which pods may be reached by their addresses.
+	Trusted []string
+}
+
+// Egress says how pods reach the outside.
+type Egress struct {
+	// RandomPorts is whether what pods send gets a random source port.
+	RandomPorts bool
 }
 
 // Metrics says where weftd is observed.

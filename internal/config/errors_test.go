@@ -97,6 +97,8 @@ weft.yaml:3: cni.extra[2]: "{\"type\":7}" is no entry of a plugin; write its nam
 weft.yaml:3: cni.extra[4]: weft-cni is the first plugin in any case; remove it from the list of those behind it
 weft.yaml:3: cni.extra[5]: portmap is in cni.chain already; remove it there, since the plugin would be called twice`},
 		{"chain that is a value", minimal + "cni: {chain: portmap}\n", `weft.yaml:3: cni.chain: must be a list, not a single value; write chain: [portmap]`},
+		{"trusted", minimal + "guard: {trusted: ['wg*', wg0, wg0]}\n", `weft.yaml:3: guard.trusted[0]: "wg*" can't be an interface's name; write at most 15 letters, digits, '_', '.' and '-', such as docker0
+weft.yaml:3: guard.trusted[2]: wg0 is in the list already; remove one of the two`},
 		{"marks of others", minimal + "host: {markMask: 0x10004000}\n", `weft.yaml:3: host.markMask: 0x10004000 overlaps 0xc000, which kube-proxy uses; write two other bits, such as 0x30000000`},
 		{"a chain without a family", minimal + "host: {acceptForwardChain: filter forward}\n", `weft.yaml:3: host.acceptForwardChain: "filter forward" is no nftables chain of another program; write its family, table and name, such as "inet filter forward"`},
 		{"weft's own chain", minimal + "host: {acceptForwardChain: inet weft forward}\n", `weft.yaml:3: host.acceptForwardChain: "inet weft forward" is no nftables chain of another program; write its family, table and name, such as "inet filter forward"`},

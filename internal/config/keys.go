@@ -116,6 +116,9 @@ var keys = []key{
 	{path: "host.acceptForward", arg: "BOOL", help: "add rules that accept pods' packets where another program's filter drops what is forwarded", fallback: "false",
 		set: func(c *Config, text string) error { return setBool(&c.Host.AcceptForward, text) }},
 	{path: "host.acceptForwardChain", arg: "CHAIN", help: "the nftables chain that host.acceptForward extends, as FAMILY TABLE CHAIN, beside those of iptables; empty: none", set: setForwardChain},
+	{path: "guard.trusted", arg: "NAME,...", help: "interfaces, such as a VPN's or docker0, from which this node's pods may be reached by their addresses", list: true, mayBeEmpty: true, set: addTrusted},
+	{path: "egress.randomPorts", arg: "BOOL", help: "give what pods send outside the cluster a random source port; false: the pod's own where it is free", fallback: "true",
+		set: func(c *Config, text string) error { return setBool(&c.Egress.RandomPorts, text) }},
 	{path: "metrics.listen", arg: "ADDR:PORT", help: "where metrics and health are served; empty: nowhere", fallback: "127.0.0.1:9339", set: setMetricsListen},
 }
 
@@ -356,6 +359,17 @@ func setForwardChain(c *Config, text string) error {
 
 // nftName is a name of a table or chain of nftables (nft(8)).
 var nftName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9/\\_.-]*$`)
+
+func addTrusted(c *Config, text string) error {
+	switch {
+	case !linkName.MatchString(text):
+		return fmt.Errorf("%s can't be an interface's name; write at most 15 letters, digits, '_', '.' and '-', such as docker0", strict.Quote(text))
+	case slices.Contains(c.Guard.Trusted, text):
+		return fmt.Errorf("%s is in the list already; remove one of the two", text)
+	}
+	c.Guard.Trusted = append(c.Guard.Trusted, text)
+	return nil
+}
 
 func setMarkMask(c *Config, text string) error {
 	n, err := strconv.ParseUint(text, 0, 32)

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -253,22 +254,25 @@ func list(ctx context.Context) string {
 	if err != nil {
 		return ""
 	}
-	return string(out)
+	return without(string(out), setTranslated)
 }
 
 // withoutPeers returns what nft has listed without the sets that change with the peers.
-func withoutPeers(listed string) string {
+func withoutPeers(listed string) string { return without(listed, setPeers, setSenders, setEndpoints) }
+
+// without returns what nft has listed without some sets of both families.
+func without(listed string, sets ...string) string {
 	var b strings.Builder
 	inSet := false
 	for line := range strings.Lines(listed) {
-		switch {
-		case strings.HasPrefix(line, "\tset "+setPeers), strings.HasPrefix(line, "\tset "+setSenders), strings.HasPrefix(line, "\tset "+setEndpoints):
-			inSet = true
-		case line == "\t}\n":
-			inSet = false
+		if name, ok := strings.CutPrefix(line, "\tset "); ok {
+			inSet = slices.ContainsFunc(sets, func(set string) bool { return name == set+"4 {\n" || name == set+"6 {\n" })
 		}
 		if !inSet {
 			b.WriteString(line)
+		}
+		if line == "\t}\n" {
+			inSet = false
 		}
 	}
 	return b.String()

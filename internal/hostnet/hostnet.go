@@ -83,6 +83,14 @@ type Network struct {
 
 	// MarkMask is the bits of packets' marks that are weft's.
 	MarkMask marks.Mask
+
+	// Trusted are the names of interfaces from which this node's pods may be reached by
+	// their addresses, such as a VPN's.
+	Trusted []string
+
+	// RandomPorts says that what pods send to the outside gets a random source port, and
+	// not the pod's own where that is free.
+	RandomPorts bool
 }
 
 // Host applies Networks. Its methods may be called from several goroutines; they
@@ -96,6 +104,7 @@ type Host struct {
 	given    Network  // to the last Apply
 	checked  *checked // given; nil before the first Apply
 	guard    guard
+	swept    bool  // whether connections that the guard has not translated are gone
 	held     *held // nil while it is not known which routes there are
 	watched  bool
 	compared time.Time // when Apply last relied on nothing
@@ -191,6 +200,12 @@ func (h *Host) Apply(ctx context.Context, n Network) error {
 	if err != nil {
 		return fmt.Errorf("find the TUN device %s: %w", n.TUN, err)
 	}
+	if !h.swept {
+		h.swept = true
+		if err := k.dropUntranslated(n); err != nil {
+			h.log.Warn("stale connections may remain", "error", err)
+		}
+	}
 	linkErr := k.setUpTUN(tun, n)
 	rulesErr := k.applyRules(ctx, wantedRules(n))
 	routesErr := h.applyRoutes(ctx, k, &held{n, tun.Attrs().Index})
@@ -264,7 +279,8 @@ func (h *Host) Drops(ctx context.Context) (map[string]uint64, error) {
 // that check takes.
 func (n Network) equal(o Network) bool {
 	return n.TUN == o.TUN && n.MTU == o.MTU && n.GSOMaxSize == o.GSOMaxSize && n.GSOMaxSegs == o.GSOMaxSegs && n.Port == o.Port &&
-		n.MarkMask == o.MarkMask &&
+		n.MarkMask == o.MarkMask && n.RandomPorts == o.RandomPorts &&
+		slices.Equal(n.Trusted, o.Trusted) &&
 		slices.Equal(n.Addresses, o.Addresses) &&
 		slices.Equal(n.PodCIDRs, o.PodCIDRs) &&
 		slices.Equal(n.ClusterCIDRs, o.ClusterCIDRs) &&
@@ -290,6 +306,11 @@ func (n Network) check() (_ Network, refused, err error) {
 	}
 	if n.Port == 0 {
 		return n, nil, errors.New("weft's UDP port is not known")
+	}
+	for _, name := range n.Trusted {
+		if name == n.TUN || strings.ContainsAny(name, "/\"\\* \t\n") {
+			return n, nil, fmt.Errorf("%q is no name for an interface that may reach pods", name)
+		}
 	}
 	if err := n.MarkMask.Check(); err != nil {
 		return n, nil, fmt.Errorf("the mask of weft's marks: %w", err)

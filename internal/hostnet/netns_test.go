@@ -183,5 +183,6 @@ func testNetwork() Network {
 		Port:          9338,
 		SourcePorts:   []uint16{50000, 50001},
 		MarkMask:      marks.DefaultMask,
+		RandomPorts:   true,
 	}
 }

@@ -26,7 +26,7 @@ func (ns namespace) identity(t testing.TB) (id nftable.Identity) {
 // configured is what the configuration alone says of testNetwork.
 func configured() Network {
 	n := testNetwork()
-	return Network{TUN: n.TUN, ClusterCIDRs: n.ClusterCIDRs, Port: n.Port, MarkMask: n.MarkMask}
+	return Network{TUN: n.TUN, ClusterCIDRs: n.ClusterCIDRs, Port: n.Port, MarkMask: n.MarkMask, RandomPorts: n.RandomPorts}
 }
 
 // TestProtectNeedsNoNodes: before it is known which nodes there are, and without the device,

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"sigs.k8s.io/knftables"
 
@@ -43,7 +44,15 @@ const (
 
 	// Of both families: Port and SourcePorts.
 	setPorts = "ports"
+
+	// Where answers to Port are to come from, because another program's translation took
+	// it as source port. The packets themselves fill these.
+	setTranslated = "translated"
 )
+
+// translatedFor outlasts what connection tracking keeps of a UDP flow
+// (nf_conntrack_udp_timeout_stream, 120 s).
+const translatedFor = 180 * time.Second
 
 // ruleset returns the transaction that replaces the table by what n needs, its
 // counters starting at counts.
@@ -67,6 +76,13 @@ func (g *guard) ruleset(n Network, counts map[string]*knftables.Counter) *knftab
 	tx.Add(&knftables.Set{Name: setPorts, Type: "inet_service"})
 	for _, port := range n.ports() {
 		tx.Add(&knftables.Element{Set: setPorts, Key: []string{strconv.Itoa(int(port))}})
+	}
+	for _, family := range []struct{ digit, kind string }{{"4", "ipv4_addr"}, {"6", "ipv6_addr"}} {
+		tx.Add(&knftables.Set{
+			Name: setTranslated + family.digit, Type: family.kind + " . inet_service",
+			Flags:   []knftables.SetFlag{knftables.DynamicFlag, knftables.TimeoutFlag},
+			Timeout: new(translatedFor),
+		})
 	}
 	for _, c := range chains {
 		tx.Add(c.object())
@@ -136,7 +152,8 @@ func changeAddresses(tx *knftables.Transaction, name string, have, want []netip.
 
 // sameRules says whether two rulesets differ in peers at most.
 func sameRules(a, b Network) bool {
-	return a.TUN == b.TUN && a.Port == b.Port && a.MarkMask == b.MarkMask &&
+	return a.TUN == b.TUN && a.Port == b.Port && a.MarkMask == b.MarkMask && a.RandomPorts == b.RandomPorts &&
+		slices.Equal(a.Trusted, b.Trusted) &&
 		slices.Equal(a.SourcePorts, b.SourcePorts) &&
 		slices.Equal(a.ClusterCIDRs, b.ClusterCIDRs) &&
 		slices.Equal(a.PodCIDRs, b.PodCIDRs)
@@ -147,6 +164,23 @@ func (n Network) ports() []uint16 {
 	ports := append([]uint16{n.Port}, n.SourcePorts...)
 	slices.Sort(ports)
 	return slices.Compact(ports)
+}
+
+// masqueradePorts returns the longest run of ports that has none of weft's, of those that
+// any program may use.
+func (n Network) masqueradePorts() (low, high int) {
+	next := 1024
+	for _, port := range append(n.ports(), 0) { // 0 stands for one behind the last
+		end := int(port)
+		if port == 0 {
+			end = 1 << 16
+		}
+		if end-next > high-low {
+			low, high = next, end-1
+		}
+		next = max(next, end+1)
+	}
+	return low, high
 }
 
 func digit(a netip.Addr) string {
@@ -204,6 +238,7 @@ func rules(n Network) []guardRule {
 	fromPods := fmt.Sprintf("iifgroup %d", marks.PodLinkGroup)
 	toPods := fmt.Sprintf("oifgroup %d", marks.PodLinkGroup)
 	toPort := fmt.Sprintf("udp dport %d", n.Port)
+	low, high := n.masqueradePorts()
 	isOwn := fmt.Sprintf("meta mark & %#x == %#x", uint32(n.MarkMask), n.MarkMask.OwnDatagram())
 	toEndpoint4 := fmt.Sprintf("ip daddr . udp dport @%s4", setEndpoints)
 	toEndpoint6 := fmt.Sprintf("ip6 daddr . udp dport @%s6", setEndpoints)
@@ -217,11 +252,23 @@ func rules(n Network) []guardRule {
 	quotesPorts := func(udp int) string { return quoted(udp, 16, "{ "+strings.Join(ports, ", ")+" }") }
 	quotesPort := func(udp int) string { return quoted(udp+16, 16, strconv.Itoa(int(n.Port))) }
 
+	masquerade, udpMasquerade := "masquerade", fmt.Sprintf("meta l4proto 17 masquerade to :%d-%d", low, high)
+	if n.RandomPorts {
+		masquerade, udpMasquerade = masquerade+" fully-random", udpMasquerade+" fully-random"
+	}
+	notTrusted, trusted := "", []guardRule(nil)
+	if len(n.Trusted) > 0 {
+		names := fmt.Sprintf("{ %q }", n.Trusted)
+		names = strings.NewReplacer("[", "", "]", "", `" "`, `", "`).Replace(names)
+		notTrusted = " iifname != " + names
+		trusted = []guardRule{{"leaving", "oifname " + names + " accept", "the answers of pods to those who may reach them"}}
+	}
+
 	const strangers = "limit rate over 1000/second burst 1000 packets"
 
 	// In each chain the rules come first that most packets end at, and in each rule
 	// the condition that most packets fail: every packet pays for what it is asked.
-	return []guardRule{
+	return append([]guardRule{
 		{"prerouting", fromPods + " goto from_pods", "local pods"},
 		{"prerouting", fromTUN + " goto from_overlay", "peers' pods"},
 		{"prerouting", `iif "lo" accept`, "the node speaks to itself"},
@@ -242,9 +289,11 @@ func rules(n Network) []guardRule {
 		{"from_underlay", "ip6 saddr @cluster6" + drop(dropForeignSource), "pods' packets come encapsulated"},
 		{"from_underlay", "ip saddr 127.0.0.0/8" + drop(dropLoopback), "kube-proxy and portmap have the kernel route these"},
 		{"from_underlay", "ip daddr 127.0.0.0/8" + drop(dropLoopback), "kube-proxy and portmap have the kernel route these"},
-		{"from_underlay", "ip daddr @cluster4" + drop(dropBare), "strangers reach pods by hostPort and Service alone, not yet translated here"},
-		{"from_underlay", "ip6 daddr @cluster6" + drop(dropBare), "strangers reach pods by hostPort and Service alone, not yet translated here"},
+		{"from_underlay", "ip daddr @cluster4" + notTrusted + drop(dropBare), "strangers reach pods by hostPort and Service alone, not yet translated here"},
+		{"from_underlay", "ip6 daddr @cluster6" + notTrusted + drop(dropBare), "strangers reach pods by hostPort and Service alone, not yet translated here"},
 
+		{"datagrams", fmt.Sprintf("ip saddr . udp sport @%s4 accept", setTranslated), "an answer to another program's translation"},
+		{"datagrams", fmt.Sprintf("ip6 saddr . udp sport @%s6 accept", setTranslated), "an answer to another program's translation"},
 		{"datagrams", "ip saddr @senders4 notrack accept", "a full connection table must not stop the overlay"},
 		{"datagrams", "ip6 saddr @senders6 notrack accept", "a full connection table must not stop the overlay"},
 		{"datagrams", strangers + drop(dropStranger), "peers' datagrams must not wait behind a flood of others; joined ones count as one"},
@@ -306,15 +355,20 @@ func rules(n Network) []guardRule {
 
 		{"srcnat", toTUN + " return", "pods and nodes see each other's real addresses"},
 		{"srcnat", toPods + " return", "pods and nodes see each other's real addresses"},
-		{"srcnat", "ip saddr @pods4 ip daddr != @cluster4 masquerade fully-random", "outside, nobody knows the way back to a pod"},
-		{"srcnat", "ip6 saddr @pods6 ip6 daddr != @cluster6 masquerade fully-random", "outside, nobody knows the way back to a pod"},
+		{"srcnat", "ip saddr @pods4 ip daddr != @cluster4 " + udpMasquerade, "answers to weft's ports would be taken for datagrams"},
+		{"srcnat", "ip6 saddr @pods6 ip6 daddr != @cluster6 " + udpMasquerade, "answers to weft's ports would be taken for datagrams"},
+		{"srcnat", "ip saddr @pods4 ip daddr != @cluster4 " + masquerade, "outside, nobody knows the way back to a pod"},
+		{"srcnat", "ip6 saddr @pods6 ip6 daddr != @cluster6 " + masquerade, "outside, nobody knows the way back to a pod"},
 
 		{"leaving", toPods + " accept", "the right way to pods"},
 		{"leaving", fmt.Sprintf(`oifname { "lo", %q } accept`, n.TUN), "the right way to pods"},
+	}, append(trusted, []guardRule{
 		{"leaving", "ct direction reply ct status snat accept", "of a connection that this node translated, and another program translates back"},
 		{"leaving", "ip saddr @cluster4" + drop(dropLeak), "nothing of a pod leaves untranslated, in whatever state its connection is"},
 		{"leaving", "ip6 saddr @cluster6" + drop(dropLeak), "nothing of a pod leaves untranslated, in whatever state its connection is"},
-	}
+		{"leaving", fmt.Sprintf("udp sport %d ct status snat update @%s4 { ip daddr . udp dport }", n.Port, setTranslated), "kube-proxy's translation may take any port"},
+		{"leaving", fmt.Sprintf("udp sport %d ct status snat update @%s6 { ip6 daddr . udp dport }", n.Port, setTranslated), "kube-proxy's translation may take any port"},
+	}...)...)
 }
 
 // Where an ICMP error (RFC 792, RFC 4443) has the header of the packet that it is about,

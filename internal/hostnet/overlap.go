@@ -1,0 +1,82 @@
+package hostnet
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"weft/internal/marks"
+	"weft/internal/rtnetlink"
+)
+
+// LocalNetwork is a network that this host reaches directly by an interface.
+type LocalNetwork struct {
+	Interface string
+	Prefix    netip.Prefix
+}
+
+// String returns it like 10.244.200.0/24 on eth1.
+func (l LocalNetwork) String() string { return fmt.Sprintf("%s on %s", l.Prefix, l.Interface) }
+
+// Overlapping returns those of the local networks that share an address with a cluster
+// CIDR, each once. The host would lose them to the overlay.
+func Overlapping(cluster []netip.Prefix, local []LocalNetwork) []LocalNetwork {
+	var overlapping []LocalNetwork
+	for _, l := range local {
+		if slices.ContainsFunc(cluster, l.Prefix.Overlaps) && !slices.Contains(overlapping, l) {
+			overlapping = append(overlapping, l)
+		}
+	}
+	return overlapping
+}
+
+// LocalNetworks returns the networks of the addresses of this host and of its routes
+// without a gateway, in the network namespace of the calling thread. What weft made, and
+// what is a loopback's, a pod's or the TUN device's, is not among them.
+func LocalNetworks(tun string) ([]LocalNetwork, error) {
+	k, err := openKernel()
+	if err != nil {
+		return nil, err
+	}
+	defer k.close()
+	links, err := rtnetlink.Dump(k.LinkList)
+	if err != nil {
+		return nil, fmt.Errorf("list the interfaces: %w", err)
+	}
+	names := make(map[int]string)
+	for _, link := range links {
+		if a := link.Attrs(); a.Name != tun && a.Group != marks.PodLinkGroup && a.RawFlags&unix.IFF_LOOPBACK == 0 {
+			names[a.Index] = a.Name
+		}
+	}
+	var networks []LocalNetwork
+	add := func(link int, p netip.Prefix) {
+		if name, ok := names[link]; ok && p.IsValid() && p.Bits() > 0 && !p.Addr().IsLinkLocalUnicast() && !p.Addr().IsMulticast() {
+			networks = append(networks, LocalNetwork{name, p.Masked()})
+		}
+	}
+	for _, family := range families {
+		addrs, err := rtnetlink.Dump(func() ([]netlink.Addr, error) { return k.AddrList(nil, family) })
+		if err != nil {
+			return nil, fmt.Errorf("list the addresses: %w", err)
+		}
+		for _, a := range addrs {
+			add(a.LinkIndex, rtnetlink.Prefix(a.IPNet))
+		}
+		routes, err := rtnetlink.Dump(func() ([]netlink.Route, error) {
+			return k.RouteListFiltered(family, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
+		})
+		if err != nil {
+			return nil, fmt.Errorf("list the routes: %w", err)
+		}
+		for _, r := range routes {
+			if r.Gw == nil && r.Via == nil && r.Type == unix.RTN_UNICAST && r.Protocol != marks.RouteProtocol && r.Protocol != marks.PodRouteProtocol && r.Dst != nil {
+				add(r.LinkIndex, rtnetlink.Prefix(r.Dst))
+			}
+		}
+	}
+	return networks, nil
+}
