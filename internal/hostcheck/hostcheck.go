@@ -264,11 +264,16 @@ func (h Host) remedy(all tables, c *chain, what []string) string {
 		if port {
 			add("firewall-cmd --permanent --add-port=%d/udp", h.Port)
 		}
-		if !port || len(what) > 1 {
+		if !port || len(what) > 1 { // as in deploy/firewalld
+			add("firewall-cmd --permanent --new-zone=weft")
+			add("firewall-cmd --permanent --zone=weft --set-target=ACCEPT")
 			for _, cidr := range h.ClusterCIDRs {
-				add("firewall-cmd --permanent --zone=trusted --add-source=%s", cidr)
+				add("firewall-cmd --permanent --zone=weft --add-source=%s", cidr)
 			}
-			add("install deploy/firewalld/weft.xml as /etc/firewalld/policies/weft.xml")
+			add("firewall-cmd --permanent --new-policy=weft-out")
+			add("firewall-cmd --permanent --policy=weft-out --set-target=ACCEPT")
+			add("firewall-cmd --permanent --policy=weft-out --add-ingress-zone=weft")
+			add("firewall-cmd --permanent --policy=weft-out --add-egress-zone=ANY")
 		}
 		add("firewall-cmd --reload")
 	case c.iptables && c.hook == "input":
