@@ -2,9 +2,13 @@ package main
 
 import (
 	"context"
+	"net"
+	"net/netip"
 	"slices"
 	"time"
 
+	"weft/control"
+	"weft/internal/config"
 	"weft/internal/warning"
 )
 
@@ -21,10 +25,25 @@ func (d *daemon) Warnings() []warning.Warning {
 	)
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.plan != nil {
+		all = append(all, control.Warnings(d.plan, d.facts())...)
+	}
 	for _, c := range d.guard.KeyChanges() {
 		all = append(all, c.Warning())
 	}
 	return warning.Sort(all)
+}
+
+// facts are what this node knows of itself beside the list of nodes.
+func (d *daemon) facts() control.Facts {
+	f := control.Facts{Listen: d.config.Listen, Registered: d.config.Control.Source != config.SourceFile}
+	addrs, _ := net.InterfaceAddrs() // none: they are not known
+	for _, a := range addrs {
+		if p, err := netip.ParsePrefix(a.String()); err == nil {
+			f.Addresses = append(f.Addresses, p.Addr())
+		}
+	}
+	return f
 }
 
 // warnNowAndThen logs each warning when it begins, and when it is over.
