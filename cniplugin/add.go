@@ -48,8 +48,12 @@ func (p *Plugin) add(args *skel.CmdArgs) error {
 	if err != nil {
 		return withCode(types.ErrTryAgainLater, err)
 	}
-	if req.conf.MTU != 0 && (req.conf.MTU < minMTU || req.conf.MTU > node.MTU) {
-		return invalid("mtu is %d: must be from %d to %d, the overlay's", req.conf.MTU, minMTU, node.MTU)
+	least := minMTU
+	if node.MTU < minMTU { // the cluster has no IPv6
+		least = minMTU4
+	}
+	if req.conf.MTU != 0 && (req.conf.MTU < least || req.conf.MTU > node.MTU) {
+		return invalid("mtu is %d: must be from %d to %d, the overlay's", req.conf.MTU, least, node.MTU)
 	}
 	store, release, err := p.hold(req)
 	if err != nil {

@@ -23,8 +23,10 @@ const (
 	maxAlias   = 255
 	maxAltName = 127
 
-	// minMTU is what IPv6 needs (RFC 8200, section 5).
-	minMTU = 1280
+	// minMTU is what IPv6 needs (RFC 8200, section 5), and minMTU4 what every IPv4 host takes
+	// (RFC 1122, section 3.3.2).
+	minMTU  = 1280
+	minMTU4 = 576
 )
 
 var (

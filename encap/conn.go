@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -40,7 +41,8 @@ type Conn struct {
 	receiving *os.File
 	sending   *os.File
 	local     netip.AddrPort
-	source    uint16
+	port      uint16                 // what the lane sends from
+	source    atomic.Pointer[source] // nil: the kernel chooses
 	poller    *poller.Poller
 	reader    reader
 	writer    writer
@@ -183,7 +185,7 @@ func open(ctx context.Context, addr netip.AddrPort, lane int, o Options) (c *Con
 	if err != nil {
 		return nil, err
 	}
-	c.source = sending.LocalAddr().(*net.UDPAddr).AddrPort().Port()
+	c.port = sending.LocalAddr().(*net.UDPAddr).AddrPort().Port()
 	if c.sending, err = detach(sending); err != nil {
 		return nil, err
 	}
@@ -199,7 +201,7 @@ func open(ctx context.Context, addr netip.AddrPort, lane int, o Options) (c *Con
 	if c.poller, err = poller.New(fd); err != nil {
 		return nil, err
 	}
-	return c, errors.Join(c.reader.init(c.receiving, c.poller), c.writer.init(c.sending))
+	return c, errors.Join(c.reader.init(c.receiving, c.poller), c.writer.init(c.sending, &c.source))
 }
 
 // detach moves the socket into a file that the runtime's poller does not know. It
@@ -238,9 +240,13 @@ func (c *Conn) WriteBatch(b *Batch) Sent {
 // WriteTo sends one datagram from the port that all lanes receive at, for what is not
 // a lane's. It may be called at any time.
 func (c *Conn) WriteTo(payload []byte, to netip.AddrPort) error {
+	var control []byte
+	if from := c.source.Load(); from != nil && from.addr.Is4() == to.Addr().Is4() {
+		control = from.control
+	}
 	var err error
 	controlErr := c.reader.raw.Control(func(fd uintptr) {
-		err = unix.Sendto(int(fd), payload, unix.MSG_DONTWAIT, sockaddr(to))
+		err = unix.Sendmsg(int(fd), payload, control, sockaddr(to), unix.MSG_DONTWAIT)
 	})
 	if err := errors.Join(controlErr, err); err != nil {
 		return fmt.Errorf("send a datagram to %s: %w", to, err)
@@ -269,7 +275,7 @@ func (c *Conn) Joined() uint64 { return c.reader.joined.Load() }
 func (c *Conn) LocalAddr() netip.AddrPort { return c.local }
 
 // SourcePort returns the port that the lane sends from.
-func (c *Conn) SourcePort() uint16 { return c.source }
+func (c *Conn) SourcePort() uint16 { return c.port }
 
 // Close wakes whoever waits in ReadBatch.
 func (c *Conn) Close() error { return errors.Join(c.poller.Close(), c.closeFiles()) }

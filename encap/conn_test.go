@@ -295,6 +295,7 @@ func TestDatagramsOverRealSocketsAllocateNothing(t *testing.T) {
 	from, to := listen(t, "127.0.0.1:0", 1)[0], listen(t, "127.0.0.1:0", 1)[0]
 	b, p := new(encap.Batch), peer(to, "127.0.0.1")
 	payload := make([]byte, 1400)
+	from.SendFrom(netip.MustParseAddr("127.0.0.1"))
 	allocs := testing.AllocsPerRun(200, func() {
 		b.Reset()
 		for range 32 {

@@ -25,6 +25,7 @@ type Sent struct {
 // writer is the sending half of a Conn: sendmmsg(2) without waiting.
 type writer struct {
 	raw     syscall.RawConn
+	source  *atomic.Pointer[source] // where datagrams leave from
 	headers []mmsghdr
 	names   []unix.RawSockaddrInet6 // also holds a RawSockaddrInet4, which is smaller
 	control []sendControl
@@ -40,10 +41,11 @@ type writer struct {
 	errno syscall.Errno         // why not the next one
 }
 
-// sendControl holds the control messages of one message.
+// sendControl has room for the control messages of one message: UDP_SEGMENT (udp(7)), a
+// __u16; IP_TOS or IPV6_TCLASS (ip(7), ipv6(7)), an int; and the source.
 type sendControl struct {
-	segment controlMessage // UDP_SEGMENT (udp(7)), a __u16
-	class   controlMessage // IP_TOS or IPV6_TCLASS (ip(7), ipv6(7)), an int
+	messages [2]controlMessage
+	source   [maxSource]byte
 }
 
 // controlMessage is one with at most 8 bytes of data (cmsg(3)).
@@ -59,7 +61,8 @@ func (c *controlMessage) init(level, kind int32, size int) {
 	c.header.SetLen(unix.CmsgLen(size))
 }
 
-func (w *writer) init(socket *os.File) (err error) {
+func (w *writer) init(socket *os.File, from *atomic.Pointer[source]) (err error) {
+	w.source = from
 	if w.raw, err = socket.SyscallConn(); err != nil {
 		return fmt.Errorf("reach the UDP socket: %w", err)
 	}
@@ -69,7 +72,6 @@ func (w *writer) init(socket *os.File) (err error) {
 	w.pieces = make([]message, maxSegments)
 	for i := range w.headers {
 		w.headers[i].hdr.Name = (*byte)(unsafe.Pointer(&w.names[i]))
-		w.control[i].segment.init(unix.SOL_UDP, unix.UDP_SEGMENT, 2)
 	}
 	w.send = w.sendmmsg
 	return nil
@@ -84,8 +86,9 @@ func (w *writer) write(messages []message, iovecs []unix.Iovec, sent *Sent) {
 			continue
 		}
 		w.count = min(len(messages), batchSize)
+		from := w.source.Load()
 		for i := range w.count {
-			w.describe(i, &messages[i], iovecs)
+			w.describe(i, &messages[i], iovecs, from)
 		}
 		if err := w.raw.Write(w.send); err != nil { // the socket is closed
 			w.n, w.errno = 0, unix.EBADF
@@ -121,29 +124,37 @@ func (w *writer) write(messages []message, iovecs []unix.Iovec, sent *Sent) {
 func refusesRuns(errno syscall.Errno) bool { return errno == unix.EIO || errno == unix.EINVAL }
 
 // describe makes m the i-th message of the next system call.
-func (w *writer) describe(i int, m *message, iovecs []unix.Iovec) {
+func (w *writer) describe(i int, m *message, iovecs []unix.Iovec, from *source) {
 	h := &w.headers[i].hdr
 	h.Namelen = putSockaddr(&w.names[i], m.to.Endpoint)
 	h.Iov = &iovecs[m.first]
 	h.SetIovlen(m.end - m.first)
-	h.Control = nil
-	h.SetControllen(0)
-	c := &w.control[i]
-	if m.class != 0 { // 0 is the socket's
-		if m.to.Endpoint.Addr().Is4() {
-			c.class.init(unix.IPPROTO_IP, unix.IP_TOS, 4)
-		} else {
-			c.class.init(unix.IPPROTO_IPV6, unix.IPV6_TCLASS, 4)
-		}
-		binary.NativeEndian.PutUint32(c.class.data[:], uint32(m.class))
-		h.Control = (*byte)(unsafe.Pointer(&c.class))
-		h.SetControllen(controlMessageLen)
-	}
+	// One behind the other, those that the message needs.
+	c, n, size := &w.control[i], 0, 0
+	ipv4 := m.to.Endpoint.Addr().Is4()
 	if m.packets > 1 {
-		binary.NativeEndian.PutUint16(c.segment.data[:], uint16(m.segment))
-		h.SetControllen(int(h.Controllen) + controlMessageLen)
-		h.Control = (*byte)(unsafe.Pointer(&c.segment)) // and behind it the class
+		c.messages[n].init(unix.SOL_UDP, unix.UDP_SEGMENT, 2)
+		binary.NativeEndian.PutUint16(c.messages[n].data[:], uint16(m.segment))
+		n, size = n+1, size+controlMessageLen
 	}
+	if m.class != 0 { // 0 is the socket's
+		if ipv4 {
+			c.messages[n].init(unix.IPPROTO_IP, unix.IP_TOS, 4)
+		} else {
+			c.messages[n].init(unix.IPPROTO_IPV6, unix.IPV6_TCLASS, 4)
+		}
+		binary.NativeEndian.PutUint32(c.messages[n].data[:], uint32(m.class))
+		n, size = n+1, size+controlMessageLen
+	}
+	if from != nil && from.addr.Is4() == ipv4 {
+		room := unsafe.Slice((*byte)(unsafe.Pointer(c)), unsafe.Sizeof(*c))
+		size += copy(room[size:], from.control)
+	}
+	h.Control = nil
+	if size > 0 {
+		h.Control = (*byte)(unsafe.Pointer(c))
+	}
+	h.SetControllen(size)
 }
 
 func (w *writer) sendmmsg(fd uintptr) bool {

@@ -251,6 +251,7 @@ func (d *daemon) apply(ctx context.Context) error {
 		d.keys.update(plan)
 		d.router.Publish(plan.Table)
 	}
+	d.sendFrom(plan.Self.Endpoint.Addr())
 	now, err := d.chooseMTU(plan)
 	if err == nil {
 		mtu = now

@@ -285,6 +285,7 @@ func resolve(file string, root *yamltree.Node, absent bool, written map[string]s
 	}
 	c := build(written, problems)
 	checkSource(&c, written, problems)
+	checkMTU(&c, written, problems)
 	return c
 }
 

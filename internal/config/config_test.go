@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"maps"
 	"net/netip"
 	"os"
@@ -308,5 +309,14 @@ func TestFlagsNameFilesFromHere(t *testing.T) {
 	}
 	if e := c.Control.Etcd; e.CertFile != filepath.Join(dir, "admin.pem") || e.KeyFile != filepath.Join(filepath.Dir(dir), "admin-key.pem") || e.CAFile != "/ca" {
 		t.Errorf("%+v", e)
+	}
+}
+
+func TestSmallMTUWithoutIPv6(t *testing.T) {
+	for _, mtu := range []int{576, 1220} {
+		c, err := load(t, fmt.Sprintf("node: node1\nclusterCIDRs: [10.244.0.0/16]\ntun: {mtu: %d}\n", mtu), nil, nil)
+		if err != nil || c.TUN.MTU != mtu {
+			t.Errorf("tun.mtu %d is read as %d, %v", mtu, c.TUN.MTU, err)
+		}
 	}
 }

@@ -63,19 +63,20 @@ weft.yaml:17: clusterCIDRs[12]: has no value; write one or remove the key`},
 		{"listen on a multicast address", minimal + "listen: 239.0.0.1:9338\n", `weft.yaml:3: listen: 239.0.0.1:9338 is multicast; write an address of this node`},
 		{"listen on an IPv4-mapped address", minimal + "listen: '[::ffff:192.168.77.1]:9338'\n", `weft.yaml:3: listen: [::ffff:192.168.77.1]:9338 is IPv4-mapped; write 192.168.77.1:9338`},
 		{"listen with a zone", minimal + "listen: '[fe80::1%eth0]:9338'\n", `weft.yaml:3: listen: "[fe80::1%eth0]:9338" has a zone; use an address that needs none`},
-		{"tun", minimal + "tun:\n  driver: superpackets\n  name: a-name-too-long0\n  lanes: 17\n  mtu: 1279\n", `weft.yaml:4: tun.driver: unknown driver "superpackets"; write superpacket, wireguard or water
+		{"tun", minimal + "tun:\n  driver: superpackets\n  name: a-name-too-long0\n  lanes: 17\n  mtu: 575\n", `weft.yaml:4: tun.driver: unknown driver "superpackets"; write superpacket, wireguard or water
 weft.yaml:5: tun.name: "a-name-too-long0" can't be a device's name; write at most 15 letters, digits, '_', '.' and '-', such as weft0
 weft.yaml:6: tun.lanes: "17" is not a whole number from 0 to 16; write one
-weft.yaml:7: tun.mtu: "1279" is not a whole number from 1280 to 65000; write one, or 0 for the underlay's MTU less the overhead`},
+weft.yaml:7: tun.mtu: "575" is not a whole number from 576 to 65000; write one, or 0 for the underlay's MTU less the overhead`},
 		{"tun, with other mistakes", minimal + "tun: {driver: '', name: weft/0, lanes: four, mtu: 65001}\n", `weft.yaml:3: tun.driver: unknown driver ""; write superpacket, wireguard or water
 weft.yaml:3: tun.name: "weft/0" can't be a device's name; write at most 15 letters, digits, '_', '.' and '-', such as weft0
 weft.yaml:3: tun.lanes: "four" is not a whole number from 0 to 16; write one
-weft.yaml:3: tun.mtu: "65001" is not a whole number from 1280 to 65000; write one, or 0 for the underlay's MTU less the overhead`},
+weft.yaml:3: tun.mtu: "65001" is not a whole number from 576 to 65000; write one, or 0 for the underlay's MTU less the overhead`},
 		{"tun named like sysctl's default", minimal + "tun: {name: default}\n", `weft.yaml:3: tun.name: "default" can't be a device's name; write at most 15 letters, digits, '_', '.' and '-', such as weft0`},
 		{"numbers that YAML has but weft has not", minimal + "tun: {lanes: 0x4, mtu: 1_400}\nvxlan: {vni: 1e3}\n", `weft.yaml:3: tun.lanes: "0x4" is not a whole number from 0 to 16; write one
-weft.yaml:3: tun.mtu: "1_400" is not a whole number from 1280 to 65000; write one, or 0 for the underlay's MTU less the overhead
+weft.yaml:3: tun.mtu: "1_400" is not a whole number from 576 to 65000; write one, or 0 for the underlay's MTU less the overhead
 weft.yaml:4: vxlan.vni: "1e3" is not a whole number from 0 to 16777215; write one`},
 		{"vni", minimal + "vxlan: {vni: 16777216}\n", `weft.yaml:3: vxlan.vni: "16777216" is not a whole number from 0 to 16777215; write one`},
+		{"an MTU that IPv6 can't use", minimal + "tun: {mtu: 1279}\n", `weft.yaml:3: tun.mtu: 1279 is too small for IPv6, which needs 1280 (RFC 8200 section 5); write a larger one, or leave fd00:244::/48 out of clusterCIDRs`},
 		{"negative number", minimal + "vxlan: {vni: -1}\n", `weft.yaml:3: vxlan.vni: "-1" is not a whole number from 0 to 16777215; write one`},
 		{"relative paths", minimal + "stateDir: state\nrunDir: ./run\ncontrol: {file: nodes.yaml}\ncni: {confDir: ''}\n", `weft.yaml:3: stateDir: "state" is not an absolute path; write it with all folders from / on
 weft.yaml:4: runDir: "./run" is not an absolute path; write it with all folders from / on

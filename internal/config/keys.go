@@ -95,7 +95,7 @@ var keys = []key{
 	{path: "tun.name", arg: "NAME", help: "name of the TUN device", fallback: "weft0", set: setTUNName},
 	{path: "tun.lanes", arg: "N", help: "number of lanes, at most 16; 0: one for each CPU, at most 4", fallback: "0",
 		set: func(c *Config, text string) error { return setNumber(&c.TUN.Lanes, text, 0, 16) }},
-	{path: "tun.mtu", arg: "BYTES", help: "largest packet, 1280 to 65000; 0: the underlay's MTU less the overhead", fallback: "0", set: setMTU},
+	{path: "tun.mtu", arg: "BYTES", help: "largest packet, 576 to 65000, with IPv6 from 1280 on; 0: the underlay's MTU less the overhead", fallback: "0", set: setMTU},
 	{path: "vxlan.vni", arg: "N", help: "VXLAN network identifier, at most 16777215", fallback: "1",
 		set: func(c *Config, text string) error { return setNumber(&c.VXLAN.VNI, text, 0, 1<<24-1) }},
 	{path: "stateDir", arg: "PATH", help: "folder of what must survive a reboot", fallback: "/var/lib/weft",
@@ -341,8 +341,8 @@ func setMTU(c *Config, text string) error {
 		c.TUN.MTU = 0
 		return nil
 	}
-	// IPv6 needs 1280 (RFC 8200 section 5).
-	if err := setNumber(&c.TUN.MTU, text, 1280, 65000); err != nil {
+	// Every IPv4 host takes as much (RFC 1122 section 3.3.2).
+	if err := setNumber(&c.TUN.MTU, text, 576, 65000); err != nil {
 		return fmt.Errorf("%w, or 0 for the underlay's MTU less the overhead", err)
 	}
 	return nil

@@ -25,7 +25,7 @@ const minMTU6 = 1280
 // removeStaleAddresses.
 func (k *kernel) setUpTUN(tun netlink.Link, n Network) error {
 	if n.uses(unix.AF_INET6) && n.MTU < minMTU6 {
-		return fmt.Errorf("MTU %d of %s is too small for IPv6, which needs %d", n.MTU, n.TUN, minMTU6)
+		return fmt.Errorf("MTU %d of %s is too small for IPv6, which needs %d (RFC 8200 section 5); raise the underlay's MTU, or leave IPv6 out of clusterCIDRs", n.MTU, n.TUN, minMTU6)
 	}
 	var errs []error
 	set := func(what string, differs bool, change func() error) {
