@@ -16,6 +16,7 @@ import (
 // routingRule is a rule (ip-rule(8)) in front of weft's, and the routes of its table.
 type routingRule struct {
 	priority     int
+	last         int // the priority of weft's last rule
 	table        int
 	source, dest netip.Prefix // invalid: any
 	in           string
@@ -46,7 +47,7 @@ func readRules() (found []routingRule, err error) {
 			if err != nil {
 				return nil, fmt.Errorf("list the routes of table %d: %w", r.Table, err)
 			}
-			rule := routingRule{priority: r.Priority, table: r.Table, in: r.IifName, marked: r.Mark != 0}
+			rule := routingRule{priority: r.Priority, last: last, table: r.Table, in: r.IifName, marked: r.Mark != 0}
 			if r.Src != nil {
 				rule.source = rtnetlink.Prefix(r.Src)
 			}
@@ -84,7 +85,7 @@ func (h Host) inspectRules(rules []routingRule) (found []warning.Warning) {
 			}
 			found = append(found, warning.Warning{Code: CodeRule, Text: fmt.Sprintf(
 				"the routing rule of priority %d sends packets to %s through table %d before weft's rules are asked; give it a priority above %d, or add to its table: throw %s",
-				r.priority, cidr, r.table, marks.RulePriority, cidr)})
+				r.priority, cidr, r.table, r.last, cidr)})
 			break
 		}
 	}
