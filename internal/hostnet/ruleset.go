@@ -207,6 +207,7 @@ var chains = []chain{
 	{name: "from_overlay"},
 	{name: "from_underlay"},
 	{name: "datagrams"},
+	{name: "translated"},
 	{name: "too_big4"},
 	{name: "too_big6"},
 	{"prerouting", knftables.FilterType, knftables.PreroutingHook, knftables.RawPriority + "-10"},
@@ -342,6 +343,9 @@ func rules(n Network) []guardRule {
 		{"output", toPods + " icmp type redirect drop", "a pod that speaks to itself by its hostPort has no better way"},
 		{"output", toPods + " icmpv6 type nd-redirect drop", "a pod that speaks to itself by its hostPort has no better way"},
 
+		{"postrouting", "ct status dnat meta l4proto 17 jump translated", "a Service may lead anywhere"},
+		{"translated", toEndpoint4 + drop(dropLocalSender), "a datagram of this node's address that weftd did not send is forged"},
+		{"translated", toEndpoint6 + drop(dropLocalSender), "a datagram of this node's address that weftd did not send is forged"},
 		{"postrouting", isOwn + " " + toTUN + drop(dropTunnelInTunnel), "a tunnel in the tunnel would never end"},
 		{"postrouting", toPods + " accept", "the right way to pods"},
 		{"postrouting", fmt.Sprintf(`oifname { "lo", %q } accept`, n.TUN), "the right way to pods"},
@@ -349,9 +353,6 @@ func rules(n Network) []guardRule {
 		{"postrouting", "ip6 daddr @cluster6" + drop(dropLeak), "not even if a route says so, or the TUN device is gone"},
 		{"postrouting", "ip saddr @pods4 ip daddr @peer_nodes4" + drop(dropLeak), "pods reach nodes through the overlay only"},
 		{"postrouting", "ip6 saddr @pods6 ip6 daddr @peer_nodes6" + drop(dropLeak), "pods reach nodes through the overlay only"},
-
-		{"postrouting", "ct status dnat " + toEndpoint4 + drop(dropLocalSender), "through a Service, which may lead anywhere"},
-		{"postrouting", "ct status dnat " + toEndpoint6 + drop(dropLocalSender), "through a Service, which may lead anywhere"},
 
 		{"srcnat", toTUN + " return", "pods and nodes see each other's real addresses"},
 		{"srcnat", toPods + " return", "pods and nodes see each other's real addresses"},

@@ -58,6 +58,38 @@ const echoPort = 7777
 // address of the addressings.
 func newSite(t *testing.T) *site {
 	t.Helper()
+	s := newBareSite(t)
+	far := s.remote.openTUN(t, "tun0")
+	s.remote.ip(t, "link set tun0 up")
+	for _, a := range addressings {
+		nodad := map[string]string{"6": "nodad"}[a.family]
+		s.remote.ip(t, fmt.Sprintf("address add %s dev lo %s", a.remotePod, nodad))
+		s.remote.ip(t, fmt.Sprintf("address add %s dev lo %s", a.remoteNode, nodad))
+		s.remote.ip(t, fmt.Sprintf("-%s route add default dev tun0", a.family))
+	}
+	go pump(s.tun, far)
+	go pump(far, s.tun)
+
+	for _, a := range addressings {
+		echo(t, s.node, a.node, echoPort)
+		echo(t, s.node, a.overlay, echoPort)
+		s.node.do(t, func() { answer(t, asWeftd(t, a.node, s.network.Port)) })
+		echo(t, s.outside, a.outside, echoPort)
+		echo(t, s.outside, a.outside, s.network.Port)
+		echo(t, s.pod1, a.pod1, echoPort)
+		echo(t, s.pod2, a.pod2, echoPort)
+		echo(t, s.pod2, a.pod2, s.network.Port)
+		echo(t, s.remote, a.remotePod, echoPort)
+		echo(t, s.remote, a.remotePod, s.network.Port)
+		echo(t, s.remote, a.remoteNode, echoPort)
+	}
+	return s
+}
+
+// newBareSite builds a site with the network applied, and the far end of the overlay left
+// to the test.
+func newBareSite(t *testing.T) *site {
+	t.Helper()
 	s := &site{
 		node: newNamespace(t), outside: newNamespace(t), pod1: newNamespace(t), pod2: newNamespace(t),
 		remote: newNamespace(t), host: newHost(), network: testNetwork(),
@@ -74,31 +106,7 @@ func newSite(t *testing.T) *site {
 	s.wirePod(t, s.pod2, "pod2", "10.244.1.12", "fd00:244:0:1::12")
 
 	s.tun = s.node.openTUN(t, "weft0")
-	far := s.remote.openTUN(t, "tun0")
-	s.remote.ip(t, "link set tun0 up")
-	for _, a := range addressings {
-		nodad := map[string]string{"6": "nodad"}[a.family]
-		s.remote.ip(t, fmt.Sprintf("address add %s dev lo %s", a.remotePod, nodad))
-		s.remote.ip(t, fmt.Sprintf("address add %s dev lo %s", a.remoteNode, nodad))
-		s.remote.ip(t, fmt.Sprintf("-%s route add default dev tun0", a.family))
-	}
-	go pump(s.tun, far)
-	go pump(far, s.tun)
-
 	s.node.apply(t, s.host, s.network)
-	for _, a := range addressings {
-		echo(t, s.node, a.node, echoPort)
-		echo(t, s.node, a.overlay, echoPort)
-		s.node.do(t, func() { answer(t, asWeftd(t, a.node, s.network.Port)) })
-		echo(t, s.outside, a.outside, echoPort)
-		echo(t, s.outside, a.outside, s.network.Port)
-		echo(t, s.pod1, a.pod1, echoPort)
-		echo(t, s.pod2, a.pod2, echoPort)
-		echo(t, s.pod2, a.pod2, s.network.Port)
-		echo(t, s.remote, a.remotePod, echoPort)
-		echo(t, s.remote, a.remotePod, s.network.Port)
-		echo(t, s.remote, a.remoteNode, echoPort)
-	}
 	return s
 }
 
