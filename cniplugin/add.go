@@ -111,7 +111,7 @@ func (p *Plugin) wire(req *request, k *kernel, node nodefile.Node, g given, prev
 	if err := w.setRoutes(g.routes); err != nil {
 		return err
 	}
-	own, err := k.localAmong(node.Addresses)
+	own, err := k.sources(node.Addresses)
 	if err != nil {
 		return withCode(CodeWiring, err)
 	}

@@ -53,8 +53,8 @@ func (c ipamConfig) check() error {
 	return nil
 }
 
-// nodePool is the addresses of a node's pods.
-func nodePool(node nodefile.Node) ipam.Pool {
+// NodePool is the addresses of a node's pods.
+func NodePool(node nodefile.Node) ipam.Pool {
 	pool := ipam.Pool{
 		Sets:     ipam.ByFamily(node.PodCIDRs),
 		Reserved: slices.Clone(node.Reserved),
@@ -85,7 +85,7 @@ func (p *Plugin) obtain(req *request, node nodefile.Node, store *ipam.Store) (gi
 		NetNS:      req.netns,
 	}
 	if req.conf.IPAM.own() {
-		lease, err := store.Acquire(ctx, lease, nodePool(node))
+		lease, err := store.Acquire(ctx, lease, NodePool(node))
 		return given{lease.Addresses, req.conf.IPAM.Routes, req.conf.DNS}, err
 	}
 	g, err := delegateAdd(ctx, req.conf, node)

@@ -69,6 +69,7 @@ type checker struct {
 	*kernel
 	*wiring
 	result  *types100.Result
+	sources []netip.Addr // as the routes to the pod must name them; nil: any
 	missing []string
 }
 
@@ -206,6 +207,9 @@ func (c *checker) checkHostRoutes(link int) error {
 		}
 		found := len(routes) > 0 && routes[0].LinkIndex == link && routes[0].Protocol == marks.PodRouteProtocol
 		c.require(found, "the host lacks the route to %s by %s", addr, c.hostName)
+		if i := slices.IndexFunc(c.sources, func(s netip.Addr) bool { return s.Is4() == addr.Is4() }); found && i >= 0 {
+			c.require(addrOf(routes[0].Src) == c.sources[i], "the route to %s lacks the node's address %s", addr, c.sources[i])
+		}
 	}
 	return nil
 }

@@ -129,7 +129,7 @@ func (c *config) addressing() (addressing, error) {
 		if err != nil {
 			return addressing{}, withCode(types.ErrTryAgainLater, fmt.Errorf("ipam has no ranges, and %w", err))
 		}
-		n := addressing{pool: nodePool(node)}
+		n := addressing{pool: NodePool(node)}
 		for _, cidr := range node.PodCIDRs {
 			n.add(rangeConfig{Subnet: cidr})
 		}

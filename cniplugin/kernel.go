@@ -116,18 +116,21 @@ func (k *kernel) removeHostSide(name string) (removed, error) {
 	return was, nil
 }
 
-// localAmong returns those of addrs that the node has at the moment.
-func (k *kernel) localAmong(addrs []netip.Addr) (local []netip.Addr, err error) {
-	for _, addr := range addrs {
-		is, err := isLocal(k.host, addr)
-		if err != nil {
-			return nil, err
+// sources returns those of the node's own addresses that it can speak to a pod from. The IPv4
+// ones are on the host side of every veth; an IPv6 one goes with weftd's device.
+func (k *kernel) sources(own []netip.Addr) (sources []netip.Addr, err error) {
+	for _, addr := range own {
+		usable := addr.Is4()
+		if !usable {
+			if usable, err = isLocal(k.host, addr); err != nil {
+				return nil, err
+			}
 		}
-		if is {
-			local = append(local, addr)
+		if usable {
+			sources = append(sources, addr)
 		}
 	}
-	return local, nil
+	return sources, nil
 }
 
 // isLocal tells whether packets for addr end in the namespace of h.

@@ -14,6 +14,7 @@ package cniplugin
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -21,6 +22,8 @@ import (
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/version"
 
+	"weft/internal/marks"
+	"weft/internal/nftable"
 	"weft/internal/nodefile"
 	"weft/ipam"
 )
@@ -98,4 +101,24 @@ func readNode(runDir string, k *kernel) (nodefile.Node, error) {
 		return nodefile.Node{}, fmt.Errorf("the device %s: %w: start weftd, which makes it", node.TUN, err)
 	}
 	return node, nil
+}
+
+// CheckNamespace returns why the network namespace of the calling thread is not the one of
+// the node that weftd described in runDir, or nil, also if weftd has described none.
+func CheckNamespace(runDir string) error {
+	node, err := nodefile.Read(runDir)
+	if errors.Is(err, nodefile.ErrAbsent) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if node.Guard == (nftable.Identity{}) { // by a weftd of before
+		return nil
+	}
+	if id, err := nftable.Of(marks.Table); err != nil || id != node.Guard {
+		return fmt.Errorf("weftd's guard table does not stand in this network namespace, so pods may be attached in another; " +
+			"run this in the node's, or start weftd, which makes the table")
+	}
+	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"weft/ipam"
@@ -33,6 +34,7 @@ func Reconcile(ctx context.Context, stateDir, network string, own []netip.Addr) 
 		return nil, err
 	}
 	defer k.close()
+	wire := own != nil
 	home, err := ipam.Open(stateDir, network)
 	if err != nil {
 		return nil, err
@@ -44,6 +46,9 @@ func Reconcile(ctx context.Context, stateDir, network string, own []netip.Addr) 
 	// Its first lease may be made at this moment.
 	if !slices.ContainsFunc(stores, func(s *ipam.Store) bool { return s.Network() == network }) {
 		stores = append(stores, home)
+	}
+	if own, err = k.sources(own); err != nil {
+		return nil, err
 	}
 	var changes []Change
 	found, unreadable, err := survey(stores, k)
@@ -79,7 +84,7 @@ func Reconcile(ctx context.Context, stateDir, network string, own []netip.Addr) 
 		switch {
 		case f.Trouble() != "":
 			change, err = heal(ctx, store, k, f)
-		case f.HasVeth && own != nil:
+		case f.HasVeth && wire:
 			change, err = rewire(store, k, f, own)
 		default:
 			continue
@@ -146,6 +151,9 @@ func heal(ctx context.Context, store *ipam.Store, k *kernel, f Found) (Change, e
 	case f.IPAM != "":
 		return Change{Kept, f, fmt.Sprintf("%s; its addresses are those of the IPAM plugin %s, which GC or DEL frees", f.Trouble(), f.IPAM)}, nil
 	}
+	if attachedElsewhere(now) {
+		return Change{Kept, f, elsewhere}, nil
+	}
 	if err := free(ctx, store, k, f.Attachment); err != nil {
 		return Change{}, err
 	}
@@ -155,7 +163,7 @@ func heal(ctx context.Context, store *ipam.Store, k *kernel, f Found) (Change, e
 // rewire brings back what the host side of a complete veth lacks. Whether the pod's
 // neighbour entries are there makes no difference: without them the kernel asks the pod.
 func rewire(store *ipam.Store, k *kernel, f Found, own []netip.Addr) (Change, error) {
-	if missing, err := k.missingOnHost(f); err != nil || len(missing) == 0 {
+	if missing, err := k.missingOnHost(f, own); err != nil || len(missing) == 0 {
 		return Change{}, err
 	}
 	release, ok, err := store.TryHold(f.Attachment)
@@ -167,7 +175,7 @@ func rewire(store *ipam.Store, k *kernel, f Found, own []netip.Addr) (Change, er
 	if err != nil || now.Trouble() != "" || !now.HasVeth {
 		return Change{}, err
 	}
-	missing, err := k.missingOnHost(now)
+	missing, err := k.missingOnHost(now, own)
 	if err != nil || len(missing) == 0 {
 		return Change{}, err
 	}
@@ -182,12 +190,20 @@ func rewire(store *ipam.Store, k *kernel, f Found, own []netip.Addr) (Change, er
 		}
 	}
 	for _, route := range w.hostRoutes(link.Attrs().Index, own) {
-		// One that leads elsewhere is somebody's who has the address, and stays.
-		if err := k.host.RouteAdd(route); err != nil && !errors.Is(err, unix.EEXIST) {
+		err := k.host.RouteAdd(route)
+		if errors.Is(err, unix.EEXIST) {
+			// One that leads elsewhere is another pod's, and stays.
+			var there []netlink.Route
+			there, err = k.host.RouteGetWithOptions(route.Dst.IP, &netlink.RouteGetOptions{FIBMatch: true})
+			if err == nil && len(there) > 0 && there[0].LinkIndex == route.LinkIndex && there[0].Protocol == route.Protocol {
+				err = k.host.RouteReplace(route)
+			}
+		}
+		if err != nil {
 			return Change{}, fmt.Errorf("add the route %s: %w", route, err)
 		}
 	}
-	if still, err := k.missingOnHost(now); err != nil || len(still) > 0 {
+	if still, err := k.missingOnHost(now, own); err != nil || len(still) > 0 {
 		return Change{Kept, now, strings.Join(still, "; ")}, err
 	}
 	return Change{Rewired, now, "another program had changed it: " + strings.Join(missing, "; ")}, nil
@@ -218,12 +234,12 @@ func (k *kernel) renameAfterPod(f Found) error {
 }
 
 // missingOnHost returns what the host side of a veth lacks, as CHECK would.
-func (k *kernel) missingOnHost(f Found) ([]string, error) {
+func (k *kernel) missingOnHost(f Found, own []netip.Addr) ([]string, error) {
 	link, ours, err := k.hostSide(f.Veth)
 	if err != nil || !ours {
 		return nil, err
 	}
-	c := &checker{kernel: k, wiring: newWiring(&request{attachment: f.Attachment}, f.Addresses)}
+	c := &checker{kernel: k, wiring: newWiring(&request{attachment: f.Attachment}, f.Addresses), sources: own}
 	err = errors.Join(
 		c.checkAddrs("the host side", k.host, link, c.hostAddrs()),
 		c.checkHostRoutes(link.Attrs().Index))

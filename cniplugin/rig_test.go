@@ -25,6 +25,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"weft/internal/marks"
+	"weft/internal/nftable"
 	"weft/internal/nodefile"
 	"weft/internal/rtnetlink"
 	"weft/ipam"
@@ -139,12 +140,41 @@ func newNode(t *testing.T, cidrs ...string) *node {
 		}
 		return n.makeTUN()
 	})
+	n.nft(`table inet weft { comment "made by the test"; }`)
 	if err := nodefile.Write(n.runDir, nodefile.Node{
-		Name: "node1", PodCIDRs: n.cidrs, Addresses: n.own, TUN: "weft0", MTU: testMTU,
+		Name: "node1", PodCIDRs: n.cidrs, Addresses: n.own, TUN: "weft0", MTU: testMTU, Guard: nftable.Identity{Comment: "made by the test"},
 	}); err != nil {
 		t.Fatal(err)
 	}
+	if err := nodefile.Forwards(n.runDir); err != nil {
+		t.Fatal(err)
+	}
 	return n
+}
+
+// nft runs a script on the node.
+func (n *node) nft(script string) {
+	n.t.Helper()
+	n.in(n.t, func() error {
+		c := exec.Command("nft", script)
+		if out, err := c.CombinedOutput(); err != nil {
+			return fmt.Errorf("nft: %w: %s", err, out)
+		}
+		return nil
+	})
+}
+
+// describeNode changes what weftd says of the node.
+func (n *node) describeNode(change func(*nodefile.Node)) {
+	n.t.Helper()
+	described, err := nodefile.Read(n.runDir)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	change(&described)
+	if err := nodefile.Write(n.runDir, described); err != nil {
+		n.t.Fatal(err)
+	}
 }
 
 func (n *node) makeTUN() error {

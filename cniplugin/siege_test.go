@@ -47,11 +47,7 @@ func newSiege(t *testing.T) *siege {
 	t.Helper()
 	s := &siege{node: newNode(t, "10.244.1.0/29", "fd00:244:1::/125"), pod: newNamespace(t), neighbour: newNamespace(t)}
 	reserved := []netip.Prefix{netip.MustParsePrefix("10.244.1.4/30"), netip.MustParsePrefix("fd00:244:1::4/126")}
-	if err := nodefile.Write(s.runDir, nodefile.Node{
-		Name: "node1", PodCIDRs: s.cidrs, Addresses: s.own, Reserved: reserved, TUN: "weft0", MTU: testMTU,
-	}); err != nil {
-		t.Fatal(err)
-	}
+	s.describeNode(func(n *nodefile.Node) { n.Reserved = reserved })
 	// A lock that a killed process left behind is to be seen at once.
 	s.plugin.lockWait = 10 * time.Second
 	s.mustAdd(s.args("neighbour", s.neighbour.Path()))

@@ -37,5 +37,5 @@ func (p *Plugin) status(args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
-	return withCode(types.ErrPluginNotAvailable, store.Available(nodePool(node)))
+	return withCode(types.ErrPluginNotAvailable, store.Available(NodePool(node)))
 }

@@ -23,19 +23,6 @@ func (n *node) cooling() int {
 	return len(cooling)
 }
 
-// describe changes what weftd says of the node.
-func (n *node) describe(change func(*nodefile.Node)) {
-	n.t.Helper()
-	described, err := nodefile.Read(n.runDir)
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	change(&described)
-	if err := nodefile.Write(n.runDir, described); err != nil {
-		n.t.Fatal(err)
-	}
-}
-
 // An ADD that does not come to an end costs the pool no address, whether it fails or is
 // killed, and whoever cleans up after it.
 func TestIncompleteADDsNeedNoCooldown(t *testing.T) {
@@ -71,7 +58,7 @@ func TestIncompleteADDsNeedNoCooldown(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			n, pod := newNode(t, families["dual stack"]...), newNamespace(t)
-			n.describe(func(node *nodefile.Node) { node.RestSeconds = 120 })
+			n.describeNode(func(node *nodefile.Node) { node.RestSeconds = 120 })
 			n.plugin.runStep = func(s step) error {
 				if s.what == tt.at {
 					return tt.do(s)
@@ -91,7 +78,7 @@ func TestIncompleteADDsNeedNoCooldown(t *testing.T) {
 // Sandboxes that fail after ADD, one after the other, leave an address for the next pod.
 func TestARetryStormLeavesAnAddress(t *testing.T) {
 	n, pod := newNode(t, "10.244.1.0/29", "fd00:244:1::/125"), newNamespace(t)
-	n.describe(func(node *nodefile.Node) { node.RestSeconds = 120 })
+	n.describeNode(func(node *nodefile.Node) { node.RestSeconds = 120 })
 	for i := range 12 {
 		id := fmt.Sprintf("sandbox%d", i)
 		if err := n.call(n.plugin.Add, n.args(id, pod.Path())); err != nil {

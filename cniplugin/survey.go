@@ -53,6 +53,14 @@ func (f Found) Trouble() string {
 	return ""
 }
 
+// Stranded reports whether a pod that weft-cni attached has an address outside the given pod
+// CIDRs of its node, which have changed since: no other node can reach it.
+func Stranded(l ipam.Lease, podCIDRs []netip.Prefix) bool {
+	return l.Veth != "" && slices.ContainsFunc(l.Addresses, func(addr netip.Addr) bool {
+		return !slices.ContainsFunc(podCIDRs, func(c netip.Prefix) bool { return c.Contains(addr) })
+	})
+}
+
 // Survey returns every attachment of which there is a lease in stores, or a veth on this
 // node. Leases come first, in the order of stores. It changes nothing and waits for no
 // lock, so what it finds may change at the same moment.
@@ -191,6 +199,29 @@ func identify(path string) (namespaceID, error) {
 	}
 	return namespaceID{stat.Dev, stat.Ino}, nil
 }
+
+// attachedElsewhere reports whether a pod whose veth is missing here has its end of it. The
+// two ends of a veth go together, so the other one is in another network namespace, or has
+// another name.
+func attachedElsewhere(f Found) bool {
+	if f.Veth == "" || f.HasVeth || f.NetNS == "" {
+		return false
+	}
+	k, err := openBoth(f.NetNS)
+	if err != nil {
+		return false
+	}
+	defer k.close()
+	link, err := k.pod.LinkByName(f.IfName)
+	if err != nil || link.Type() != "veth" {
+		return false
+	}
+	addrs, err := rtnetlink.Dump(func() ([]netlink.Addr, error) { return k.pod.AddrList(link, netlink.FAMILY_ALL) })
+	return err == nil && slices.ContainsFunc(addrs, func(a netlink.Addr) bool { return slices.Contains(f.Addresses, addrOf(a.IP)) })
+}
+
+// elsewhere is why such a lease is kept.
+const elsewhere = "its veth is not here, but the pod has the other end: this is not the node's network namespace, or the host side was renamed"
 
 // listNamespaces returns the processes of each network namespace but this process's own,
 // which is no pod's.

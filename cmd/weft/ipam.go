@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"weft/cniplugin"
+	"weft/internal/nodefile"
 	"weft/ipam"
 )
 
@@ -30,7 +31,8 @@ func newIPAMCommand() *cobra.Command {
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() }, // or a wrong word would be none
 	}
 	stateDir := c.PersistentFlags().String("state-dir", "/var/lib/weft", "weftd's stateDir")
-	c.AddCommand(newIPAMListCommand(stateDir), newIPAMVethCommand(stateDir), newIPAMCheckCommand(stateDir), newIPAMReleaseCommand(stateDir), newIPAMGCCommand(stateDir))
+	runDir := c.PersistentFlags().String("run-dir", "/run/weft", "weftd's runDir")
+	c.AddCommand(newIPAMListCommand(stateDir, runDir), newIPAMVethCommand(stateDir), newIPAMCheckCommand(stateDir, runDir), newIPAMReleaseCommand(stateDir, runDir), newIPAMGCCommand(stateDir, runDir))
 	return c
 }
 
@@ -52,7 +54,7 @@ type resting struct {
 	Addresses []netip.Addr `json:"addresses"`
 }
 
-func newIPAMListCommand(stateDir *string) *cobra.Command {
+func newIPAMListCommand(stateDir, runDir *string) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "list",
 		Short: "List who holds which address",
@@ -66,7 +68,7 @@ func newIPAMListCommand(stateDir *string) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		list, err := readListing(stores)
+		list, err := readListing(stores, *runDir)
 		shown := show(c.OutOrStdout(), *output, list, func(out io.Writer) error { return printListing(out, list, time.Now()) })
 		return failed(errors.Join(err, shown))
 	}
@@ -89,8 +91,9 @@ func openStores(stateDir string) ([]*ipam.Store, error) {
 	return stores, failed(err)
 }
 
-// readListing tells all that can be told; the error says what can't be read.
-func readListing(stores []*ipam.Store) (listing, error) {
+// readListing tells all that can be told; the error says what can't be read. Which addresses
+// are this node's is known as weftd has described it in runDir.
+func readListing(stores []*ipam.Store, runDir string) (listing, error) {
 	list := listing{Leases: []attachment{}, Resting: []resting{}}
 	var errs []error
 	for _, s := range stores {
@@ -105,11 +108,15 @@ func readListing(stores []*ipam.Store) (listing, error) {
 		}
 	}
 	unreadable := len(errs) > 0
+	node, described := nodefile.Read(runDir)
 	found, err := cniplugin.Survey(list.stores)
 	for _, f := range found {
 		trouble := f.Trouble()
 		if f.Network == "" && unreadable {
 			trouble = "if it has a lease, that can't be read"
+		}
+		if trouble == "" && described == nil && cniplugin.Stranded(f.Lease, node.PodCIDRs) {
+			trouble = fmt.Sprintf("it is stranded: the node's pod CIDRs are now %s, and no other node reaches it; delete the pod", join(node.PodCIDRs))
 		}
 		list.Leases = append(list.Leases, attachment{f, trouble})
 	}
@@ -156,12 +163,13 @@ func shortID(id string) string { return id[:min(len(id), 13)] }
 // oneLine is printable for what must not break a table or a list.
 func oneLine(text string) string { return printable(strings.ReplaceAll(text, "\n", "\x00")) }
 
-func newIPAMCheckCommand(stateDir *string) *cobra.Command {
+func newIPAMCheckCommand(stateDir, runDir *string) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "check",
 		Short: "Compare leases, veths and namespaces, and change nothing",
 		Long: "Compare leases, veths and the pods' network namespaces, and change nothing. The exit status is\n" +
-			"1 if something is not in order; weftd heals that within half a minute, and weft ipam gc at once.",
+			"1 if something is not in order; weftd heals most of that within half a minute, and weft ipam gc at\n" +
+			"once. A pod whose address is outside the node's pod CIDRs stays stranded until it is deleted.",
 		Args: cobra.NoArgs,
 	}
 	output := addOutput(c)
@@ -170,7 +178,8 @@ func newIPAMCheckCommand(stateDir *string) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		list, err := readListing(stores)
+		list, err := readListing(stores, *runDir)
+		err = errors.Join(err, cniplugin.CheckNamespace(*runDir))
 		troubled := slices.DeleteFunc(slices.Clone(list.Leases), func(a attachment) bool { return a.Trouble == "" })
 		shown := show(c.OutOrStdout(), *output, troubled, func(out io.Writer) error {
 			var changes []cniplugin.Change
@@ -197,7 +206,7 @@ func printChanges(out io.Writer, changes []cniplugin.Change) error {
 	return nil
 }
 
-func newIPAMGCCommand(stateDir *string) *cobra.Command {
+func newIPAMGCCommand(stateDir, runDir *string) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "gc",
 		Short: "Free what no pod uses any more, now",
@@ -218,6 +227,9 @@ func newIPAMGCCommand(stateDir *string) *cobra.Command {
 			return failed(fmt.Errorf("no pod of a network %s has had a lease, but of %s; say which one is weftd's (--network)",
 				strconv.Quote(*network), oneLine(strings.Join(names, ", "))))
 		}
+		if err := cniplugin.CheckNamespace(*runDir); err != nil {
+			return failed(err)
+		}
 		changes, err := cniplugin.Reconcile(c.Context(), *stateDir, *network, nil)
 		shown := show(c.OutOrStdout(), *output, append([]cniplugin.Change{}, changes...), func(out io.Writer) error { return printChanges(out, changes) })
 		left := slices.DeleteFunc(slices.Clone(changes), func(c cniplugin.Change) bool { return c.Action != cniplugin.Kept })
@@ -237,7 +249,7 @@ func networks(stores []*ipam.Store) []string {
 	return names
 }
 
-func newIPAMReleaseCommand(stateDir *string) *cobra.Command {
+func newIPAMReleaseCommand(stateDir, runDir *string) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "release NAMESPACE/POD|ADDRESS|CONTAINER[/INTERFACE]...",
 		Short: "End leases by hand",
@@ -253,7 +265,10 @@ func newIPAMReleaseCommand(stateDir *string) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		list, unreadable := readListing(stores)
+		if err := cniplugin.CheckNamespace(*runDir); err != nil {
+			return failed(err)
+		}
+		list, unreadable := readListing(stores, *runDir)
 		var meant []cniplugin.Found
 		var errs []error
 		for _, name := range names {
@@ -302,7 +317,7 @@ func newIPAMVethCommand(stateDir *string) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		list, unreadable := readListing(stores)
+		list, unreadable := readListing(stores, "")
 		f, err := list.lookUp(names[0])
 		if err != nil {
 			return failed(errors.Join(err, unreadable))

@@ -1,13 +1,22 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"errors"
+	"fmt"
+	"io/fs"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"weft/cniplugin"
+	"weft/internal/nodefile"
 	"weft/internal/status"
+	"weft/internal/warning"
 	"weft/ipam"
 )
 
@@ -100,6 +109,83 @@ func (d *daemon) Leases() (held, resting int, err error) {
 		return 0, 0, err
 	}
 	return store.Usage(d.config.IPAM.Rest)
+}
+
+// Stranded returns the leases of pods whose addresses are outside this node's pod CIDRs: the
+// node got others, and the pods must be made anew.
+func (d *daemon) Stranded() ([]ipam.Lease, error) {
+	d.mu.Lock()
+	plan := d.plan
+	d.mu.Unlock()
+	if plan == nil {
+		return nil, nil
+	}
+	store, err := ipam.Open(d.config.StateDir, d.config.CNI.Name)
+	if err != nil {
+		return nil, err
+	}
+	leases, _, err := store.List()
+	return slices.DeleteFunc(leases, func(l ipam.Lease) bool { return !cniplugin.Stranded(l, plan.PodCIDRs) }), err
+}
+
+// leaseWarnings says which pods are stranded, and what keeps new ones from being added.
+func (d *daemon) leaseWarnings() []warning.Warning {
+	d.mu.Lock()
+	plan := d.plan
+	d.mu.Unlock()
+	var all []warning.Warning
+	if err := checkStateDir(d.config.StateDir); err != nil {
+		all = append(all, warning.Warning{Code: "state_dir", Text: fmt.Sprintf("pods can't be added or removed: %v", err)})
+	}
+	if plan == nil {
+		return all
+	}
+	stranded, err := d.Stranded()
+	if err != nil {
+		return all // the next reconcile says what becomes of it
+	}
+	for _, l := range stranded {
+		all = append(all, warning.Warning{Code: "stranded_pod", Text: fmt.Sprintf("no other node reaches pod %s at %s: this node's pod CIDRs are now %s; delete the pod",
+			cmp.Or(l.Pod, l.String()), join(l.Addresses), join(plan.PodCIDRs))})
+	}
+	store, err := ipam.Open(d.config.StateDir, d.config.CNI.Name)
+	if err == nil {
+		err = store.Available(cniplugin.NodePool(nodefile.Node{PodCIDRs: plan.PodCIDRs, Addresses: plan.NodeAddresses,
+			Reserved: d.config.IPAM.Reserved, RestSeconds: int(d.config.IPAM.Rest.Seconds())}))
+	}
+	if errors.Is(err, ipam.ErrExhausted) {
+		all = append(all, warning.Warning{Code: "pool_exhausted", Text: fmt.Sprintf("no pod can be added: %v; remove pods, or give the node more addresses", err)})
+	}
+	return all
+}
+
+// checkStateDir returns why leases can't be written, or nil.
+func checkStateDir(dir string) error {
+	if err := unix.Access(dir, unix.W_OK); err != nil {
+		return fmt.Errorf("weftd's stateDir can't be written: %w; make it writable", &fs.PathError{Op: "write", Path: dir, Err: err})
+	}
+	var stat unix.Statfs_t
+	if err := unix.Statfs(dir, &stat); err != nil {
+		return &fs.PathError{Op: "statfs", Path: dir, Err: err}
+	}
+	// A lease file is written anew each time, and takes less.
+	const least = 1 << 20
+	switch {
+	case stat.Blocks > 0 && stat.Bavail*uint64(stat.Bsize) < least:
+		return fmt.Errorf("the disk with weftd's stateDir %s is full; make room", dir)
+	case stat.Files > 0 && stat.Ffree == 0:
+		return fmt.Errorf("the disk with weftd's stateDir %s has no inode left; remove files", dir)
+	}
+	return nil
+}
+
+// join lists items for people.
+func join[T fmt.Stringer](items []T) string {
+	texts := make([]string, len(items))
+	for i, item := range items {
+		texts[i] = item.String()
+	}
+	return strings.Join(texts, ", ")
 }
 
 // leases is what `weft status` shows of them.

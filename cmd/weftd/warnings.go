@@ -23,6 +23,7 @@ func (d *daemon) Warnings() []warning.Warning {
 		d.offloadWarnings(),
 		d.others.warnings(),
 	)
+	all = append(all, d.leaseWarnings()...)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.plan != nil {
