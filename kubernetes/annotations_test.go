@@ -97,9 +97,9 @@ func TestWhoChangesWeftsAnnotations(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	// All annotations of an object have 256 KiB at most.
+	// More than any Node has; the API server itself takes long for as many as it would store.
 	many := make(map[string]string)
-	for i := range 60_000 {
+	for i := range 3_000 {
 		many[strconv.FormatInt(int64(36*36*36+i), 36)] = ""
 	}
 	node := func(name string, annotations map[string]string) *core.Node {
@@ -166,7 +166,7 @@ func TestWhoChangesWeftsAnnotations(t *testing.T) {
 		}
 	}
 
-	// Someone who may patch Nodes gives one as many annotations as there can be.
+	// Someone who may patch Nodes gives one many annotations.
 	n := r.node("node1")
 	for key := range many {
 		n.Annotations[key] = ""
