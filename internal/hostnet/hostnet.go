@@ -118,7 +118,7 @@ func New(log *slog.Logger) *Host {
 // Protect makes hold what keeps pods' packets from leaving in clear, and others' from
 // reaching pods, while it is not known yet which nodes there are: the guard table, and
 // unreachable routes for the cluster CIDRs. It takes from n what the configuration says:
-// TUN, ClusterCIDRs, Port and MarkMask. What an earlier Apply made hold stays; no packet is forwarded
+// TUN, ClusterCIDRs, Port, MarkMask, Trusted and RandomPorts. What an earlier Apply made hold stays; no packet is forwarded
 // that was not before.
 func (h *Host) Protect(ctx context.Context, n Network) error {
 	h.mu.Lock()
