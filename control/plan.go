@@ -56,7 +56,7 @@ type Plan struct {
 	PeerAddresses []netip.Addr
 
 	// Senders are the addresses that the peers' datagrams come from, sorted: their
-	// endpoints', or those that they have moved to.
+	// endpoints', and those that they have moved to.
 	Senders []netip.Addr
 
 	// PeerEndpoints are where the peers receive datagrams, sorted: where the list says, and
@@ -176,19 +176,19 @@ func nodeAddresses(podCIDRs []netip.Prefix) []netip.Addr {
 
 // WithEndpoint returns a plan in which the peer with a key is reached at addr, and the
 // port of its endpoint. Its pods are behind it as before, but neither of the addresses: it
-// is not where it says, and could say so of an address that is somebody else's.
+// is not where it says, and could say so of an address that is another host's. Pods don't
+// reach the listed address past the overlay either. It may send from both, as it may come back.
 func (p *Plan) WithEndpoint(key encap.Fingerprint, addr netip.Addr) (*Plan, error) {
 	moved := *p
 	moved.Peers, moved.Senders = slices.Clone(p.Peers), slices.Clone(p.Senders)
 	for i, peer := range p.Peers {
 		if listed := peer.Endpoint.Addr(); peer.Key == key && listed != addr {
 			there := *peer
-			there.Endpoint = netip.AddrPortFrom(addr, peer.Endpoint.Port())
+			there.Listed, there.Endpoint = peer.Endpoint, netip.AddrPortFrom(addr, peer.Endpoint.Port())
 			there.Prefixes = slices.DeleteFunc(slices.Clone(peer.Prefixes), func(p netip.Prefix) bool { return p.Addr() == listed })
 			moved.Peers[i] = &there
 			moved.PeerEndpoints = append(slices.Clone(moved.PeerEndpoints), there.Endpoint)
-			moved.Senders[slices.Index(moved.Senders, listed)] = addr
-			moved.PeerAddresses = slices.DeleteFunc(slices.Clone(moved.PeerAddresses), func(a netip.Addr) bool { return a == listed })
+			moved.Senders = append(moved.Senders, addr)
 			moved.EndpointIPv6 = moved.EndpointIPv6 || addr.Is6()
 		}
 	}
@@ -216,7 +216,7 @@ func (p *Plan) Equal(o *Plan) bool {
 }
 
 func equalPeers(a, b *encap.Peer) bool {
-	return a.Name == b.Name && a.Endpoint == b.Endpoint && a.VTEPMAC == b.VTEPMAC && a.Key == b.Key && a.Kernel == b.Kernel &&
+	return a.Name == b.Name && a.Endpoint == b.Endpoint && a.Listed == b.Listed && a.VTEPMAC == b.VTEPMAC && a.Key == b.Key && a.Kernel == b.Kernel &&
 		slices.Equal(a.Prefixes, b.Prefixes)
 }
 

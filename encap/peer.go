@@ -80,6 +80,10 @@ type Peer struct {
 	// Endpoint is where the node receives datagrams. Never an IPv4-mapped address.
 	Endpoint netip.AddrPort
 
+	// Listed is where the list of nodes says that the node is, if that is not Endpoint: a
+	// peer that roams may come back. Not valid otherwise.
+	Listed netip.AddrPort
+
 	// VTEPMAC is the node's address on the overlay link (VXLAN only).
 	VTEPMAC MAC
 

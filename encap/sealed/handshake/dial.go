@@ -39,7 +39,7 @@ func (m *Manager) look(moved sealed.Move) {
 		return
 	}
 	since := time.Since(l.looked)
-	if l.answering > 0 || l.endpoint.Addr() == moved.Addr || since < l.lookAgain {
+	if l.answering > 0 || l.node.Endpoint.Addr() == moved.Addr || since < l.lookAgain {
 		return // or later: the next datagram tells again
 	}
 	// Each move costs a handshake and a table: who moves to and fro has to wait for longer.
@@ -74,7 +74,7 @@ func (m *Manager) dial(l *link, d *dial, wait time.Duration) {
 	}
 	m.mu.Lock()
 	d.began = time.Now()
-	to := l.endpoint
+	to, node := l.target(), l.node
 	if d.moved != nil {
 		to = netip.AddrPortFrom(d.moved.Addr, to.Port())
 	}
@@ -92,11 +92,17 @@ func (m *Manager) dial(l *link, d *dial, wait time.Duration) {
 		return
 	}
 	m.agreed(l, conn, epoch)
-	if d.moved != nil {
-		select {
-		case m.Followed <- *d.moved:
-		case <-m.conn.closed: // nobody may follow any more
-		}
+	m.follow(node, to.Addr())
+}
+
+// follow says that keys were agreed with a peer at an address, if that is not its endpoint's.
+func (m *Manager) follow(node *encap.Peer, addr netip.Addr) {
+	if addr == node.Endpoint.Addr() {
+		return
+	}
+	select {
+	case m.Followed <- sealed.Move{Peer: node, Addr: addr}:
+	case <-m.conn.closed: // the daemon may have stopped reading
 	}
 }
 
@@ -122,7 +128,7 @@ func (m *Manager) agreed(l *link, conn *quic.Conn, epoch *sealed.Epoch) {
 	l.conn = conn
 	l.settle(true)
 	if l.unreachable {
-		m.log.Info("a node is reachable again", "peer", l.name)
+		m.log.Info("a node is reachable again", "peer", l.node.Name)
 	}
 	l.failures, l.retry, l.unreachable, l.lastErr = 0, time.Time{}, false, nil
 	l.active = time.Now()
@@ -204,6 +210,6 @@ func (m *Manager) lost(l *link) {
 	if !l.unreachable {
 		l.unreachable = true
 		m.counts.Unreachable++
-		m.log.Warn("a node does not answer", "peer", l.name, "endpoint", l.endpoint, "error", l.lastErr)
+		m.log.Warn("a node does not answer", "peer", l.node.Name, "endpoint", l.node.Endpoint, "error", l.lastErr)
 	}
 }

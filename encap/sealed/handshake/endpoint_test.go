@@ -54,3 +54,37 @@ func at(p *encap.Peer, endpoint netip.AddrPort) *encap.Peer {
 	other.Endpoint = endpoint
 	return &other
 }
+
+// A peer that has roamed and is back where the list has it, without keys, is reached again,
+// whichever of the two begins.
+func TestRoamedPeerComesBack(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		begin func(a, b *node, roamed *encap.Peer)
+	}{
+		{"and dials", func(a, b *node, _ *encap.Peer) { b.send(a.self, "from b") }},
+		{"and is dialed", func(a, _ *node, roamed *encap.Peer) { a.send(roamed, "from a") }},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			nodes := newNodes(t, 2)
+			a, b := nodes[0], nodes[1]
+			roamed := at(b.self, a.endpointOf(4)) // where no node is any more
+			roamed.Listed = b.self.Endpoint
+			a.know(roamed)
+			b.know(a.self)
+			for a.manager.Counts().Agreed == 0 {
+				tc.begin(a, b, roamed)
+				time.Sleep(50 * time.Millisecond)
+			}
+			move := <-a.manager.Followed
+			if move.Peer.Key != b.self.Key || move.Addr != b.self.Endpoint.Addr() {
+				t.Fatalf("a follows to %v", move)
+			}
+			a.know(b.self) // which is what weftd does
+			a.send(b.self, "hello")
+			b.expect(t, "hello", time.Minute)
+			b.send(a.self, "hello")
+			a.expect(t, "hello", time.Minute)
+		})
+	}
+}

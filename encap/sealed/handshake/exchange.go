@@ -125,7 +125,7 @@ func (m *Manager) use(l *link, epoch *sealed.Epoch, theirs hello) {
 	l.using.Lock()
 	defer l.using.Unlock()
 	m.mu.Lock()
-	to := l.endpoint
+	to := l.node.Endpoint
 	m.mu.Unlock()
 	epoch.Use(theirs.session, func(datagram []byte) {
 		_ = m.conn.socket.WriteTo(datagram, to) // as on any way, packets may be lost

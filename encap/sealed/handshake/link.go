@@ -36,10 +36,9 @@ const courtesy = 300 * time.Millisecond
 
 // link is what is known about a peer. The manager's lock guards it.
 type link struct {
-	peer     *sealed.Peer
-	name     string
-	endpoint netip.AddrPort
-	using    sync.Mutex // held while an epoch begins to be used
+	peer  *sealed.Peer
+	node  *encap.Peer // as the newest list of nodes has it
+	using sync.Mutex  // held while an epoch begins to be used
 
 	conn      *quic.Conn // of the newest epoch, or nil
 	wanted    bool       // Settle is due
@@ -55,6 +54,21 @@ type link struct {
 
 	seen   sealed.Traffic // when the link was last looked at
 	active time.Time      // when packets last passed
+}
+
+// returned reports whether an address that keys were agreed at is where the list of nodes
+// has a peer that roams, or may roam to.
+func (l *link) returned(addr netip.Addr) bool {
+	return addr != l.node.Endpoint.Addr() && addr == l.node.Listed.Addr()
+}
+
+// target is where to dial the peer next. One that roams may be back where the list has it,
+// without keys, so that no datagram says so: every other attempt goes there.
+func (l *link) target() netip.AddrPort {
+	if l.node.Listed.IsValid() && l.failures%2 == 1 {
+		return l.node.Listed
+	}
+	return l.node.Endpoint
 }
 
 // dial is an attempt of this node to agree on keys.

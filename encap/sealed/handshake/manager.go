@@ -155,21 +155,21 @@ func (m *Manager) Update(all []*encap.Peer) {
 		m.links[peer.Key] = &link{peer: peer}
 	}
 	for _, p := range all {
-		l := m.links[p.Key]
-		l.name = p.Name
-		m.place(l, p.Endpoint)
+		m.place(m.links[p.Key], p)
 	}
 	m.expect()
 	m.tellChanged()
 }
 
-// place notes where a peer is by the list. That it did not answer at another endpoint says
-// nothing about this one. The manager's lock is held.
-func (m *Manager) place(l *link, endpoint netip.AddrPort) {
-	if l.endpoint == endpoint {
+// place notes where a peer is. That it did not answer at another endpoint says nothing about
+// this one. The manager's lock is held.
+func (m *Manager) place(l *link, node *encap.Peer) {
+	before := l.node
+	l.node = node
+	if before != nil && before.Endpoint == node.Endpoint && before.Listed == node.Listed {
 		return
 	}
-	l.endpoint, l.failures, l.retry = endpoint, 0, time.Time{}
+	l.failures, l.retry = 0, time.Time{}
 	if l.dial != nil && l.dial.moved == nil { // to the other one
 		m.stopDialing(l)
 		m.dialSoon(l)
@@ -184,12 +184,15 @@ func (m *Manager) Receive(payload []byte, from netip.AddrPort) drop.Reason {
 	return m.conn.receive(payload, from)
 }
 
-// expect makes the addresses that packets are taken from those of the endpoints, and of
-// where peers may have moved to. The lock is held.
+// expect makes the addresses that packets are taken from those of the endpoints, of where
+// the list has peers that roam, and of where peers may have roamed to. The lock is held.
 func (m *Manager) expect() {
 	addrs := make(map[netip.Addr]struct{}, len(m.links))
 	for _, l := range m.links {
-		addrs[l.endpoint.Addr()] = struct{}{}
+		addrs[l.node.Endpoint.Addr()] = struct{}{}
+		if l.node.Listed.IsValid() {
+			addrs[l.node.Listed.Addr()] = struct{}{}
+		}
 		if l.dial != nil && l.dial.moved != nil {
 			addrs[l.dial.moved.Addr] = struct{}{}
 		}
@@ -320,6 +323,8 @@ func (m *Manager) acceptOne(conn *quic.Conn) {
 	}
 	m.stopDialing(l)
 	l.answering++
+	node, from := l.node, addrOf(conn.RemoteAddr())
+	returned := l.returned(from)
 	m.mu.Unlock()
 
 	epoch, err := m.answer(l, conn)
@@ -329,6 +334,9 @@ func (m *Manager) acceptOne(conn *quic.Conn) {
 	m.answered(l, err)
 	if err == nil {
 		m.agreed(l, conn, epoch)
+		if returned {
+			m.follow(node, from)
+		}
 	}
 }
 
@@ -340,7 +348,7 @@ func (m *Manager) answered(l *link, err error) {
 	if err == nil {
 		return
 	}
-	m.log.Debug("a handshake failed", "peer", l.name, "error", err)
+	m.log.Debug("a handshake failed", "peer", l.node.Name, "error", err)
 	m.tellChanged()
 	if l.wanted && m.links[l.peer.Key] == l {
 		m.dialSoon(l)

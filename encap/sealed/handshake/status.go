@@ -54,7 +54,7 @@ func (m *Manager) Status() []Status {
 	defer m.mu.Unlock()
 	all := make([]Status, 0, len(m.links))
 	for _, l := range m.links {
-		s := Status{Name: l.name, Key: l.peer.Key, Endpoint: l.endpoint, Traffic: l.peer.Traffic(),
+		s := Status{Name: l.node.Name, Key: l.peer.Key, Endpoint: l.node.Endpoint, Traffic: l.peer.Traffic(),
 			Err: l.lastErr, Failures: l.failures, Retry: l.retry}
 		using := l.peer.Sending()
 		if using != nil {
@@ -92,7 +92,7 @@ func (m *Manager) Rotate(ctx context.Context, names ...string) error {
 	var asking []*link
 	m.mu.Lock()
 	for _, l := range m.links {
-		if slices.Contains(names, l.name) || len(names) == 0 && l.peer.Sending() != nil {
+		if slices.Contains(names, l.node.Name) || len(names) == 0 && l.peer.Sending() != nil {
 			asking = append(asking, l)
 		}
 	}
@@ -120,7 +120,7 @@ const atOnce = 64
 func (m *Manager) awaitKeys(ctx context.Context, l *link, after time.Time) error {
 	for {
 		m.mu.Lock()
-		changed, using, name, err := m.changed, l.peer.Sending(), l.name, l.lastErr
+		changed, using, name, err := m.changed, l.peer.Sending(), l.node.Name, l.lastErr
 		done, gone := using != nil && using.Began().After(after), m.links[l.peer.Key] != l
 		if !done && !gone {
 			m.dialSoon(l) // or again: another handshake that ended stopped the first one
