@@ -27,6 +27,9 @@ type Codec struct {
 		known *known
 		to    *encap.Peer
 		peer  *Peer
+
+		epoch  *Epoch // that was last sealed with
+		proven bool   // its keys were agreed at to's endpoint
 	}
 	in struct { // where the datagram before came from
 		opener *opener
@@ -50,23 +53,51 @@ func (c *Codec) Encode(out *encap.Batch, f *packet.Frame, _, to *encap.Peer) dro
 	}
 	for {
 		if e := peer.sending.Load(); e != nil {
+			if !c.proven(e) && isDestination(f, to.Endpoint.Addr()) {
+				peer.want()
+				return drop.NoKeys
+			}
 			s := e.sealer(c.lane)
 			if s == nil {
 				return drop.NoKeys
 			}
 			return s.seal(out, f, to)
 		}
-		if waits, reason := peer.wait(f); waits {
+		var node netip.Addr
+		if addr := to.Endpoint.Addr(); isDestination(f, addr) {
+			node = addr
+		}
+		if waits, reason := peer.wait(f, node); waits {
 			return reason
 		}
 	}
+}
+
+// proven reports whether an epoch's keys were agreed at the endpoint address of whom the
+// packet goes to. A node may claim any address in the list of nodes. It has those only at
+// which it has answered with its key, as a packet's source and as its destination.
+func (c *Codec) proven(e *Epoch) bool {
+	if c.out.epoch != e {
+		c.out.epoch, c.out.proven = e, e.at == c.out.to.Endpoint.Addr()
+	}
+	return c.out.proven
+}
+
+func isDestination(f *packet.Frame, addr netip.Addr) bool {
+	header, ok := packet.Parse(f.Packet())
+	return ok && header.Destination == addr
+}
+
+func isSource(f *packet.Frame, addr netip.Addr) bool {
+	header, ok := packet.Parse(f.Packet())
+	return ok && header.Source == addr
 }
 
 // peer returns whom to's keys are agreed with.
 func (c *Codec) peer(to *encap.Peer) *Peer {
 	known := c.peers.known.Load()
 	if last := &c.out; last.to != to || last.known != known {
-		last.to, last.known, last.peer = to, known, known.peers[to.Key]
+		last.to, last.known, last.peer, last.epoch = to, known, known.peers[to.Key], nil
 	}
 	return c.out.peer
 }
@@ -103,8 +134,13 @@ func (c *Codec) Decode(r *encap.Received, table *fib.Table) (*encap.Peer, drop.R
 	if peer == nil {
 		return nil, drop.UnknownPeer
 	}
-	if r.From.Addr() != peer.Endpoint.Addr() {
+	endpoint := peer.Endpoint.Addr()
+	if r.From.Addr() != endpoint {
 		c.peers.moved(peer, r.From.Addr())
+	}
+	if o.epoch.at != endpoint && isSource(&r.Frame, endpoint) {
+		o.epoch.peer.want() // to prove it
+		return nil, drop.SourceNotPeer
 	}
 	return peer, drop.None
 }

@@ -7,6 +7,8 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"net/netip"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -33,9 +35,11 @@ type Secrets struct {
 // direction, made when the lane first needs it.
 type Epoch struct {
 	peer    *Peer
-	secrets Secrets
-	local   uint32 // this node's session, as the peer names it, shifted over the lane
-	remote  uint32 // the peer's
+	at      netip.Addr // where the peer was when the keys were agreed
+	keys    sync.Mutex // guards secrets, and is held while a key is made of them
+	secrets *Secrets   // nil when the epoch is over
+	local   uint32     // this node's session, as the peer names it, shifted over the lane
+	remote  uint32     // the peer's
 	began   time.Time
 
 	lanes     atomic.Int32 // of the peer: others send nothing
@@ -48,16 +52,20 @@ type Epoch struct {
 // Began returns when the keys were agreed on.
 func (e *Epoch) Began() time.Time { return e.began }
 
+// At returns the address at which the peer has shown, by a handshake, that it is there.
+func (e *Epoch) At() netip.Addr { return e.at }
+
 // Worn reports whether a lane has sealed so much that new keys are due.
 func (e *Epoch) Worn() bool { return e.worn.Load() }
 
 // aead returns the cipher of a lane.
-func aead(secret [sha256.Size]byte, lane int) cipher.AEAD {
+func aead(secret *[sha256.Size]byte, lane int) cipher.AEAD {
 	const keyLen = 32
 	key, err := hkdf.Expand(sha256.New, secret[:], fmt.Sprintf("weft lane %d", lane), keyLen)
 	if err != nil {
 		panic(err) // only for a key that is too long
 	}
+	defer clear(key)
 	block, err := aes.NewCipher(key)
 	if err != nil {
 		panic(err) // only for a key of another length
@@ -90,12 +98,27 @@ type sealer struct {
 	packets, bytes atomic.Uint64 // of pods; for people
 }
 
-// sealer returns the lane's half, or nil if it has sealed all that its key may.
+// wipe overwrites the secrets, and drops the ciphers that were made of them: what they hold
+// is Go's to overwrite, once no lane refers to them.
+func (e *Epoch) wipe() {
+	e.keys.Lock()
+	defer e.keys.Unlock()
+	*e.secrets = Secrets{}
+	e.secrets = nil
+	for lane := range maxLanes {
+		e.senders[lane].Store(nil)
+		e.receivers[lane].Store(nil)
+	}
+}
+
+// sealer returns the lane's half, or nil if it has sealed all that its key may, or the epoch
+// is over.
 func (e *Epoch) sealer(lane int) *sealer {
 	s := e.senders[lane].Load()
 	if s == nil {
-		s = &sealer{epoch: e, aead: aead(e.secrets.Send, lane), index: e.remote | uint32(lane)}
-		e.senders[lane].Store(s)
+		if s = e.newSealer(lane); s == nil {
+			return nil
+		}
 	}
 	if s.next >= rekeyAfter {
 		e.worn.Store(true)
@@ -103,6 +126,17 @@ func (e *Epoch) sealer(lane int) *sealer {
 			return nil
 		}
 	}
+	return s
+}
+
+func (e *Epoch) newSealer(lane int) *sealer {
+	e.keys.Lock()
+	defer e.keys.Unlock()
+	if e.secrets == nil {
+		return nil
+	}
+	s := &sealer{epoch: e, aead: aead(&e.secrets.Send, lane), index: e.remote | uint32(lane)}
+	e.senders[lane].Store(s)
 	return s
 }
 
@@ -179,16 +213,22 @@ type opener struct {
 	refused        atomic.Uint64 // replayed or not authentic
 }
 
-// opener returns the half for the peer's lane, or nil if the peer has no such lane.
+// opener returns the half for the peer's lane, or nil if the peer has no such lane, or the
+// epoch is over.
 func (e *Epoch) opener(lane int) *opener {
 	if lane >= int(e.lanes.Load()) && lane != controlLane {
 		return nil
 	}
-	o := e.receivers[lane].Load()
-	if o == nil {
-		o = &opener{epoch: e, aead: aead(e.secrets.Receive, lane)}
-		e.receivers[lane].Store(o)
+	if o := e.receivers[lane].Load(); o != nil {
+		return o
 	}
+	e.keys.Lock()
+	defer e.keys.Unlock()
+	if e.secrets == nil {
+		return nil
+	}
+	o := &opener{epoch: e, aead: aead(&e.secrets.Receive, lane)}
+	e.receivers[lane].Store(o)
 	return o
 }
 

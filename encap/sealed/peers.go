@@ -123,10 +123,19 @@ type Peer struct {
 
 	mu      sync.Mutex // guards what follows
 	gone    bool
-	epochs  []*Epoch       // the newest is the last; those before it only receive
-	waiting []packet.Frame // without keys
+	epochs  []*Epoch // the newest is the last; those before it only receive
+	waiting []waiting
 	bytes   int
 	past    Traffic // of epochs that are over
+}
+
+// waiting is a packet without keys.
+type waiting struct {
+	frame packet.Frame
+
+	// node is the packet's destination, if that is the peer's own address and not a pod's.
+	// Only keys that were agreed there let it go.
+	node netip.Addr
 }
 
 // want asks for keys.
@@ -143,7 +152,7 @@ func (p *Peer) want() {
 
 // wait keeps a copy of a packet until there are keys, and asks for them. It returns false
 // if they are there by now.
-func (p *Peer) wait(f *packet.Frame) (waits bool, reason drop.Reason) {
+func (p *Peer) wait(f *packet.Frame, node netip.Addr) (waits bool, reason drop.Reason) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.sending.Load() != nil {
@@ -153,19 +162,22 @@ func (p *Peer) wait(f *packet.Frame) (waits bool, reason drop.Reason) {
 	if p.gone || p.bytes+n > maxWaiting || p.peers.waiting.Load()+int64(n) > maxWaitingAll {
 		return true, drop.NoKeys
 	}
-	p.waiting = append(p.waiting, f.Clone(TagLen))
+	p.waiting = append(p.waiting, waiting{f.Clone(TagLen), node})
 	p.bytes += n
 	p.peers.waiting.Add(int64(n))
 	p.want()
 	return true, drop.None
 }
 
-// Begin begins an epoch. Expect and Use have it used.
-func (p *Peer) Begin(secrets Secrets) (*Epoch, error) {
-	e := &Epoch{peer: p, secrets: secrets, began: time.Now()}
+// Begin begins an epoch, with keys that were agreed with the peer at an address. Expect and
+// Use have it used. The secrets are moved into the epoch, which wipes them at its end.
+func (p *Peer) Begin(secrets *Secrets, at netip.Addr) (*Epoch, error) {
+	e := &Epoch{peer: p, secrets: new(Secrets), at: at, began: time.Now()}
+	*e.secrets, *secrets = *secrets, Secrets{}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.gone {
+		e.wipe()
 		return nil, errors.New("the node is not in the list any more")
 	}
 	if len(p.epochs) == maxEpochs { // keys have changed faster than anything is under way
@@ -176,6 +188,7 @@ func (p *Peer) Begin(secrets Secrets) (*Epoch, error) {
 		oldest.end()
 	}
 	if err := p.peers.sessions.add(e); err != nil {
+		e.wipe()
 		return nil, err
 	}
 	p.epochs = append(p.epochs, e)
@@ -196,7 +209,7 @@ func (e *Epoch) Use(session uint32, send func(datagram []byte)) {
 
 // takeWaiting empties the queue. With an epoch, that is what is sealed with from now on,
 // so that nothing waits any more.
-func (p *Peer) takeWaiting(e *Epoch) []packet.Frame {
+func (p *Peer) takeWaiting(e *Epoch) []waiting {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if e != nil && !e.retired.Load() {
@@ -206,12 +219,17 @@ func (p *Peer) takeWaiting(e *Epoch) []packet.Frame {
 }
 
 // sendWaiting seals packets with the key that no lane has.
-func (e *Epoch) sendWaiting(waited []packet.Frame, send func(datagram []byte)) {
+func (e *Epoch) sendWaiting(waited []waiting, send func(datagram []byte)) {
 	var out encap.Batch
 	s := e.sealer(controlLane)
+	if s == nil { // the peer is gone by now
+		e.peer.peers.lost.Add(uint64(len(waited)))
+		return
+	}
 	packets, bytes := s.packets.Load(), s.bytes.Load()
 	for i := range waited {
-		if s.seal(&out, &waited[i], nil) != drop.None {
+		w := &waited[i]
+		if w.node.IsValid() && w.node != e.at || s.seal(&out, &w.frame, nil) != drop.None {
 			e.peer.peers.lost.Add(1)
 		}
 	}
@@ -223,7 +241,7 @@ func (e *Epoch) sendWaiting(waited []packet.Frame, send func(datagram []byte)) {
 }
 
 // forgetWaiting empties the queue; p.mu is held.
-func (p *Peer) forgetWaiting() []packet.Frame {
+func (p *Peer) forgetWaiting() []waiting {
 	all := p.waiting
 	p.peers.waiting.Add(-int64(p.bytes))
 	p.waiting, p.bytes = nil, 0
@@ -245,6 +263,7 @@ func (e *Epoch) end() {
 	e.peer.peers.sessions.remove(e)
 	e.peer.epochs = slices.DeleteFunc(e.peer.epochs, func(o *Epoch) bool { return o == e })
 	e.peer.past = e.peer.past.plus(e.traffic())
+	e.wipe()
 }
 
 // cutOff ends everything with the peer for good.

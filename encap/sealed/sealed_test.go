@@ -69,14 +69,21 @@ func (e *end) knows(o *end) *sealed.Peer { return e.peers.Find(o.self.Key) }
 // agree gives two nodes the keys of a new epoch, and returns what waited for them at a.
 func agree(t testing.TB, a, b *end) (waited [][]byte) {
 	t.Helper()
+	return agreeAt(t, a, b, b.addr())
+}
+
+// agreeAt is agree where b is at an address.
+func agreeAt(t testing.TB, a, b *end, at netip.Addr) (waited [][]byte) {
+	t.Helper()
 	var secrets sealed.Secrets
 	_, _ = rand.Read(secrets.Send[:])
 	_, _ = rand.Read(secrets.Receive[:])
-	atA, err := a.knows(b).Begin(secrets)
+	theirs := sealed.Secrets{Send: secrets.Receive, Receive: secrets.Send}
+	atA, err := a.knows(b).Begin(&secrets, at)
 	if err != nil {
 		t.Fatal(err)
 	}
-	atB, err := b.knows(a).Begin(sealed.Secrets{Send: secrets.Receive, Receive: secrets.Send})
+	atB, err := b.knows(a).Begin(&theirs, a.addr())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -362,7 +369,7 @@ func TestANodeThatIsGoneIsCutOffAtOnce(t *testing.T) {
 	if reason := b.codecs[0].Encode(&out, &f, b.self, a.self); reason != drop.NoKeys || out.Len() != 0 {
 		t.Errorf("what is sent to it: %v", reason)
 	}
-	if _, err := gone.Begin(sealed.Secrets{}); err == nil {
+	if _, err := gone.Begin(new(sealed.Secrets), b.addr()); err == nil {
 		t.Error("keys can still be agreed with it")
 	}
 }
@@ -596,7 +603,7 @@ func TestKeyedAreAllPeersWithEpochsAndNoOthers(t *testing.T) {
 	}
 	begin := func(some []*encap.Peer) {
 		for _, p := range some {
-			if _, err := peers.Find(p.Key).Begin(sealed.Secrets{}); err != nil {
+			if _, err := peers.Find(p.Key).Begin(new(sealed.Secrets), p.Endpoint.Addr()); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -52,7 +52,7 @@ func (m *Manager) offer(l *link, conn *quic.Conn) (*sealed.Epoch, error) {
 		return nil, fmt.Errorf("open a stream: %w", err)
 	}
 	_ = stream.SetDeadline(time.Now().Add(patience))
-	epoch, err := m.begin(l, conn, fromDialer, fromAcceptor)
+	epoch, err := m.begin(l, conn, true)
 	if err != nil {
 		return nil, err
 	}
@@ -86,7 +86,7 @@ func (m *Manager) answer(l *link, conn *quic.Conn) (*sealed.Epoch, error) {
 	if err != nil {
 		return nil, err
 	}
-	epoch, err := m.begin(l, conn, fromAcceptor, fromDialer)
+	epoch, err := m.begin(l, conn, false)
 	if err != nil {
 		return nil, err
 	}
@@ -103,12 +103,12 @@ func (m *Manager) answer(l *link, conn *quic.Conn) (*sealed.Epoch, error) {
 }
 
 // begin begins an epoch with a connection's keys, and has watch look after it.
-func (m *Manager) begin(l *link, conn *quic.Conn, send, receive string) (*sealed.Epoch, error) {
-	secrets, err := export(conn.ConnectionState().TLS, send, receive)
+func (m *Manager) begin(l *link, conn *quic.Conn, dialed bool) (*sealed.Epoch, error) {
+	secrets, err := export(conn.ConnectionState().TLS, m.self, l.peer.Key, dialed)
 	if err != nil {
 		return nil, err
 	}
-	epoch, err := l.peer.Begin(secrets)
+	epoch, err := l.peer.Begin(secrets, addrOf(conn.RemoteAddr()))
 	if err != nil {
 		return nil, fmt.Errorf("begin an epoch: %w", err)
 	}

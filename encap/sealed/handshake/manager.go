@@ -170,8 +170,12 @@ func (m *Manager) place(l *link, node *encap.Peer) {
 		return
 	}
 	l.failures, l.retry = 0, time.Time{}
-	if l.dial != nil && l.dial.moved == nil { // to the other one
+	e := l.peer.Sending()
+	switch {
+	case l.dial != nil && l.dial.moved == nil: // to the other one
 		m.stopDialing(l)
+		m.dialSoon(l)
+	case e != nil && e.At() != node.Endpoint.Addr(): // it has not answered there yet
 		m.dialSoon(l)
 	}
 }

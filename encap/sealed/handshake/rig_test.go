@@ -155,12 +155,24 @@ func (n *node) send(to *encap.Peer, text string) drop.Reason {
 func (n *node) sendFrom(conn *encap.Conn, to *encap.Peer, text string) drop.Reason {
 	ip := packettest.UDP(pod(n.self), pod(to), len(text))
 	copy(ip[28:], text)
+	return n.sendIPFrom(conn, to, ip)
+}
+
+// sendIP sends a packet of any kind.
+func (n *node) sendIP(to *encap.Peer, ip []byte) drop.Reason { return n.sendIPFrom(n.conn, to, ip) }
+
+func (n *node) sendIPFrom(conn *encap.Conn, to *encap.Peer, ip []byte) drop.Reason {
 	f := packet.NewFrames(1, 2000)[0]
 	f.Fill(copy(f.Reset(), ip))
 	n.out.Reset()
 	reason := n.codec.Encode(&n.out, &f, n.self, to)
 	conn.WriteBatch(&n.out)
 	return reason
+}
+
+// peerEndpoint is where n takes another node to be.
+func (n *node) peerEndpoint(of *node) netip.Addr {
+	return n.table.Load().ByKey(of.self.Key).Endpoint.Addr()
 }
 
 // pod is one of a node's pods.

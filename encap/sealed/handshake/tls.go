@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"slices"
 	"time"
 
 	"weft/encap"
@@ -17,15 +18,10 @@ import (
 
 // protocol is negotiated with every connection (RFC 7301); the number grows with every
 // change that an older weft would misunderstand.
-const protocol = "weft/1"
+const protocol = "weft/2"
 
-// exporterLabel is what data keys are made with out of a TLS session (RFC 8446 §7.5). The
-// context says who sends with them.
-const (
-	exporterLabel = "EXPORTER weft sealed 1"
-	fromDialer    = "dialer"
-	fromAcceptor  = "acceptor"
-)
+// exporterLabel is what data keys are made with out of a TLS session (RFC 8446 §7.5).
+const exporterLabel = "EXPORTER weft sealed 2"
 
 // newCertificate wraps the node's key. There is no authority that certifies keys, so
 // nothing in it counts but the key, and clocks do not matter.
@@ -75,14 +71,25 @@ func peerFingerprint(s tls.ConnectionState) (encap.Fingerprint, error) {
 	return nodekey.FingerprintOf(key), nil
 }
 
-// export returns what the data keys of a connection's epoch are made of.
-func export(s tls.ConnectionState, send, receive string) (secrets sealed.Secrets, err error) {
-	for context, secret := range map[string][]byte{send: secrets.Send[:], receive: secrets.Receive[:]} {
-		material, err := s.ExportKeyingMaterial(exporterLabel, []byte(context), len(secret))
+// export returns what the data keys of a connection's epoch are made of. The context says
+// which end sends with them, and which keys both ends have: the session's own secret does not
+// depend on the dialer's certificate (RFC 8446 §7.1).
+func export(s tls.ConnectionState, self, peer encap.Fingerprint, dialed bool) (*sealed.Secrets, error) {
+	var secrets sealed.Secrets
+	dialer, acceptor := peer, self
+	fromDialer, fromAcceptor := secrets.Receive[:], secrets.Send[:]
+	if dialed {
+		dialer, acceptor = self, peer
+		fromDialer, fromAcceptor = secrets.Send[:], secrets.Receive[:]
+	}
+	for end, secret := range map[string][]byte{"dialer": fromDialer, "acceptor": fromAcceptor} {
+		context := slices.Concat([]byte(end), dialer[:], acceptor[:])
+		material, err := s.ExportKeyingMaterial(exporterLabel, context, len(secret))
 		if err != nil {
-			return sealed.Secrets{}, fmt.Errorf("export data keys: %w", err)
+			return nil, fmt.Errorf("export data keys: %w", err)
 		}
 		copy(secret, material)
+		clear(material)
 	}
-	return secrets, nil
+	return &secrets, nil
 }
