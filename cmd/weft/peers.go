@@ -19,8 +19,8 @@ func newPeersCommand(socket *string) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "peers [PEER...]",
 		Short: "Show how this node and the others stand",
-		Long: "Show how this node and its peers stand, or only the named ones. KEYS AGE is that of the\n" +
-			"present data keys. SENT and RECEIVED are pods' packets, REFUSED are datagrams that were\n" +
+		Long: "Show how this node and its peers stand, or only the named ones. HEARD is how long ago the\n" +
+			"peer last showed that it lives, KEYS AGE that of the present data keys. SENT and RECEIVED are pods' packets, REFUSED are datagrams that were\n" +
 			"replayed, or sealed with another key.",
 	}
 	output := addOutput(c)
@@ -59,20 +59,23 @@ func printEndpoints(out io.Writer, peers []status.Peer) error {
 func printPeers(out io.Writer, peers []status.Peer, now time.Time) error {
 	var table bytes.Buffer
 	w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(w, "NAME\tENDPOINT\tSTATE\tKEYS AGE\tRTT\tSENT\tRECEIVED\tREFUSED\n")
+	fmt.Fprintf(w, "NAME\tENDPOINT\tSTATE\tHEARD\tKEYS AGE\tRTT\tSENT\tRECEIVED\tREFUSED\n")
 	for _, p := range peers {
 		if p.Link == nil {
-			fmt.Fprintf(w, "%s\t%s\t-\t-\t-\t-\t-\t-\n", p.Name, p.Endpoint)
+			fmt.Fprintf(w, "%s\t%s\t-\t-\t-\t-\t-\t-\t-\n", p.Name, p.Endpoint)
 			continue
 		}
-		age, rtt := "-", "-"
+		heard, age, rtt := "-", "-", "-"
+		if !p.Heard.IsZero() {
+			heard = max(0, now.Sub(p.Heard)).Round(time.Second).String()
+		}
 		if !p.KeysBegan.IsZero() {
 			age = now.Sub(p.KeysBegan).Round(time.Second).String()
 		}
 		if p.RTT > 0 {
 			rtt = (time.Duration(p.RTT) * time.Microsecond).String()
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\n", p.Name, p.Endpoint, p.State, age, rtt,
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\n", p.Name, p.Endpoint, p.State, heard, age, rtt,
 			traffic(p.SentPackets, p.SentBytes), traffic(p.ReceivedPackets, p.ReceivedBytes), p.Refused)
 	}
 	if err := w.Flush(); err != nil {
@@ -95,12 +98,16 @@ func traffic(packets, bytes uint64) string {
 	return fmt.Sprintf("%d %s, %s", packets, plural(packets, "packet"), size(bytes))
 }
 
-// trouble is the line on why a peer is unreachable, and when it is tried again.
+// trouble is the line on why there are no keys with a peer, or none that are new, and when
+// that is tried again.
 func trouble(p status.Peer, now time.Time) string {
 	if p.Link == nil || p.Error == "" {
 		return ""
 	}
 	text := "  " + printable(strings.ReplaceAll(p.Error, "\n", " "))
+	if p.KeysOverdue {
+		text = "  KEYS OVERDUE: " + text[2:]
+	}
 	if p.Failures > 1 {
 		text += fmt.Sprintf(", %d times in a row", p.Failures)
 	}

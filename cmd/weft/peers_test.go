@@ -20,14 +20,15 @@ func sealedPeers() []status.Peer {
 	at := netip.MustParseAddrPort
 	return []status.Peer{
 		{Name: "node2", Endpoint: at("192.168.77.2:9338"), Link: &status.Link{
-			State: "up", KeysBegan: now.Add(-12*time.Minute - 3400*time.Millisecond), RTT: 412,
+			State: "up", KeysBegan: now.Add(-12*time.Minute - 3400*time.Millisecond), Heard: now.Add(time.Millisecond), RTT: 412,
+			KeysOverdue: true, Error: "node2 does not answer",
 			SentPackets: 12345, SentBytes: 3 << 30, ReceivedPackets: 1, ReceivedBytes: 84, Refused: 7}},
 		{Name: "node3", Endpoint: at("192.168.77.3:9338"), Link: &status.Link{
-			State: "unreachable", KeysBegan: now.Add(-time.Minute), SentPackets: 5, SentBytes: 420,
+			State: "unreachable", KeysBegan: now.Add(-time.Minute), Heard: now.Add(-12 * time.Second), SentPackets: 5, SentBytes: 420,
 			Error: "timeout: no recent\n\x1b[31mnetwork activity", Failures: 3, Retry: now.Add(3456 * time.Millisecond)}},
 		{Name: "node4", Endpoint: at("[fd00:77::4]:9338"), Link: &status.Link{
 			State: "unreachable", Error: "the node there has another key", Failures: 1, Retry: now.Add(-time.Second)}},
-		{Name: "node5", Endpoint: at("192.168.77.5:9338"), Link: &status.Link{State: "idle", KeysBegan: now.Add(-25 * time.Hour)}},
+		{Name: "node5", Endpoint: at("192.168.77.5:9338"), Link: &status.Link{State: "idle", KeysBegan: now.Add(-7 * time.Minute), Heard: now.Add(-6 * time.Minute)}},
 		{Name: "node6", Endpoint: at("192.168.77.6:9338"), Link: &status.Link{State: "agreeing"}},
 		{Name: "node7", Endpoint: at("192.168.77.7:9338"), Link: &status.Link{State: "no keys"}},
 		{Name: "node8", Endpoint: at("192.168.77.8:9338")}, // weftd is just ending
@@ -40,16 +41,17 @@ func TestPeersInEveryState(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := `
-NAME   ENDPOINT           STATE        KEYS AGE  RTT    SENT                    RECEIVED        REFUSED
-node2  192.168.77.2:9338  up           12m3s     412µs  12345 packets, 3.0 GiB  1 packet, 84 B  7
-node3  192.168.77.3:9338  unreachable  1m0s      -      5 packets, 420 B        0 packets, 0 B  0
+NAME   ENDPOINT           STATE        HEARD  KEYS AGE  RTT    SENT                    RECEIVED        REFUSED
+node2  192.168.77.2:9338  up           0s     12m3s     412µs  12345 packets, 3.0 GiB  1 packet, 84 B  7
+  KEYS OVERDUE: node2 does not answer; tried again with the next packet for it
+node3  192.168.77.3:9338  unreachable  12s    1m0s      -      5 packets, 420 B        0 packets, 0 B  0
   timeout: no recent ` + "\ufffd" + `[31mnetwork activity, 3 times in a row; tried again in 3.5s if there are packets for it
-node4  [fd00:77::4]:9338  unreachable  -         -      0 packets, 0 B          0 packets, 0 B  0
+node4  [fd00:77::4]:9338  unreachable  -      -         -      0 packets, 0 B          0 packets, 0 B  0
   the node there has another key; tried again with the next packet for it
-node5  192.168.77.5:9338  idle         25h0m0s   -      0 packets, 0 B          0 packets, 0 B  0
-node6  192.168.77.6:9338  agreeing     -         -      0 packets, 0 B          0 packets, 0 B  0
-node7  192.168.77.7:9338  no keys      -         -      0 packets, 0 B          0 packets, 0 B  0
-node8  192.168.77.8:9338  -            -         -      -                       -               -
+node5  192.168.77.5:9338  idle         6m0s   7m0s      -      0 packets, 0 B          0 packets, 0 B  0
+node6  192.168.77.6:9338  agreeing     -      -         -      0 packets, 0 B          0 packets, 0 B  0
+node7  192.168.77.7:9338  no keys      -      -         -      0 packets, 0 B          0 packets, 0 B  0
+node8  192.168.77.8:9338  -            -      -         -      -                       -               -
 `
 	if diff := cmp.Diff(strings.TrimPrefix(want, "\n"), got.String()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -127,7 +129,7 @@ func TestPeersForProgramsHaveUnitsInTheirNames(t *testing.T) {
 	}
 	want := []map[string]any{{
 		"name": "node3", "endpoint": "192.168.77.3:9338", "prefixes": nil, "key": "0a0b", "state": "unreachable",
-		"keysBegan": "2026-01-02T03:03:05Z", "rttMicroseconds": 1500.0, "sentPackets": 5.0, "sentBytes": 420.0,
+		"keysBegan": "2026-01-02T03:03:05Z", "heard": "2026-01-02T03:03:53Z", "rttMicroseconds": 1500.0, "sentPackets": 5.0, "sentBytes": 420.0,
 		"receivedPackets": 0.0, "receivedBytes": 0.0, "refusedDatagrams": 0.0,
 		"error": "timeout: no recent\n\x1b[31mnetwork activity", "failedAttempts": 3.0, "nextAttempt": "2026-01-02T03:04:08.456Z",
 	}}
@@ -141,7 +143,7 @@ func TestNoPeersAreAnEmptyList(t *testing.T) {
 	report.Encapsulation, report.Peers = "sealed", []status.Peer{}
 	socket := fakeWeftd(t, report, nil)
 	expectOutcome(t, socket, []string{"peers", "-o", "json"}, 0, "[]\n", "")
-	expectOutcome(t, socket, []string{"peers"}, 0, "NAME  ENDPOINT  STATE  KEYS AGE  RTT  SENT  RECEIVED  REFUSED\n", "")
+	expectOutcome(t, socket, []string{"peers"}, 0, "NAME  ENDPOINT  STATE  HEARD  KEYS AGE  RTT  SENT  RECEIVED  REFUSED\n", "")
 }
 
 func expectOutcome(t *testing.T, socket string, args []string, code int, stdout, stderr string) {

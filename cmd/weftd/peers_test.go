@@ -58,7 +58,7 @@ func TestPeersShowsWhoIsUpAndHowMuchPasses(t *testing.T) {
 
 	expectPings(t, pod1, pod2)
 	text := weft(t, node, "peers")
-	line := regexp.MustCompile(`(?m)^node2  192\.168\.77\.2:9338  up     [0-9]+s +[0-9.]+(µs|ms)  4 packets, 376 B  4 packets, 376 B  0$`)
+	line := regexp.MustCompile(`(?m)^node2  192\.168\.77\.2:9338  up     [0-9]+s +[0-9]+s +[0-9.]+(µs|ms)  4 packets, 376 B  4 packets, 376 B  0$`)
 	if text.status != 0 || text.stderr != "" || !line.MatchString(text.stdout) {
 		t.Errorf("exit status %d, %s\n%s", text.status, text.stderr, text.stdout)
 	}

@@ -108,16 +108,14 @@ func (k *keys) links() map[encap.Fingerprint]*status.Link {
 	links := map[encap.Fingerprint]*status.Link{}
 	for _, s := range k.manager.Status() {
 		l := &status.Link{
-			Key: s.Key.String(), State: string(s.State), KeysBegan: byTheClock(s.Began), RTT: s.RTT.Microseconds(),
+			Key: s.Key.String(), State: string(s.State), KeysBegan: byTheClock(s.Began), KeysOverdue: s.Overdue,
+			Heard: byTheClock(s.Heard), RTT: s.RTT.Microseconds(),
 			SentPackets: s.Traffic.SentPackets, SentBytes: s.Traffic.SentBytes,
 			ReceivedPackets: s.Traffic.ReceivedPackets, ReceivedBytes: s.Traffic.ReceivedBytes,
 			Refused: s.Traffic.Refused,
 		}
-		if s.State == handshake.Unreachable {
-			l.Failures, l.Retry = s.Failures, byTheClock(s.Retry)
-			if s.Err != nil {
-				l.Error = s.Err.Error()
-			}
+		if s.Err != nil && (s.State != handshake.Up || s.Overdue) {
+			l.Error, l.Failures, l.Retry = s.Err.Error(), s.Failures, byTheClock(s.Retry)
 		}
 		links[s.Key] = l
 	}

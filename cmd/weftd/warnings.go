@@ -22,6 +22,7 @@ func (d *daemon) Warnings() []warning.Warning {
 		trustWarnings(d.config),
 		d.offloadWarnings(),
 		d.others.warnings(),
+		d.keys.warnings(),
 	)
 	all = append(all, d.leaseWarnings()...)
 	d.mu.Lock()

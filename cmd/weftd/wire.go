@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"crypto/ed25519"
+	"fmt"
 	"log/slog"
+	"strings"
 
 	"weft/control"
 	"weft/encap"
@@ -12,6 +14,7 @@ import (
 	"weft/encap/vxlan"
 	"weft/internal/config"
 	"weft/internal/nodekey"
+	"weft/internal/warning"
 	"weft/router"
 	"weft/router/drop"
 )
@@ -96,6 +99,42 @@ func (k *keys) run(ctx context.Context, moved func(context.Context, sealed.Move)
 		}
 	}()
 	return k.manager.Run(ctx)
+}
+
+// warnings returns what an operator needs to know of the peers.
+func (k *keys) warnings() (all []warning.Warning) {
+	if k == nil {
+		return nil
+	}
+	var unreachable, overdue []string
+	for _, s := range k.manager.Status() {
+		if s.State == handshake.Unreachable {
+			unreachable = append(unreachable, s.Name)
+		}
+		if s.Overdue {
+			overdue = append(overdue, s.Name)
+		}
+	}
+	if len(unreachable) > 0 {
+		all = append(all, warning.Warning{Code: "peers_unreachable",
+			Text: fmt.Sprintf("unreachable: %s; `weft peers` says why", some(unreachable))})
+	}
+	if len(overdue) > 0 {
+		all = append(all, warning.Warning{Code: "rekey_overdue",
+			Text: fmt.Sprintf("no new data keys can be agreed with %s; `weft peers` says why; at an age of %d minutes the old ones end, and with them the traffic",
+				some(overdue), int(handshake.KeyLimit.Minutes()))})
+	}
+	return all
+}
+
+// some is a list of names, of which the first are enough.
+func some(names []string) string {
+	const most = 5
+	text := strings.Join(names[:min(most, len(names))], ", ")
+	if more := len(names) - most; more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
 }
 
 // add adds to what the lanes count what became of packets that had to wait for keys.

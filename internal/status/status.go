@@ -74,6 +74,12 @@ type Link struct {
 	State     string    `json:"state"`              // no keys, agreeing, up, idle or unreachable
 	KeysBegan time.Time `json:"keysBegan,omitzero"` // of the present data keys, if there are any
 
+	// KeysOverdue says that the data keys are older than they ought to be: handshakes fail.
+	KeysOverdue bool `json:"keysOverdue,omitempty"`
+
+	// Heard is when the peer last showed that it lives, if it ever did.
+	Heard time.Time `json:"heard,omitzero"`
+
 	// RTT is known while the peer shows signs of life.
 	RTT int64 `json:"rttMicroseconds,omitempty"`
 
@@ -86,8 +92,9 @@ type Link struct {
 	// Refused are datagrams that were replayed, or sealed with another key.
 	Refused uint64 `json:"refusedDatagrams"`
 
-	// Of an unreachable peer: why, how many attempts have failed in a row, and when the
-	// next one is due if there are packets.
+	// Of a peer that is not up, or whose keys are overdue, after an attempt to agree on keys
+	// has failed: why, how many have failed in a row, and when the next one is due at the
+	// earliest.
 	Error    string    `json:"error,omitempty"`
 	Failures int       `json:"failedAttempts,omitempty"`
 	Retry    time.Time `json:"nextAttempt,omitzero"`

@@ -2,7 +2,6 @@ package handshake_test
 
 import (
 	"testing"
-	"time"
 
 	"weft/router/drop"
 	"weft/router/packet/packettest"
@@ -17,7 +16,7 @@ func TestClaimedEndpointIsNotBelieved(t *testing.T) {
 		before := a.drops[drop.SourceNotPeer].Load()
 		b.sendIP(a.self, packettest.UDP(a.peerEndpoint(b), pod(a.self), 40))
 		b.send(a.self, "behind it")
-		a.expect(t, "behind it", time.Minute)
+		a.expect(t, "behind it")
 		if a.drops[drop.SourceNotPeer].Load() != before {
 			return drop.SourceNotPeer
 		}
@@ -45,7 +44,7 @@ func TestClaimedEndpointIsNotBelieved(t *testing.T) {
 
 	there := startNode(t, int(nextSubnet.Load()), 4, b.key) // the same key, at the address after all
 	there.know(a.self)
-	eventually(t, "it has the address", time.Minute, func() bool {
+	eventually(t, "it has the address", func() bool {
 		return a.sendIP(claimed, toIt) == drop.None && a.peers.Find(b.self.Key).Sending().At() == claimed.Endpoint.Addr()
 	})
 }

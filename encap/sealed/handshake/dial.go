@@ -3,7 +3,6 @@ package handshake
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -74,10 +73,12 @@ func (m *Manager) dial(l *link, d *dial, wait time.Duration) {
 	}
 	m.mu.Lock()
 	d.began = time.Now()
+	l.tried = d.began
 	to, node := l.target(), l.node
 	if d.moved != nil {
 		to = netip.AddrPortFrom(d.moved.Addr, to.Port())
 	}
+	d.to = to
 	m.mu.Unlock()
 
 	conn, err := m.transport.Dial(d, net.UDPAddrFromAddrPort(to), tlsConfig(m.certificate, l.pinned), m.config)
@@ -109,7 +110,7 @@ func (m *Manager) follow(node *encap.Peer, addr netip.Addr) {
 // pinned accepts the peer's key only.
 func (l *link) pinned(key encap.Fingerprint) error {
 	if key != l.peer.Key {
-		return fmt.Errorf("the node there has the key %s, not %s as the list of nodes says", key, l.peer.Key)
+		return keyError{key}
 	}
 	return nil
 }
@@ -127,11 +128,11 @@ func (m *Manager) agreed(l *link, conn *quic.Conn, epoch *sealed.Epoch) {
 	l.close(codeReplaced)
 	l.conn = conn
 	l.settle(true)
-	if l.unreachable {
-		m.log.Info("a node is reachable again", "peer", l.node.Name)
-	}
-	l.failures, l.retry, l.unreachable, l.lastErr = 0, time.Time{}, false, nil
+	m.found(l)
+	l.failures, l.retry, l.lastErr, l.overdue = 0, time.Time{}, nil, false
+	l.rekey = m.timing.rekey + rand.N(m.timing.rekeySpread)
 	l.active = time.Now()
+	l.heard = l.active
 	m.counts.Agreed++
 	m.tellChanged()
 	go m.attend(l, conn)
@@ -164,9 +165,9 @@ func (m *Manager) failed(l *link, d *dial, err error) {
 	l.retry = time.Now().Add(l.backoff())
 	m.counts.Failed++
 	l.settle(false)
-	l.lastErr = err
+	l.lastErr = m.explain(l, d.to, err)
 	if l.conn == nil {
-		m.lost(l)
+		m.lose(l)
 	}
 }
 
@@ -196,20 +197,56 @@ func (m *Manager) attend(l *link, conn *quic.Conn) {
 		return
 	}
 	l.conn = nil
+	l.observe(time.Now()) // what arrived before counts as the connection's
+	l.received = time.Time{}
 	switch closed, ok := errors.AsType[*quic.ApplicationError](cause); {
 	case !ok:
-		l.lastErr = cause
-		m.lost(l)
+		l.heard = later(l.heard, time.Now().Add(-silence))
+		l.lastErr = m.explain(l, l.node.Endpoint, cause)
+		m.lose(l)
 	case closed.ErrorCode == codeIdle:
+		l.heard = time.Now()
 		l.active = time.Time{} // here too, until packets pass again
+	default:
+		l.heard = time.Now()
 	}
 }
 
-// lost notes that a node does not answer.
-func (m *Manager) lost(l *link) {
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// lose notes that a node does not answer, unless packets of it arrive. The manager's lock is held.
+func (m *Manager) lose(l *link) {
+	if l.unreachable || time.Since(l.received) < silence {
+		return
+	}
+	l.unreachable = true
+	m.lost[l] = struct{}{}
+	m.stir()
+	m.counts.Unreachable++
+	m.log.Warn("peer unreachable", "peer", l.node.Name, "endpoint", l.node.Endpoint, "error", l.lastErr)
+}
+
+// found notes that a node answers, and reports whether it did not before. The manager's lock
+// is held.
+func (m *Manager) found(l *link) bool {
 	if !l.unreachable {
-		l.unreachable = true
-		m.counts.Unreachable++
-		m.log.Warn("a node does not answer", "peer", l.node.Name, "endpoint", l.node.Endpoint, "error", l.lastErr)
+		return false
+	}
+	l.unreachable = false
+	delete(m.lost, l)
+	m.log.Info("peer reachable again", "peer", l.node.Name)
+	return true
+}
+
+// stir has tick look whether something is due.
+func (m *Manager) stir() {
+	select {
+	case m.begun <- struct{}{}:
+	default:
 	}
 }

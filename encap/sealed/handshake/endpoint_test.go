@@ -82,9 +82,9 @@ func TestRoamedPeerComesBack(t *testing.T) {
 			}
 			a.know(b.self) // which is what weftd does
 			a.send(b.self, "hello")
-			b.expect(t, "hello", time.Minute)
+			b.expect(t, "hello")
 			b.send(a.self, "hello")
-			a.expect(t, "hello", time.Minute)
+			a.expect(t, "hello")
 		})
 	}
 }

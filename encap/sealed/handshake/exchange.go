@@ -36,7 +36,7 @@ func readHello(r io.Reader) (hello, error) {
 		return hello{}, fmt.Errorf("read the other node's session: %w", err)
 	}
 	if b[0] != helloVersion {
-		return hello{}, fmt.Errorf("the other node speaks version %d of the key exchange, this one %d", b[0], helloVersion)
+		return hello{}, fmt.Errorf("the other node speaks version %d of the key exchange, this one %d; run the same version of weft on both", b[0], helloVersion)
 	}
 	h := hello{lanes: int(b[1]), session: binary.BigEndian.Uint32(b[2:])}
 	if h.lanes == 0 || h.lanes > sealed.MaxLanes || h.session > sealed.MaxSession {
@@ -112,10 +112,7 @@ func (m *Manager) begin(l *link, conn *quic.Conn, dialed bool) (*sealed.Epoch, e
 	if err != nil {
 		return nil, fmt.Errorf("begin an epoch: %w", err)
 	}
-	select {
-	case m.begun <- struct{}{}:
-	default:
-	}
+	m.stir()
 	return epoch, nil
 }
 

@@ -5,17 +5,11 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"weft/encap"
 )
-
-// Hurry has a minute last a fraction of a second. It is called before Run.
-func (m *Manager) Hurry() {
-	m.timing = timing{idle: 400 * time.Millisecond, overlap: 300 * time.Millisecond, lifetime: 1500 * time.Millisecond, tick: 20 * time.Millisecond}
-}
 
 // CloseIdle closes all connections, as if no packets had passed for long enough.
 func (m *Manager) CloseIdle() {
@@ -65,3 +59,16 @@ func (n narrow) WriteTo(payload []byte, to netip.AddrPort) error {
 	}
 	return n.Socket.WriteTo(payload, to)
 }
+
+// Explain returns what weft says of an error of a handshake with node2.
+func (m *Manager) Explain(err error) string {
+	to := netip.MustParseAddrPort("192.168.0.2:9338")
+	return m.explain(&link{node: &encap.Peer{Name: "node2", Endpoint: to}}, to, err).Error()
+}
+
+// The codes by which an end closes a connection.
+const (
+	CodeBusy    = codeBusy
+	CodeRefused = codeRefused
+	CodeGone    = codeGone
+)

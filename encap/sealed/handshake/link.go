@@ -49,11 +49,18 @@ type link struct {
 	retry       time.Time     // when to dial again, at the earliest
 	looked      time.Time     // when the peer was last looked for elsewhere
 	lookAgain   time.Duration // how long after that it may be looked for again
-	unreachable bool
-	lastErr     error
+	tried       time.Time     // when the peer was last dialed
+	unreachable bool          // it is among the manager's lost
+	lastErr     error         // why the last attempt failed, or the connection ended
+
+	rekey   time.Duration // after how long this end replaces the keys
+	overdue bool          // the keys are older than they ought to be
 
 	seen   sealed.Traffic // when the link was last looked at
 	active time.Time      // when packets last passed
+	heard  time.Time      // when the peer last showed that it lives, before the connection that there is
+
+	received time.Time // when packets last came without a connection, since the last one ended
 }
 
 // returned reports whether an address that keys were agreed at is where the list of nodes
@@ -76,19 +83,35 @@ type dial struct {
 	context.Context // done when the attempt is given up
 	stop            context.CancelFunc
 	began           time.Time // zero while the time to retry has not come
+	to              netip.AddrPort
 
 	// moved is where the peer may be now. Its endpoint changes only when keys are agreed
 	// there: a datagram that somebody has held back and sends from elsewhere is authentic.
 	moved *sealed.Move
 }
 
-// observe notices whether packets pass.
-func (l *link) observe(now time.Time) {
+// observe notices whether packets pass, and reports whether some came from the peer.
+func (l *link) observe(now time.Time) (heard bool) {
 	t := l.peer.Traffic()
 	t.Refused = 0
-	if t != l.seen {
-		l.seen, l.active = t, now
+	if t == l.seen {
+		return false
 	}
+	heard = t.ReceivedPackets != l.seen.ReceivedPackets
+	if heard {
+		l.heard, l.received = now, now
+	}
+	l.seen, l.active = t, now
+	return heard
+}
+
+// lastHeard returns when the peer last showed that it lives, or zero. A connection has a sign
+// of life every keepAlive, or ends.
+func (l *link) lastHeard(now time.Time) time.Time {
+	if l.conn != nil {
+		return now
+	}
+	return l.heard
 }
 
 // endOld ends the epochs that were replaced, or came to nothing, long enough ago.

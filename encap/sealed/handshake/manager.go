@@ -13,12 +13,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/quic-go/quic-go"
+	"golang.org/x/time/rate"
 
 	"weft/encap"
 	"weft/encap/sealed"
@@ -48,15 +50,35 @@ type timing struct {
 	// overlap is for how long an epoch that was replaced is still received from.
 	overlap time.Duration
 
-	// lifetime is after how long keys are replaced if packets pass. Unused ones are
-	// forgotten after twice as long.
-	lifetime time.Duration
+	// rekey is after how long keys are replaced at the earliest if packets pass. Up to
+	// rekeySpread is added, by chance for each epoch and each end, so that nodes which
+	// started together don't go on together.
+	rekey, rekeySpread time.Duration
 
-	// tick is how often it is looked whether something is due, while there are keys.
+	// overdue is after how long unused keys are forgotten. Those of a peer that packets pass
+	// with live on while handshakes fail, for limit at the most.
+	overdue, limit time.Duration
+
+	// probe is how often a peer that does not answer is tried though no packets are for it.
+	probe time.Duration
+
+	// tick is how often it is looked whether something is due, while there are keys, or
+	// peers that do not answer.
 	tick time.Duration
 }
 
-var usual = timing{idle: time.Minute, overlap: 10 * time.Second, lifetime: time.Hour, tick: time.Second}
+var usual = timing{
+	idle: time.Minute, overlap: 10 * time.Second,
+	rekey: 5 * time.Minute, rekeySpread: 3 * time.Minute, overdue: 10 * time.Minute, limit: KeyLimit,
+	probe: time.Minute, tick: time.Second,
+}
+
+// KeyLimit is the age at which data keys end, if handshakes have failed until then.
+const KeyLimit = 30 * time.Minute
+
+// dialsPerTick is how many handshakes that no packet waits for are begun in a tick at the most.
+// With 5,000 peers that lets each have new keys in less than the time between rekey and overdue.
+const dialsPerTick = 64
 
 // Manager agrees on keys with peers. Its methods may be called from several goroutines.
 type Manager struct {
@@ -70,7 +92,8 @@ type Manager struct {
 	log         *slog.Logger
 	admission   admission
 	timing      timing
-	begun       chan struct{} // receives after an epoch has begun
+	refusals    *rate.Limiter // of what is logged about strange keys
+	begun       chan struct{} // receives when there is something to look after: see tick
 
 	// Followed receives peers that have moved, once keys are agreed with them where they
 	// are now.
@@ -80,6 +103,7 @@ type Manager struct {
 
 	mu      sync.Mutex                  // guards what follows
 	links   map[encap.Fingerprint]*link // nil when Run has ended
+	lost    map[*link]struct{}          // those that do not answer
 	changed chan struct{}               // closed when a handshake has ended or the peers change, and replaced
 	counts  Counts
 }
@@ -107,9 +131,11 @@ func New(key ed25519.PrivateKey, lanes int, peers *sealed.Peers, socket Socket, 
 		log:         log,
 		timing:      usual,
 		links:       map[encap.Fingerprint]*link{},
+		lost:        map[*link]struct{}{},
 		changed:     make(chan struct{}),
 		Followed:    make(chan sealed.Move, 64),
 		begun:       make(chan struct{}, 1),
+		refusals:    rate.NewLimiter(rate.Every(10*time.Second), 3),
 	}
 	m.expect()
 	m.transport = &quic.Transport{
@@ -148,6 +174,7 @@ func (m *Manager) Update(all []*encap.Peer) {
 	for _, peer := range gone {
 		l := m.links[peer.Key]
 		delete(m.links, peer.Key)
+		delete(m.lost, l)
 		m.stopDialing(l)
 		l.close(codeGone)
 	}
@@ -206,7 +233,12 @@ func (m *Manager) expect() {
 
 // Run agrees on keys until ctx is done.
 func (m *Manager) Run(ctx context.Context) error {
-	listener, err := m.transport.Listen(tlsConfig(m.certificate, m.known), m.config)
+	config := tlsConfig(m.certificate, m.known)
+	config.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		from := addrOf(hello.Conn.RemoteAddr())
+		return tlsConfig(m.certificate, func(key encap.Fingerprint) error { return m.knownFrom(key, from) }), nil
+	}
+	listener, err := m.transport.Listen(config, m.config)
 	if err != nil {
 		return fmt.Errorf("listen for handshakes: %w", err)
 	}
@@ -229,6 +261,28 @@ func (m *Manager) known(key encap.Fingerprint) error {
 		return fmt.Errorf("no node in the list has the key %s", key)
 	}
 	return nil
+}
+
+// knownFrom is known with a word to the operator, who may have written another key for the
+// node that is there.
+func (m *Manager) knownFrom(key encap.Fingerprint, from netip.Addr) error {
+	err := m.known(key)
+	if err != nil && m.refusals.Allow() {
+		m.log.Warn("handshake refused", "from", from, "peer", m.nameAt(from), "error", err)
+	}
+	return err
+}
+
+// nameAt returns the name of the peer at an address, or nothing.
+func (m *Manager) nameAt(addr netip.Addr) string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, l := range m.links {
+		if l.node.Endpoint.Addr() == addr {
+			return l.node.Name
+		}
+	}
+	return ""
 }
 
 // watch does what is due.
@@ -264,40 +318,65 @@ func (m *Manager) want(peer *sealed.Peer) {
 	}
 }
 
-// tick looks at the peers with whom there are keys: of thousands a few, as a rule. It reports
-// whether there are any.
+// tick looks at the peers with whom there are keys, and at those that do not answer: of
+// thousands a few, as a rule. It reports whether there are any.
 func (m *Manager) tick(now time.Time) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	keyed := m.peers.Keyed()
+	keyed, budget := m.peers.Keyed(), dialsPerTick
 	for peer := range keyed {
-		l := m.links[peer.Key]
-		if l == nil || l.peer != peer { // it is gone
-			continue
-		}
-		l.observe(now)
-		l.endOld(now, m.timing.overlap)
-		switch using := l.peer.Sending(); {
-		case using == nil:
-		case l.conn != nil && now.Sub(l.active) > m.timing.idle:
-			l.close(codeIdle)
-		case now.Sub(using.Began()) > 2*m.timing.lifetime:
-			using.End()
-		case now.Sub(l.active) > m.timing.idle:
-		case l.conn == nil, using.Worn(), now.Sub(using.Began()) > m.lifetime(l):
-			m.dialSoon(l)
+		if l := m.links[peer.Key]; l != nil && l.peer == peer { // it is not gone
+			m.attendKeys(l, now, &budget)
 		}
 	}
-	return len(keyed) > 0
+	for l := range m.lost {
+		if now.Sub(l.tried) > m.timing.probe/2+rand.N(m.timing.probe/2) {
+			m.dialWithin(&budget, l, now)
+		}
+	}
+	return len(keyed)+len(m.lost) > 0
 }
 
-// lifetime is after how long this node replaces the keys with a peer: one of the two is
-// earlier.
-func (m *Manager) lifetime(l *link) time.Duration {
-	if less(m.self, l.peer.Key) {
-		return m.timing.lifetime
+// attendKeys does what is due with the keys of a peer. The manager's lock is held.
+func (m *Manager) attendKeys(l *link, now time.Time, budget *int) {
+	if l.observe(now) && m.found(l) {
+		l.lastErr = nil
 	}
-	return m.timing.lifetime + m.timing.lifetime/10
+	l.endOld(now, m.timing.overlap)
+	passing := now.Sub(l.active) <= m.timing.idle
+	if l.conn != nil && !passing {
+		l.close(codeIdle)
+		l.heard = now
+	}
+	using := l.peer.Sending()
+	if using == nil {
+		return
+	}
+	age := now.Sub(using.Began())
+	overdue := passing && age > m.timing.overdue
+	switch {
+	case age > m.timing.limit && passing:
+		using.End()
+		m.log.Error("data keys too old, ended", "peer", l.node.Name, "age", age.Round(time.Second), "error", l.lastErr)
+	case age > m.timing.overdue && !passing:
+		using.End()
+	case passing && (l.conn == nil || using.Worn() || age > l.rekey):
+		m.dialWithin(budget, l, now)
+	}
+	if overdue && !l.overdue {
+		m.log.Warn("rekey overdue", "peer", l.node.Name, "age", age.Round(time.Second), "limit", m.timing.limit, "error", l.lastErr)
+	}
+	l.overdue = overdue && l.peer.Sending() != nil
+}
+
+// dialWithin dials a peer that no packet waits for, unless too many have been dialed of late
+// or its time to retry has not come. The manager's lock is held.
+func (m *Manager) dialWithin(budget *int, l *link, now time.Time) {
+	if *budget == 0 || l.dial != nil || l.answering > 0 || now.Before(l.retry) {
+		return
+	}
+	*budget--
+	m.dialSoon(l)
 }
 
 // accept agrees on keys with whoever has dialed and is known.

@@ -29,7 +29,7 @@ func TestHandshakeFitsNarrowLinks(t *testing.T) {
 				return
 			}
 			eventually(t, "the handshake fails", func() bool { return a.manager.Counts().Failed > 0 })
-			if err := a.status(t, b).Err; !strings.Contains(err.Error(), "message too long") {
+			if err := a.status(t, b).Err; !strings.Contains(err.Error(), "too narrow") {
 				t.Errorf("the reason is %v", err)
 			}
 		})

@@ -41,6 +41,9 @@ type packetConn struct {
 	spare  sync.Pool
 	closed chan struct{}
 	once   sync.Once
+
+	mu      sync.Mutex
+	refused map[netip.Addr]error // why the kernel refused the last packet to an address
 }
 
 type queued struct {
@@ -56,6 +59,8 @@ func newPacketConn(socket Socket, local netip.AddrPort) *packetConn {
 		queue:  make(chan *queued, maxQueued),
 		spare:  sync.Pool{New: func() any { return new(queued) }},
 		closed: make(chan struct{}),
+
+		refused: map[netip.Addr]error{},
 	}
 }
 
@@ -93,10 +98,26 @@ func (c *packetConn) ReadFrom(b []byte) (int, net.Addr, error) {
 // the link, as it can send none. Any other failure may pass: then the packet is as good as
 // lost, and QUIC sends it again.
 func (c *packetConn) WriteTo(b []byte, addr net.Addr) (int, error) {
-	if err := c.socket.WriteTo(b, addr.(*net.UDPAddr).AddrPort()); errors.Is(err, unix.EMSGSIZE) {
+	to := addr.(*net.UDPAddr).AddrPort()
+	err := c.socket.WriteTo(b, to)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err == nil {
+		delete(c.refused, to.Addr())
+		return len(b), nil
+	}
+	c.refused[to.Addr()] = err
+	if errors.Is(err, unix.EMSGSIZE) {
 		return 0, err
 	}
 	return len(b), nil
+}
+
+// refusal returns why the kernel refused the last packet to an address, or nil.
+func (c *packetConn) refusal(to netip.Addr) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.refused[to]
 }
 
 // Close implements net.PacketConn.

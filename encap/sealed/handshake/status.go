@@ -38,11 +38,13 @@ type Status struct {
 	Endpoint netip.AddrPort
 	State    State
 	Began    time.Time     // of the present keys; zero if there are none
+	Overdue  bool          // the present keys are older than they ought to be: handshakes fail
+	Heard    time.Time     // when the peer last showed that it lives; zero if it never did
 	RTT      time.Duration // of the handshake and the signs of life; zero if the state is not Up
 	Traffic  sealed.Traffic
 
-	// Of an unreachable peer: why, how many attempts have failed in a row, and when the
-	// next one is due if there are packets.
+	// Of a peer that is not Up, or with overdue keys: why, how many attempts have failed in a
+	// row, and when the next one is due if there are packets.
 	Err      error
 	Failures int
 	Retry    time.Time
@@ -52,10 +54,11 @@ type Status struct {
 func (m *Manager) Status() []Status {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	now := time.Now()
 	all := make([]Status, 0, len(m.links))
 	for _, l := range m.links {
 		s := Status{Name: l.node.Name, Key: l.peer.Key, Endpoint: l.node.Endpoint, Traffic: l.peer.Traffic(),
-			Err: l.lastErr, Failures: l.failures, Retry: l.retry}
+			Overdue: l.overdue, Heard: l.lastHeard(now), Err: l.lastErr, Failures: l.failures, Retry: l.retry}
 		using := l.peer.Sending()
 		if using != nil {
 			s.Began = using.Began()
@@ -65,6 +68,8 @@ func (m *Manager) Status() []Status {
 			s.State = Unreachable
 		case l.conn != nil:
 			s.State, s.RTT = Up, l.conn.ConnectionStats().SmoothedRTT
+		case using != nil && now.Sub(l.received) < silence:
+			s.State = Up
 		case using != nil:
 			s.State = Idle
 		case l.dial != nil:
