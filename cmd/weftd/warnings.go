@@ -33,7 +33,7 @@ func (d *daemon) Warnings() []warning.Warning {
 	for _, c := range d.guard.KeyChanges() {
 		all = append(all, c.Warning())
 	}
-	return warning.Sort(all)
+	return warning.Sort(append([]warning.Warning{}, all...)) // no null in JSON
 }
 
 // facts are what this node knows of itself beside the list of nodes.
