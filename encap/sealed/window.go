@@ -1,8 +1,11 @@
 package sealed
 
-// windowWords is the size of a window: as RFC 6479 has it, one word more than are
-// guaranteed, since the newest word is not yet full.
-const windowWords = Window/64 + 1
+// wordBits is the size of a word, and windowWords that of a window: as RFC 6479 has it, one
+// word more than are guaranteed, since the newest word is not yet full.
+const (
+	wordBits    = 64
+	windowWords = Window/wordBits + 1
+)
 
 // Window is how far behind the newest datagram of its lane one may arrive, in
 // datagrams: some milliseconds of 10 Gb/s.
@@ -19,7 +22,7 @@ func (w *window) fresh(counter uint64) bool {
 	if counter >= w.next {
 		return counter < counterLimit
 	}
-	return w.next-counter <= Window && w.seen[counter/64%windowWords]&(1<<(counter%64)) == 0
+	return w.next-counter <= Window && w.seen[counter/wordBits%windowWords]&(1<<(counter%wordBits)) == 0
 }
 
 // mark makes counter, which is fresh, one that was seen. Only what is authentic may move
@@ -27,7 +30,7 @@ func (w *window) fresh(counter uint64) bool {
 func (w *window) mark(counter uint64) {
 	if counter >= w.next {
 		// The words between the one that holds the newest and counter's are new.
-		from, to := (w.next+63)/64, counter/64
+		from, to := (w.next+wordBits-1)/wordBits, counter/wordBits
 		if to >= from+windowWords {
 			from = to - windowWords + 1
 		}
@@ -36,5 +39,5 @@ func (w *window) mark(counter uint64) {
 		}
 		w.next = counter + 1
 	}
-	w.seen[counter/64%windowWords] |= 1 << (counter % 64)
+	w.seen[counter/wordBits%windowWords] |= 1 << (counter % wordBits)
 }
