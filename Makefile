@@ -19,7 +19,7 @@ KUBE_LDFLAGS = -s -w $(foreach package,k8s.io/component-base/version k8s.io/clie
 FUZZTIME ?= 30s
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo demo-build demo-clean kubernetes-demo-build test torture e2e kubernetes-build test-kubernetes lint fuzz bench bench-quick bench-pods bench-scale bench-check bench-code bench-build clean
+.PHONY: help deps build demo demo-build demo-clean kubernetes-demo-build test torture e2e kubernetes-build test-kubernetes lint model fuzz bench bench-quick bench-pods bench-scale bench-check bench-code bench-build clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -83,6 +83,9 @@ lint: ## run the linters of .golangci.yaml
 	go run $(GOLANGCI_LINT) run
 	cd e2e && go run $(GOLANGCI_LINT) run
 	cd kubernetes && go run $(GOLANGCI_LINT) run
+
+model: deps ## verify the model of epochs and handshakes with Spin, and find its seeded defects, in some minutes
+	@scripts/model
 
 fuzz: ## run each fuzz target for FUZZTIME (30s)
 	@scripts/fuzz $(FUZZTIME)
