@@ -57,6 +57,9 @@ type Options struct {
 	// Spread says which lane receives a datagram.
 	Spread Spread
 
+	// Single has each datagram sent as a message of its own, and no runs.
+	Single bool
+
 	// Mark is the mark that every datagram carries (socket(7), SO_MARK), or 0. The host's
 	// rules recognise weftd's own datagrams by it.
 	Mark uint32
@@ -185,6 +188,7 @@ func open(ctx context.Context, addr netip.AddrPort, lane int, o Options) (c *Con
 	if err != nil {
 		return nil, err
 	}
+	c.writer.whole.Store(o.Single)
 	c.port = sending.LocalAddr().(*net.UDPAddr).AddrPort().Port()
 	if c.sending, err = detach(sending); err != nil {
 		return nil, err

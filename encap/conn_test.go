@@ -239,6 +239,24 @@ func TestWhereRunsAreRefusedDatagramsGoOneByOne(t *testing.T) {
 	}
 }
 
+// Some kernels lose runs without an error.
+func TestNoRunsWhereTheyAreOff(t *testing.T) {
+	conns, err := encap.Listen(t.Context(), netip.MustParseAddrPort("127.0.0.1:0"), 1, encap.Options{Single: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conns[0].Close() })
+	to := listen(t, "127.0.0.1:0", 1)[0]
+	payloads := numbered(100, 500)
+	if sent := conns[0].WriteBatch(batch(peer(to, "127.0.0.1"), payloads...)); sent.Packets != 100 || conns[0].Runs() {
+		t.Errorf("WriteBatch = %+v, runs are sent: %v", sent, conns[0].Runs())
+	}
+	expectReceived(t, to, payloads)
+	if to.Joined() != 0 {
+		t.Error("they arrive as runs")
+	}
+}
+
 func TestCloseWakesTheReader(t *testing.T) {
 	c := listen(t, "127.0.0.1:0", 1)[0]
 	time.AfterFunc(20*time.Millisecond, func() { c.Close() })

@@ -30,8 +30,8 @@ type writer struct {
 	names   []unix.RawSockaddrInet6 // also holds a RawSockaddrInet4, which is smaller
 	control []sendControl
 
-	// whole is set once the kernel has refused a run: from then on every datagram
-	// is a message of its own.
+	// whole is set where no runs are wanted, and once the kernel has refused one: from then
+	// on every datagram is a message of its own.
 	whole  atomic.Bool
 	pieces []message // of a run, when it is sent so
 

@@ -51,6 +51,7 @@ type Config struct {
 
 	Control Control
 	TUN     TUN
+	UDP     UDP
 	VXLAN   VXLAN
 
 	// StateDir holds what must survive a reboot, RunDir what must not.
@@ -168,6 +169,21 @@ type TUN struct {
 
 	// MTU is in bytes. 0 stands for the underlay's MTU less the overhead.
 	MTU int
+}
+
+// GSO says whether datagrams of one size are sent as runs (UDP GSO).
+type GSO string
+
+// The values of UDP.GSO: GSOAuto is GSOOn, except on kernels that are known to lose runs.
+const (
+	GSOAuto GSO = "auto"
+	GSOOn   GSO = "on"
+	GSOOff  GSO = "off"
+)
+
+// UDP is how datagrams are sent.
+type UDP struct {
+	GSO GSO
 }
 
 // VXLAN are the settings of EncapsulationVXLAN.

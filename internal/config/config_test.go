@@ -36,6 +36,7 @@ var example = Config{
 	Listen:        netip.MustParseAddrPort("0.0.0.0:9338"),
 	Control:       Control{Source: SourceFile, File: "/etc/weft/nodes.yaml", TrustKeyChange: TrustAlways, Etcd: Etcd{Prefix: "/weft", MaskIPv4: 24, MaskIPv6: 64}},
 	TUN:           TUN{Driver: DriverSuperpacket, Name: "weft0"},
+	UDP:           UDP{GSO: GSOAuto},
 	VXLAN:         VXLAN{VNI: 1},
 	StateDir:      "/var/lib/weft",
 	RunDir:        "/run/weft",
@@ -128,6 +129,7 @@ func TestEveryKeyIsAFlagAndAVariable(t *testing.T) {
 	want.Control.File = "/n"
 	want.TUN = TUN{Driver: DriverWater, Name: "tun7", Lanes: 16, MTU: 1280}
 	want.VXLAN.VNI = 1<<24 - 1
+	want.UDP.GSO = GSOOff
 	want.StateDir, want.RunDir = "/s", "/r"
 	want.IPAM = IPAM{Rest: 0, Reserved: []netip.Prefix{netip.MustParsePrefix("10.1.0.9/32"), netip.MustParsePrefix("10.2.0.0/28")}}
 	want.Host = Host{MarkMask: 0x300, AcceptForward: true, AcceptForwardChain: "inet filter forward"}
@@ -161,7 +163,7 @@ func wantEveryKey(t *testing.T, want Config, control map[string]string) {
 	values := map[string]string{
 		"node": "node2", "cluster-cidrs": "10.1.0.0/16, 10.2.0.0/16", "encapsulation": "vxlan", "key-file": "/k", "listen": "[::]:4790",
 		"tun-driver": "water", "tun-name": "tun7", "tun-lanes": "16", "tun-mtu": "1280",
-		"vxlan-vni": "16777215", "state-dir": "/s/", "run-dir": "/r", "cni-conf-dir": "/c", "cni-bin-dir": "/b", "cni-chain": "firewall, portmap", "cni-extra": `{"type": "mesh", "a": [1, true]}, {"type": "mesh"}`, "cni-name": "pods",
+		"udp-gso": "off", "vxlan-vni": "16777215", "state-dir": "/s/", "run-dir": "/r", "cni-conf-dir": "/c", "cni-bin-dir": "/b", "cni-chain": "firewall, portmap", "cni-extra": `{"type": "mesh", "a": [1, true]}, {"type": "mesh"}`, "cni-name": "pods",
 		"ipam-rest": "0s", "ipam-reserved": "10.1.0.9,10.2.0.0/28", "host-mark-mask": "0x300", "guard-trusted": "wg0,docker0", "egress-random-ports": "false", "host-accept-forward": "true", "host-accept-forward-chain": "inet filter forward", "metrics-listen": "",
 	}
 	maps.Copy(values, control)

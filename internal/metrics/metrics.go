@@ -78,7 +78,7 @@ var (
 	superPackets = prometheus.NewDesc("weft_superpackets_total",
 		"Packets that passed the TUN device unsegmented, by direction; each stands for several of weft_packets_total.", []string{"direction"}, nil)
 	udpGSO = prometheus.NewDesc("weft_udp_gso",
-		"1 if runs of datagrams are sent in one message, 0 if the kernel or the card refused that.", nil, nil)
+		"1 if runs of datagrams are sent in one message, 0 if the kernel or the card refused that, or udp.gso or a known fault of this kernel forbids it.", nil, nil)
 	tunJoins = prometheus.NewDesc("weft_tun_joins",
 		"1 if received packets are joined before the TUN device takes them, by protocol; 0 if the driver or the kernel takes none.", []string{"protocol"}, nil)
 	udpGRO = prometheus.NewDesc("weft_udp_gro_datagrams_total",
