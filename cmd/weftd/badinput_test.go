@@ -1,6 +1,9 @@
 package main_test
 
 import (
+	"errors"
+	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -8,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"weft/internal/nodefile"
 	"weft/internal/nodekey"
 	"weft/internal/testnet"
 )
@@ -117,10 +121,16 @@ func TestWhatPeopleWriteWrongIsRefusedWithTheRemedyAndNothingChanges(t *testing.
 			if want := inDir.Replace(tt.want) + "\n"; got.status != 2 || got.stderr != want || got.stdout != "" {
 				t.Errorf("exit status %d, want 2; stderr:\n%swant:\n%sstdout: %q", got.status, got.stderr, want, got.stdout)
 			}
+			if strings.HasPrefix(tt.want, "weftd: DIR/") { // what the configuration alone protects, it protects
+				run(t, node.Namespace, "nft", "delete", "table", "inet", "weft")
+				run(t, node.Namespace, "ip", "route", "del", "unreachable", "10.244.0.0/16", "metric", "1073741824", "proto", "93")
+			}
 			expectSame(t, "the node's network", before, network(t, node.Namespace))
 			expectSame(t, "forwarding", routing, forwarding(t, node.Namespace))
-			expectSame(t, "runDir", "", files(t, node.RunDir()))
 			expectSame(t, "the runtime's folder", "", files(t, filepath.Dir(conflist(node))))
+			if exists(filepath.Join(node.RunDir(), nodefile.Name)) {
+				t.Error("the plugin would add pods")
+			}
 		})
 	}
 }
@@ -171,23 +181,6 @@ func mounted(mount string) []string {
 
 func TestWhatANodeLacksIsSaidInOneSentenceAndNothingIsLeftBehind(t *testing.T) {
 	t.Parallel()
-	listen := func(network, address string) func(t *testing.T, node *testnet.Node) {
-		return func(t *testing.T, node *testnet.Node) {
-			err := node.Do(func() error {
-				if network == "tcp" {
-					l, err := net.Listen(network, address)
-					t.Cleanup(func() { l.Close() })
-					return err
-				}
-				c, err := net.ListenPacket(network, address)
-				t.Cleanup(func() { c.Close() })
-				return err
-			})
-			if err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
 	tests := []struct {
 		name    string
 		wrap    []string
@@ -204,10 +197,6 @@ func TestWhatANodeLacksIsSaidInOneSentenceAndNothingIsLeftBehind(t *testing.T) {
 			want: "this node can't run weftd: /dev/net/tun is not the TUN driver's device; create it with mknod /dev/net/tun c 10 200: "},
 		{name: "no nft", wrap: []string{"env", "PATH=/nowhere"}, status: 2,
 			want: "this node can't run weftd: the program nft is not found; install the package nftables: "},
-		{name: "the UDP port is taken", prepare: listen("udp4", "0.0.0.0:9338"), status: 1,
-			want: "UDP port 0.0.0.0:9338 is taken: is another weftd running in this network namespace, or a VXLAN device such as flannel.1? (ss -lunp, or ip -d link show type vxlan, shows who has it): "},
-		{name: "the metrics port is taken", prepare: listen("tcp", "127.0.0.1:9339"), status: 1,
-			want: "serve metrics (metrics.listen; an empty string switches them off): "},
 		{name: "the device exists", status: 1,
 			prepare: func(t *testing.T, node *testnet.Node) {
 				run(t, node.Namespace, "ip", "tuntap", "add", "weft0", "mode", "tun")
@@ -215,7 +204,7 @@ func TestWhatANodeLacksIsSaidInOneSentenceAndNothingIsLeftBehind(t *testing.T) {
 			},
 			want: "a device weft0 exists already: is another weftd running in this network namespace? Otherwise choose another tun.name"},
 		{name: "runDir cannot be made", wrap: mounted("-t tmpfs -o ro none RUN/.."), status: 1,
-			want: "make weft's folders: mkdir RUN: read-only file system"},
+			want: "make the run directory: mkdir RUN: read-only file system"},
 		{name: "runDir is read-only", wrap: mounted("-t tmpfs -o ro none RUN"), status: 1, want: "RUN"},
 	}
 	for _, tt := range tests {
@@ -247,7 +236,11 @@ func TestWhatANodeLacksIsSaidInOneSentenceAndNothingIsLeftBehind(t *testing.T) {
 			if got.status != tt.status || !told || !strings.Contains(sentence, want) || strings.Contains(got.stderr, "panic") {
 				t.Errorf("exit status %d, want %d; stderr:\n%swant: %s", got.status, tt.status, got.stderr, want)
 			}
-			expectSame(t, "the node's network", before, network(t, node.Namespace))
+			if tt.name == "the device exists" {
+				run(t, node.Namespace, "nft", "list", "table", "inet", "weft")
+			} else {
+				expectSame(t, "the node's network", before, network(t, node.Namespace))
+			}
 			if tt.status == 2 {
 				expectSame(t, "forwarding", routing, forwarding(t, node.Namespace))
 				expectSame(t, "runDir", "", files(t, node.RunDir()))
@@ -256,6 +249,73 @@ func TestWhatANodeLacksIsSaidInOneSentenceAndNothingIsLeftBehind(t *testing.T) {
 				t.Error("the conflist or the socket is left")
 			}
 		})
+	}
+}
+
+// TestTakenPortsStopNothingElse: what others can take by chance or on purpose delays what
+// needs it, is named with its holder, and never costs protection.
+func TestTakenPortsStopNothingElse(t *testing.T) {
+	t.Parallel()
+	cluster, pod1, pod2 := podsOnTwoNodes(t)
+	node := cluster.Nodes()[0]
+	protected := protection(t, node.Namespace)
+	hold := func(network, address string) io.Closer {
+		var held io.Closer
+		err := node.Do(func() (err error) {
+			if network == "udp" {
+				held, err = net.ListenPacket(network, address)
+			} else {
+				held, err = net.Listen(network, address)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return held
+	}
+	if err := node.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	abstract := hold("unix", "@weftd") // any user may have it
+	defer abstract.Close()
+	metrics := hold("tcp", "127.0.0.1:9339")
+	udp := hold("udp", "0.0.0.0:9338")
+	wait := begin(t, weftd(t, node, nil))
+	status := func(want ...string) {
+		t.Helper()
+		eventually(t, "weft status to say "+strings.Join(want, ", "), func() error {
+			got := weft(t, node, "status")
+			for _, w := range want {
+				if !strings.Contains(got.stdout, w) {
+					return fmt.Errorf("exit status %d, no %q in %s%s", got.status, w, got.stdout, got.stderr)
+				}
+			}
+			return nil
+		})
+	}
+	self := fmt.Sprintf("(pid %d, uid 0)", os.Getpid())
+	status("NOT READY: port 9338 is held by ", self, "WARNING", "nothing is served at 127.0.0.1:9339")
+	expectSame(t, "what protects pods", protected, protection(t, node.Namespace))
+
+	udp.Close()
+	status("node1, ready", "nothing is served at 127.0.0.1:9339: port 9339 is held by ", self)
+	expectPings(t, pod1, pod2)
+
+	metrics.Close()
+	eventually(t, "weftd to serve metrics", func() error {
+		_, err := node.Get(t.Context(), "/readyz")
+		return err
+	})
+	eventually(t, "the warning to be over", func() error {
+		if got := weft(t, node, "status"); strings.Contains(got.stdout, "WARNING") {
+			return errors.New(got.stdout)
+		}
+		return nil
+	})
+	run(t, node.Namespace, "sh", "-c", "kill -TERM $(cat "+filepath.Join(node.RunDir(), "weftd.lock")+")")
+	if got := wait(); got.status != 0 {
+		t.Errorf("exit status %d: %s", got.status, got.stderr)
 	}
 }
 
@@ -287,7 +347,7 @@ func TestAWeftdThatMayNotStartDoesNoHarmToTheOneThatRuns(t *testing.T) {
 		{"on another port and device", []string{"--listen=0.0.0.0:9000", "--tun-name=weft1"}, 1},
 	} {
 		got := finish(t, weftd(t, node, nil, second.args...))
-		if got.status != second.status || got.status == 1 && !strings.HasPrefix(got.stderr, "weftd: another weftd runs in this network namespace already") {
+		if got.status != second.status || got.status == 1 && !strings.HasPrefix(got.stderr, "weftd: another weftd runs already (pid ") {
 			t.Errorf("a second weftd %s: exit status %d, want %d: %s", second.name, got.status, second.status, got.stderr)
 		}
 		expectSame(t, "the node, by a second weftd "+second.name, before, state())

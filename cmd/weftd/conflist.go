@@ -17,8 +17,7 @@ import (
 	"weft/internal/config"
 )
 
-// conflistName sorts before what distributions install: a runtime takes the first.
-const conflistName = "10-weft.conflist"
+const conflistName = config.ConflistName
 
 // cniVersions are the versions of the CNI specification that weft-cni speaks, in order.
 var cniVersions = cniplugin.Versions.SupportedVersions()

@@ -2,11 +2,13 @@ package main
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -15,8 +17,10 @@ import (
 
 	"weft/control"
 	"weft/encap"
+	"weft/internal/alone"
 	"weft/internal/config"
 	"weft/internal/hostnet"
+	"weft/internal/warning"
 	"weft/router"
 	"weft/router/tun"
 )
@@ -32,8 +36,12 @@ func (u unfit) Unwrap() error { return u.error }
 // back, and what failed is tried again.
 const reapplyInterval = 10 * time.Second
 
-// serve runs the daemon until ctx is done. When it returns, the device, the routes
-// and the nftables table are gone; the pods' leases are not.
+// retryInterval is how often weftd tries again what its start can't do without.
+const retryInterval = time.Second
+
+// serve runs the daemon until ctx is done. The order is that of docs/DESIGN.md, "A node's
+// life": what protects pods comes first and stays when serve returns; what can fail for a
+// while is tried until it succeeds.
 func serve(ctx context.Context, c config.Config, log *slog.Logger) error {
 	// As early as possible and never undone: a SIGHUP that nobody takes ends the
 	// process, in the middle of what it does to the host.
@@ -42,51 +50,144 @@ func serve(ctx context.Context, c config.Config, log *slog.Logger) error {
 	if err := hostnet.Check(); err != nil {
 		return unfit{err}
 	}
-	options, key, err := identify(c)
-	if err != nil {
-		return unfit{err}
-	}
-	source, err := newSource(c, options.Key, log)
-	if err != nil {
-		return unfit{err}
-	}
-	alone, err := beAlone()
+	lock, err := alone.Lock(c.RunDir)
 	if err != nil {
 		return err
 	}
-	defer alone.Close()
-	// Before this node registers: the others would send to it what another program gets.
-	if err := encap.CheckFree(ctx, c.Listen); err != nil {
-		return err
-	}
+	defer lock.Close()
 	d := newDaemon(c, log, hangups)
-	d.control, d.guard.Options, d.guard.HoldKeys = source, options, c.Control.TrustKeyChange == config.TrustNever
-	plan, err := source.first(ctx, &d.guard)
-	if err != nil {
-		if ctx.Err() != nil { // weftd was told to end while it waited
+	if err := d.checkOverlap(); err != nil {
+		return unfit{err}
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	d.serveStatus(ctx, group)
+	d.serveMetrics(ctx, group)
+	group.Go(func() error { return d.warnNowAndThen(ctx) })
+	group.Go(func() error {
+		err := d.run(ctx, group)
+		if ctx.Err() != nil { // weftd is to end, or another part of it has said why it ends
 			return nil
 		}
 		return err
+	})
+	err = group.Wait()
+	_, _ = sd.SdNotify(false, sd.SdNotifyStopping)
+	log.Info("stopped; the guard stays")
+	return err
+}
+
+// run brings the node up, and starts all that goes on until ctx is done.
+func (d *daemon) run(ctx context.Context, group *errgroup.Group) error {
+	if err := d.protect(ctx); err != nil {
+		return err
 	}
-	for _, dir := range []string{c.RunDir, c.StateDir} {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return fmt.Errorf("make weft's folders: %w", err)
-		}
+	// The container runtime is started after weftd, and may have to run what has the list of
+	// nodes, the API server for example.
+	_, _ = sd.SdNotify(false, sd.SdNotifyReady+"\nSTATUS=protected, not forwarding yet")
+	options, key, err := identify(d.config)
+	if err != nil {
+		return unfit{err}
 	}
-	conns, queues, err := openLanes(ctx, c)
+	source, err := newSource(d.config, options.Key, d.log)
+	if err != nil {
+		return unfit{err}
+	}
+	d.mu.Lock()
+	d.control, d.guard.Options, d.guard.HoldKeys = source, options, d.config.Control.TrustKeyChange == config.TrustNever
+	d.mu.Unlock()
+	// Before this node registers: the others would send to it what another program gets.
+	if err := d.awaitPort(ctx); err != nil {
+		return err
+	}
+	plan, err := source.first(ctx, d.first, d.waits)
 	if err != nil {
 		return err
 	}
-	d.conns = conns
-	if err := conns[0].ShortBuffers(); err != nil {
-		log.Warn("small UDP socket buffers", "error", err)
+	if err := os.MkdirAll(d.config.StateDir, 0o755); err != nil {
+		return fmt.Errorf("make the state folder: %w", err)
 	}
-	if d.keys, err = newKeys(key, conns, log); err != nil {
+	if err := d.openPath(ctx, key, plan); err != nil {
 		return err
 	}
-	d.router = newRouter(c, d.keys, conns, queues, plan)
+	path := d.path.Load()
+	group.Go(func() error { return path.router.Run(ctx) }) // owns the lanes: closes them in any case
+	group.Go(func() error { return path.keys.run(ctx, d.follow) })
+	return d.up(ctx, group)
+}
+
+// protect makes the guard stand, and tries until it does. Before, weftd does nothing.
+func (d *daemon) protect(ctx context.Context) error {
+	n := d.configured()
+	return d.until(ctx, "protect the host", func() error { return d.host.Protect(ctx, n) })
+}
+
+// awaitPort waits until the UDP port is free.
+func (d *daemon) awaitPort(ctx context.Context) error {
+	return d.until(ctx, "open the UDP port", func() error { return named(encap.CheckFree(ctx, d.config.Listen), d.config.Listen) })
+}
+
+// until calls do each second until it succeeds or ctx is done, and says meanwhile why weftd
+// is not ready.
+func (d *daemon) until(ctx context.Context, what string, do func() error) error {
+	last := ""
+	for {
+		err := do()
+		if err == nil || ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err.Error() != last {
+			last = err.Error()
+			d.log.Error("start delayed", "at", what, "error", err, "retry", retryInterval)
+			d.waits(err)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(retryInterval):
+		}
+	}
+}
+
+// waits says why weftd does not forward yet.
+func (d *daemon) waits(why error) {
+	d.mu.Lock()
+	d.starting = why
+	d.mu.Unlock()
+	_, _ = sd.SdNotify(false, "STATUS=not forwarding: "+strings.ReplaceAll(why.Error(), "\n", "; "))
+}
+
+// first is guard.Next for the State that weftd starts with.
+func (d *daemon) first(state control.State) (*control.Plan, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.guard.Next(state, time.Now())
+}
+
+// path is the data path: the lanes, and the keys that they share.
+type path struct {
+	router *router.Router
+	conns  []*encap.Conn
+	keys   *keys
+}
+
+// openPath makes the TUN device, the sockets and the keys, for a router that starts with plan.
+func (d *daemon) openPath(ctx context.Context, key ed25519.PrivateKey, plan *control.Plan) error {
+	conns, queues, err := openLanes(ctx, d.config)
+	if err != nil {
+		return err
+	}
+	if err := conns[0].ShortBuffers(); err != nil {
+		d.warn("buffers", &warning.Warning{Code: "udp_buffers", Text: err.Error()})
+	}
+	keys, err := newKeys(key, conns, d.log)
+	if err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	d.list(plan)
-	return d.run(ctx)
+	d.path.Store(&path{newRouter(d.config, keys, conns, queues, plan), conns, keys})
+	return nil
 }
 
 func openLanes(ctx context.Context, c config.Config) ([]*encap.Conn, []tun.Queue, error) {
@@ -113,37 +214,13 @@ func newRouter(c config.Config, k *keys, conns []*encap.Conn, queues []tun.Queue
 	return router.New(lanes, plan.Table)
 }
 
-// run brings the node up, follows the control source, and takes the node down again.
-func (d *daemon) run(ctx context.Context) error {
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return d.router.Run(ctx) }) // owns the lanes: closes them in any case
-	group.Go(func() error { return d.keys.run(ctx, d.follow) })
-	group.Go(func() error {
-		err := d.up(ctx, group)
-		if ctx.Err() != nil { // weftd was told to end, or another part of it has said why it ends
-			return nil
-		}
-		return err
-	})
-	err := group.Wait()
-
-	_, _ = sd.SdNotify(false, sd.SdNotifyStopping)
-	return errors.Join(err, d.down())
-}
-
 // up brings the host into order, and starts what goes on beside forwarding.
 func (d *daemon) up(ctx context.Context, group *errgroup.Group) error {
 	// What can't be done now is tried again later. One route that is in another's way
-	// must not cost the node its other peers, nor a restart its guard.
+	// must not cost the node its other peers.
 	applyErr := d.apply(ctx)
 	d.tell(ctx, applyErr)
 	d.reconcile(ctx) // before any pod is added: what was leased before a reboot is free again
-	if err := d.serveStatus(ctx, group); err != nil {
-		return err
-	}
-	if err := d.serveMetrics(ctx, group); err != nil {
-		return err
-	}
 	reload := make(chan struct{}, 1)
 	group.Go(func() error { return forwardHangups(ctx, d.hangups, reload) })
 	group.Go(func() error {
@@ -153,7 +230,6 @@ func (d *daemon) up(ctx context.Context, group *errgroup.Group) error {
 	group.Go(func() error { return d.mend(ctx) })
 	group.Go(func() error { return d.reapplyNowAndThen(ctx) })
 	group.Go(func() error { return d.reconcileNowAndThen(ctx, reconcileInterval) })
-	group.Go(func() error { return d.warnNowAndThen(ctx) })
 	group.Go(func() error { return d.lookAtOthers(ctx) })
 	group.Go(func() error { return logDrops(ctx, d.Stats, d.log) })
 	if applyErr == nil {
@@ -177,16 +253,7 @@ func (d *daemon) becomeReady(ctx context.Context) {
 		"tun", d.config.TUN.Name, "driver", d.config.TUN.Driver, "lanes", d.config.Lanes(),
 		"mtu", d.report().TUN.MTU, "peers", d.Peers())
 	d.control.reachable(podCIDRs, "")
-	_, _ = sd.SdNotify(false, sd.SdNotifyReady+"\nSTATUS=forwarding") // without systemd there is nobody to notify
-}
-
-// down undoes up. It has its own time: the context that ended weftd is over.
-func (d *daemon) down() error {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	err := d.host.Remove(ctx)
-	d.log.Info("stopped")
-	return err
+	_, _ = sd.SdNotify(false, "STATUS=forwarding")
 }
 
 // forwardHangups turns SIGHUP into a reload.

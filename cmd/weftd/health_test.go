@@ -93,7 +93,7 @@ func TestWhatAnotherProgramFlushesComesBack(t *testing.T) {
 	eventuallyAnswers(t, node, "")
 }
 
-func TestWeftdEndsAndCleansUpWhenItsDeviceIsDeleted(t *testing.T) {
+func TestWeftdEndsWhenItsDeviceIsDeleted(t *testing.T) {
 	t.Parallel()
 	node := newCluster(t, testnet.ClusterOptions{Nodes: 2}).Nodes()[0]
 	before := network(t, node.Namespace)
@@ -105,7 +105,7 @@ func TestWeftdEndsAndCleansUpWhenItsDeviceIsDeleted(t *testing.T) {
 	if got := wait(); got.status != 1 || !strings.Contains(got.stderr, "weftd: lane ") {
 		t.Errorf("exit status %d: %s", got.status, got.stderr)
 	}
-	expectSame(t, "the node's network", before, network(t, node.Namespace))
+	expectSame(t, "the node's network after a teardown", before, torn(t, node))
 	if exists(node.Socket()) {
 		t.Error("the socket is left")
 	}

@@ -2,6 +2,7 @@ package main_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -12,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"weft/internal/nodefile"
 	"weft/internal/testnet"
 )
 
@@ -31,35 +33,106 @@ func wiring(t *testing.T, node *testnet.Node) string {
 		ip -6 route show table all proto 94`) + files(t, filepath.Join(node.Dir(), "state"))
 }
 
-func TestAStopTakesBackAllButThePodsWhichAStartConnectsAgain(t *testing.T) {
+// protection is what keeps pods' packets in the overlay: what weftd owns in the kernel but for
+// its device and what leads there.
+func protection(t *testing.T, at *testnet.Namespace) string {
+	t.Helper()
+	return run(t, at, "sh", "-c", `
+		for family in -4 -6; do
+			ip $family route show table all proto 93 type unreachable
+			ip $family rule show | grep 93
+		done
+		nft --stateless list table inet weft`)
+}
+
+// TestStopKeepsProtection: weftd's end, however it comes, takes away its device and nothing
+// that protects pods. New pods are protected too, so they may be added, and are connected by
+// the next start.
+func TestStopKeepsProtection(t *testing.T) {
 	t.Parallel()
 	cluster, pod1, pod2 := podsOnTwoNodes(t)
 	node := cluster.Nodes()[0]
-	before, wired := ours(t, node.Namespace), wiring(t, node)
-	if strings.Count(wired, pod1.Addrs[0].String()) < 2 {
-		t.Fatalf("neither a route nor a lease of %v in:\n%s", pod1.Addrs, wired)
+	before, wired, protected := ours(t, node.Namespace), wiring(t, node), protection(t, node.Namespace)
+	if strings.Count(wired, pod1.Addrs[0].String()) < 2 || !strings.Contains(protected, "unreachable 10.244.0.0/16") {
+		t.Fatalf("neither a route nor a lease of %v, or no protection, in:\n%s\n%s", pod1.Addrs, wired, protected)
 	}
-	if err := node.Stop(t.Context()); err != nil { // tells if the exit status is not 0
-		t.Fatal(err)
+	for _, end := range []struct {
+		name string
+		end  func()
+	}{
+		{"SIGTERM", func() {
+			if err := node.Stop(t.Context()); err != nil { // which fails if the exit status is not 0
+				t.Error(err)
+			}
+			if exists(node.Socket()) {
+				t.Error("SIGTERM: the socket is left")
+			}
+		}},
+		{"SIGKILL", node.Kill},
+		{"its device is deleted", func() {
+			run(t, node.Namespace, "ip", "link", "del", testnet.TUNName)
+			eventually(t, "weftd to end", func() error {
+				if node.Crashed() == nil {
+					return errors.New("it runs")
+				}
+				return nil
+			})
+			node.Kill()
+		}},
+	} {
+		end.end()
+		expectSame(t, "what protects pods, after "+end.name, protected, protection(t, node.Namespace))
+		expectSame(t, "the pods' wiring, after "+end.name, wired, wiring(t, node))
+		if err := node.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		expectSame(t, "what weftd owns, after "+end.name, before, ours(t, node.Namespace))
+		expectPings(t, pod1, pod2)
 	}
+}
 
-	expectSame(t, "what weftd owns", "", ours(t, node.Namespace))
-	if exists(node.Socket()) {
-		t.Error("the socket is left")
-	}
-	expectSame(t, "the pods' wiring", wired, wiring(t, node))
-
-	// The runtime can remove pods, and add none.
-	if _, err := node.AddPod(t.Context(), "too-early"); err == nil || !strings.Contains(err.Error(), "start weftd") {
-		t.Errorf("a pod is added without weftd, or it is not said what to do: %v", err)
-	}
-
+// TestTeardownRemovesAll: only `weft teardown` removes what protects pods, and not while weftd
+// or pods run, unless told to.
+func TestTeardownRemovesAll(t *testing.T) {
+	t.Parallel()
+	cluster := newCluster(t, testnet.ClusterOptions{Nodes: 2, Sealed: true})
+	node := cluster.Nodes()[0]
+	clean := network(t, node.Namespace)
 	if err := node.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	expectSame(t, "what weftd owns", before, ours(t, node.Namespace))
-	expectSame(t, "the pods' wiring", wired, wiring(t, node))
-	expectPings(t, pod1, pod2)
+	if got := teardown(t, node); got.status != 1 || !strings.Contains(got.stderr, "another weftd runs already") || !strings.Contains(got.stderr, "systemctl stop weftd") {
+		t.Errorf("while weftd runs: exit status %d, %s", got.status, got.stderr)
+	}
+	addPod(t, node, "a")
+	if err := node.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	before := network(t, node.Namespace)
+	if got := teardown(t, node); got.status != 1 || !strings.Contains(got.stderr, "1 pods run on this node") || !strings.Contains(got.stderr, "--force") {
+		t.Errorf("while a pod runs: exit status %d, %s", got.status, got.stderr)
+	}
+	expectSame(t, "the node's network", before, network(t, node.Namespace))
+	if err := node.DeletePod(t.Context(), "a"); err != nil {
+		t.Fatal(err)
+	}
+	expectSame(t, "the node's network", clean, torn(t, node))
+	if exists(conflist(node)) || exists(filepath.Join(node.RunDir(), nodefile.Name)) || exists(filepath.Join(node.RunDir(), nodefile.ForwardingName)) {
+		t.Error("the conflist, or what weftd wrote for the plugin, is left")
+	}
+	expectSame(t, "the node's network, after a second time", clean, torn(t, node))
+
+	// By force while a pod runs, which is named.
+	if err := node.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	addPod(t, node, "b")
+	if err := node.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := teardown(t, node, "--force", "-o", "json"); got.status != 0 || !strings.Contains(got.stdout, `"exposed": [`+"\n    \"") {
+		t.Errorf("by force: exit status %d, %s%s", got.status, got.stdout, got.stderr)
+	}
 }
 
 func TestEstablishedConnectionsSurviveARestartOfWeftd(t *testing.T) {
@@ -197,7 +270,7 @@ func TestAStopInTheMiddleOfTheStartLeavesNothingBehind(t *testing.T) {
 		if got := wait(); got.status != 0 || strings.Contains(got.stderr, "weftd:") {
 			t.Errorf("%v after the device: exit status %d, %s", moment, got.status, got.stderr)
 		}
-		expectSame(t, "the node's network", before, network(t, node.Namespace))
+		expectSame(t, "the node's network after a teardown", before, torn(t, node))
 		if exists(node.Socket()) {
 			t.Errorf("%v after the device: the socket is left", moment)
 		}
@@ -240,7 +313,7 @@ func TestAHangupInTheMiddleOfTheStartOrOfTheStopDoesNotEndWeftd(t *testing.T) {
 		if got := wait(); got.status != 0 {
 			t.Errorf("SIGHUP %v after SIGTERM: exit status %d, %s", moment/4, got.status, got.stderr)
 		}
-		expectSame(t, "the node's network", before, network(t, node.Namespace))
+		expectSame(t, "the node's network after a teardown", before, torn(t, node))
 	}
 }
 

@@ -14,12 +14,21 @@ import (
 )
 
 // Joins returns whether received packets are joined for the TUN device.
-func (d *daemon) Joins() (tcp, udp bool) { return d.router.Joins() }
+func (d *daemon) Joins() (tcp, udp bool) {
+	if p := d.path.Load(); p != nil {
+		tcp, udp = p.router.Joins()
+	}
+	return tcp, udp
+}
 
 // offloadWarnings says what makes forwarding slower because the kernel does not do it.
 func (d *daemon) offloadWarnings() []warning.Warning {
+	p := d.path.Load()
+	if p == nil {
+		return nil
+	}
 	var all []warning.Warning
-	tcp, udp := d.router.RefusedJoins()
+	tcp, udp := p.router.RefusedJoins()
 	for _, kind := range []struct {
 		name    string
 		refused bool

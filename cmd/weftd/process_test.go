@@ -98,6 +98,20 @@ func network(t *testing.T, at *testnet.Namespace) string {
 		nft --stateless list ruleset`)
 }
 
+// torn returns network after `weft teardown`, which must find nothing in its way.
+func torn(t *testing.T, node *testnet.Node) string {
+	t.Helper()
+	if got := teardown(t, node); got.status != 0 {
+		t.Errorf("weft teardown: exit status %d: %s", got.status, got.stderr)
+	}
+	return network(t, node.Namespace)
+}
+
+func teardown(t *testing.T, node *testnet.Node, args ...string) outcome {
+	t.Helper()
+	return weft(t, node, append([]string{"teardown", "--config", configFile(node)}, args...)...)
+}
+
 // forwarding tells whether a node routes packets; weftd turns it on and not off again.
 func forwarding(t *testing.T, at *testnet.Namespace) string {
 	t.Helper()

@@ -7,42 +7,72 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"path/filepath"
 	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"weft/control"
 	"weft/encap"
 	"weft/encap/sealed/handshake"
 	"weft/internal/metrics"
 	"weft/internal/status"
 	"weft/internal/version"
+	"weft/internal/warning"
 	"weft/router"
 	"weft/router/drop"
 )
 
 // serveStatus answers weft, the operator's command, on the unix socket.
-func (d *daemon) serveStatus(ctx context.Context, group *errgroup.Group) error {
-	listener, err := status.Listen(filepath.Join(d.config.RunDir, status.SocketName))
-	if err != nil {
-		return err
-	}
-	serveHTTP(ctx, group, listener, status.Handler(status.Daemon{Report: d.report, Rotate: d.rotate, Confirm: d.confirm}))
-	return nil
+func (d *daemon) serveStatus(ctx context.Context, group *errgroup.Group) {
+	path := filepath.Join(d.config.RunDir, status.SocketName)
+	d.serveWhenPossible(ctx, group, path, "runDir must be writable", func() (net.Listener, error) { return status.Listen(path) },
+		status.Handler(status.Daemon{Report: d.report, Rotate: d.rotate, Confirm: d.confirm}))
 }
 
 // serveMetrics answers Prometheus and health probes, unless that is switched off.
-func (d *daemon) serveMetrics(ctx context.Context, group *errgroup.Group) error {
+func (d *daemon) serveMetrics(ctx context.Context, group *errgroup.Group) {
 	if !d.config.Metrics.Listen.IsValid() {
-		return nil
+		return
 	}
-	listener, err := net.Listen("tcp", d.config.Metrics.Listen.String())
-	if err != nil {
-		return fmt.Errorf("serve metrics (metrics.listen; an empty string switches them off): %w", err)
+	address := d.config.Metrics.Listen.String()
+	d.serveWhenPossible(ctx, group, address, "free the port or change metrics.listen (an empty string switches metrics off)",
+		func() (net.Listener, error) {
+			listener, err := net.Listen("tcp", address)
+			return listener, named(err, d.config.Metrics.Listen)
+		}, metrics.Handler(d))
+}
+
+// serveWhenPossible serves HTTP on what listen opens, and tries again if it can't: pods
+// don't need it, and another program may have the address for a while.
+func (d *daemon) serveWhenPossible(ctx context.Context, group *errgroup.Group, address, remedy string, listen func() (net.Listener, error), handler http.Handler) {
+	try := func() bool {
+		listener, err := listen()
+		if err != nil {
+			d.warn(address, &warning.Warning{Code: "not_served", Text: fmt.Sprintf("nothing is served at %s: %v; %s", address, err, remedy)})
+			return false
+		}
+		d.warn(address, nil)
+		serveHTTP(ctx, group, listener, handler)
+		return true
 	}
-	serveHTTP(ctx, group, listener, metrics.Handler(d))
-	return nil
+	if try() {
+		return
+	}
+	group.Go(func() error {
+		for {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(retryInterval):
+				if try() {
+					return nil
+				}
+			}
+		}
+	})
 }
 
 func serveHTTP(ctx context.Context, group *errgroup.Group, listener net.Listener, handler http.Handler) {
@@ -61,21 +91,25 @@ func serveHTTP(ctx context.Context, group *errgroup.Group, listener net.Listener
 
 // report is what `weft status` shows.
 func (d *daemon) report() status.Report {
-	links, leases, warnings := d.keys.links(), d.leases(), d.Warnings()
+	links, leases, stats, warnings := d.keys().links(), d.leases(), d.Stats(), d.Warnings()
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	plan := d.plan
+	if plan == nil { // not forwarding yet
+		plan = &control.Plan{PodCIDRs: []netip.Prefix{}}
+	}
 	r := status.Report{
 		Version:       version.Version,
 		Node:          d.config.Node,
 		Encapsulation: string(d.config.Encapsulation),
 		Listen:        d.config.Listen,
 		TUN:           status.TUN{Name: d.config.TUN.Name, Driver: string(d.config.TUN.Driver), Lanes: d.config.Lanes(), MTU: d.mtu},
-		PodCIDRs:      d.plan.PodCIDRs,
+		PodCIDRs:      plan.PodCIDRs,
 		Peers:         []status.Peer{},
 		Warnings:      warnings,
 		State:         status.State{Source: d.guard.State().Origin, Applied: byTheClock(d.applied)},
 		Leases:        leases,
-		Stats:         d.Stats(),
+		Stats:         stats,
 		Drops:         map[string]uint64{},
 	}
 	if err := d.notReady(); err != nil {
@@ -86,10 +120,10 @@ func (d *daemon) report() status.Report {
 	if rejected := d.rejected(); rejected != nil {
 		r.State.Rejected = rejected.Error()
 	}
-	if d.listed.Refused != nil {
+	if d.listed != nil && d.listed.Refused != nil {
 		r.State.LeftOut = d.listed.Refused.Error()
 	}
-	for _, p := range d.plan.Peers {
+	for _, p := range plan.Peers {
 		r.Peers = append(r.Peers, status.Peer{Name: p.Name, Endpoint: p.Endpoint, Prefixes: p.Prefixes, Link: links[p.Key]})
 	}
 	for _, reason := range drop.All() {
@@ -141,7 +175,10 @@ func byTheClock(t time.Time) time.Time {
 
 // rotate is what `weft rotate-key` asks for.
 func (d *daemon) rotate(ctx context.Context, names []string) (status.Rotation, error) {
-	if d.keys == nil {
+	if d.path.Load() == nil {
+		return status.Rotation{}, fmt.Errorf("weftd does not forward yet: %w", d.Ready())
+	}
+	if d.keys() == nil {
 		return status.Rotation{}, fmt.Errorf("there are no keys: %s does not encrypt", d.config.Encapsulation)
 	}
 	named, err := d.report().Select(names)
@@ -159,11 +196,11 @@ func (d *daemon) rotate(ctx context.Context, names []string) (status.Rotation, e
 		return r, nil
 	}
 	asked := time.Now()
-	if err := d.keys.manager.Rotate(ctx, with...); err != nil {
+	if err := d.keys().manager.Rotate(ctx, with...); err != nil {
 		r.Error = err.Error()
 	}
 	r.Took = time.Since(asked).Microseconds()
-	for _, s := range d.keys.manager.Status() {
+	for _, s := range d.keys().manager.Status() {
 		if s.Began.After(asked) && slices.Contains(with, s.Name) {
 			r.Peers = append(r.Peers, s.Name)
 		}
@@ -172,14 +209,44 @@ func (d *daemon) rotate(ctx context.Context, names []string) (status.Rotation, e
 }
 
 // Stats, Peers and Prefixes tell what the data path has done and knows.
-func (d *daemon) Stats() router.Stats { return d.keys.add(d.router.Stats()) }
-func (d *daemon) Peers() int          { return d.router.Table().Peers() }
-func (d *daemon) Prefixes() int       { return d.router.Table().Size() }
+// Before weftd forwards there is nothing.
+func (d *daemon) Stats() (s router.Stats) {
+	if p := d.path.Load(); p != nil {
+		s = p.keys.add(p.router.Stats())
+	}
+	return s
+}
+
+func (d *daemon) Peers() (n int) {
+	if p := d.path.Load(); p != nil {
+		n = p.router.Table().Peers()
+	}
+	return n
+}
+
+func (d *daemon) Prefixes() (n int) {
+	if p := d.path.Load(); p != nil {
+		n = p.router.Table().Size()
+	}
+	return n
+}
+
+// keys are those of the data path, or nil.
+func (d *daemon) keys() *keys {
+	if p := d.path.Load(); p != nil {
+		return p.keys
+	}
+	return nil
+}
 
 // UDP returns whether all lanes send runs, and how many datagrams were joined for them.
 func (d *daemon) UDP() (gso bool, gro uint64) {
+	p := d.path.Load()
+	if p == nil {
+		return false, 0
+	}
 	gso = true
-	for _, c := range d.conns {
+	for _, c := range p.conns {
 		gso = gso && c.Runs()
 		gro += c.Joined()
 	}
@@ -189,21 +256,21 @@ func (d *daemon) UDP() (gso bool, gro uint64) {
 // Links returns how many peers are in which state, and what has happened with them, or
 // nil with vxlan.
 func (d *daemon) Links() *metrics.Links {
-	if d.keys == nil {
+	if d.keys() == nil {
 		return nil
 	}
-	counts := d.keys.manager.Counts()
+	counts := d.keys().manager.Counts()
 	links := &metrics.Links{Peers: map[string]int{}, Agreed: counts.Agreed, Failed: counts.Failed, Unreachable: counts.Unreachable}
 	for _, state := range handshake.States() {
 		links.Peers[string(state)] = 0
 	}
-	for _, s := range d.keys.manager.Status() {
+	for _, s := range d.keys().manager.Status() {
 		links.Peers[string(s.State)]++
 	}
 	return links
 }
 
-// GuardDrops asks nft, which takes some milliseconds.
+// GuardDrops are up to a second old.
 func (d *daemon) GuardDrops() (map[string]uint64, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
@@ -221,7 +288,7 @@ func (d *daemon) Rejections() (total int, newest bool) {
 func (d *daemon) LeftOut() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.listed.Refused != nil
+	return d.listed != nil && d.listed.Refused != nil
 }
 
 // Healthy returns why the host is not as it must be, or nil. That the lanes run

@@ -13,7 +13,6 @@ import (
 	"sync"
 	"time"
 
-	sd "github.com/coreos/go-systemd/v22/daemon"
 	"golang.org/x/sync/errgroup"
 
 	"weft/control"
@@ -54,13 +53,14 @@ func newSource(c config.Config, key encap.Fingerprint, log *slog.Logger) (*sourc
 // first returns the plan to start with. A file must be good now. Where nodes register, it
 // is that of the snapshot, so that a node whose control source is away forwards; without
 // one, first waits until the control source has listed this node.
-func (s *source) first(ctx context.Context, guard *control.Guard) (*control.Plan, error) {
+// Next makes a plan of a State; waits receives why there is none yet.
+func (s *source) first(ctx context.Context, next func(control.State) (*control.Plan, error), waits func(error)) (*control.Plan, error) {
 	if s.registry == nil {
 		state, err := s.Load(ctx)
 		if err != nil {
 			return nil, unfit{err}
 		}
-		plan, err := guard.Next(state, time.Now())
+		plan, err := next(state)
 		if err != nil {
 			return nil, unfit{err}
 		}
@@ -69,7 +69,7 @@ func (s *source) first(ctx context.Context, guard *control.Guard) (*control.Plan
 	state, err := snapshot.Read(s.snapshot(), s.registry.Identity(), s.Origin())
 	if err == nil {
 		var plan *control.Plan
-		if plan, err = guard.Next(state, time.Now()); err == nil {
+		if plan, err = next(state); err == nil {
 			s.log.Info("starting with the last list of nodes", "source", s.Origin(), "peers", len(plan.Peers))
 			s.self.Held = plan.PodCIDRs // nobody registers yet
 			return plan, nil
@@ -78,24 +78,22 @@ func (s *source) first(ctx context.Context, guard *control.Guard) (*control.Plan
 	if !errors.Is(err, fs.ErrNotExist) {
 		s.log.Warn("the snapshot of the last list of nodes is of no use", "error", err)
 	}
-	return s.await(ctx, guard)
+	return s.await(ctx, next, waits)
 }
 
-// await runs the source until it emits a State that makes a plan. To systemd weftd is ready
-// in the meantime: what has the list may run in this node's own container runtime, which is
-// started after weftd.
-func (s *source) await(ctx context.Context, guard *control.Guard) (plan *control.Plan, err error) {
+// await runs the source until it emits a State that makes a plan.
+func (s *source) await(ctx context.Context, next func(control.State) (*control.Plan, error), waits func(error)) (plan *control.Plan, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	s.log.Info("waiting for the first list of nodes", "source", s.Origin())
-	_, _ = sd.SdNotify(false, sd.SdNotifyReady+"\nSTATUS=waiting for the list of nodes")
+	waits(fmt.Errorf("waiting for the list of nodes from %s", s.Origin()))
 	told := ""
 	err = s.Run(ctx, nil, func(state control.State, err error) {
 		if plan != nil {
 			return
 		}
 		if err == nil {
-			plan, err = guard.Next(state, time.Now())
+			plan, err = next(state)
 		}
 		if err == nil {
 			cancel()
@@ -104,7 +102,7 @@ func (s *source) await(ctx context.Context, guard *control.Guard) (plan *control
 		if err.Error() != told {
 			told = err.Error()
 			s.log.Error("there is no list of nodes yet", "error", err)
-			_, _ = sd.SdNotify(false, "STATUS=waiting for the list of nodes: "+told)
+			waits(fmt.Errorf("waiting for the list of nodes from %s: %w", s.Origin(), err))
 		}
 	})
 	if plan != nil {

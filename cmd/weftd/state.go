@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -20,9 +21,10 @@ import (
 	"weft/encap/sealed"
 	"weft/internal/config"
 	"weft/internal/hostnet"
+	"weft/internal/nftable"
 	"weft/internal/nodefile"
 	"weft/internal/status"
-	"weft/router"
+	"weft/internal/warning"
 )
 
 // daemon is what is in force at the moment. Its methods may be called from several
@@ -31,12 +33,10 @@ type daemon struct {
 	others others
 
 	config  config.Config
-	control *source
-	keys    *keys
 	log     *slog.Logger
-	router  *router.Router
-	conns   []*encap.Conn
 	host    *hostnet.Host
+	control *source              // set before the data path
+	path    atomic.Pointer[path] // nil until weftd has its device and its sockets
 
 	conflist *conflistWriter
 
@@ -47,7 +47,9 @@ type daemon struct {
 
 	applying sync.Mutex // held while the host is changed: one change at a time
 
-	mu         sync.Mutex // guards what follows
+	mu         sync.Mutex                 // guards what follows
+	raised     map[string]warning.Warning // by subject
+	found      []warning.Warning          // when weftd last looked at the host
 	guard      control.Guard
 	listed     *control.Plan // as the guard lets the newest good State through
 	moves      []move
@@ -64,7 +66,7 @@ type daemon struct {
 
 func newDaemon(c config.Config, log *slog.Logger, hangups <-chan os.Signal) *daemon {
 	return &daemon{config: c, log: log, host: hostnet.New(log), conflist: newConflistWriter(c, log), hangups: hangups,
-		order: order{done: map[cniplugin.Action]uint64{}}, lists: rate.NewLimiter(1, 30), starting: errors.New("weftd is starting")}
+		raised: map[string]warning.Warning{}, order: order{done: map[cniplugin.Action]uint64{}}, lists: rate.NewLimiter(1, 30), starting: errors.New("weftd is starting")}
 }
 
 // update puts the State that the control source emitted into force. If that can't
@@ -244,29 +246,34 @@ func (d *daemon) list(plan *control.Plan) {
 func (d *daemon) apply(ctx context.Context) error {
 	d.applying.Lock()
 	defer d.applying.Unlock()
+	path := d.path.Load()
 	d.mu.Lock()
 	plan, fenced, news, mtu := d.next, d.fenced != nil && !errors.Is(d.fenced, errUntold), d.next != d.plan, d.mtu
 	d.mu.Unlock()
 	if news {
-		d.keys.update(plan)
-		d.router.Publish(plan.Table)
+		path.keys.update(plan)
+		path.router.Publish(plan.Table)
 	}
-	d.sendFrom(plan.Self.Endpoint.Addr())
+	sendFrom(path.conns, plan.Self.Endpoint.Addr())
 	now, err := d.chooseMTU(plan)
 	if err == nil {
 		mtu = now
 	}
 	if mtu > 0 { // which was right before, if it is not known now
-		err = errors.Join(err, d.host.Apply(ctx, d.hostNetwork(plan, mtu)))
+		err = errors.Join(err, d.host.Apply(ctx, d.hostNetwork(plan, path.conns, mtu)))
 	}
-	switch { // the plugin is told of nothing that does not hold
+	guard := d.host.Guard()
+	switch {
 	case fenced:
 		err = errors.Join(err, d.untell())
-	case err == nil:
-		err = nodefile.Write(d.config.RunDir, nodefile.Node{
-			Name: d.config.Node, PodCIDRs: plan.PodCIDRs, Addresses: plan.NodeAddresses, TUN: d.config.TUN.Name, MTU: mtu,
+	case mtu > 0 && guard != (nftable.Identity{}): // what else is wrong is no reason to add no pods
+		err = errors.Join(err, nodefile.Write(d.config.RunDir, nodefile.Node{
+			Name: d.config.Node, Guard: guard, PodCIDRs: plan.PodCIDRs, Addresses: plan.NodeAddresses, TUN: d.config.TUN.Name, MTU: mtu,
 			GSOMaxSize: encap.MaxSuperPacket, GSOMaxSegs: encap.MaxSegments,
-			Reserved: d.config.IPAM.Reserved, RestSeconds: int(d.config.IPAM.Rest.Seconds())})
+			Reserved: d.config.IPAM.Reserved, RestSeconds: int(d.config.IPAM.Rest.Seconds())}))
+	}
+	if err == nil && !fenced {
+		err = nodefile.Forwards(d.config.RunDir)
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -296,29 +303,27 @@ func (d *daemon) chooseMTU(plan *control.Plan) (int, error) {
 	return underlay - overhead(d.config, plan.EndpointIPv6), nil
 }
 
-func (d *daemon) hostNetwork(plan *control.Plan, mtu int) hostnet.Network {
-	sources := make([]uint16, len(d.conns))
-	for i, c := range d.conns {
-		sources[i] = c.SourcePort()
-	}
+// configured is what the configuration alone says of the host's network.
+func (d *daemon) configured() hostnet.Network {
 	return hostnet.Network{
-		TUN:           d.config.TUN.Name,
-		MTU:           mtu,
-		GSOMaxSize:    encap.MaxSuperPacket,
-		GSOMaxSegs:    encap.MaxSegments,
-		Addresses:     plan.NodeAddresses,
-		PodCIDRs:      plan.PodCIDRs,
-		ClusterCIDRs:  plan.ClusterCIDRs,
-		PeerCIDRs:     plan.PeerCIDRs,
-		PeerAddresses: plan.PeerAddresses,
-		Senders:       plan.Senders,
-		PeerEndpoints: plan.PeerEndpoints,
-		Port:          d.config.Listen.Port(),
-		SourcePorts:   sources,
-		MarkMask:      d.config.Host.MarkMask,
-		Trusted:       d.config.Guard.Trusted,
-		RandomPorts:   d.config.Egress.RandomPorts,
+		TUN:          d.config.TUN.Name,
+		ClusterCIDRs: d.config.ClusterCIDRs,
+		Port:         d.config.Listen.Port(),
+		MarkMask:     d.config.Host.MarkMask,
+		Trusted:      d.config.Guard.Trusted,
+		RandomPorts:  d.config.Egress.RandomPorts,
 	}
+}
+
+func (d *daemon) hostNetwork(plan *control.Plan, conns []*encap.Conn, mtu int) hostnet.Network {
+	n := d.configured()
+	n.MTU, n.GSOMaxSize, n.GSOMaxSegs = mtu, encap.MaxSuperPacket, encap.MaxSegments
+	n.Addresses, n.PodCIDRs, n.PeerCIDRs = plan.NodeAddresses, plan.PodCIDRs, plan.PeerCIDRs
+	n.PeerAddresses, n.Senders, n.PeerEndpoints = plan.PeerAddresses, plan.Senders, plan.PeerEndpoints
+	for _, c := range conns {
+		n.SourcePorts = append(n.SourcePorts, c.SourcePort())
+	}
+	return n
 }
 
 // mend brings back what other programs take from weft on the host.

@@ -2,13 +2,20 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
 	"weft/control"
 	"weft/internal/config"
+	"weft/internal/hostnet"
+	"weft/internal/marks"
+	"weft/internal/nftable"
 	"weft/internal/warning"
 )
 
@@ -22,7 +29,7 @@ func (d *daemon) Warnings() []warning.Warning {
 		trustWarnings(d.config),
 		d.offloadWarnings(),
 		d.others.warnings(),
-		d.keys.warnings(),
+		d.keys().warnings(),
 	)
 	all = append(all, d.leaseWarnings()...)
 	d.mu.Lock()
@@ -33,6 +40,10 @@ func (d *daemon) Warnings() []warning.Warning {
 	for _, c := range d.guard.KeyChanges() {
 		all = append(all, c.Warning())
 	}
+	for _, w := range d.raised {
+		all = append(all, w)
+	}
+	all = append(all, d.found...)
 	return warning.Sort(append([]warning.Warning{}, all...)) // no null in JSON
 }
 
@@ -52,6 +63,10 @@ func (d *daemon) facts() control.Facts {
 func (d *daemon) warnNowAndThen(ctx context.Context) error {
 	var before []warning.Warning
 	look := func() error {
+		found := d.look(ctx)
+		d.mu.Lock()
+		d.found = found
+		d.mu.Unlock()
 		now := d.Warnings()
 		begun, over := warning.News(before, now)
 		for _, w := range begun {
@@ -65,6 +80,65 @@ func (d *daemon) warnNowAndThen(ctx context.Context) error {
 	}
 	_ = look()
 	return every(ctx, warningInterval, look)
+}
+
+// warn raises a warning about a subject, or withdraws it if w is nil.
+func (d *daemon) warn(subject string, w *warning.Warning) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if w == nil {
+		delete(d.raised, subject)
+	} else {
+		d.raised[subject] = *w
+	}
+}
+
+// look looks at the host for what is worth a warning.
+func (d *daemon) look(context.Context) (found []warning.Warning) {
+	overlaps, err := d.overlaps()
+	if err != nil {
+		overlaps = []string{err.Error()}
+	}
+	for _, text := range overlaps {
+		found = append(found, warning.Warning{Code: "cluster_overlap", Text: text})
+	}
+	return found
+}
+
+// overlaps returns why the node's own networks and the pods' do not go together, a sentence
+// for each. A single address, such as another overlay's on its device, is no network.
+func (d *daemon) overlaps() ([]string, error) {
+	local, err := hostnet.LocalNetworks(d.config.TUN.Name)
+	if err != nil {
+		return nil, err
+	}
+	local = slices.DeleteFunc(local, func(l hostnet.LocalNetwork) bool { return l.Prefix.IsSingleIP() })
+	var texts []string
+	for _, l := range hostnet.Overlapping(d.config.ClusterCIDRs, local) {
+		texts = append(texts, fmt.Sprintf("the local network %s overlaps the cluster CIDRs %s, so the guard table drops its packets; remove that network from this node, or choose other clusterCIDRs on all nodes",
+			l, d.config.ClusterCIDRs))
+	}
+	return texts, nil
+}
+
+// checkOverlap refuses a first start where a local network lies in the cluster CIDRs: the
+// guard table would cut it off. Later, pods depend on weft, and a warning has to do.
+func (d *daemon) checkOverlap() error {
+	if _, err := nftable.Of(marks.Table); !errors.Is(err, nftable.ErrAbsent) {
+		return err
+	}
+	if _, err := os.Stat(filepath.Join(d.config.StateDir, "ipam")); err == nil {
+		return nil
+	}
+	overlaps, err := d.overlaps()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, text := range overlaps {
+		errs = append(errs, fmt.Errorf("%w: %s", hostnet.ErrPrerequisite, text))
+	}
+	return errors.Join(errs...)
 }
 
 // KeyChanges returns how often the control source has replaced a known node's key.

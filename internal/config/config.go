@@ -26,6 +26,10 @@ import (
 	"weft/internal/strict/yamltree"
 )
 
+// ConflistName is the name of the conflist in cni.confDir. It sorts before what distributions
+// install: a runtime takes the first.
+const ConflistName = "10-weft.conflist"
+
 // DefaultPath is the file that is read if no other is named.
 const DefaultPath = "/etc/weft/weft.yaml"
 

@@ -219,21 +219,6 @@ func (g *guard) remove(ctx context.Context) error {
 	return nil
 }
 
-func (g *guard) drops(ctx context.Context) (map[string]uint64, error) {
-	if err := g.open(); err != nil {
-		return nil, fmt.Errorf("read the guard table's counters: %w", err)
-	}
-	counters, err := g.counters(ctx)
-	if err != nil {
-		return nil, err
-	}
-	packets := make(map[string]uint64, len(counters))
-	for name, c := range counters {
-		packets[name] = *c.Packets
-	}
-	return packets, nil
-}
-
 // counters returns the table's drop counters by name; none when there is no table.
 func (g *guard) counters(ctx context.Context) (map[string]*knftables.Counter, error) {
 	listed, err := g.nft.ListCounters(ctx)

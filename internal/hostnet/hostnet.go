@@ -108,6 +108,8 @@ type Host struct {
 	held     *held // nil while it is not known which routes there are
 	watched  bool
 	compared time.Time // when Apply last relied on nothing
+
+	drops drops
 }
 
 // New returns a Host that logs to log what it changes.
@@ -243,7 +245,8 @@ func (h *Host) applyRoutes(ctx context.Context, k *kernel, now *held) error {
 	return err
 }
 
-// Remove deletes weft's routes, rules and table. What is gone already is no error.
+// Remove deletes weft's routes, rules and table, after which nothing protects pods: only
+// `weft teardown` does so. What is gone already is no error.
 // Sysctls stay: others may have come to rely on them. The addresses on the TUN
 // device go with the device.
 func (h *Host) Remove(ctx context.Context) error {
@@ -265,14 +268,6 @@ func (h *Host) Remove(ctx context.Context) error {
 	)
 	h.log.Info("guard table, routes and rules removed", "removed", k.changes.removed)
 	return err
-}
-
-// Drops returns how many packets each drop rule of the guard table has dropped,
-// by the rule's counter. The counts survive restarts of weftd.
-func (h *Host) Drops(ctx context.Context) (map[string]uint64, error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.guard.drops(ctx)
 }
 
 // equal reports whether two Networks are the same. To find that out takes a tenth of the time

@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
@@ -129,6 +130,7 @@ func (ns namespace) drops(t testing.TB, host *Host) (drops map[string]uint64) {
 	t.Helper()
 	ns.do(t, func() {
 		var err error
+		host.drops.read = time.Time{} // not what it was a moment ago
 		drops, err = host.Drops(context.Background())
 		check(t, err)
 	})

@@ -196,13 +196,17 @@ func number(b bool) float64 {
 	return 0
 }
 
+// maxScrapes is how many scrapes may be under way; more are answered 503. Any local user may
+// scrape.
+const maxScrapes = 4
+
 // Handler serves /metrics, /healthz and /readyz.
 func Handler(d Daemon) http.Handler {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collector{d}, collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: maxScrapes}))
 	mux.HandleFunc("GET /healthz", answer(d.Healthy))
 	mux.HandleFunc("GET /readyz", answer(d.Ready))
 	return mux

@@ -1,0 +1,146 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"weft/cniplugin"
+	"weft/internal/alone"
+	"weft/internal/config"
+	"weft/internal/hostnet"
+	"weft/internal/nodefile"
+)
+
+// teardown is what `weft teardown` did.
+type teardown struct {
+	Removed []string `json:"removed"`
+
+	// Exposed are the pods that run on without protection, by the names of their veths.
+	Exposed []string `json:"exposed"`
+}
+
+func newTeardownCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "teardown",
+		Short: "Remove all that weft keeps on this host, its protection included",
+		Long: "Remove all that weft keeps on this host when weftd is stopped: the guard table, the routes and\n" +
+			"rules, the conflist, and what weftd wrote for the plugin. Without them nothing keeps pods'\n" +
+			"packets from leaving in clear, so this is refused while pods run. Leases, the snapshot and\n" +
+			"the node's key stay in their folders.",
+		Args: cobra.NoArgs,
+	}
+	force := c.Flags().Bool("force", false, "even while pods run: their packets may then leave in clear")
+	config.AddFlags(c.Flags())
+	c.Flags().VisitAll(func(f *pflag.Flag) {
+		f.Hidden = f.Name != "force" && f.Name != "config" && f.Name != "run-dir" && f.Name != "cni-conf-dir"
+	})
+	output := addOutput(c)
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		settings, err := config.Load(c.Flags(), os.Environ())
+		if err != nil {
+			return err
+		}
+		lock, err := alone.Lock(settings.RunDir)
+		if errors.Is(err, alone.ErrRuns) {
+			err = fmt.Errorf("%w (systemctl stop weftd)", err)
+		}
+		if err != nil {
+			return failed(err)
+		}
+		defer lock.Close()
+		done, err := tearDown(c.Context(), settings, *force)
+		if err != nil {
+			return failed(err)
+		}
+		return failed(show(c.OutOrStdout(), *output, done, func(out io.Writer) error { return printTeardown(out, done) }))
+	}
+	return c
+}
+
+func tearDown(ctx context.Context, c config.Config, force bool) (teardown, error) {
+	done := teardown{Removed: []string{}, Exposed: []string{}}
+	pods, err := hostnet.PodLinks()
+	if err != nil {
+		return done, err
+	}
+	if len(pods) > 0 && !force {
+		return done, fmt.Errorf("%d pods run on this node (%s), and their packets could leave in clear; drain the node first, or add --force",
+			len(pods), few(pods))
+	}
+	done.Exposed = append(done.Exposed, pods...)
+	// First what has runtimes add pods, last what protects those that there are.
+	conflist := filepath.Join(c.CNI.ConfDir, config.ConflistName)
+	removed, err := removeConflist(conflist)
+	if err != nil {
+		return done, err
+	}
+	if removed {
+		done.Removed = append(done.Removed, conflist)
+	}
+	for _, name := range []string{nodefile.Name, nodefile.ForwardingName} {
+		path := filepath.Join(c.RunDir, name)
+		switch err := os.Remove(path); {
+		case err == nil:
+			done.Removed = append(done.Removed, path)
+		case !errors.Is(err, fs.ErrNotExist):
+			return done, fmt.Errorf("remove what weftd wrote for the plugin: %w", err)
+		}
+	}
+	if err := hostnet.New(slog.New(slog.DiscardHandler)).Remove(ctx); err != nil {
+		return done, err
+	}
+	done.Removed = append(done.Removed, "weft's routes and rules", "the nftables table inet weft")
+	return done, nil
+}
+
+// removeConflist removes the conflist if its first plugin is weft-cni.
+func removeConflist(path string) (removed bool, err error) {
+	data, err := os.ReadFile(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("read the conflist: %w", err)
+	}
+	var list struct {
+		Plugins []struct{ Type string }
+	}
+	if err := json.Unmarshal(data, &list); err != nil || len(list.Plugins) == 0 || list.Plugins[0].Type != cniplugin.Type {
+		return false, nil
+	}
+	if err := os.Remove(path); err != nil {
+		return false, fmt.Errorf("remove the conflist: %w", err)
+	}
+	return true, nil
+}
+
+// few names the first of many.
+func few(names []string) string {
+	const most = 5
+	if len(names) <= most {
+		return strings.Join(names, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
+}
+
+func printTeardown(out io.Writer, done teardown) error {
+	for _, what := range done.Removed {
+		fmt.Fprintf(out, "removed %s\n", what)
+	}
+	if len(done.Exposed) > 0 {
+		fmt.Fprintf(out, "WARNING: %d pods run on without protection: %s\n", len(done.Exposed), few(done.Exposed))
+	}
+	_, err := fmt.Fprintln(out, "kept: leases and snapshot (stateDir), and the node's key (keyFile)")
+	return err
+}

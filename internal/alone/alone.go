@@ -1,0 +1,53 @@
+// Package alone makes sure that one process at a time changes what weft has on a host.
+package alone
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// lockName is the file in the run directory whose lock (flock(2)) a running weftd holds.
+const lockName = "weftd.lock"
+
+// ErrRuns says that a weftd uses the run directory.
+var ErrRuns = errors.New("another weftd runs already")
+
+// Lock makes sure, until the result is closed or the process ends, that no other weftd uses
+// this run directory: routes, rules and guard table have one owner. It makes the directory.
+// Only its owner may write there, or any local user could keep weftd from starting.
+func Lock(runDir string) (io.Closer, error) {
+	if err := os.MkdirAll(runDir, 0o755); err != nil {
+		return nil, fmt.Errorf("make the run directory: %w", err)
+	}
+	info, err := os.Stat(runDir)
+	if err != nil {
+		return nil, fmt.Errorf("look at the run directory: %w", err)
+	}
+	if mode := info.Mode().Perm(); mode&0o022 != 0 {
+		return nil, fmt.Errorf("%s: others may write to the run directory (mode %04o); run chmod 755 %s", runDir, mode, runDir)
+	}
+	path := filepath.Join(runDir, lockName)
+	lock, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open weftd's lock: %w", err)
+	}
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		held, _ := os.ReadFile(path)
+		lock.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("%w (pid %s holds %s); stop it first", ErrRuns, strings.TrimSpace(string(held)), path)
+		}
+		return nil, fmt.Errorf("lock %s: %w", path, err)
+	}
+	// The number is for people; only the lock counts.
+	_ = lock.Truncate(0)
+	_, _ = lock.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
+	return lock, nil
+}

@@ -1,0 +1,56 @@
+package alone_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"weft/internal/alone"
+)
+
+func TestLockIsHeldByOne(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "run")
+	first, err := alone.Lock(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := alone.Lock(dir); !errors.Is(err, alone.ErrRuns) || !strings.Contains(err.Error(), "pid ") {
+		t.Errorf("a second one: %v", err)
+	}
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	second, err := alone.Lock(dir)
+	if err != nil {
+		t.Fatalf("after the first has ended: %v", err)
+	}
+	second.Close()
+	info, err := os.Stat(filepath.Join(dir, "weftd.lock"))
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the lock has mode %v, %v: other users could take it", info.Mode(), err)
+	}
+}
+
+func TestLockRefusesAnOpenFolder(t *testing.T) {
+	dir := t.TempDir()
+	for _, mode := range []os.FileMode{0o777, 0o775, 0o1777 | os.ModeSticky} {
+		if err := os.Chmod(dir, mode); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := alone.Lock(dir); err == nil || !strings.Contains(err.Error(), "chmod 755 "+dir) {
+			t.Errorf("mode %v: %v", mode, err)
+		}
+	}
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	// A link that another user left there leads nowhere.
+	if err := os.Symlink("/nowhere", filepath.Join(dir, "weftd.lock")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := alone.Lock(dir); err == nil {
+		t.Error("the lock was followed to elsewhere")
+	}
+}
