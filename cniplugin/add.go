@@ -44,7 +44,7 @@ func (p *Plugin) add(args *skel.CmdArgs) error {
 		return err
 	}
 	defer k.close()
-	node, err := readNode(req.conf.RunDir, k)
+	node, err := readGuarded(req.conf.RunDir)
 	if err != nil {
 		return withCode(types.ErrTryAgainLater, err)
 	}

@@ -146,15 +146,6 @@ func TestAnADDThatIsRefusedTakesNoLease(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, types.ErrTryAgainLater},
-		{"the TUN device is missing", func(t *testing.T, n *node, _ map[string]any) {
-			n.in(t, func() error {
-				link, err := netlink.LinkByName("weft0")
-				if err != nil {
-					return err
-				}
-				return netlink.LinkDel(link)
-			})
-		}, types.ErrTryAgainLater},
 		{"another plugin has made the interface", func(_ *testing.T, n *node, conf map[string]any) {
 			conf["prevResult"] = map[string]any{"cniVersion": "1.1.0", "interfaces": []any{
 				map[string]any{"name": "eth0", "sandbox": n.pod.Path()},
@@ -203,18 +194,10 @@ func TestAnADDThatIsRefusedTakesNoLease(t *testing.T) {
 			})
 		}, CodeWiring},
 		{"no address is free", func(t *testing.T, n *node, _ map[string]any) {
-			if err := nodefile.Write(n.runDir, nodefile.Node{
-				PodCIDRs: n.cidrs[:1], Addresses: n.own, TUN: "weft0", MTU: testMTU,
-			}); err != nil {
-				t.Fatal(err)
-			}
+			n.describeNode(func(node *nodefile.Node) { node.PodCIDRs, node.Addresses = n.cidrs[:1], n.own })
 		}, types.ErrTryAgainLater},
 		{"the MTU is none that a link can have", func(t *testing.T, n *node, _ map[string]any) {
-			if err := nodefile.Write(n.runDir, nodefile.Node{
-				PodCIDRs: n.cidrs[1:], TUN: "weft0", MTU: 1 << 20,
-			}); err != nil {
-				t.Fatal(err)
-			}
+			n.describeNode(func(node *nodefile.Node) { node.PodCIDRs, node.Addresses, node.MTU = n.cidrs[1:], nil, 1<<20 })
 		}, CodeWiring},
 	}
 	for _, tt := range tests {

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/containernetworking/cni/pkg/skel"
+	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -20,7 +21,7 @@ import (
 )
 
 // Check compares what a pod has with what ADD gave it, and names everything that is
-// missing. It changes nothing and needs no weftd.
+// missing. It changes nothing and needs no weftd, but the guard.
 func (p *Plugin) Check(args *skel.CmdArgs) error { return cniError(p.check(args)) }
 
 func (p *Plugin) check(args *skel.CmdArgs) error {
@@ -37,6 +38,9 @@ func (p *Plugin) check(args *skel.CmdArgs) error {
 	}
 	if result == nil {
 		return invalid("prevResult is missing: CHECK compares with it")
+	}
+	if _, err := readGuarded(req.conf.RunDir); err != nil {
+		return withCode(types.ErrTryAgainLater, err)
 	}
 	lease, err := req.lease()
 	if err != nil {

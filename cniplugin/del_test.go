@@ -149,7 +149,7 @@ func TestSTATUSTellsWhatStopsAnADD(t *testing.T) {
 		t.Fatal(err)
 	}
 	requireCode(t, n.call(n.plugin.Status, args), types.ErrLimitedConnectivity)
-	if err := nodefile.Write(n.runDir, nodefile.Node{PodCIDRs: n.cidrs, TUN: "weft9", MTU: testMTU}); err != nil {
+	if err := nodefile.Write(n.runDir, nodefile.Node{PodCIDRs: n.cidrs}); err != nil {
 		t.Fatal(err)
 	}
 	requireCode(t, n.call(n.plugin.Status, args), types.ErrLimitedConnectivity)

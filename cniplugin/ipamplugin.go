@@ -39,6 +39,11 @@ func (p *Plugin) ipamAdd(args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
+	if len(req.conf.IPAM.Ranges) == 0 { // as weft-cni's ADD
+		if _, err := readGuarded(req.conf.RunDir); err != nil {
+			return withCode(types.ErrTryAgainLater, err)
+		}
+	}
 	store, err := req.conf.leases()
 	if err != nil {
 		return err
@@ -112,7 +117,7 @@ func (p *Plugin) ipamStatus(args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
-	return withCode(types.ErrPluginNotAvailable, store.Available(n.pool))
+	return available(store, n.pool)
 }
 
 // addressing is where weft-ipam's addresses come from.

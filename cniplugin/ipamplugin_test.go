@@ -83,9 +83,7 @@ func TestOtherMainPluginsGetTheNodesAddresses(t *testing.T) {
 func TestNoPodGetsTheGatewayOfAnyOfTheNodesRanges(t *testing.T) {
 	n := newNode(t, "10.244.1.0/30", "10.244.9.0/29") // the first has one address beside the gateway
 	n.own = n.own[:1]
-	if err := nodefile.Write(n.runDir, nodefile.Node{PodCIDRs: n.cidrs, Addresses: n.own, TUN: "weft0", MTU: testMTU}); err != nil {
-		t.Fatal(err)
-	}
+	n.describeNode(func(node *nodefile.Node) { node.Addresses = n.own })
 	for i, want := range []string{"10.244.1.2/30 by 10.244.1.1", "10.244.9.2/29 by 10.244.9.1"} {
 		result, err := n.ipamCall(t, n.plugin.IPAMFuncs().Add, n.ipamConf(map[string]any{}), fmt.Sprintf("pod%d", i))
 		if err != nil {
@@ -123,13 +121,15 @@ func TestOtherMainPluginsGetAddressesOfTheirOwnRanges(t *testing.T) {
 	}
 	_, err = n.ipamCall(t, f.Add, conf, "another")
 	requireCode(t, err, types.ErrTryAgainLater)
-	_, err = n.ipamCall(t, f.Status, conf, "")
-	requireCode(t, err, types.ErrPluginNotAvailable)
+	if _, err := n.ipamCall(t, f.Status, conf, ""); err != nil {
+		t.Errorf("a full pool evicts pods: %v", err)
+	}
 	if _, err := n.ipamCall(t, f.Del, conf, "pod"); err != nil {
 		t.Fatal(err)
 	}
-	_, err = n.ipamCall(t, f.Add, conf, "another") // the address rests
-	requireCode(t, err, types.ErrTryAgainLater)
+	if _, err = n.ipamCall(t, f.Add, conf, "another"); err != nil { // the only address need not cool down
+		t.Error(err)
+	}
 }
 
 func TestRangesThatCannotBeAreRefused(t *testing.T) {

@@ -7,6 +7,8 @@
 // to know nothing else. The lease is always the first to be taken and the last to be
 // given back, so an address that a pod may still have is never free.
 //
+// No pod is added unless the guard table stands, of which the kernel is asked each time.
+//
 // The package talks to no daemon and keeps no state of its own. It never touches a link
 // that is not weft's, never releases a lease whose veth it could not remove, and writes
 // nothing but the result to stdout.
@@ -88,17 +90,14 @@ func (p *Plugin) waiting() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.Background(), p.lockWait)
 }
 
-// readNode returns weftd's description of this node, once the device it names exists.
-func readNode(runDir string, k *kernel) (nodefile.Node, error) {
+// readNode returns weftd's description of this node.
+func readNode(runDir string) (nodefile.Node, error) {
 	node, err := nodefile.Read(runDir)
 	if err != nil {
 		return nodefile.Node{}, err
 	}
 	if len(node.PodCIDRs) == 0 || node.TUN == "" || node.MTU <= 0 {
 		return nodefile.Node{}, fmt.Errorf("%s in %s lacks podCIDRs, tun or mtu: restart weftd, which writes it anew", nodefile.Name, runDir)
-	}
-	if _, err := k.host.LinkByName(node.TUN); err != nil {
-		return nodefile.Node{}, fmt.Errorf("the device %s: %w: start weftd, which makes it", node.TUN, err)
 	}
 	return node, nil
 }
@@ -121,4 +120,22 @@ func CheckNamespace(runDir string) error {
 			"run this in the node's, or start weftd, which makes the table")
 	}
 	return nil
+}
+
+// readGuarded is readNode for a node that the guard protects: weftd has made its table since
+// the node booted, and the kernel has that table now, whether or not weftd runs.
+func readGuarded(runDir string) (nodefile.Node, error) {
+	node, err := readNode(runDir)
+	if err != nil {
+		return nodefile.Node{}, err
+	}
+	id, err := nftable.Of(marks.Table)
+	if err == nil && (id != node.Guard || id == nftable.Identity{}) {
+		err = fmt.Errorf("nftables table inet %s is not the one that weftd made: it has %d rules (%q) instead of %d (%q)",
+			marks.Table, id.Rules, id.Comment, node.Guard.Rules, node.Guard.Comment)
+	}
+	if err != nil {
+		return nodefile.Node{}, fmt.Errorf("the guard does not stand, and pods' packets could leave in clear: %w; start weftd, which makes it", err)
+	}
+	return node, nil
 }

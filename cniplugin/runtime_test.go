@@ -164,7 +164,9 @@ func TestStatusThroughTheRuntime(t *testing.T) {
 	if _, err := n.cni.AddNetworkList(t.Context(), list, rt); err != nil {
 		t.Fatal(err)
 	}
-	requireCode(t, n.cni.GetStatusNetworkList(t.Context(), list), types.ErrPluginNotAvailable)
+	if err := n.cni.GetStatusNetworkList(t.Context(), list); err != nil {
+		t.Errorf("a full pool evicts pods: %v", err)
+	}
 }
 
 func TestAHundredADDsAtOnceGiveAddressesOfTheirOwn(t *testing.T) {

@@ -15,6 +15,7 @@ import (
 
 	"weft/benchmarks/system"
 	"weft/encap"
+	"weft/internal/nftable"
 	"weft/internal/nodefile"
 	"weft/internal/testnet"
 )
@@ -173,6 +174,10 @@ func (n *Node) prepareWeft(ctx context.Context, state string) error {
 	node := nodefile.Node{
 		Name: "node", PodCIDRs: podCIDRs, TUN: testnet.TUNName, MTU: system.InnerMTU,
 		GSOMaxSize: encap.MaxSuperPacket, GSOMaxSegs: encap.MaxSegments,
+		Guard: nftable.Identity{Comment: "of the benchmark"},
+	}
+	if _, err := n.Exec(ctx, "nft", `table inet weft { comment "of the benchmark"; }`); err != nil {
+		return err
 	}
 	commands := []string{"ip tuntap add weft0 mode tun"}
 	for _, cidr := range podCIDRs {
@@ -185,6 +190,9 @@ func (n *Node) prepareWeft(ctx context.Context, state string) error {
 		if _, err := n.Exec(ctx, fields[0], fields[1:]...); err != nil {
 			return err
 		}
+	}
+	if err := nodefile.Forwards(runDir); err != nil {
+		return err
 	}
 	return nodefile.Write(runDir, node)
 }
