@@ -18,6 +18,7 @@ import (
 	"weft/cniplugin"
 	"weft/internal/alone"
 	"weft/internal/config"
+	"weft/internal/hostcheck"
 	"weft/internal/hostnet"
 	"weft/internal/nodefile"
 )
@@ -98,6 +99,9 @@ func tearDown(ctx context.Context, c config.Config, force bool) (teardown, error
 		}
 	}
 	if err := hostnet.New(slog.New(slog.DiscardHandler)).Remove(ctx); err != nil {
+		return done, err
+	}
+	if err := hostcheck.Remove(ctx); err != nil {
 		return done, err
 	}
 	done.Removed = append(done.Removed, "weft's routes and rules", "the nftables table inet weft")

@@ -57,6 +57,7 @@ type daemon struct {
 	plan       *control.Plan // in force
 	applied    time.Time     // when plan came into force
 	mtu        int           // of the TUN device, in bytes
+	failing    time.Time     // since when hostErr is not nil
 	hostErr    error         // why the host is not as plan wants it
 	refused    error         // why there is no newer State than the one in force
 	rejections int
@@ -281,6 +282,14 @@ func (d *daemon) apply(ctx context.Context) error {
 		d.plan, d.applied = plan, time.Now()
 	}
 	d.mtu, d.hostErr = mtu, err
+	switch {
+	case err == nil:
+		d.failing = time.Time{}
+	case d.failing.IsZero():
+		d.failing = time.Now()
+	case d.starting == nil && time.Since(d.failing) > nodefile.ForwardingGrace:
+		d.control.reachable(plan.PodCIDRs, err.Error())
+	}
 	if !fenced && err == nil {
 		d.fenced = nil
 		if d.starting == nil {
