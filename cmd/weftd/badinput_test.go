@@ -155,6 +155,44 @@ func or(text, fallback string) string {
 	return text
 }
 
+// TestCheckChangesNothing: --check finds what keeps weftd from starting, beside a running weftd
+// too, and leaves everything as it is.
+func TestCheckChangesNothing(t *testing.T) {
+	t.Parallel()
+	node := newCluster(t, testnet.ClusterOptions{Nodes: 1}).Nodes()[0]
+	inDir := strings.NewReplacer("DIR", node.Dir())
+	write(t, configFile(node), inDir.Replace(minimal))
+	write(t, nodesFile(node), goodNodes)
+	check := func(what string, status int, want string) {
+		t.Helper()
+		before := network(t, node.Namespace) + forwarding(t, node.Namespace)
+		got := finish(t, weftd(t, node, nil, "--check"))
+		if got.status != status || !strings.Contains(got.stdout+got.stderr, want) {
+			t.Errorf("%s: exit status %d, %s%s; want %d, %s", what, got.status, got.stdout, got.stderr, status, want)
+		}
+		expectSame(t, "the node's network", before, network(t, node.Namespace)+forwarding(t, node.Namespace))
+	}
+	check("all is right", 0, "ok\n")
+	write(t, nodesFile(node), strings.Replace(goodNodes, "10.244.2.0/24", "10.244.1.128/25", 1))
+	run(t, node.Namespace, "ip", "addr", "add", "10.244.200.1/24", "dev", testnet.UnderlayLink)
+	check("the list of nodes is wrong", 2, "overlaps 10.244.1.0/24 of node node1")
+	check("the host is wrong too", 2, "10.244.200.0/24 on "+testnet.UnderlayLink)
+	run(t, node.Namespace, "ip", "addr", "del", "10.244.200.1/24", "dev", testnet.UnderlayLink)
+	write(t, nodesFile(node), goodNodes)
+	wait := begin(t, weftd(t, node, nil))
+	eventually(t, "weftd to forward", func() error {
+		if got := weft(t, node, "status"); !strings.Contains(got.stdout, "node1, ready") {
+			return errors.New(got.stdout + got.stderr)
+		}
+		return nil
+	})
+	check("beside a running one", 0, "ok\n")
+	run(t, node.Namespace, "sh", "-c", "kill -TERM $(cat "+filepath.Join(node.RunDir(), "weftd.lock")+")")
+	if got := wait(); got.status != 0 {
+		t.Errorf("exit status %d: %s", got.status, got.stderr)
+	}
+}
+
 func TestHelpAndVersionAreNoMistakes(t *testing.T) {
 	t.Parallel()
 	for flag, want := range map[string]string{"--help": "Usage: weftd [flags]", "-h": "Usage: weftd [flags]", "--version": "weftd "} {

@@ -52,6 +52,7 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	flags.SetOutput(stderr)
 	flags.SortFlags = false
 	showVersion := flags.Bool("version", false, "print the version and exit")
+	check := flags.Bool("check", false, "check the configuration, the list of nodes and this host, change nothing, and exit")
 	config.AddFlags(flags)
 	flags.Usage = func() {
 		fmt.Fprintf(stdout, "weftd connects this node's pods with those of the other nodes.\n\n"+
@@ -86,6 +87,14 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	// more slots than processors none waits for a slot when it returns from one.
 	c.TUN.Lanes = c.Lanes() // by the number of processors, so before it is changed
 	runtime.GOMAXPROCS(max(8, 4*c.TUN.Lanes))
+	if *check {
+		if err := checkNode(ctx, c); err != nil {
+			fmt.Fprintln(stderr, "weftd:", err)
+			return exitUsage
+		}
+		fmt.Fprintln(stdout, "ok")
+		return 0
+	}
 	log := slog.New(slog.NewTextHandler(stderr, nil)).With("node", c.Node)
 	if err := serve(ctx, c, log); err != nil {
 		fmt.Fprintln(stderr, "weftd:", err)

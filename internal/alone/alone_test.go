@@ -12,6 +12,13 @@ import (
 
 func TestLockIsHeldByOne(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "run")
+	held := func(want bool) {
+		t.Helper()
+		if got, err := alone.Held(dir); err != nil || got != want {
+			t.Errorf("held: %v, %v; want %v", got, err, want)
+		}
+	}
+	held(false)
 	first, err := alone.Lock(dir)
 	if err != nil {
 		t.Fatal(err)
@@ -19,9 +26,11 @@ func TestLockIsHeldByOne(t *testing.T) {
 	if _, err := alone.Lock(dir); !errors.Is(err, alone.ErrRuns) || !strings.Contains(err.Error(), "pid ") {
 		t.Errorf("a second one: %v", err)
 	}
+	held(true)
 	if err := first.Close(); err != nil {
 		t.Fatal(err)
 	}
+	held(false)
 	second, err := alone.Lock(dir)
 	if err != nil {
 		t.Fatalf("after the first has ended: %v", err)

@@ -90,7 +90,7 @@ func Remove(ctx context.Context) error {
 			continue // it has no tables
 		}
 		for line := range strings.Lines(string(text)) {
-			if words := splitWords(strings.TrimSpace(line)); words[0] == "-A" && strings.Contains(line, ruleComment) {
+			if words := splitWords(strings.TrimSpace(line)); len(words) > 1 && words[0] == "-A" && strings.Contains(line, ruleComment) {
 				_, err := run(ctx, program, append([]string{"-D"}, words[1:]...)...)
 				errs = append(errs, err)
 			}
