@@ -21,7 +21,8 @@ import (
 // guard is weft's nftables table. It stays when weftd ends, however it ends: pods keep
 // their way out, and nothing of theirs leaves in clear.
 type guard struct {
-	nft knftables.Interface
+	nft  knftables.Interface
+	next knftables.Interface // see replace; nil until it is needed
 
 	// holds is what the table was last made for, nil if that failed, and listed is how nft
 	// listed it then. While nft lists it like that, the table holds what it must.
@@ -53,7 +54,7 @@ func (g *guard) protect(ctx context.Context, n Network) (replaced bool, err erro
 	id, err := nftable.Of(marks.Table)
 	switch {
 	case err == nil && id == identity(n):
-		return false, nil
+		return false, g.keep(ctx, n)
 	case err == nil:
 		if err := g.inherit(ctx, &n); err != nil {
 			return false, err
@@ -65,7 +66,22 @@ func (g *guard) protect(ctx context.Context, n Network) (replaced bool, err erro
 	if err != nil {
 		return false, err
 	}
-	return true, g.commit(ctx, n, g.ruleset(n, counts))
+	return true, g.replace(ctx, n, counts)
+}
+
+// keep has the table that stands taken for one that this process made: its rules are n's, and
+// its sets hold what they hold.
+func (g *guard) keep(ctx context.Context, n Network) error {
+	if err := g.inherit(ctx, &n); err != nil {
+		return err
+	}
+	n.PeerAddresses = canonical(n.PeerAddresses, netip.Addr.Compare)
+	n.Senders = canonical(n.Senders, netip.Addr.Compare)
+	n.PeerEndpoints = canonical(n.PeerEndpoints, netip.AddrPort.Compare)
+	if g.listed = list(ctx); g.listed != "" {
+		g.holds = &n
+	}
+	return g.removeNext(ctx)
 }
 
 // inherit adds to n what the sets of the table hold that stands. A set that an older weftd
@@ -182,7 +198,43 @@ func (g *guard) apply(ctx context.Context, n Network, untouched bool) (replaced 
 		g.holds = nil
 		return false, err
 	}
-	return true, g.commit(ctx, n, g.ruleset(n, counts))
+	return true, g.replace(ctx, n, counts)
+}
+
+// replace makes the table anew. The kernel decides which chains a packet passes when it
+// arrives at a hook, and those of the old table are empty from the moment of the commit: a
+// packet that is at a hook at this moment would pass neither the old rules nor the new ones.
+// So a second table with the new rules stands meanwhile.
+func (g *guard) replace(ctx context.Context, n Network, counts map[string]*knftables.Counter) error {
+	g.holds = nil
+	if _, err := nftable.Of(marks.Table); errors.Is(err, nftable.ErrAbsent) {
+		return g.commit(ctx, n, ruleset(g.nft.NewTransaction(), n, counts))
+	}
+	if g.next == nil {
+		next, err := knftables.New(knftables.InetFamily, marks.NextTable)
+		if err != nil {
+			return err
+		}
+		g.next = next
+	}
+	if err := g.next.Run(ctx, ruleset(g.next.NewTransaction(), n, nil)); err != nil {
+		return err
+	}
+	return errors.Join(g.commit(ctx, n, ruleset(g.nft.NewTransaction(), n, counts)), g.removeNext(ctx))
+}
+
+// removeNext removes the second table, which a weftd that was killed may have left too.
+func (g *guard) removeNext(ctx context.Context) error {
+	if _, err := nftable.Of(marks.NextTable); err != nil {
+		if errors.Is(err, nftable.ErrAbsent) {
+			return nil
+		}
+		return err
+	}
+	if out, err := exec.CommandContext(ctx, "nft", "delete", "table", "inet", marks.NextTable).CombinedOutput(); err != nil {
+		return fmt.Errorf("remove the table inet %s: %w: %s", marks.NextTable, err, out)
+	}
+	return nil
 }
 
 // commit runs a transaction after which the table holds what n needs.
@@ -216,7 +268,7 @@ func (g *guard) remove(ctx context.Context) error {
 	if err := g.nft.Run(ctx, tx); err != nil {
 		return fmt.Errorf("remove the guard table: %w", err)
 	}
-	return nil
+	return g.removeNext(ctx)
 }
 
 // counters returns the table's drop counters by name; none when there is no table.

@@ -56,8 +56,7 @@ const translatedFor = 180 * time.Second
 
 // ruleset returns the transaction that replaces the table by what n needs, its
 // counters starting at counts.
-func (g *guard) ruleset(n Network, counts map[string]*knftables.Counter) *knftables.Transaction {
-	tx := g.nft.NewTransaction()
+func ruleset(tx *knftables.Transaction, n Network, counts map[string]*knftables.Counter) *knftables.Transaction {
 	tx.Add(&knftables.Table{})
 	tx.Delete(&knftables.Table{})
 	tx.Add(&knftables.Table{Comment: new(identity(n).Comment)})
@@ -154,9 +153,13 @@ func changeAddresses(tx *knftables.Transaction, name string, have, want []netip.
 func sameRules(a, b Network) bool {
 	return a.TUN == b.TUN && a.Port == b.Port && a.MarkMask == b.MarkMask && a.RandomPorts == b.RandomPorts &&
 		slices.Equal(a.Trusted, b.Trusted) &&
-		slices.Equal(a.SourcePorts, b.SourcePorts) &&
+		slices.Equal(a.ports(), b.ports()) &&
 		slices.Equal(a.ClusterCIDRs, b.ClusterCIDRs) &&
-		slices.Equal(a.PodCIDRs, b.PodCIDRs)
+		sameElements(a.PodCIDRs, b.PodCIDRs)
+}
+
+func sameElements(a, b []netip.Prefix) bool {
+	return slices.Equal(canonical(a, netip.Prefix.Compare), canonical(b, netip.Prefix.Compare))
 }
 
 // ports returns Port and SourcePorts, each once.

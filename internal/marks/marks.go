@@ -29,8 +29,10 @@ const (
 	// add, of which Tailscale's come first (5210).
 	RulePriority = 5180
 
-	// Table is the name of the nftables table (family inet).
-	Table = "weft"
+	// Table is the name of the nftables table (family inet), and NextTable that of the one
+	// that stands in for it while it is replaced.
+	Table     = "weft"
+	NextTable = "weft-next"
 )
 
 // Mask is the two bits of the packets' mark (SO_MARK in socket(7), "meta mark" in nft(8))
