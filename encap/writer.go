@@ -144,7 +144,7 @@ func (w *writer) describe(i int, m *message, iovecs []unix.Iovec, from *source) 
 			c.messages[n].init(unix.IPPROTO_IPV6, unix.IPV6_TCLASS, 4)
 		}
 		binary.NativeEndian.PutUint32(c.messages[n].data[:], uint32(m.class))
-		n, size = n+1, size+controlMessageLen
+		size += controlMessageLen
 	}
 	if from != nil && from.addr.Is4() == ipv4 {
 		room := unsafe.Slice((*byte)(unsafe.Pointer(c)), unsafe.Sizeof(*c))

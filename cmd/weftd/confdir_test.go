@@ -1,6 +1,7 @@
 package main
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -69,8 +70,6 @@ func TestRuntimeTakesWeftsNetwork(t *testing.T) {
 
 func mapWith(m map[string]string, key, value string) map[string]string {
 	with := map[string]string{key: value}
-	for k, v := range m {
-		with[k] = v
-	}
+	maps.Copy(with, m)
 	return with
 }

@@ -50,7 +50,7 @@ func (r *conflistRig) insert(at int, entries ...string) {
 func (r *conflistRig) restart(change func(*config.CNI)) {
 	c := r.config
 	change(&c.CNI)
-	r.conflistWriter = newConflistWriter(c, r.conflistWriter.chain.log)
+	r.conflistWriter = newConflistWriter(c, r.chain.log)
 }
 
 // What other programs chain behind weft-cni stays, in its order, whatever weftd has to

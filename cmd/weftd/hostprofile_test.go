@@ -208,8 +208,8 @@ func newHostWays(t *testing.T, cluster *testnet.Cluster) *hostWays {
 	pod, neighbour := addPod(t, node1, "pod"), addPod(t, node1, "neighbour")
 	for family, v6 := range families {
 		add := func(name string, from, to *testnet.Namespace, addr netip.Addr) {
-			any := netip.AddrPortFrom(addr, 0)
-			h.ways = append(h.ways, way{family + ": " + name, from, to, any, any})
+			anyPort := netip.AddrPortFrom(addr, 0)
+			h.ways = append(h.ways, way{family + ": " + name, from, to, anyPort, anyPort})
 		}
 		add("pod to pod of the node", neighbour.Namespace, pod.Namespace, addrOf(t, pod, v6))
 		add("pod to pod of another node", pod.Namespace, far.Namespace, addrOf(t, far, v6))

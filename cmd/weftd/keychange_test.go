@@ -13,8 +13,7 @@ import (
 func TestAChangedKeyWaitsInEtcd(t *testing.T) {
 	t.Parallel()
 	holding := map[string]bool{"node1": true}
-	var c *etcdCluster
-	c = newEtcdCluster(t, 3, testnet.EtcdOptions{Members: 1}, func(weft map[string]any) {
+	c := newEtcdCluster(t, 3, testnet.EtcdOptions{Members: 1}, func(weft map[string]any) {
 		if holding[weft["node"].(string)] {
 			weft["control"].(map[string]any)["trustKeyChange"] = "never"
 		}

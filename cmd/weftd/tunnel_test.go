@@ -91,7 +91,7 @@ func TestTCPBehindExtensionHeaders(t *testing.T) {
 					return errors.Join(controlErr, err)
 				}}
 				var conn net.Conn
-				err := a.Namespace.Do(func() (err error) {
+				err := a.Do(func() (err error) {
 					conn, err = dialer.DialContext(t.Context(), "tcp6", net.JoinHostPort(addrOf(t, b, true).String(), port))
 					return err
 				})

@@ -145,7 +145,7 @@ func TestAnAnswerIsNoOutage(t *testing.T) {
 	}{
 		{errRefused, true}, {fmt.Errorf("x: %w", errRefused), true}, {errNoAnswer, true}, {noRights, true}, {unavailable, true}, {internal, true},
 		{apierrors.NewUnauthorized("x"), true}, {apierrors.NewTooManyRequestsError("x"), true}, {apierrors.NewTimeoutError("x", 1), true},
-		{tooLarge, false}, {apierrors.NewResourceExpired("x"), false}, {apierrors.NewGone("x"), false}, {apierrors.NewBadRequest("x"), false},
+		{tooLarge, false}, {apierrors.NewResourceExpired("x"), false}, {apierrors.NewBadRequest("x"), false},
 		{apierrors.NewInvalid(core.SchemeGroupVersion.WithKind("Node").GroupKind(), "x", nil), false},
 		{apierrors.NewNotFound(core.Resource("nodes"), "x"), false}, {&apierrors.StatusError{}, false},
 	} {

@@ -39,12 +39,12 @@ func TestWindowAgainstEverySequence(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	replace := func(text, old, new string) string {
+	replace := func(text, old, with string) string {
 		t.Helper()
 		if !strings.Contains(text, old) {
 			t.Fatalf("window.go has no %q to replace", old)
 		}
-		return strings.ReplaceAll(text, old, new)
+		return strings.ReplaceAll(text, old, with)
 	}
 	small := replace(string(source), "const Window = 8192", fmt.Sprintf("const Window = %d", smallWindow))
 	small = replace(small, "wordBits    = 64", fmt.Sprintf("wordBits    = %d", smallWord))

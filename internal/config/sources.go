@@ -67,11 +67,12 @@ func settingOf(n *yamltree.Node, k key, problems *strict.Problems) setting {
 		scalars = slices.Collect(n.Items(problems))
 	}
 	for _, scalar := range scalars {
-		if k.objects {
+		switch {
+		case k.objects:
 			s.addObject(scalar, problems)
-		} else if !scalar.Is(yamltree.Scalar, problems) {
+		case !scalar.Is(yamltree.Scalar, problems):
 			s.refused = true
-		} else {
+		default:
 			s.items = append(s.items, item{scalar.Origin(), scalar.Path(), scalar.Text})
 		}
 	}

@@ -65,7 +65,7 @@ COMMIT
 
 // TestIPTablesThatDropAreNamed gives the rules that iptables-save prints.
 func TestIPTablesThatDropAreNamed(t *testing.T) {
-	with := func(rules, more string) string { return strings.Replace(rules, "COMMIT\n", more+"COMMIT\n", -1) }
+	with := func(rules, more string) string { return strings.ReplaceAll(rules, "COMMIT\n", more+"COMMIT\n") }
 	for _, tt := range []struct {
 		name, rules string
 		want        []string // in the texts of the warnings, one each

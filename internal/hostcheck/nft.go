@@ -238,7 +238,7 @@ func (n nftRule) compare(left json.RawMessage, values []json.RawMessage) conditi
 		case "mark":
 			return anyOf(func(_ probe, v json.RawMessage) answer { return sameWord(v, "0") })
 		}
-	case l.And != nil && len(l.And) > 0 && (strings.Contains(string(l.And[0]), `"mark"`)):
+	case len(l.And) > 0 && (strings.Contains(string(l.And[0]), `"mark"`)):
 		return anyOf(func(_ probe, v json.RawMessage) answer { return sameWord(v, "0") })
 	case l.Payload != nil:
 		switch field := l.Payload.Protocol + " " + l.Payload.Field; field {

@@ -17,7 +17,7 @@ import (
 // path, or nil: the file, a folder above it, or a symbolic link on the way. Groups count as
 // what root has made of them. A file that doesn't exist is none that was changed.
 func Check(path string) error {
-	return walk(path, func(at string, s *unix.Stat_t) error { return check(at, s) })
+	return walk(path, check)
 }
 
 // Exposed returns why another user than root and this process's can read the file at a path,

@@ -93,7 +93,7 @@ func TestSCTPIsNeverSummed(t *testing.T) {
 func TestCutBehindExtensionHeaders(t *testing.T) {
 	for _, extensions := range [][]byte{{0}, {60}, {0, 43, 60}, bytes.Repeat([]byte{60}, 30)} {
 		for _, complete := range []bool{false, true} {
-			t.Run(fmt.Sprint(extensions, complete), func(t *testing.T) {
+			t.Run(fmt.Sprintf("%v complete %v", extensions, complete), func(t *testing.T) {
 				p := tcp(a6, b6, 3500)
 				p.Extensions = extensions
 				segments := cut(t, p.Super(1000), complete)
