@@ -171,7 +171,7 @@ func (p *Plugin) steps(w *wiring, k *kernel, own []netip.Addr) []step {
 		{"bring up the pod's loopback", func() error { return bringUpLoopback(k.pod) }},
 		{"add the pod's neighbours", func() error { return each(w.podNeighbours(pod.Attrs().Index), k.pod.NeighSet) }},
 		{"add the host's neighbours", func() error { return each(w.hostNeighbours(veth.Index), k.host.NeighSet) }},
-		{"add the pod's routes", func() error { return each(w.podRoutes(pod.Attrs().Index), k.pod.RouteAdd) }},
+		{"add the pod's routes", func() error { return each(w.podRoutes(pod.Attrs().Index), k.addPodRoute) }},
 		// Adding fails where another veth has such a route: that pod holds the address,
 		// whatever the leases say.
 		{"add the routes to the pod", func() error { return each(w.hostRoutes(veth.Index, own), k.host.RouteAdd) }},

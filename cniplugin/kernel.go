@@ -170,3 +170,13 @@ func (k *kernel) ready(w *wiring) (bool, error) {
 	host, err := k.host.LinkByName(w.hostName)
 	return err == nil && host.Attrs().OperState == netlink.OperUp, err
 }
+
+// addPodRoute adds a route in the pod. Each attachment of a pod has the same IPv4 gateway on a
+// link of its own, so the routes to it stand side by side; of any other two with one
+// destination the second is refused.
+func (k *kernel) addPodRoute(r *netlink.Route) error {
+	if r.Dst != nil && r.Dst.IP.Equal(gateway4.AsSlice()) {
+		return k.pod.RouteAppend(r)
+	}
+	return k.pod.RouteAdd(r)
+}

@@ -209,7 +209,7 @@ func TestTheVethCanBeCalledAfterThePod(t *testing.T) {
 	named("first", "net1", pod)
 	named("second", "eth0", newNamespace(t)) // of the same name, before the first one went
 	n.in(t, func() error {
-		for name, want := range map[string]string{"web-0.shop": "first/eth0 shop/web-0", "net1.web-0.shop": "first/net1 shop/web-0"} {
+		for name, want := range map[string]string{"weft-web-0.shop": "first/eth0 shop/web-0", "weft-net1.web-0.shop": "first/net1 shop/web-0"} {
 			link, err := netlink.LinkByName(name)
 			if err != nil {
 				return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -68,6 +69,10 @@ func TestCnitoolDrivesEveryVerb(t *testing.T) {
 
 	verb("status")
 	alone.Kill()
+	verb("status")                                                                 // which a restart must not fail
+	if err := os.Remove(filepath.Join(alone.RunDir(), "forwarding")); err != nil { // as if it had never forwarded
+		t.Fatal(err)
+	}
 	if out, err := alone.cnitool(t.Context(), "status"); err == nil || !strings.Contains(err.Error(), "weftd") {
 		t.Errorf("STATUS without weftd: %s, %v", out, err)
 	}

@@ -60,16 +60,23 @@ const (
 	// noNetwork is what containerd says when no conflist is there.
 	noNetwork = "cni plugin not initialized"
 
-	// noWeftd is what weft-cni says while weftd is away.
-	noWeftd = "start weftd"
+	// noGuard is what weft-cni says while the guard does not stand.
+	noGuard = "start weftd"
 )
 
-func TestPodsStartOnlyWhenWeftdIsReady(t *testing.T) {
+// TestPodsStartOnlyProtected: pods start while the guard stands, whether or not weftd runs.
+func TestPodsStartOnlyProtected(t *testing.T) {
 	begin(t)
 	node1.stopWeftd(t)
+	if err := run(t, node1, node1.sandbox("early")).remove(t.Context()); err != nil {
+		t.Errorf("a pod that started without weftd: %v", err)
+	}
+	if _, err := node1.Exec(t.Context(), "nft", "delete", "table", "inet", "weft"); err != nil {
+		t.Fatal(err)
+	}
 	config := node1.sandbox("pod")
-	if _, err := node1.runPod(t.Context(), config); err == nil || !strings.Contains(err.Error(), noWeftd) {
-		t.Errorf("without weftd a pod starts, or does not say why it does not: %v", err)
+	if _, err := node1.runPod(t.Context(), config); err == nil || !strings.Contains(err.Error(), noGuard) {
+		t.Errorf("without the guard a pod starts, or does not say why it does not: %v", err)
 	}
 	node1.removeConflist(t) // as before the first start of weftd
 	config.Metadata.Attempt++

@@ -340,8 +340,14 @@ func runUntilKilled(t *testing.T, dir string, heard func(line string)) (pid int)
 		t.Error(err)
 		return 0
 	}
-	time.AfterFunc(time.Duration(50+rand.IntN(250))*time.Millisecond, func() { _ = cmd.Process.Kill() })
+	// From the first line on: to start may take longer than that on a busy machine.
+	var kill sync.Once
+	hang := time.AfterFunc(2*time.Minute, func() { _ = cmd.Process.Kill() })
+	defer hang.Stop()
 	for lines := bufio.NewScanner(out); lines.Scan(); {
+		kill.Do(func() {
+			time.AfterFunc(time.Duration(rand.IntN(250))*time.Millisecond, func() { _ = cmd.Process.Kill() })
+		})
 		heard(lines.Text())
 		if strings.HasPrefix(lines.Text(), "-") {
 			fmt.Fprintln(in)

@@ -273,11 +273,14 @@ func TestSystemdDoesNotWaitForEtcd(t *testing.T) {
 	cmd := weftd(t, node, nil)
 	receive := notified(t, node, cmd)
 	wait := begin(t, cmd)
-	if got := receive(); got != "READY=1\nSTATUS=waiting for the list of nodes" {
+	if got := receive(); got != "READY=1\nSTATUS=protected, not forwarding yet" {
 		t.Errorf("the first word to systemd is %q", got)
 	}
-	if got := receive(); !strings.HasPrefix(got, "STATUS=waiting for the list of nodes: ") {
-		t.Errorf("systemd is not told what is missing: %q", got)
+	if got := receive(); !strings.HasPrefix(got, "STATUS=not forwarding: waiting for the list of nodes from ") {
+		t.Errorf("systemd does not learn what is missing: %q", got)
+	}
+	if got := weft(t, node, "status"); !strings.Contains(got.stdout, "NOT READY: waiting for the list of nodes from ") {
+		t.Errorf("weft status does not say what is missing: exit status %d, %s%s", got.status, got.stdout, got.stderr)
 	}
 	if _, err := node.Get(t.Context(), "/readyz"); err == nil {
 		t.Error("weftd is ready for pods")
@@ -285,7 +288,7 @@ func TestSystemdDoesNotWaitForEtcd(t *testing.T) {
 	if err := c.etcd.Start(t.Context(), 1); err != nil {
 		t.Fatal(err)
 	}
-	for got := ""; got != "READY=1\nSTATUS=forwarding"; {
+	for got := ""; got != "STATUS=forwarding"; {
 		got = receive()
 	}
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {

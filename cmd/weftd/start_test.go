@@ -173,6 +173,9 @@ func TestTheRuntimeSeesTheNetworkWholeAndOnlyWhenPodsCanBeWired(t *testing.T) {
 
 		GSOMaxSize: 61000, GSOMaxSegs: 64,
 	}
+	if wantNode.Guard = described.Guard; described.Guard.Comment == "" || described.Guard.Rules == 0 {
+		t.Errorf("node.json names no guard: %+v", described.Guard)
+	}
 	if diff := cmp.Diff(wantNode, described, cmp.Comparer(func(a, b netip.Addr) bool { return a == b }), cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); diff != "" {
 		t.Errorf("node.json (-want +got):\n%s", diff)
 	}

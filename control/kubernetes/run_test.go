@@ -400,7 +400,7 @@ func TestWhatCanNotBeWrittenIsToldAndTriedAgain(t *testing.T) {
 		r.Register(self("192.168.77.1:9338"))
 		r.expect("write this node's annotations to the Node node1: no")
 		r.expectNothing(10 * time.Minute)
-		if n := tries.Load(); n < 10 || n > 40 {
+		if n := tries.Load(); n < 10 || n > 80 {
 			t.Errorf("%d tries in 10 minutes", n)
 		}
 		refuse.Store(false)
