@@ -125,6 +125,9 @@ func (c *Codec) Decode(r *encap.Received, table *fib.Table) (*encap.Peer, drop.R
 	if reason != drop.None {
 		return nil, reason
 	}
+	if !o.epoch.proven.Load() { // at the first datagram only
+		o.epoch.prove()
+	}
 	r.Pull(HeaderLen)
 	r.Trim(len(plain))
 	if c.in.table != table {

@@ -44,6 +44,7 @@ type Epoch struct {
 
 	lanes     atomic.Int32 // of the peer: others send nothing
 	retired   atomic.Bool  // its keys are not used any more
+	proven    atomic.Bool  // the peer is known to have its keys
 	worn      atomic.Bool  // a lane wants new keys
 	senders   [maxLanes]atomic.Pointer[sealer]
 	receivers [maxLanes]atomic.Pointer[opener]

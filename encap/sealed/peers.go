@@ -195,14 +195,18 @@ func (p *Peer) Begin(secrets *Secrets, at netip.Addr) (*Epoch, error) {
 	return e, nil
 }
 
-// Expect has what the peer's lanes seal with the epoch's keys received.
-func (e *Epoch) Expect(lanes int) { e.lanes.Store(int32(min(lanes, MaxLanes))) }
-
-// Use has everything to the peer sealed with the epoch's keys from now on. session is what
-// the peer's Session returned. What has waited goes first, as datagrams to send to where the
-// peer is by now; one goroutine at a time may call Use for a peer.
-func (e *Epoch) Use(session uint32, send func(datagram []byte)) {
+// Expect has what the peer's lanes seal with the epoch's keys received. session is what the
+// peer's Session returned. The first datagram that proves authentic proves too that the peer
+// has the keys, so its answer is sealed with them: the peer may have no others.
+func (e *Epoch) Expect(lanes int, session uint32) {
 	e.remote = session << laneBits
+	e.lanes.Store(int32(min(lanes, MaxLanes)))
+}
+
+// Use has everything to the peer sealed with the epoch's keys from now on, of which Expect was
+// told. What has waited goes first, as datagrams to send to where the peer is by now; one
+// goroutine at a time may call Use for a peer.
+func (e *Epoch) Use(send func(datagram []byte)) {
 	e.sendWaiting(e.peer.takeWaiting(nil), send)
 	e.sendWaiting(e.peer.takeWaiting(e), send) // what came meanwhile: little, even if lanes never rest
 }
@@ -213,9 +217,22 @@ func (p *Peer) takeWaiting(e *Epoch) []waiting {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if e != nil && !e.retired.Load() {
+		e.proven.Store(true)
 		p.sending.Store(e)
 	}
 	return p.forgetWaiting()
+}
+
+// prove has the epoch sealed with, since the peer has its keys, unless a newer one is.
+func (e *Epoch) prove() {
+	e.peer.mu.Lock()
+	defer e.peer.mu.Unlock()
+	if e.proven.Swap(true) || e.retired.Load() {
+		return
+	}
+	if newest := e.peer.epochs[len(e.peer.epochs)-1]; newest == e {
+		e.peer.sending.Store(e)
+	}
 }
 
 // sendWaiting seals packets with the key that no lane has.

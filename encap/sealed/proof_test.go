@@ -88,6 +88,53 @@ func TestEndpointMustBeProven(t *testing.T) {
 	}
 }
 
+// TestFirstDatagramProvesKeys: a node that was killed has no keys but the new ones. Its peer
+// answers the first packet with them, before the handshake has said that they are in use; and
+// a datagram of an older epoch that comes late changes nothing.
+func TestFirstDatagramProvesKeys(t *testing.T) {
+	ends := newEnds(t, 2, 1)
+	a, b := ends[0], ends[1]
+	var epochs []*sealed.Epoch // at b
+	var first [][]byte         // datagrams of a, one in each epoch
+	for range 3 {
+		var secrets sealed.Secrets
+		_, _ = rand.Read(secrets.Send[:])
+		_, _ = rand.Read(secrets.Receive[:])
+		theirs := sealed.Secrets{Send: secrets.Receive, Receive: secrets.Send}
+		atA, err := a.knows(b).Begin(&secrets, b.addr())
+		if err != nil {
+			t.Fatal(err)
+		}
+		atB, err := b.knows(a).Begin(&theirs, a.addr())
+		if err != nil {
+			t.Fatal(err)
+		}
+		atA.Expect(b.lanes, atB.Session())
+		atB.Expect(a.lanes, atA.Session())
+		atA.Use(func([]byte) {})
+		epochs = append(epochs, atB)
+		first = append(first, a.encode(t, 0, b, frame(from1to2(10)))...)
+	}
+	epochs[0].Use(func([]byte) {})
+	index := func() string { return string(b.encode(t, 0, a, frame(packettest.UDP(netip.MustParseAddr("10.244.2.3"), netip.MustParseAddr("10.244.1.2"), 10)))[0][4:8]) }
+	old := index()
+	for i, tt := range []struct {
+		epoch int
+		moves bool
+	}{{0, false}, {1, false}, {2, true}, {1, false}} {
+		before := index()
+		if _, _, reason := b.decode(first[tt.epoch], a.addr()); reason != drop.None && i < 3 {
+			t.Fatalf("datagram of epoch %d: %v", tt.epoch, reason)
+		}
+		if moved := index() != before; moved != tt.moves {
+			t.Errorf("after a datagram of epoch %d: the answer's epoch changed is %v, want %v", tt.epoch, moved, tt.moves)
+		}
+	}
+	if index() == old {
+		t.Error("the answer is sealed with the first epoch's keys")
+	}
+}
+
 // When an epoch ends, nothing of its secrets is left, and no lane seals or opens with it.
 func TestKeysAreWipedAtTheEnd(t *testing.T) {
 	ends := newEnds(t, 2, 2)
@@ -101,8 +148,8 @@ func TestKeysAreWipedAtTheEnd(t *testing.T) {
 	if *secrets != (sealed.Secrets{}) {
 		t.Error("the caller still has the secrets")
 	}
-	e.Expect(2)
-	e.Use(1, func([]byte) {})
+	e.Expect(2, 1)
+	e.Use(func([]byte) {})
 	a.encode(t, 0, b, frame(from1to2(10)))
 	held := e.Secrets()
 	e.End()

@@ -87,10 +87,10 @@ func agreeAt(t testing.TB, a, b *end, at netip.Addr) (waited [][]byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	atA.Expect(b.lanes)
-	atB.Expect(a.lanes)
-	atA.Use(atB.Session(), func(datagram []byte) { waited = append(waited, datagram) })
-	atB.Use(atA.Session(), func([]byte) {})
+	atA.Expect(b.lanes, atB.Session())
+	atB.Expect(a.lanes, atA.Session())
+	atA.Use(func(datagram []byte) { waited = append(waited, datagram) })
+	atB.Use(func([]byte) {})
 	return waited
 }
 

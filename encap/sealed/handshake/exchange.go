@@ -65,14 +65,14 @@ func (m *Manager) offer(l *link, conn *quic.Conn) (*sealed.Epoch, error) {
 		epoch.End()
 		return nil, err
 	}
-	epoch.Expect(theirs.lanes)
-	m.use(l, epoch, theirs)
+	epoch.Expect(theirs.lanes, theirs.session)
+	m.use(l, epoch)
 	_ = stream.Close() // if the connection has ended by now, the link will notice
 	return epoch, nil
 }
 
 // answer is the acceptor's part. It seals with the new keys once it knows that the dialer
-// has them. From its hello on the dialer may use them, so an epoch that comes to nothing
+// has them: by the end of the stream, or by the first datagram that was sealed with them. From its hello on the dialer may use them, so an epoch that comes to nothing
 // after that is not ended at once, but like one that was replaced.
 func (m *Manager) answer(l *link, conn *quic.Conn) (*sealed.Epoch, error) {
 	ctx, cancel := context.WithTimeout(conn.Context(), patience)
@@ -90,14 +90,14 @@ func (m *Manager) answer(l *link, conn *quic.Conn) (*sealed.Epoch, error) {
 	if err != nil {
 		return nil, err
 	}
-	epoch.Expect(theirs.lanes)
+	epoch.Expect(theirs.lanes, theirs.session)
 	if _, err := stream.Write(hello{m.lanes, epoch.Session()}.bytes()); err != nil {
 		return nil, fmt.Errorf("tell this node's session: %w", err)
 	}
 	if _, err := io.ReadFull(stream, make([]byte, 1)); err != io.EOF {
 		return nil, fmt.Errorf("wait for the other node to have the keys: %w", err)
 	}
-	m.use(l, epoch, theirs)
+	m.use(l, epoch)
 	_ = stream.Close()
 	return epoch, nil
 }
@@ -118,13 +118,13 @@ func (m *Manager) begin(l *link, conn *quic.Conn, dialed bool) (*sealed.Epoch, e
 
 // use has what goes to the peer sealed with the epoch, and what has waited sent: to where
 // the peer is now, which may have changed meanwhile.
-func (m *Manager) use(l *link, epoch *sealed.Epoch, theirs hello) {
+func (m *Manager) use(l *link, epoch *sealed.Epoch) {
 	l.using.Lock()
 	defer l.using.Unlock()
 	m.mu.Lock()
 	to := l.node.Endpoint
 	m.mu.Unlock()
-	epoch.Use(theirs.session, func(datagram []byte) {
+	epoch.Use(func(datagram []byte) {
 		_ = m.conn.socket.WriteTo(datagram, to) // as on any way, packets may be lost
 	})
 }
