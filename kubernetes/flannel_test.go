@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -100,6 +101,9 @@ func TestANodeMovesFromFlannelToWeftAndBack(t *testing.T) {
 			t.Fatal(err)
 		}
 		if err := r.Node(1).Stop(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.Node(1).Exec(t.Context(), filepath.Join(weftPrograms, "weft"), "teardown", "--config", filepath.Join(r.Node(1).Dir(), "weft.yaml")); err != nil {
 			t.Fatal(err)
 		}
 		forget := []byte(`{"metadata":{"annotations":{"weft.network/endpoint":null}}}`)
