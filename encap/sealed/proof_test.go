@@ -116,7 +116,9 @@ func TestFirstDatagramProvesKeys(t *testing.T) {
 		first = append(first, a.encode(t, 0, b, frame(from1to2(10)))...)
 	}
 	epochs[0].Use(func([]byte) {})
-	index := func() string { return string(b.encode(t, 0, a, frame(packettest.UDP(netip.MustParseAddr("10.244.2.3"), netip.MustParseAddr("10.244.1.2"), 10)))[0][4:8]) }
+	index := func() string {
+		return string(b.encode(t, 0, a, frame(packettest.UDP(netip.MustParseAddr("10.244.2.3"), netip.MustParseAddr("10.244.1.2"), 10)))[0][4:8])
+	}
 	old := index()
 	for i, tt := range []struct {
 		epoch int
