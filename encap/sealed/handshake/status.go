@@ -70,6 +70,8 @@ func (m *Manager) Status() []Status {
 			s.State, s.RTT = Up, l.conn.ConnectionStats().SmoothedRTT
 		case using != nil && now.Sub(l.received) < silence:
 			s.State = Up
+		case l.answering > 0:
+			s.State = Agreeing // the peer's first datagram may have come before its handshake has ended
 		case using != nil:
 			s.State = Idle
 		case l.dial != nil:
