@@ -87,52 +87,42 @@ func (g *guard) keep(ctx context.Context, n Network) error {
 // inherit adds to n what the sets of the table hold that stands. A set that an older weftd
 // did not have is empty.
 func (g *guard) inherit(ctx context.Context, n *Network) error {
-	for _, digit := range []string{"4", "6"} {
-		for _, set := range []struct {
-			name string
-			add  func(key ...string) error
-		}{
-			{setPods, func(key ...string) error {
-				p, err := netip.ParsePrefix(key[0])
-				if err == nil && n.inCluster(p) {
-					n.PodCIDRs = append(n.PodCIDRs, p)
-				}
-				return err
-			}},
-			{setPeers, appendAddr(&n.PeerAddresses)},
-			{setSenders, appendAddr(&n.Senders)},
-			{setEndpoints, func(key ...string) error {
-				e, err := netip.ParseAddrPort(net.JoinHostPort(key[0], key[1]))
-				n.PeerEndpoints = append(n.PeerEndpoints, e)
-				return err
-			}},
-		} {
-			elements, err := g.nft.ListElements(ctx, "set", set.name+digit)
-			if err != nil && !knftables.IsNotFound(err) {
-				return fmt.Errorf("read the set %s of the guard table: %w", set.name+digit, err)
-			}
-			for _, e := range elements {
-				if err := set.add(e.Key...); err != nil {
-					return fmt.Errorf("read the set %s of the guard table: %w", set.name+digit, err)
-				}
+	endpoint := func(key ...string) error {
+		e, err := netip.ParseAddrPort(net.JoinHostPort(key[0], key[1]))
+		n.PeerEndpoints = append(n.PeerEndpoints, e)
+		return err
+	}
+	podCIDR := func(key ...string) error {
+		p, err := netip.ParsePrefix(key[0])
+		if err == nil && n.inCluster(p) {
+			n.PodCIDRs = append(n.PodCIDRs, p)
+		}
+		return err
+	}
+	port := func(key ...string) error {
+		p, err := strconv.ParseUint(key[0], 10, 16)
+		n.SourcePorts = append(n.SourcePorts, uint16(p))
+		return err
+	}
+	for _, set := range []struct {
+		name string
+		add  func(key ...string) error
+	}{
+		{setPods + "4", podCIDR}, {setPods + "6", podCIDR},
+		{setPeers + "4", appendAddr(&n.PeerAddresses)}, {setPeers + "6", appendAddr(&n.PeerAddresses)},
+		{setSenders + "4", appendAddr(&n.Senders)}, {setSenders + "6", appendAddr(&n.Senders)},
+		{setEndpoints + "4", endpoint}, {setEndpoints + "6", endpoint},
+		{setPorts, port},
+	} {
+		elements, err := g.nft.ListElements(ctx, "set", set.name)
+		if err != nil && !knftables.IsNotFound(err) {
+			return fmt.Errorf("read the set %s of the guard table: %w", set.name, err)
+		}
+		for _, e := range elements {
+			if err := set.add(e.Key...); err != nil {
+				return fmt.Errorf("read the set %s of the guard table: %w", set.name, err)
 			}
 		}
-	}
-	return g.inheritPorts(ctx, n)
-}
-
-// inheritPorts is inherit for the source ports.
-func (g *guard) inheritPorts(ctx context.Context, n *Network) error {
-	elements, err := g.nft.ListElements(ctx, "set", setPorts)
-	if err != nil && !knftables.IsNotFound(err) {
-		return fmt.Errorf("read the set %s of the guard table: %w", setPorts, err)
-	}
-	for _, e := range elements {
-		port, err := strconv.ParseUint(e.Key[0], 10, 16)
-		if err != nil {
-			return fmt.Errorf("read the set %s of the guard table: %w", setPorts, err)
-		}
-		n.SourcePorts = append(n.SourcePorts, uint16(port))
 	}
 	return nil
 }
