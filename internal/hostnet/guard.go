@@ -85,28 +85,26 @@ func (g *guard) keep(ctx context.Context, n Network) error {
 }
 
 // inherit adds to n what the sets of the table hold that stands. A set that an older weftd
-// did not have is empty.
+// did not have is empty, and an element that it wrote otherwise is left to the next Apply.
 func (g *guard) inherit(ctx context.Context, n *Network) error {
-	endpoint := func(key ...string) error {
-		e, err := netip.ParseAddrPort(net.JoinHostPort(key[0], key[1]))
-		n.PeerEndpoints = append(n.PeerEndpoints, e)
-		return err
-	}
-	podCIDR := func(key ...string) error {
-		p, err := netip.ParsePrefix(key[0])
-		if err == nil && n.inCluster(p) {
+	podCIDR := func(key []string) {
+		if p, err := netip.ParsePrefix(key[0]); err == nil && n.inCluster(p) {
 			n.PodCIDRs = append(n.PodCIDRs, p)
 		}
-		return err
 	}
-	port := func(key ...string) error {
-		p, err := strconv.ParseUint(key[0], 10, 16)
-		n.SourcePorts = append(n.SourcePorts, uint16(p))
-		return err
+	endpoint := func(key []string) {
+		if e, err := netip.ParseAddrPort(net.JoinHostPort(key[0], key[len(key)-1])); err == nil {
+			n.PeerEndpoints = append(n.PeerEndpoints, e)
+		}
+	}
+	port := func(key []string) {
+		if p, err := strconv.ParseUint(key[0], 10, 16); err == nil {
+			n.SourcePorts = append(n.SourcePorts, uint16(p))
+		}
 	}
 	for _, set := range []struct {
 		name string
-		add  func(key ...string) error
+		add  func(key []string)
 	}{
 		{setPods + "4", podCIDR}, {setPods + "6", podCIDR},
 		{setPeers + "4", appendAddr(&n.PeerAddresses)}, {setPeers + "6", appendAddr(&n.PeerAddresses)},
@@ -119,21 +117,17 @@ func (g *guard) inherit(ctx context.Context, n *Network) error {
 			return fmt.Errorf("read the set %s of the guard table: %w", set.name, err)
 		}
 		for _, e := range elements {
-			if err := set.add(e.Key...); err != nil {
-				return fmt.Errorf("read the set %s of the guard table: %w", set.name, err)
-			}
+			set.add(e.Key)
 		}
 	}
 	return nil
 }
 
-func appendAddr(to *[]netip.Addr) func(key ...string) error {
-	return func(key ...string) error {
-		a, err := netip.ParseAddr(key[0])
-		if err == nil {
+func appendAddr(to *[]netip.Addr) func(key []string) {
+	return func(key []string) {
+		if a, err := netip.ParseAddr(key[0]); err == nil {
 			*to = append(*to, a)
 		}
-		return err
 	}
 }
 

@@ -87,3 +87,39 @@ func TestProtectKeepsWhatIsKnown(t *testing.T) {
 		t.Errorf("pod CIDRs outside the cluster CIDRs are in the replaced table:\n%s", now)
 	}
 }
+
+// TestAdjacentCIDRsStayApart: nft 1.0.6 could not make the table with them, and merged ones
+// are read as something that is no CIDR.
+func TestAdjacentCIDRsStayApart(t *testing.T) {
+	ns := newNamespace(t)
+	ns.openTUN(t, "weft0")
+	n := testNetwork()
+	n.ClusterCIDRs = append(n.ClusterCIDRs, prefixes("10.245.0.0/16", "fd00:245::/48")...)
+	n.PodCIDRs = append(n.PodCIDRs, prefixes("10.244.0.0/24", "10.244.4.0/24", "10.244.5.0/24", "fd00:244:0:4::/64", "fd00:244:0:5::/64")...)
+	config := configured()
+	config.ClusterCIDRs = n.ClusterCIDRs
+	ns.apply(t, newHost(), n)
+	list := func() string { return ns.run(t, "nft", "list", "table", "inet", "weft") }
+	before := list()
+	ns.protect(t, newHost(), config)
+	expect(t, "the guard table", list(), before)
+	ns.run(t, "nft", "insert", "rule", "inet", "weft", "forward", "accept")
+	ns.protect(t, newHost(), config)
+	expect(t, "the guard table after it was replaced", list(), before)
+}
+
+// TestProtectReplacesUnreadableSets: a table of weft's name whose sets hold something else
+// keeps no guard from being made.
+func TestProtectReplacesUnreadableSets(t *testing.T) {
+	ns := newNamespace(t)
+	ns.nft(t, `table inet weft {
+		set pods4 { type ipv4_addr; flags interval; elements = { 10.244.1.0-10.244.3.255 }; }
+		set endpoints4 { type ipv4_addr; elements = { 192.0.2.20 }; }
+		set ports { type ifname; elements = { "lo" }; }
+	}`)
+	host := newHost()
+	ns.protect(t, host, configured())
+	if got, want := ns.identity(t), host.Guard(); got != want || want.Rules == 0 {
+		t.Errorf("the kernel has the guard table %+v, the host knows of %+v", got, want)
+	}
+}
