@@ -29,6 +29,9 @@ const (
 // one peer become a run: one message that the kernel, or the card, cuts apart again
 // (udp(7), UDP_SEGMENT). A Batch belongs to one lane; its memory is used again.
 type Batch struct {
+	// Singly has Add begin no runs and continue none.
+	Singly bool
+
 	messages []message
 	iovecs   []unix.Iovec
 	space    []byte
@@ -94,7 +97,7 @@ func (b *Batch) Add(to *Peer, class uint8, header, payload []byte, bytes int) {
 	if len(payload) > 0 {
 		b.append(payload)
 	}
-	if n := len(b.messages); n > 0 {
+	if n := len(b.messages); n > 0 && !b.Singly {
 		if m := &b.messages[n-1]; m.takes(to, class, size) {
 			m.end, m.last = len(b.iovecs), size
 			m.size += size

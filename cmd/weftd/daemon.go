@@ -179,7 +179,7 @@ func (d *daemon) openPath(ctx context.Context, key ed25519.PrivateKey, plan *con
 	if err := conns[0].ShortBuffers(); err != nil {
 		d.warn("buffers", &warning.Warning{Code: "udp_buffers", Text: err.Error()})
 	}
-	keys, err := newKeys(key, conns, d.log)
+	keys, err := newKeys(d.config, key, conns, d.log)
 	if err != nil {
 		return err
 	}

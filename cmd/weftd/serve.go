@@ -146,7 +146,7 @@ func (k *keys) links() map[encap.Fingerprint]*status.Link {
 			Heard: byTheClock(s.Heard), RTT: s.RTT.Microseconds(),
 			SentPackets: s.Traffic.SentPackets, SentBytes: s.Traffic.SentBytes,
 			ReceivedPackets: s.Traffic.ReceivedPackets, ReceivedBytes: s.Traffic.ReceivedBytes,
-			Refused: s.Traffic.Refused,
+			Refused: s.Traffic.Refused, RunsLost: s.RunsLost,
 		}
 		if s.Err != nil && (s.State != handshake.Up || s.Overdue) {
 			l.Error, l.Failures, l.Retry = s.Err.Error(), s.Failures, byTheClock(s.Retry)

@@ -56,7 +56,7 @@ type keys struct {
 	manager *handshake.Manager
 }
 
-func newKeys(key ed25519.PrivateKey, conns []*encap.Conn, log *slog.Logger) (*keys, error) {
+func newKeys(c config.Config, key ed25519.PrivateKey, conns []*encap.Conn, log *slog.Logger) (*keys, error) {
 	if key == nil {
 		return nil, nil
 	}
@@ -64,6 +64,9 @@ func newKeys(key ed25519.PrivateKey, conns []*encap.Conn, log *slog.Logger) (*ke
 	manager, err := handshake.New(key, len(conns), peers, conns[0], conns[0].LocalAddr(), log)
 	if err != nil {
 		return nil, err
+	}
+	if c.UDP.GSO == config.GSOAuto {
+		manager.Runs = conns[0].Runs
 	}
 	return &keys{peers, manager}, nil
 }
@@ -106,13 +109,16 @@ func (k *keys) warnings() (all []warning.Warning) {
 	if k == nil {
 		return nil
 	}
-	var unreachable, overdue []string
+	var unreachable, overdue, singly []string
 	for _, s := range k.manager.Status() {
 		if s.State == handshake.Unreachable {
 			unreachable = append(unreachable, s.Name)
 		}
 		if s.Overdue {
 			overdue = append(overdue, s.Name)
+		}
+		if s.RunsLost {
+			singly = append(singly, s.Name)
 		}
 	}
 	if len(unreachable) > 0 {
@@ -123,6 +129,11 @@ func (k *keys) warnings() (all []warning.Warning) {
 		all = append(all, warning.Warning{Code: "rekey_overdue",
 			Text: fmt.Sprintf("no new data keys can be agreed with %s; `weft peers` says why; at an age of %d minutes the old ones end, and with them the traffic",
 				some(overdue), int(handshake.KeyLimit.Minutes()))})
+	}
+	if len(singly) > 0 {
+		all = append(all, warning.Warning{Code: "udp_gso_lost",
+			Text: fmt.Sprintf("datagrams sent in one message (UDP GSO) get lost on the way to %s without an error, so weftd sends each one alone; update the kernel, or try ethtool -K DEVICE tx-udp-segmentation off and restart weftd",
+				some(singly))})
 	}
 	return all
 }

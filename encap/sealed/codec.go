@@ -61,6 +61,7 @@ func (c *Codec) Encode(out *encap.Batch, f *packet.Frame, _, to *encap.Peer) dro
 			if s == nil {
 				return drop.NoKeys
 			}
+			out.Singly = peer.singly.Load()
 			return s.seal(out, f, to)
 		}
 		var node netip.Addr

@@ -119,6 +119,7 @@ type Peer struct {
 
 	peers   *Peers
 	sending atomic.Pointer[Epoch] // what is sealed with; nil until keys are agreed
+	singly  atomic.Bool           // no runs
 	wanted  atomic.Bool
 
 	mu      sync.Mutex // guards what follows
@@ -356,6 +357,9 @@ func (p *Peer) Traffic() Traffic {
 
 // Keyed returns the peers with whom there are epochs.
 func (p *Peers) Keyed() map[*Peer]struct{} { return p.sessions.peers() }
+
+// SendSingly has each datagram to the peer sent as a message of its own, or runs again.
+func (p *Peer) SendSingly(singly bool) { p.singly.Store(singly) }
 
 // Sending returns the epoch that is sealed with, or nil.
 func (p *Peer) Sending() *Epoch { return p.sending.Load() }

@@ -96,7 +96,7 @@ var keys = []key{
 	{path: "tun.lanes", arg: "N", help: "number of lanes, at most 16; 0: one for each CPU, at most 4", fallback: "0",
 		set: func(c *Config, text string) error { return setNumber(&c.TUN.Lanes, text, 0, 16) }},
 	{path: "tun.mtu", arg: "BYTES", help: "largest packet, 576 to 65000, with IPv6 from 1280 on; 0: the underlay's MTU less the overhead", fallback: "0", set: setMTU},
-	{path: "udp.gso", arg: "auto|on|off", help: "send datagrams of one size in runs (UDP GSO); auto: unless this kernel is known to lose them", fallback: string(GSOAuto), set: setGSO},
+	{path: "udp.gso", arg: "auto|on|off", help: "send datagrams of one size in runs (UDP GSO); auto: unless the kernel is known, or seen, to lose them", fallback: string(GSOAuto), set: setGSO},
 	{path: "vxlan.vni", arg: "N", help: "VXLAN network identifier, at most 16777215", fallback: "1",
 		set: func(c *Config, text string) error { return setNumber(&c.VXLAN.VNI, text, 0, 1<<24-1) }},
 	{path: "stateDir", arg: "PATH", help: "folder of what must survive a reboot", fallback: "/var/lib/weft",

@@ -92,6 +92,10 @@ type Link struct {
 	// Refused are datagrams that were replayed, or sealed with another key.
 	Refused uint64 `json:"refusedDatagrams"`
 
+	// RunsLost says that datagrams sent in one message (UDP GSO) do not arrive at the peer,
+	// so that weftd sends each one alone.
+	RunsLost bool `json:"runsLost,omitempty"`
+
 	// Of a peer that is not up, or whose keys are overdue, after an attempt to agree on keys
 	// has failed: why, how many have failed in a row, and when the next one is due at the
 	// earliest.

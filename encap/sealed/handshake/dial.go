@@ -127,6 +127,7 @@ func (m *Manager) agreed(l *link, conn *quic.Conn, epoch *sealed.Epoch) {
 	m.stopDialing(l)
 	l.close(codeReplaced)
 	l.conn = conn
+	l.delivery.known = false // the peer may have been restarted
 	l.settle(true)
 	m.found(l)
 	l.failures, l.retry, l.lastErr, l.overdue = 0, time.Time{}, nil, false
@@ -189,6 +190,7 @@ func mayRetry(err error) bool {
 
 // attend waits until a connection ends.
 func (m *Manager) attend(l *link, conn *quic.Conn) {
+	m.converse(l, conn)
 	<-conn.Context().Done()
 	cause := context.Cause(conn.Context())
 	m.mu.Lock()

@@ -56,6 +56,8 @@ type link struct {
 	rekey   time.Duration // after how long this end replaces the keys
 	overdue bool          // the keys are older than they ought to be
 
+	delivery delivery
+
 	seen   sealed.Traffic // when the link was last looked at
 	active time.Time      // when packets last passed
 	heard  time.Time      // when the peer last showed that it lives, before the connection that there is

@@ -80,6 +80,10 @@ const KeyLimit = 30 * time.Minute
 // With 5,000 peers that lets each have new keys in less than the time between rekey and overdue.
 const dialsPerTick = 64
 
+// asksPerTick is how many peers are asked in a tick, at the most, how much has arrived: each
+// peer every second if there are no more with traffic, or all of them by turns.
+const asksPerTick = 64
+
 // Manager agrees on keys with peers. Its methods may be called from several goroutines.
 type Manager struct {
 	certificate tls.Certificate
@@ -98,6 +102,10 @@ type Manager struct {
 	// Followed receives peers that have moved, once keys are agreed with them where they
 	// are now.
 	Followed chan sealed.Move
+
+	// Runs reports whether datagrams go out in runs, unless they get lost so: see delivery.
+	// Nil means never. It is set before Run.
+	Runs func() bool
 
 	expected atomic.Pointer[map[netip.Addr]struct{}] // where QUIC packets may come from
 
@@ -153,6 +161,7 @@ func New(key ed25519.PrivateKey, lanes int, peers *sealed.Peers, socket Socket, 
 		MaxIncomingStreams:      1,
 		MaxIncomingUniStreams:   -1,
 		InitialPacketSize:       packetSize,
+		EnableDatagrams:         true,
 		DisablePathMTUDiscovery: true,
 		// A hello is some bytes. Windows of this size cannot be made to cost memory.
 		InitialStreamReceiveWindow:     1 << 10,
@@ -196,7 +205,8 @@ func (m *Manager) place(l *link, node *encap.Peer) {
 	if before != nil && before.Endpoint == node.Endpoint && before.Listed == node.Listed {
 		return
 	}
-	l.failures, l.retry = 0, time.Time{}
+	l.failures, l.retry, l.delivery = 0, time.Time{}, delivery{}
+	l.peer.SendSingly(false)
 	e := l.peer.Sending()
 	switch {
 	case l.dial != nil && l.dial.moved == nil: // to the other one
@@ -323,10 +333,11 @@ func (m *Manager) want(peer *sealed.Peer) {
 func (m *Manager) tick(now time.Time) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	keyed, budget := m.peers.Keyed(), dialsPerTick
+	keyed, budget, asks := m.peers.Keyed(), dialsPerTick, asksPerTick
 	for peer := range keyed {
 		if l := m.links[peer.Key]; l != nil && l.peer == peer { // it is not gone
 			m.attendKeys(l, now, &budget)
+			m.ask(l, &asks)
 		}
 	}
 	for l := range m.lost {

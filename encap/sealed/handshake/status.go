@@ -42,6 +42,7 @@ type Status struct {
 	Heard    time.Time     // when the peer last showed that it lives; zero if it never did
 	RTT      time.Duration // of the handshake and the signs of life; zero if the state is not Up
 	Traffic  sealed.Traffic
+	RunsLost bool // datagrams sent in runs do not arrive, so each is sent alone
 
 	// Of a peer that is not Up, or with overdue keys: why, how many attempts have failed in a
 	// row, and when the next one is due if there are packets.
@@ -58,7 +59,8 @@ func (m *Manager) Status() []Status {
 	all := make([]Status, 0, len(m.links))
 	for _, l := range m.links {
 		s := Status{Name: l.node.Name, Key: l.peer.Key, Endpoint: l.node.Endpoint, Traffic: l.peer.Traffic(),
-			Overdue: l.overdue, Heard: l.lastHeard(now), Err: l.lastErr, Failures: l.failures, Retry: l.retry}
+			Overdue: l.overdue, Heard: l.lastHeard(now), Err: l.lastErr, Failures: l.failures, Retry: l.retry,
+			RunsLost: l.delivery.stage == runsLost}
 		using := l.peer.Sending()
 		if using != nil {
 			s.Began = using.Began()
