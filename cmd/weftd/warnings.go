@@ -22,21 +22,12 @@ import (
 // warningInterval is how often weftd looks for warnings to log.
 const warningInterval = 5 * time.Second
 
-// Warnings returns what an operator needs to know while pods go on, sorted.
+// Warnings returns what an operator needs to know while pods go on, sorted. It reads no file
+// and asks nothing of the kernel: any local user may ask for metrics as often as it likes.
 func (d *daemon) Warnings() []warning.Warning {
-	all := slices.Concat(
-		runtimeWarnings(d.config.CNI),
-		trustWarnings(d.config),
-		d.offloadWarnings(),
-		d.others.warnings(),
-		d.keys().warnings(),
-	)
-	all = append(all, d.leaseWarnings()...)
+	all := slices.Concat(d.offloadWarnings(), d.others.warnings(), d.keys().warnings())
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.plan != nil {
-		all = append(all, control.Warnings(d.plan, d.facts())...)
-	}
 	for _, c := range d.guard.KeyChanges() {
 		all = append(all, c.Warning())
 	}
@@ -63,10 +54,7 @@ func (d *daemon) facts() control.Facts {
 func (d *daemon) warnNowAndThen(ctx context.Context) error {
 	var before []warning.Warning
 	look := func() error {
-		found := d.look(ctx)
-		d.mu.Lock()
-		d.found = found
-		d.mu.Unlock()
+		d.look()
 		now := d.Warnings()
 		begun, over := warning.News(before, now)
 		for _, w := range begun {
@@ -93,8 +81,9 @@ func (d *daemon) warn(subject string, w *warning.Warning) {
 	}
 }
 
-// look looks at the host for what is worth a warning.
-func (d *daemon) look(context.Context) (found []warning.Warning) {
+// look looks for what is worth a warning in files and in the kernel.
+func (d *daemon) look() {
+	found := slices.Concat(runtimeWarnings(d.config.CNI), trustWarnings(d.config), d.leaseWarnings())
 	overlaps, err := d.overlaps()
 	if err != nil {
 		overlaps = []string{err.Error()}
@@ -102,7 +91,13 @@ func (d *daemon) look(context.Context) (found []warning.Warning) {
 	for _, text := range overlaps {
 		found = append(found, warning.Warning{Code: "cluster_overlap", Text: text})
 	}
-	return found
+	facts := d.facts()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.plan != nil {
+		found = append(found, control.Warnings(d.plan, facts)...)
+	}
+	d.found = found
 }
 
 // overlaps returns why the node's own networks and the pods' do not go together, a sentence
