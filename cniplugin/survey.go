@@ -143,6 +143,21 @@ func (k *kernel) listVeths() ([]veth, error) {
 	return veths, nil
 }
 
+// PodLinks returns the names of the host sides of all pods' veths.
+func PodLinks() ([]string, error) {
+	k, err := openHost()
+	if err != nil {
+		return nil, err
+	}
+	defer k.close()
+	veths, err := k.listVeths()
+	names := make([]string, len(veths))
+	for i, v := range veths {
+		names[i] = v.name
+	}
+	return names, err
+}
+
 // addressesBehind returns the addresses that are routed to a pod's veth, IPv4 first.
 func (k *kernel) addressesBehind(link int) ([]netip.Addr, error) {
 	addrs := []netip.Addr{}

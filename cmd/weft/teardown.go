@@ -71,7 +71,7 @@ func newTeardownCommand() *cobra.Command {
 
 func tearDown(ctx context.Context, c config.Config, force bool) (teardown, error) {
 	done := teardown{Removed: []string{}, Exposed: []string{}}
-	pods, err := hostnet.PodLinks()
+	pods, err := cniplugin.PodLinks()
 	if err != nil {
 		return done, err
 	}

@@ -80,23 +80,3 @@ func LocalNetworks(tun string) ([]LocalNetwork, error) {
 	}
 	return networks, nil
 }
-
-// PodLinks returns the names of the host sides of pods' veths.
-func PodLinks() ([]string, error) {
-	k, err := openKernel()
-	if err != nil {
-		return nil, err
-	}
-	defer k.close()
-	links, err := rtnetlink.Dump(k.LinkList)
-	if err != nil {
-		return nil, fmt.Errorf("list the interfaces: %w", err)
-	}
-	var names []string
-	for _, l := range links {
-		if a := l.Attrs(); a.Group == marks.PodLinkGroup {
-			names = append(names, a.Name)
-		}
-	}
-	return names, nil
-}
