@@ -4,28 +4,22 @@ import (
 	"bytes"
 	"net/netip"
 	"os/exec"
-	"runtime"
 	"strings"
 	"testing"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
 
 	"weft/internal/marks"
 	"weft/internal/nftable"
 	"weft/internal/nodefile"
+	"weft/internal/testnet"
 	"weft/ipam"
 )
 
 // weft ipam check fails for a pod whose node got another pod CIDR since, and for whoever
 // runs it in another network namespace than the node's.
 func TestCheckNamesStrandedPods(t *testing.T) {
-	runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-	ns, err := netns.New()
-	if err != nil {
-		t.Fatal("this test makes a network namespace; run it as root:", err)
-	}
-	defer ns.Close()
+	testnet.InNewNamespace(t)
 	const comment = "made by the test"
 	if out, err := exec.Command("nft", `table inet weft { comment "`+comment+`"; }`).CombinedOutput(); err != nil {
 		t.Fatalf("nft: %v: %s", err, out)

@@ -2,23 +2,11 @@ package hostcheck
 
 import (
 	"os/exec"
-	"runtime"
 	"strings"
 	"testing"
 
-	"github.com/vishvananda/netns"
+	"weft/internal/testnet"
 )
-
-// inNamespace runs the test's goroutine in a network namespace of its own.
-func inNamespace(t *testing.T) {
-	t.Helper()
-	runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-	ns, err := netns.New()
-	if err != nil {
-		t.Fatal("this test makes a network namespace; run it as root:", err)
-	}
-	t.Cleanup(func() { ns.Close() })
-}
 
 func shell(t *testing.T, script string) string {
 	t.Helper()
@@ -83,7 +71,7 @@ X`, nil},
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			inNamespace(t)
+			testnet.InNewNamespace(t)
 			shell(t, tt.script)
 			got := host.Look(t.Context())
 			if len(got) != len(tt.want) {
@@ -100,7 +88,7 @@ X`, nil},
 
 // TestAcceptedForwardingIsTakenBack adds weft's rules twice, and removes them.
 func TestAcceptedForwardingIsTakenBack(t *testing.T) {
-	inNamespace(t)
+	testnet.InNewNamespace(t)
 	shell(t, `iptables-nft -P FORWARD DROP; iptables-nft -N DOCKER-USER; iptables-nft -A FORWARD -j DOCKER-USER
 		ip6tables-nft -P FORWARD DROP
 		nft add table inet f; nft 'add chain inet f F { type filter hook forward priority 0; policy drop; }'`)

@@ -3,25 +3,12 @@ package nftable_test
 import (
 	"errors"
 	"os/exec"
-	"runtime"
 	"strings"
 	"testing"
 
-	"github.com/vishvananda/netns"
-
 	"weft/internal/nftable"
+	"weft/internal/testnet"
 )
-
-// inNamespace runs the test's goroutine in a network namespace of its own.
-func inNamespace(t *testing.T) {
-	t.Helper()
-	runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-	ns, err := netns.New()
-	if err != nil {
-		t.Fatal("this test makes a network namespace; run it as root:", err)
-	}
-	t.Cleanup(func() { ns.Close() })
-}
 
 func nft(t *testing.T, script string) {
 	t.Helper()
@@ -33,7 +20,7 @@ func nft(t *testing.T, script string) {
 }
 
 func TestIdentityIsTheKernels(t *testing.T) {
-	inNamespace(t)
+	testnet.InNewNamespace(t)
 	expect := func(what string, want nftable.Identity) {
 		t.Helper()
 		if got, err := nftable.Of("weft"); err != nil || got != want {

@@ -2,7 +2,10 @@ package testnet
 
 import (
 	"context"
+	"runtime"
 	"testing"
+
+	"github.com/vishvananda/netns"
 )
 
 // ForTest returns a Net that lives as long as the test. Whatever is left of it
@@ -36,4 +39,16 @@ func ForTest(tb testing.TB, o Options) *Net {
 		}
 	})
 	return n
+}
+
+// InNewNamespace runs the test's goroutine from here on in a network namespace of its own,
+// which has no name and goes with the test. Goroutines that it starts are elsewhere.
+func InNewNamespace(tb testing.TB) {
+	tb.Helper()
+	runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+	ns, err := netns.New()
+	if err != nil {
+		tb.Fatal("this test makes a network namespace; run it as root:", err)
+	}
+	tb.Cleanup(func() { ns.Close() })
 }
