@@ -1,0 +1,228 @@
+package hostnet
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"weft/internal/marks"
+)
+
+// Network is what must hold on this node. Any list may be empty, and each may
+// hold addresses of both families.
+type Network struct {
+	// TUN is the name of the device that leads to the other nodes' pods. It exists
+	// already and belongs to weft alone: an address on it that is not in Addresses
+	// is removed.
+	TUN string
+
+	// MTU is the largest packet in bytes that TUN takes; at least 1280 where IPv6
+	// is used (RFC 8200, section 5).
+	MTU int
+
+	// GSOMaxSize and GSOMaxSegs bound the super-packets that the node itself sends
+	// into TUN, in bytes and in segments.
+	GSOMaxSize, GSOMaxSegs int
+
+	// Addresses are the node's own overlay addresses, out of PodCIDRs. TUN carries them.
+	Addresses []netip.Addr
+
+	// PodCIDRs are this node's. They lie within ClusterCIDRs.
+	PodCIDRs []netip.Prefix
+
+	// ClusterCIDRs are where every pod's address comes from.
+	ClusterCIDRs []netip.Prefix
+
+	// PeerCIDRs are the other nodes' pod CIDRs. One that lies outside ClusterCIDRs,
+	// or overlaps PodCIDRs, is left out and reported.
+	PeerCIDRs []netip.Prefix
+
+	// PeerAddresses are the other nodes' underlay addresses. This node's pods reach
+	// them through the overlay, never bare on the underlay and never masqueraded;
+	// the node itself reaches them as before.
+	PeerAddresses []netip.Addr
+
+	// Senders are where the other nodes' datagrams come from: their underlay addresses,
+	// unless they have moved. Who sends from elsewhere is a stranger, until it is
+	// known better.
+	Senders []netip.Addr
+
+	// PeerEndpoints are where the other nodes receive datagrams: every address that is
+	// known of a node, with its port. Of this node only weftd may send there.
+	PeerEndpoints []netip.AddrPort
+
+	// Port is the UDP port on which this node receives datagrams.
+	Port uint16
+
+	// SourcePorts are the UDP ports from which this node sends them.
+	SourcePorts []uint16
+
+	// MarkMask is the bits of packets' marks that are weft's.
+	MarkMask marks.Mask
+
+	// Trusted are the names of interfaces from which this node's pods may be reached by
+	// their addresses, such as a VPN's.
+	Trusted []string
+
+	// RandomPorts says that what pods send to the outside gets a random source port, and
+	// not the pod's own where that is free.
+	RandomPorts bool
+}
+
+// equal reports whether two Networks are the same. To find that out takes a tenth of the time
+// that check takes.
+func (n Network) equal(o Network) bool {
+	return n.TUN == o.TUN && n.MTU == o.MTU && n.GSOMaxSize == o.GSOMaxSize && n.GSOMaxSegs == o.GSOMaxSegs && n.Port == o.Port &&
+		n.MarkMask == o.MarkMask && n.RandomPorts == o.RandomPorts &&
+		slices.Equal(n.Trusted, o.Trusted) &&
+		slices.Equal(n.Addresses, o.Addresses) &&
+		slices.Equal(n.PodCIDRs, o.PodCIDRs) &&
+		slices.Equal(n.ClusterCIDRs, o.ClusterCIDRs) &&
+		slices.Equal(n.PeerCIDRs, o.PeerCIDRs) &&
+		slices.Equal(n.PeerAddresses, o.PeerAddresses) &&
+		slices.Equal(n.Senders, o.Senders) &&
+		slices.Equal(n.PeerEndpoints, o.PeerEndpoints) &&
+		slices.Equal(n.SourcePorts, o.SourcePorts)
+}
+
+// checked is what check has returned.
+type checked struct {
+	Network
+	refused, err error
+}
+
+// check returns n in canonical form. A mistake in what describes this node is
+// an error; a mistake in what describes a peer costs that peer alone its routes,
+// and is reported in refused. What describes peers is sorted, each once.
+func (n Network) check() (_ Network, refused, err error) {
+	if n.TUN == "" || len(n.TUN) >= unix.IFNAMSIZ || strings.ContainsAny(n.TUN, "/\"\\* \t\n") {
+		return n, nil, fmt.Errorf("%q is no name for the TUN device", n.TUN)
+	}
+	if n.Port == 0 {
+		return n, nil, errors.New("weft's UDP port is not known")
+	}
+	for _, name := range n.Trusted {
+		if name == n.TUN || strings.ContainsAny(name, "/\"\\* \t\n") {
+			return n, nil, fmt.Errorf("%q is no name for an interface that may reach pods", name)
+		}
+	}
+	if err := n.MarkMask.Check(); err != nil {
+		return n, nil, fmt.Errorf("the mask of weft's marks: %w", err)
+	}
+	for _, p := range n.ClusterCIDRs {
+		if !p.IsValid() || p != p.Masked() {
+			return n, nil, fmt.Errorf("cluster CIDR %s is no CIDR", p)
+		}
+	}
+	for _, p := range n.PodCIDRs {
+		if !n.inCluster(p) {
+			return n, nil, fmt.Errorf("pod CIDR %s is no CIDR within the cluster CIDRs %s", p, n.ClusterCIDRs)
+		}
+	}
+	for _, a := range n.Addresses {
+		if !n.inCluster(netip.PrefixFrom(a, a.BitLen())) {
+			return n, nil, fmt.Errorf("overlay address %s is not within the cluster CIDRs %s", a, n.ClusterCIDRs)
+		}
+	}
+	n.PeerCIDRs, n.PeerAddresses, refused = n.checkedPeers()
+	n.Senders = canonical(n.Senders, netip.Addr.Compare)
+	n.PeerEndpoints = canonical(n.PeerEndpoints, netip.AddrPort.Compare)
+	return n, refused, nil
+}
+
+func (n Network) checkedPeers() (cidrs []netip.Prefix, addrs []netip.Addr, refused error) {
+	var errs []error
+	cidrs = n.PeerCIDRs // shared, as a rule: there may be very many
+	for _, p := range n.PeerCIDRs {
+		if err := n.checkPeerCIDR(p); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if len(errs) > 0 {
+		cidrs = slices.DeleteFunc(slices.Clone(cidrs), func(p netip.Prefix) bool { return n.checkPeerCIDR(p) != nil })
+	}
+	for _, a := range n.PeerAddresses {
+		a = a.Unmap()
+		// Pods can't reach a link-local address, nor one of a family that they don't
+		// have, with or without a route.
+		if a.IsGlobalUnicast() && n.uses(familyOf(a)) {
+			addrs = append(addrs, a)
+		}
+	}
+	return canonical(cidrs, netip.Prefix.Compare), canonical(addrs, netip.Addr.Compare), firstOf(errs)
+}
+
+func (n Network) checkPeerCIDR(p netip.Prefix) error {
+	if !n.inCluster(p) {
+		return fmt.Errorf("a peer's pod CIDR %s is no CIDR within the cluster CIDRs %s", p, n.ClusterCIDRs)
+	}
+	if slices.ContainsFunc(n.PodCIDRs, p.Overlaps) {
+		return fmt.Errorf("a peer's pod CIDR %s overlaps this node's %s", p, n.PodCIDRs)
+	}
+	return nil
+}
+
+// canonical returns all, sorted and each once. It doesn't change all.
+func canonical[T comparable](all []T, compare func(T, T) int) []T {
+	for i := range len(all) - 1 {
+		if compare(all[i], all[i+1]) >= 0 {
+			all = slices.Clone(all)
+			slices.SortFunc(all, compare)
+			return slices.Compact(all)
+		}
+	}
+	return all
+}
+
+// apart returns what only the one and what only the other of two lists has, both of which
+// are as canonical returns them.
+func apart[T any](a, b []T, compare func(T, T) int) (onlyA, onlyB []T) {
+	for len(a) > 0 && len(b) > 0 {
+		switch c := compare(a[0], b[0]); {
+		case c < 0:
+			onlyA, a = append(onlyA, a[0]), a[1:]
+		case c > 0:
+			onlyB, b = append(onlyB, b[0]), b[1:]
+		default:
+			a, b = a[1:], b[1:]
+		}
+	}
+	return append(onlyA, a...), append(onlyB, b...)
+}
+
+// inCluster reports whether p is a canonical prefix within the cluster CIDRs.
+func (n Network) inCluster(p netip.Prefix) bool {
+	if !p.IsValid() || p != p.Masked() {
+		return false
+	}
+	return slices.ContainsFunc(n.ClusterCIDRs, func(c netip.Prefix) bool {
+		return c.Bits() <= p.Bits() && c.Contains(p.Addr())
+	})
+}
+
+// uses reports whether the overlay has addresses of the family.
+func (n Network) uses(family int) bool {
+	return slices.ContainsFunc(n.ClusterCIDRs, func(p netip.Prefix) bool { return familyOf(p.Addr()) == family })
+}
+
+// familyOf returns the address family (address_families(7)) of a.
+func familyOf(a netip.Addr) int {
+	if a.Is4() {
+		return unix.AF_INET
+	}
+	return unix.AF_INET6
+}
+
+// firstOf joins the first few of errs, and says how many more there are: what goes
+// wrong for one of 5,000 peers tends to go wrong for all.
+func firstOf(errs []error) error {
+	const few = 5
+	if len(errs) <= few {
+		return errors.Join(errs...)
+	}
+	return errors.Join(append(errs[:few:few], fmt.Errorf("and %d more errors of this kind", len(errs)-few))...)
+}
