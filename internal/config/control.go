@@ -2,7 +2,10 @@ package config
 
 import (
 	"cmp"
+	"fmt"
 	"maps"
+	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -101,3 +104,44 @@ func checkEtcd(c *Config, first setting, written map[string]setting, problems *s
 }
 
 func origin(written map[string]setting, path string) string { return written[path].origin }
+
+func addEtcdEndpoint(c *Config, text string) error {
+	u, err := url.Parse(text)
+	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" || u.Port() == "" || strings.Trim(u.Path, "/") != "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		return fmt.Errorf("%s is not the URL of an etcd member; write it like https://192.168.77.101:2379", strict.Quote(text))
+	}
+	c.Control.Etcd.Endpoints = append(c.Control.Etcd.Endpoints, u.Scheme+"://"+u.Host)
+	return nil
+}
+
+// etcdPrefix is narrower than what etcd takes: such a name needs no quoting in etcdctl's
+// commands, and one is never the beginning of another by accident.
+var etcdPrefix = regexp.MustCompile(`^(/[A-Za-z0-9_.-]+)+$`)
+
+func setEtcdPrefix(c *Config, text string) error {
+	c.Control.Etcd.Prefix = text
+	if !etcdPrefix.MatchString(text) {
+		return fmt.Errorf("%s can't be a prefix; write names of letters, digits, '_', '.' and '-', each after a '/', such as /weft", strict.Quote(text))
+	}
+	return nil
+}
+
+func setKubeconfig(c *Config, text string) error {
+	if text == "" {
+		c.Control.Kubernetes.Kubeconfig = ""
+		return nil
+	}
+	if err := setPath(&c.Control.Kubernetes.Kubeconfig, text); err != nil {
+		return fmt.Errorf("%w, or an empty string (\"\") to use the service account of the pod in which weftd runs", err)
+	}
+	return nil
+}
+
+func setTrustKeyChange(c *Config, text string) error {
+	c.Control.TrustKeyChange = TrustKeyChange(text)
+	switch c.Control.TrustKeyChange {
+	case TrustAlways, TrustNever:
+		return nil
+	}
+	return fmt.Errorf("%s is neither always nor never; write one of them", strict.Quote(text))
+}

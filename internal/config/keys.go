@@ -1,18 +1,13 @@
 package config
 
 import (
-	"bytes"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"net/netip"
-	"net/url"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 	"unicode"
 
 	"weft/internal/advertise"
@@ -178,156 +173,6 @@ func addClusterCIDR(c *Config, text string) error {
 	return nil
 }
 
-func setEncapsulation(c *Config, text string) error {
-	c.Encapsulation = Encapsulation(text)
-	switch c.Encapsulation {
-	case EncapsulationSealed, EncapsulationVXLAN:
-		return nil
-	}
-	return fmt.Errorf("unknown encapsulation %s; write %s, or %s if packets may cross the underlay unencrypted",
-		strict.Quote(text), EncapsulationSealed, EncapsulationVXLAN)
-}
-
-func setDriver(c *Config, text string) error {
-	c.TUN.Driver = Driver(text)
-	switch c.TUN.Driver {
-	case DriverSuperpacket, DriverWireGuard, DriverWater:
-		return nil
-	}
-	return fmt.Errorf("unknown driver %s; write %s, %s or %s", strict.Quote(text), DriverSuperpacket, DriverWireGuard, DriverWater)
-}
-
-// linkName is narrower than dev_valid_name in the kernel's net/core/dev.c: such a
-// name needs no quoting in sysctl paths, nftables rules or shells.
-var linkName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,14}$`)
-
-func setTUNName(c *Config, text string) error {
-	c.TUN.Name = text
-	// Under these two names, sysctl keeps the settings of all devices.
-	if !linkName.MatchString(text) || text == "all" || text == "default" {
-		return fmt.Errorf("%s can't be a device's name; write at most 15 letters, digits, '_', '.' and '-', such as weft0", strict.Quote(text))
-	}
-	return nil
-}
-
-// networkName is what the CNI specification allows as a network's name.
-var networkName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$`)
-
-func setCNIName(c *Config, text string) error {
-	c.CNI.Name = text
-	if !networkName.MatchString(text) {
-		return fmt.Errorf("%s can't be a network's name; write at most 63 letters, digits, '_', '.' and '-', such as weft", strict.Quote(text))
-	}
-	return nil
-}
-
-func setRest(c *Config, text string) error {
-	const most = 24 * time.Hour
-	rest, err := time.ParseDuration(text)
-	if err != nil || rest < 0 || rest > most || rest%time.Second != 0 {
-		return fmt.Errorf("%s is not a number of whole seconds up to a day; write one with its unit, such as 120s or 2m", strict.Quote(text))
-	}
-	c.IPAM.Rest = rest
-	return nil
-}
-
-func addReserved(c *Config, text string) error {
-	if addr, err := netip.ParseAddr(text); err == nil && addr.Zone() == "" {
-		addr = addr.Unmap()
-		c.IPAM.Reserved = append(c.IPAM.Reserved, netip.PrefixFrom(addr, addr.BitLen()))
-		return nil
-	}
-	p, err := strict.ParsePrefix(text)
-	if err != nil {
-		return fmt.Errorf("%w; or a single address", err)
-	}
-	c.IPAM.Reserved = append(c.IPAM.Reserved, p)
-	return nil
-}
-
-// pluginName can't lead out of a folder.
-var pluginName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$`)
-
-func addChained(c *Config, text string) error {
-	if err := checkPlugin(text); err != nil {
-		return err
-	}
-	if slices.Contains(c.CNI.Chain, text) {
-		return fmt.Errorf("%s is in the list already; remove one of the two", text)
-	}
-	c.CNI.Chain = append(c.CNI.Chain, text)
-	return nil
-}
-
-func checkPlugin(name string) error {
-	switch {
-	case !pluginName.MatchString(name):
-		return fmt.Errorf("%s can't be a plugin's name; write at most 63 letters, digits, '_', '.' and '-', such as portmap, and its folder under cni.binDir", strict.Quote(name))
-	case name == "weft-cni":
-		return errors.New("weft-cni is the first plugin in any case; remove it from the list of those behind it")
-	}
-	return nil
-}
-
-func addExtra(c *Config, text string) error {
-	var entry struct {
-		Type *string `json:"type"`
-	}
-	var compact bytes.Buffer
-	if err := json.Unmarshal([]byte(text), &entry); err != nil || json.Compact(&compact, []byte(text)) != nil || entry.Type == nil {
-		return fmt.Errorf("%s is no entry of a plugin; write its name under type, such as {type: istio-cni}", strict.Quote(text))
-	}
-	if err := checkPlugin(*entry.Type); err != nil {
-		return err
-	}
-	if slices.Contains(c.CNI.Chain, *entry.Type) {
-		return fmt.Errorf("%s is in cni.chain already; remove it there, since the plugin would be called twice", *entry.Type)
-	}
-	c.CNI.Extra = append(c.CNI.Extra, CNIEntry{Type: *entry.Type, JSON: compact.String()})
-	return nil
-}
-
-func addEtcdEndpoint(c *Config, text string) error {
-	u, err := url.Parse(text)
-	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" || u.Port() == "" || strings.Trim(u.Path, "/") != "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
-		return fmt.Errorf("%s is not the URL of an etcd member; write it like https://192.168.77.101:2379", strict.Quote(text))
-	}
-	c.Control.Etcd.Endpoints = append(c.Control.Etcd.Endpoints, u.Scheme+"://"+u.Host)
-	return nil
-}
-
-// etcdPrefix is narrower than what etcd takes: such a name needs no quoting in etcdctl's
-// commands, and one is never the beginning of another by accident.
-var etcdPrefix = regexp.MustCompile(`^(/[A-Za-z0-9_.-]+)+$`)
-
-func setEtcdPrefix(c *Config, text string) error {
-	c.Control.Etcd.Prefix = text
-	if !etcdPrefix.MatchString(text) {
-		return fmt.Errorf("%s can't be a prefix; write names of letters, digits, '_', '.' and '-', each after a '/', such as /weft", strict.Quote(text))
-	}
-	return nil
-}
-
-func setKubeconfig(c *Config, text string) error {
-	if text == "" {
-		c.Control.Kubernetes.Kubeconfig = ""
-		return nil
-	}
-	if err := setPath(&c.Control.Kubernetes.Kubeconfig, text); err != nil {
-		return fmt.Errorf("%w, or an empty string (\"\") to use the service account of the pod in which weftd runs", err)
-	}
-	return nil
-}
-
-func setTrustKeyChange(c *Config, text string) error {
-	c.Control.TrustKeyChange = TrustKeyChange(text)
-	switch c.Control.TrustKeyChange {
-	case TrustAlways, TrustNever:
-		return nil
-	}
-	return fmt.Errorf("%s is neither always nor never; write one of them", strict.Quote(text))
-}
-
 func setBool(to *bool, text string) error {
 	switch text {
 	case "true", "false":
@@ -335,18 +180,6 @@ func setBool(to *bool, text string) error {
 		return nil
 	}
 	return fmt.Errorf("%s is neither true nor false; write one of them", strict.Quote(text))
-}
-
-func setMTU(c *Config, text string) error {
-	if text == "0" {
-		c.TUN.MTU = 0
-		return nil
-	}
-	// Every IPv4 host takes as much (RFC 1122 section 3.3.2).
-	if err := setNumber(&c.TUN.MTU, text, 576, 65000); err != nil {
-		return fmt.Errorf("%w, or 0 for the underlay's MTU less the overhead", err)
-	}
-	return nil
 }
 
 func setForwardChain(c *Config, text string) error {
