@@ -44,17 +44,7 @@ func TestSmallUnderlayMTU(t *testing.T) {
 			o.Nodes, o.Wire.MTU = 2, 1280
 			o.Configure = func(weft map[string]any) { weft["clusterCIDRs"] = []string{"10.244.0.0/16"} }
 			cluster := newCluster(t, o)
-			var entries []testnet.NodeEntry
-			for _, node := range cluster.Nodes() {
-				entry := node.Entry()
-				entry.PodCIDRs = entry.PodCIDRs[:1]
-				entries = append(entries, entry)
-			}
-			for _, node := range cluster.Nodes() {
-				if err := node.SetNodes(entries); err != nil {
-					t.Fatal(err)
-				}
-			}
+			keepIPv4(t, cluster)
 			if err := cluster.Start(t.Context()); err != nil {
 				t.Fatal(err)
 			}

@@ -245,11 +245,9 @@ func TestNoNodeHasABridge(t *testing.T) {
 	}
 }
 
-func TestNodesOnWhichIPv6IsDisabledConnectIPv4Pods(t *testing.T) {
-	t.Parallel()
-	cluster := newCluster(t, testnet.ClusterOptions{Nodes: 2, Configure: func(weft map[string]any) {
-		weft["clusterCIDRs"] = []string{"10.244.0.0/16"}
-	}})
+// keepIPv4 has the lists of nodes know their IPv4 pod CIDRs alone.
+func keepIPv4(t *testing.T, cluster *testnet.Cluster) {
+	t.Helper()
 	var entries []testnet.NodeEntry
 	for _, node := range cluster.Nodes() {
 		entry := node.Entry()
@@ -257,10 +255,20 @@ func TestNodesOnWhichIPv6IsDisabledConnectIPv4Pods(t *testing.T) {
 		entries = append(entries, entry)
 	}
 	for _, node := range cluster.Nodes() {
-		run(t, node.Namespace, "sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1", "net.ipv6.conf.default.disable_ipv6=1")
 		if err := node.SetNodes(entries); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+func TestNodesOnWhichIPv6IsDisabledConnectIPv4Pods(t *testing.T) {
+	t.Parallel()
+	cluster := newCluster(t, testnet.ClusterOptions{Nodes: 2, Configure: func(weft map[string]any) {
+		weft["clusterCIDRs"] = []string{"10.244.0.0/16"}
+	}})
+	keepIPv4(t, cluster)
+	for _, node := range cluster.Nodes() {
+		run(t, node.Namespace, "sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1", "net.ipv6.conf.default.disable_ipv6=1")
 	}
 	if err := cluster.Start(t.Context()); err != nil {
 		t.Fatal(err)

@@ -1,11 +1,9 @@
 package hostnet
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -144,20 +142,11 @@ func TestGuardNeedsNoNames(t *testing.T) {
 	ns := newNamespace(t)
 	ns.openTUN(t, "weft0")
 	empty := t.TempDir()
-	failed := make(chan error)
-	go func() {
-		// A thread with a mount namespace of its own ends with this goroutine.
-		runtime.LockOSThread()
-		err := errors.Join(unix.Unshare(unix.CLONE_NEWNS), unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""),
-			unix.Mount(empty, "/etc", "", unix.MS_BIND, ""))
-		if err == nil {
-			network := testNetwork()
-			network.Trusted = []string{"wg0"}
-			err = ns.tryApply(t, newHost(), network)
-		}
-		failed <- err
-	}()
-	check(t, <-failed)
+	network := testNetwork()
+	network.Trusted = []string{"wg0"}
+	check(t, withMounts(
+		func() error { return unix.Mount(empty, "/etc", "", unix.MS_BIND, "") },
+		func() error { return ns.tryApply(t, newHost(), network) }))
 }
 
 // A cluster CIDR that would take a network from the host is found, whichever contains the

@@ -2,6 +2,7 @@ package hostnet
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net/netip"
@@ -135,6 +136,24 @@ func (ns namespace) drops(t testing.TB, host *Host) (drops map[string]uint64) {
 		check(t, err)
 	})
 	return drops
+}
+
+// withMounts runs fn on a thread that sees other files than the test, once mount has changed
+// them. The thread ends with that.
+func withMounts(mount, fn func() error) error {
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // never unlocked
+		err := errors.Join(unix.Unshare(unix.CLONE_NEWNS), unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
+		if err == nil {
+			err = mount()
+		}
+		if err == nil {
+			err = fn()
+		}
+		done <- err
+	}()
+	return <-done
 }
 
 func newHost() *Host { return New(slog.New(slog.NewTextHandler(io.Discard, nil))) }

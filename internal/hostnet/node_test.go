@@ -48,22 +48,11 @@ func TestTheTUNForwardsEvenIfInterfacesToComeDoNot(t *testing.T) {
 func TestAReadOnlySysctlIsNamedWithItsRemedy(t *testing.T) {
 	ns := newNamespace(t)
 	ns.openTUN(t, "weft0")
-	var prepared, unprepared error
 	host := newHost()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		// A thread with a mount namespace of its own ends with this goroutine.
-		runtime.LockOSThread()
-		if err := errors.Join(unix.Unshare(unix.CLONE_NEWNS), unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""),
-			unix.Mount("/proc/sys", "/proc/sys", "", unix.MS_BIND, ""),
-			unix.Mount("", "/proc/sys", "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, "")); err != nil {
-			t.Error(err)
-			return
-		}
-		unprepared = ns.tryApply(t, host, testNetwork())
-	}()
-	<-done
+	unprepared := withMounts(func() error {
+		return errors.Join(unix.Mount("/proc/sys", "/proc/sys", "", unix.MS_BIND, ""),
+			unix.Mount("", "/proc/sys", "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""))
+	}, func() error { return ns.tryApply(t, host, testNetwork()) })
 	for _, want := range []string{"net.ipv4.ip_forward=1", "net.ipv4.conf.weft0.rp_filter=2", "/proc/sys writable"} {
 		if unprepared == nil || !strings.Contains(unprepared.Error(), want) {
 			t.Errorf("no %q in the error: %v", want, unprepared)
@@ -72,7 +61,7 @@ func TestAReadOnlySysctlIsNamedWithItsRemedy(t *testing.T) {
 	if !errors.Is(unprepared, unix.EROFS) {
 		t.Errorf("not EROFS: %v", unprepared)
 	}
-	if prepared = ns.tryApply(t, host, testNetwork()); prepared != nil {
+	if prepared := ns.tryApply(t, host, testNetwork()); prepared != nil {
 		t.Error(prepared)
 	}
 }
