@@ -329,6 +329,7 @@ func (d *daemon) hostNetwork(plan *control.Plan, conns []*encap.Conn, mtu int) h
 	n.MTU, n.GSOMaxSize, n.GSOMaxSegs = mtu, encap.MaxSuperPacket, encap.MaxSegments
 	n.Addresses, n.PodCIDRs, n.PeerCIDRs = plan.NodeAddresses, plan.PodCIDRs, plan.PeerCIDRs
 	n.PeerAddresses, n.Senders, n.PeerEndpoints = plan.PeerAddresses, plan.Senders, plan.PeerEndpoints
+	n.Known = []netip.Addr{plan.Self.Endpoint.Addr()}
 	for _, c := range conns {
 		n.SourcePorts = append(n.SourcePorts, c.SourcePort())
 	}

@@ -89,6 +89,24 @@ func TestAnswersToWeftsPortArrive(t *testing.T) {
 	})
 }
 
+// What a program of the node sends to other nodes' pods from an address that peers don't know
+// is masqueraded: they would drop it. A peer's own view of the node, and of pods, stays.
+func TestOtherAddressesReachPeersPods(t *testing.T) {
+	s := newSite(t)
+	s.node.ip(t, "address add 192.0.2.77/32 dev eth0")
+	s.node.ip(t, "address add 2001:db8::77/128 dev eth0 nodad")
+	if !eventually(func() bool { return strings.Contains(s.node.ip(t, "-6 route show table local"), "2001:db8::77") }) {
+		t.Fatal("the kernel never takes 2001:db8::77 for local")
+	}
+	forEachFamily(t, func(t *testing.T, a addressing) {
+		other := netip.MustParseAddr(map[string]string{"4": "192.0.2.77", "6": "2001:db8::77"}[a.family])
+		sees(t, s.node, other, a.remotePod, echoPort, a.overlay)
+		sees(t, s.node, a.node, a.remotePod, echoPort, a.node)
+		sees(t, s.node, a.overlay, a.remotePod, echoPort, a.overlay)
+		sees(t, s.pod1, a.pod1, a.remotePod, echoPort, a.pod1)
+	})
+}
+
 // A connection that began while no guard table stood is masqueraded as soon as one does.
 func TestStaleFlowsAreMasqueraded(t *testing.T) {
 	s := newSite(t)

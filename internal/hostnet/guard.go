@@ -78,6 +78,7 @@ func (g *guard) keep(ctx context.Context, n Network) error {
 	n.PeerAddresses = canonical(n.PeerAddresses, netip.Addr.Compare)
 	n.Senders = canonical(n.Senders, netip.Addr.Compare)
 	n.PeerEndpoints = canonical(n.PeerEndpoints, netip.AddrPort.Compare)
+	n.Known = canonical(n.Known, netip.Addr.Compare)
 	if g.listed = list(ctx); g.listed != "" {
 		g.holds = &n
 	}
@@ -109,6 +110,7 @@ func (g *guard) inherit(ctx context.Context, n *Network) error {
 		{setPods + "4", podCIDR}, {setPods + "6", podCIDR},
 		{setPeers + "4", appendAddr(&n.PeerAddresses)}, {setPeers + "6", appendAddr(&n.PeerAddresses)},
 		{setSenders + "4", appendAddr(&n.Senders)}, {setSenders + "6", appendAddr(&n.Senders)},
+		{setKnown + "4", appendAddr(&n.Known)}, {setKnown + "6", appendAddr(&n.Known)},
 		{setEndpoints + "4", endpoint}, {setEndpoints + "6", endpoint},
 		{setPorts, port},
 	} {

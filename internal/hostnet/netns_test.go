@@ -201,6 +201,7 @@ func testNetwork() Network {
 		PeerAddresses: addresses("192.0.2.20", "2001:db8::20", "192.0.2.30", "2001:db8::30"),
 		Senders:       addresses("192.0.2.20", "2001:db8::20", "192.0.2.30", "2001:db8::30"),
 		PeerEndpoints: endpoints("192.0.2.20:9338", "[2001:db8::20]:9338", "192.0.2.30:9400", "[2001:db8::30]:9400", "192.0.2.31:9400"),
+		Known:         addresses("192.0.2.1", "2001:db8::1"),
 		Port:          9338,
 		SourcePorts:   []uint16{50000, 50001},
 		MarkMask:      marks.DefaultMask,

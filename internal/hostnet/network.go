@@ -55,6 +55,11 @@ type Network struct {
 	// known of a node, with its port. Of this node only weftd may send there.
 	PeerEndpoints []netip.AddrPort
 
+	// Known are the underlay addresses that the other nodes know as this one's. What the node
+	// itself sends into TUN from another address of its own, outside the cluster CIDRs, is
+	// masqueraded.
+	Known []netip.Addr
+
 	// Port is the UDP port on which this node receives datagrams.
 	Port uint16
 
@@ -86,6 +91,7 @@ func (n Network) equal(o Network) bool {
 		slices.Equal(n.PeerAddresses, o.PeerAddresses) &&
 		slices.Equal(n.Senders, o.Senders) &&
 		slices.Equal(n.PeerEndpoints, o.PeerEndpoints) &&
+		slices.Equal(n.Known, o.Known) &&
 		slices.Equal(n.SourcePorts, o.SourcePorts)
 }
 
@@ -131,6 +137,7 @@ func (n Network) check() (_ Network, refused, err error) {
 	n.PeerCIDRs, n.PeerAddresses, refused = n.checkedPeers()
 	n.Senders = canonical(n.Senders, netip.Addr.Compare)
 	n.PeerEndpoints = canonical(n.PeerEndpoints, netip.AddrPort.Compare)
+	n.Known = canonical(n.Known, netip.Addr.Compare)
 	return n, refused, nil
 }
 

@@ -39,6 +39,7 @@ const (
 	setPods    = "pods"       // PodCIDRs
 	setPeers   = "peer_nodes" // PeerAddresses
 	setSenders = "senders"    // Senders
+	setKnown   = "known"      // Known
 
 	setEndpoints = "endpoints" // PeerEndpoints
 
@@ -71,6 +72,7 @@ func ruleset(tx *knftables.Transaction, n Network, counts map[string]*knftables.
 	addPrefixSets(tx, setPods, n.PodCIDRs)
 	addAddressSets(tx, setPeers, n.PeerAddresses)
 	addAddressSets(tx, setSenders, n.Senders)
+	addAddressSets(tx, setKnown, n.Known)
 	addEndpointSets(tx, n.PeerEndpoints)
 	tx.Add(&knftables.Set{Name: setPorts, Type: "inet_service"})
 	for _, port := range n.ports() {
@@ -149,6 +151,7 @@ func changeAddresses(tx *knftables.Transaction, name string, have, want []netip.
 func sameRules(a, b Network) bool {
 	return a.TUN == b.TUN && a.Port == b.Port && a.MarkMask == b.MarkMask && a.RandomPorts == b.RandomPorts &&
 		slices.Equal(a.Trusted, b.Trusted) &&
+		slices.Equal(a.Known, b.Known) &&
 		slices.Equal(a.ports(), b.ports()) &&
 		slices.Equal(a.ClusterCIDRs, b.ClusterCIDRs) &&
 		sameElements(a.PodCIDRs, b.PodCIDRs)
@@ -353,6 +356,8 @@ func rules(n Network) []guardRule {
 		{"postrouting", "ip saddr @pods4 ip daddr @peer_nodes4" + drop(dropLeak), "pods reach nodes through the overlay only"},
 		{"postrouting", "ip6 saddr @pods6 ip6 daddr @peer_nodes6" + drop(dropLeak), "pods reach nodes through the overlay only"},
 
+		{"srcnat", toTUN + " ip saddr != @cluster4 ip saddr != @known4 fib saddr type local masquerade", "peers would drop this node's other addresses"},
+		{"srcnat", toTUN + " ip6 saddr != @cluster6 ip6 saddr != @known6 fib saddr type local masquerade", "peers would drop this node's other addresses"},
 		{"srcnat", toTUN + " return", "pods and nodes see each other's real addresses"},
 		{"srcnat", toPods + " return", "pods and nodes see each other's real addresses"},
 		{"srcnat", "ip saddr @pods4 ip daddr != @cluster4 " + udpMasquerade, "answers to weft's ports would be taken for datagrams"},
