@@ -14,6 +14,7 @@ const dropsAge = time.Second
 // drops is what the guard table's counters said lately. It has a lock and an nft of its own:
 // no reader of counters delays a change of the table.
 type drops struct {
+	now     func() time.Time
 	mu      sync.Mutex
 	guard   guard
 	read    time.Time
@@ -28,11 +29,11 @@ func (h *Host) Drops(ctx context.Context) (map[string]uint64, error) {
 	d := &h.drops
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if !d.read.IsZero() && time.Since(d.read) < dropsAge {
+	if !d.read.IsZero() && d.now().Sub(d.read) < dropsAge {
 		return d.packets, d.err
 	}
 	d.packets, d.err = d.guard.drops(ctx)
-	d.read = time.Now()
+	d.read = d.now()
 	return d.packets, d.err
 }
 

@@ -47,7 +47,7 @@ type Host struct {
 
 // New returns a Host that logs to log what it changes.
 func New(log *slog.Logger) *Host {
-	return &Host{log: log, events: events{some: make(chan struct{}, 1)}}
+	return &Host{log: log, events: events{some: make(chan struct{}, 1)}, drops: drops{now: time.Now}}
 }
 
 // Protect makes hold what keeps pods' packets from leaving in clear, and others' from

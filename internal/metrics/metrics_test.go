@@ -113,6 +113,44 @@ func TestEveryCountIsExportedAndEveryDropReasonIsOne(t *testing.T) {
 	}
 }
 
+// stuck is a weftd whose guard table can't be read for a while.
+type stuck struct {
+	*daemon
+	asked, answer chan struct{}
+}
+
+func (d stuck) GuardDrops() (map[string]uint64, error) {
+	d.asked <- struct{}{}
+	<-d.answer
+	return nil, nil
+}
+
+// However many scrape at once, four are served, and the others are refused at once.
+func TestScrapesAreBounded(t *testing.T) {
+	d := stuck{newDaemon(), make(chan struct{}), make(chan struct{})}
+	handler := metrics.Handler(d)
+	scrape := func() int {
+		answer := httptest.NewRecorder()
+		handler.ServeHTTP(answer, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", nil))
+		return answer.Code
+	}
+	const most = 4
+	served := make(chan int)
+	for range most {
+		go func() { served <- scrape() }()
+		<-d.asked
+	}
+	if code := scrape(); code != http.StatusServiceUnavailable {
+		t.Errorf("one more: %d", code)
+	}
+	for range most {
+		d.answer <- struct{}{}
+		if code := <-served; code != http.StatusOK {
+			t.Errorf("one of the first: %d", code)
+		}
+	}
+}
+
 func TestWhatIsNotSoIsZero(t *testing.T) {
 	d := newDaemon()
 	d.rejected, d.unfit = true, errors.New("weftd is starting")
