@@ -105,8 +105,8 @@ type Self struct {
 	// node; empty if they have, and for a while after a start.
 	Down string
 
-	// Held are the pod CIDRs that this node forwards with already, from a snapshot; nil if it
-	// has none yet. A Registry out of which nodes take their pod CIDRs lets it keep them if it
+	// Held are the pod CIDRs that this node forwards with already, or did since it booted; nil if
+	// it has none yet. A Registry out of which nodes take their pod CIDRs lets it keep them if it
 	// can, whatever has become of what is written there. Kubernetes gives them itself, and
 	// ignores what was held.
 	Held []netip.Prefix

@@ -22,6 +22,7 @@ import (
 	"weft/encap"
 	"weft/internal/advertise"
 	"weft/internal/config"
+	"weft/internal/nodefile"
 	"weft/internal/owned"
 )
 
@@ -78,6 +79,9 @@ func (s *source) first(ctx context.Context, next func(control.State) (*control.P
 	if !errors.Is(err, fs.ErrNotExist) {
 		s.log.Warn("the snapshot of the last list of nodes is of no use", "error", err)
 	}
+	// The list of nodes may have come from elsewhere until now, or from another cluster's etcd.
+	// The node's pods are the same.
+	s.self.Held = s.had()
 	return s.await(ctx, next, waits)
 }
 
@@ -109,6 +113,23 @@ func (s *source) await(ctx context.Context, next func(control.State) (*control.P
 		return plan, nil
 	}
 	return nil, errors.Join(err, ctx.Err())
+}
+
+// had returns the pod CIDRs that this node's pods got addresses from since it booted.
+func (s *source) had() []netip.Prefix {
+	node, err := nodefile.Read(s.config.RunDir)
+	if err != nil || node.Name != s.config.Node {
+		return nil
+	}
+	return node.PodCIDRs
+}
+
+// warnNewPodCIDRs logs that this node has other pod CIDRs than before, if it has.
+func (d *daemon) warnNewPodCIDRs(before, now []netip.Prefix) {
+	if len(before) > 0 && !slices.Equal(before, now) {
+		d.log.Warn("this node's pod CIDRs changed", "before", join(before), "now", join(now),
+			"remedy", "delete the pods that weft status names as stranded")
+	}
 }
 
 func (s *source) snapshot() string { return filepath.Join(s.config.StateDir, "nodes.snapshot") }

@@ -247,11 +247,15 @@ func (d *daemon) list(plan *control.Plan) {
 func (d *daemon) apply(ctx context.Context) error {
 	d.applying.Lock()
 	defer d.applying.Unlock()
-	path := d.path.Load()
+	path, had := d.path.Load(), d.control.had()
 	d.mu.Lock()
+	if d.plan != nil {
+		had = d.plan.PodCIDRs
+	}
 	plan, fenced, news, mtu := d.next, d.fenced != nil && !errors.Is(d.fenced, errUntold), d.next != d.plan, d.mtu
 	d.mu.Unlock()
 	if news {
+		d.warnNewPodCIDRs(had, plan.PodCIDRs)
 		path.keys.update(plan)
 		path.router.Publish(plan.Table)
 	}
