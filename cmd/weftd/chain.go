@@ -155,9 +155,9 @@ func (c *chain) tell(name string, err error) {
 	case c.told[name]:
 		return
 	case "":
-		c.log.Info("a CNI plugin of the chain is there: new pods get it", "plugin", name)
+		c.log.Info("chained CNI plugin found", "plugin", name)
 	default:
-		c.log.Warn("a CNI plugin of the chain is left out", "plugin", name, "error", err, "lacking", lack(name),
+		c.log.Warn("chained CNI plugin not usable", "plugin", name, "error", err, "lacking", lack(name),
 			"remedy", "install it in "+c.cni.BinDir+" (Debian has it in the package containernetworking-plugins), or remove it from cni.chain or cni.extra")
 	}
 	c.told[name] = why

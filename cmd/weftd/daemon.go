@@ -72,7 +72,7 @@ func serve(ctx context.Context, c config.Config, log *slog.Logger) error {
 	})
 	err = group.Wait()
 	_, _ = sd.SdNotify(false, sd.SdNotifyStopping)
-	log.Info("stopped; the guard stays")
+	log.Info("stopped, guard kept")
 	return err
 }
 

@@ -20,7 +20,7 @@ func logDrops(ctx context.Context, stats func() router.Stats, log *slog.Logger) 
 		now := stats()
 		for _, reason := range drop.All() {
 			if n := now.Drops[reason] - last.Drops[reason]; n > 0 {
-				log.Warn("packets were dropped", "reason", reason.String(), "packets", n, "interval", dropLogInterval)
+				log.Warn("packets dropped", "reason", reason.String(), "packets", n, "interval", dropLogInterval)
 			}
 		}
 		last = now

@@ -281,7 +281,7 @@ func TestWhatOnlyAnOperatorCanMendIsShownByStatusAndMetrics(t *testing.T) {
 	if err := node.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if log := logs(t, node); strings.Count(log, "level=ERROR msg=\"pods' leases are not in order\"") != 1 || !strings.Contains(log, other) {
+	if log := logs(t, node); strings.Count(log, "level=ERROR msg=\"pod lease not reconciled\"") != 1 || !strings.Contains(log, other) {
 		t.Errorf("the log does not tell it once:\n%s", log)
 	}
 	if shown := weft(t, node, "status").stdout; !strings.Contains(shown, "NOT IN ORDER: list leases: "+other+": lease file is damaged") {

@@ -192,9 +192,12 @@ func expectGuarded(t *testing.T, stranger *testnet.Namespace, node *testnet.Node
 		conn.Close()
 		t.Error("a stranger reaches a pod")
 	}
-	if count() == before {
-		t.Errorf("the guard table does not count the stranger's packet:\n%s", before)
-	}
+	eventually(t, "the guard table to count the bare packet", func() error {
+		if count() == before {
+			return errors.New(before)
+		}
+		return nil
+	})
 }
 
 // timeOfLast is when weftd logged its last line with text.

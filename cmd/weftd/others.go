@@ -44,9 +44,9 @@ func (o *others) look(ctx context.Context, h hostcheck.Host, accepts bool, log *
 	found := h.Look(ctx)
 	if accepts && warning.Counts(found)[hostcheck.CodeForward] > 0 {
 		if err := h.AcceptForward(ctx, found); err != nil {
-			log.Error("pods' packets stay dropped", "error", err)
+			log.Error("accept rules not added", "error", err)
 		} else {
-			log.Info("pods' packets accepted", "filters", warning.Counts(found)[hostcheck.CodeForward])
+			log.Info("accept rules added", "filters", warning.Counts(found)[hostcheck.CodeForward])
 		}
 		found = h.Look(ctx)
 	}

@@ -66,17 +66,17 @@ func (d *daemon) reconcile(ctx context.Context) {
 	for _, c := range changes {
 		if !isKept(c) {
 			d.order.done[c.Action]++
-			d.log.Warn("pods' leases put in order", append([]any{"action", c.Action}, about(c)...)...)
+			d.log.Warn("pod lease reconciled", append([]any{"action", c.Action}, about(c)...)...)
 			continue
 		}
 		line := c.String()
 		d.order.unmended = append(d.order.unmended, line)
 		if !slices.Contains(before, line) {
-			d.log.Error("pods' leases are not in order", about(c)...)
+			d.log.Error("pod lease not reconciled", about(c)...)
 		}
 	}
 	if len(before) > 0 && len(d.order.unmended) == 0 && ctx.Err() == nil {
-		d.log.Info("pods' leases are in order again")
+		d.log.Info("all pod leases reconciled")
 	}
 }
 

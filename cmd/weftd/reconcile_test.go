@@ -84,7 +84,7 @@ func TestALeaseWhoseVethIsGoneIsFreedAndNamedOnce(t *testing.T) {
 	}
 	r.lease("weft", "pod", "10.244.1.2")
 	r.expectLeases(1, 0, 0, 0)
-	want := `level=WARN msg="pods' leases put in order" action=freed container=pod interface=eth0 pod=default/pod addresses=[10.244.1.2] why="its veth is gone"` + "\n"
+	want := `level=WARN msg="pod lease reconciled" action=freed container=pod interface=eth0 pod=default/pod addresses=[10.244.1.2] why="its veth is gone"` + "\n"
 	if got := r.turn(); !strings.HasSuffix(got, want) || strings.Count(got, "\n") != 1 {
 		t.Errorf("logged:\n%swant:\n%s", got, want)
 	}
@@ -117,7 +117,7 @@ func TestWhatOnlyAnOperatorCanMendIsLoggedWhenItAppearsAndWhenItIsGone(t *testin
 	}
 	damage("one")
 	damage("two")
-	expect(r.turn(), "level=ERROR msg=\"pods' leases are not in order\" why=\"list leases: "+r.store("one").Path(), r.store("two").Path())
+	expect(r.turn(), "level=ERROR msg=\"pod lease not reconciled\" why=\"list leases: "+r.store("one").Path(), r.store("two").Path())
 	for range 20 {
 		expect(r.turn())
 	}
@@ -133,7 +133,7 @@ func TestWhatOnlyAnOperatorCanMendIsLoggedWhenItAppearsAndWhenItIsGone(t *testin
 	if err := os.Remove(r.store("two").Path()); err != nil {
 		t.Fatal(err)
 	}
-	expect(r.turn(), "level=INFO msg=\"pods' leases are in order again\"")
+	expect(r.turn(), "level=INFO msg=\"all pod leases reconciled\"")
 	r.expectLeases(0, 0, 0, 0)
 	damage("two")
 	expect(r.turn(), "level=ERROR")

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -145,10 +146,8 @@ func TestABrokenListLeavesTheLastGoodOneInForce(t *testing.T) {
 			if err := json.Unmarshal([]byte(weft(t, node, "status", "-o", "json").stdout), &r); err != nil || !r.Ready || !strings.Contains(r.State.Rejected, tt.reason) {
 				t.Errorf("weft status -o json: ready %v, rejected %q, %v", r.Ready, r.State.Rejected, err)
 			}
-			line := lastLine(logs(t, node))
-			if !strings.Contains(line, "level=ERROR") || !strings.Contains(line, "the last good one stays in force") {
-				t.Errorf("the log does not tell of it, but ends with %s", line)
-			}
+			eventuallyLogs(t, node, total, "level=ERROR", `msg="node list rejected"`)
+			eventuallyLogs(t, node, 1, `msg="node list rejected"`, tt.reason)
 			if _, err := node.Get(t.Context(), "/healthz"); err != nil {
 				t.Errorf("the node itself is as it must be: %v", err)
 			}
@@ -158,14 +157,26 @@ func TestABrokenListLeavesTheLastGoodOneInForce(t *testing.T) {
 			if got := report(t, node).State.Rejected; got != "" {
 				t.Errorf("the list is good again, but weft status says: %s", got)
 			}
-			if line := lastLine(logs(t, node)); !strings.Contains(line, "level=INFO") {
-				t.Errorf("the log does not tell that the list is good again, but ends with %s", line)
-			}
+			eventuallyLogs(t, node, total, "level=INFO", `msg="node list accepted again"`)
 		})
 	}
 }
 
-func lastLine(text string) string {
-	lines := strings.Split(strings.TrimSpace(text), "\n")
-	return lines[len(lines)-1]
+// eventuallyLogs waits until the log has at least so many lines with all of the words: weftd
+// logs what its status shows already.
+func eventuallyLogs(t *testing.T, node *testnet.Node, lines int, words ...string) {
+	t.Helper()
+	eventually(t, fmt.Sprintf("%d lines of the log with %q", lines, words), func() error {
+		found, log := 0, logs(t, node)
+		for line := range strings.Lines(log) {
+			plain := strings.ReplaceAll(line, `\"`, `"`)
+			if !slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(plain, w) }) {
+				found++
+			}
+		}
+		if found < lines {
+			return fmt.Errorf("%d of them:\n%s", found, log)
+		}
+		return nil
+	})
 }

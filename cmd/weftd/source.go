@@ -71,13 +71,13 @@ func (s *source) first(ctx context.Context, next func(control.State) (*control.P
 	if err == nil {
 		var plan *control.Plan
 		if plan, err = next(state); err == nil {
-			s.log.Info("starting with the last list of nodes", "source", s.Origin(), "peers", len(plan.Peers))
+			s.log.Info("node list taken from snapshot", "source", s.Origin(), "peers", len(plan.Peers))
 			s.self.Held = plan.PodCIDRs // nobody registers yet
 			return plan, nil
 		}
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
-		s.log.Warn("the snapshot of the last list of nodes is of no use", "error", err)
+		s.log.Warn("snapshot of node list unusable", "error", err)
 	}
 	// The list of nodes may have come from elsewhere until now, or from another cluster's etcd.
 	// The node's pods are the same.
@@ -89,7 +89,7 @@ func (s *source) first(ctx context.Context, next func(control.State) (*control.P
 func (s *source) await(ctx context.Context, next func(control.State) (*control.Plan, error), waits func(error)) (plan *control.Plan, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	s.log.Info("waiting for the first list of nodes", "source", s.Origin())
+	s.log.Info("waiting for first node list", "source", s.Origin())
 	waits(fmt.Errorf("waiting for the list of nodes from %s", s.Origin()))
 	told := ""
 	err = s.Run(ctx, nil, func(state control.State, err error) {
@@ -105,7 +105,7 @@ func (s *source) await(ctx context.Context, next func(control.State) (*control.P
 		}
 		if err.Error() != told {
 			told = err.Error()
-			s.log.Error("there is no list of nodes yet", "error", err)
+			s.log.Error("no node list yet", "error", err)
 			waits(fmt.Errorf("waiting for the list of nodes from %s: %w", s.Origin(), err))
 		}
 	})
@@ -170,7 +170,7 @@ func (s *source) advertise(ctx context.Context) error {
 		addr, err := rule.Choose(advertise.Families(listen), s.config.ClusterCIDRs, []string{s.config.TUN.Name})
 		if err != nil {
 			if err.Error() != last {
-				s.log.Error("this node's address is not known; others reach it at the last one, if there was any", "advertise", rule.String(), "error", err)
+				s.log.Error("own address unknown, last one kept", "advertise", rule.String(), "error", err)
 			}
 			last = err.Error()
 			return
@@ -179,7 +179,7 @@ func (s *source) advertise(ctx context.Context) error {
 			return
 		}
 		last = addr.String()
-		s.log.Info("this node is reached at", "address", addr, "advertise", rule.String())
+		s.log.Info("own address registered", "address", addr, "advertise", rule.String())
 		s.register(func(self *control.Self) { self.Endpoint = netip.AddrPortFrom(addr, self.Endpoint.Port()) })
 	})
 }
@@ -231,7 +231,7 @@ func (d *daemon) saveNowAndThen(ctx context.Context) error {
 			return nil
 		}
 		if err := snapshot.Write(d.control.snapshot(), d.control.registry.Identity(), state); err != nil {
-			d.log.Error("a restart while the control source is away would use an older list of nodes", "error", err, "retry", saveInterval)
+			d.log.Error("snapshot of node list not written", "error", err, "retry", saveInterval)
 			return nil
 		}
 		saved = listed

@@ -102,18 +102,18 @@ func (d *daemon) update(ctx context.Context, state control.State, err error) {
 
 	switch {
 	case now != nil && (rejected == nil || now.Error() != rejected.Error()):
-		d.logList(slog.LevelError, "the control source has no good list of nodes; the last good one stays in force", "error", now)
+		d.logList(slog.LevelError, "node list rejected", "error", now)
 	case now == nil && rejected != nil && same:
-		d.logList(slog.LevelInfo, "the list of nodes is again the one in force")
+		d.logList(slog.LevelInfo, "node list accepted again")
 	}
 	for _, c := range changed {
-		d.logList(slog.LevelWarn, "a node's key has changed", "peer", c.Node, "known", c.Known, "listed", c.Listed, "held", c.Held)
+		d.logList(slog.LevelWarn, "node key changed", "peer", c.Node, "known", c.Known, "listed", c.Listed, "held", c.Held)
 	}
 	if text := fmt.Sprint(plan.Refused); plan.Refused != nil && text != fmt.Sprint(before.Refused) {
-		d.logList(slog.LevelWarn, "nodes are left out of the list", "error", plan.Refused)
+		d.logList(slog.LevelWarn, "nodes in list rejected", "error", plan.Refused)
 	}
 	if !same {
-		d.logList(slog.LevelInfo, "a new list of nodes is in force", "peers", len(plan.Peers), "prefixes", plan.Table.Size())
+		d.logList(slog.LevelInfo, "node list applied", "peers", len(plan.Peers), "prefixes", plan.Table.Size())
 	}
 	if !same || fenced || freed {
 		d.tell(ctx, d.apply(ctx))
@@ -189,7 +189,7 @@ func (d *daemon) confirm(ctx context.Context) (status.Confirmation, error) {
 	done := status.Confirmation{Withdrawn: withdrawn, Keys: keys, Peers: len(plan.Peers)}
 	d.list(plan)
 	d.mu.Unlock()
-	d.log.Warn("the new list of nodes was confirmed and is in force", "withdrawn", len(done.Withdrawn), "keys", keys, "peers", done.Peers)
+	d.log.Warn("node list confirmed", "withdrawn", len(done.Withdrawn), "keys", keys, "peers", done.Peers)
 	ctx = context.WithoutCancel(ctx) // who has confirmed may go
 	d.tell(ctx, d.apply(ctx))
 	return done, nil
@@ -199,7 +199,7 @@ func (d *daemon) confirm(ctx context.Context) (status.Confirmation, error) {
 // tries again.
 func (d *daemon) tell(ctx context.Context, err error) {
 	if err != nil && ctx.Err() == nil {
-		d.log.Error("the host is not as the list of nodes wants it", "error", err, "retry", reapplyInterval)
+		d.log.Error("host network not applied", "error", err, "retry", reapplyInterval)
 	}
 }
 
@@ -219,7 +219,7 @@ func (d *daemon) follow(ctx context.Context, m sealed.Move) {
 	}
 	d.list(d.listed)
 	d.mu.Unlock()
-	d.log.Info("a node has moved", "peer", m.Peer.Name, "from", m.Peer.Endpoint.Addr(), "to", m.Addr)
+	d.log.Info("peer roamed", "peer", m.Peer.Name, "from", m.Peer.Endpoint.Addr(), "to", m.Addr)
 	d.tell(ctx, d.apply(ctx))
 }
 
@@ -235,7 +235,7 @@ func (d *daemon) list(plan *control.Plan) {
 	for _, m := range d.moves {
 		moved, err := d.next.WithEndpoint(m.key, m.addr)
 		if err != nil {
-			d.log.Warn("a node has moved to an address that is another's", "to", m.addr, "error", err)
+			d.log.Warn("peer roamed to another's address", "to", m.addr, "error", err)
 			continue
 		}
 		d.next = moved
@@ -389,7 +389,7 @@ func every(ctx context.Context, interval time.Duration, do func() error) error {
 func (d *daemon) refreshConflist(ctx context.Context) error {
 	err := d.conflist.write(ctx)
 	if err != nil && ctx.Err() == nil {
-		d.log.Error("the conflist is not as it must be", "error", err, "retry", reapplyInterval)
+		d.log.Error("conflist not written", "error", err, "retry", reapplyInterval)
 	}
 	return err
 }

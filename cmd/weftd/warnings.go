@@ -58,10 +58,10 @@ func (d *daemon) warnNowAndThen(ctx context.Context) error {
 		now := d.Warnings()
 		begun, over := warning.News(before, now)
 		for _, w := range begun {
-			d.log.Warn("an operator must look at this", "code", w.Code, "warning", w.Text)
+			d.log.Warn("warning raised", "code", w.Code, "warning", w.Text)
 		}
 		for _, w := range over {
-			d.log.Info("a warning is over", "code", w.Code, "warning", w.Text)
+			d.log.Info("warning cleared", "code", w.Code, "warning", w.Text)
 		}
 		before = now
 		return nil
