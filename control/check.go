@@ -17,12 +17,12 @@ func checkSelf(state State, opts Options, problems *strict.Problems) {
 	if slices.ContainsFunc(state.Nodes, func(n Node) bool { return n.Name == opts.Node }) {
 		return
 	}
-	const told = 5
+	const most = 5
 	var names []string
-	for _, n := range state.Nodes[:min(len(state.Nodes), told)] {
+	for _, n := range state.Nodes[:min(len(state.Nodes), most)] {
 		names = append(names, strict.Quote(n.Name))
 	}
-	if more := len(state.Nodes) - told; more > 0 {
+	if more := len(state.Nodes) - most; more > 0 {
 		names = append(names, fmt.Sprintf("and %d more", more))
 	}
 	list := "which is empty"
@@ -58,7 +58,7 @@ type admission struct {
 //
 // Where nobody but the node itself speaks for it, one that is refused claims nothing, so
 // that it can keep no other one out. In a list that somebody wrote, all that is wrong
-// shall be told at once, and so everything claims.
+// must be reported at once, and so everything claims.
 func Check(state State, clusterCIDRs []netip.Prefix, sealed bool) []error {
 	a := admission{
 		clusterCIDRs: clusterCIDRs,

@@ -4,7 +4,7 @@
 // A Source emits whole States, never deltas, so that a restart, a missed event and
 // a reload are one path. NewPlan is a pure function: it reads no file, no clock and
 // no device, and starts nothing. Whoever calls it compares the new Plan with the
-// one in force and carries out the difference; this package never touches the host.
+// one applied and carries out the difference; this package never touches the host.
 package control
 
 import (

@@ -79,7 +79,7 @@ func (g *Guard) accept(newest, state State, plan *Plan) {
 func (g *Guard) keep(newest, state State, withdrawn []string) (*Plan, error) {
 	with := State{Origin: state.Origin, Nodes: slices.Clone(state.Nodes), Registered: true, Refused: state.Refused}
 	for _, n := range g.state.Nodes {
-		// A peer may be listed still, but refused. What was in force is kept, and nothing else.
+		// A peer may be listed still, but refused. What was applied is kept, and nothing else.
 		if _, ok := slices.BinarySearch(withdrawn, n.Name); ok && equalPeers(newPeer(&n), g.plan.peer(n.Name)) {
 			with.Nodes = append(with.Nodes, n)
 		}

@@ -91,7 +91,7 @@ func openStores(stateDir string) ([]*ipam.Store, error) {
 	return stores, failed(err)
 }
 
-// readListing tells all that can be told; the error says what can't be read. Which addresses
+// readListing returns all that can be read; the error says what can't be. Which addresses
 // are this node's is known as weftd has described it in runDir.
 func readListing(stores []*ipam.Store, runDir string) (listing, error) {
 	list := listing{Leases: []attachment{}, Resting: []resting{}}

@@ -49,7 +49,7 @@ func printStatus(out io.Writer, r status.Report, now time.Time) error {
 	fmt.Fprintf(w, "pod CIDRs\t%s\n", join(r.PodCIDRs))
 	fmt.Fprintf(w, "datagrams\t%s on %s\n", r.Encapsulation, r.Listen)
 	fmt.Fprintf(w, "TUN\t%s, MTU %d, driver %s, %d %s\n", r.TUN.Name, r.TUN.MTU, r.TUN.Driver, r.TUN.Lanes, plural(r.TUN.Lanes, "lane"))
-	fmt.Fprintf(w, "list of nodes\t%s, in force for %s\n", r.State.Source, now.Sub(r.State.Applied).Round(time.Second))
+	fmt.Fprintf(w, "list of nodes\t%s, applied %s ago\n", r.State.Source, now.Sub(r.State.Applied).Round(time.Second))
 	if r.State.Rejected != "" {
 		fmt.Fprintf(w, "\tNOT UP TO DATE: %s\n", inColumn(r.State.Rejected))
 	}

@@ -51,7 +51,7 @@ version        1.2.3
 pod CIDRs      10.244.1.0/24, fd00:244:1::/64
 datagrams      vxlan on 0.0.0.0:9338
 TUN            weft0, MTU 1450, driver wireguard, 2 lanes
-list of nodes  /etc/weft/nodes.yaml, in force for 26h0m4s
+list of nodes  /etc/weft/nodes.yaml, applied 26h0m4s ago
 leases         12 held, 3 resting
 outbound       12345 packets, 3.0 GiB
 inbound        1 packet, 84 B
@@ -82,7 +82,7 @@ version        1.2.3
 pod CIDRs      10.244.1.0/24, fd00:244:1::/64
 datagrams      vxlan on 0.0.0.0:9338
 TUN            weft0, MTU 1450, driver wireguard, 1 lane
-list of nodes  /etc/weft/nodes.yaml, in force for 26h0m4s
+list of nodes  /etc/weft/nodes.yaml, applied 26h0m4s ago
                NOT UP TO DATE: /etc/weft/nodes.yaml:4: nodes[0].podCIDRs[0]: "a" is not an IP prefix
                /etc/weft/nodes.yaml:7: nodes[1].colour: unknown key
 leases         0 held, 0 resting

@@ -35,8 +35,8 @@ type chained struct {
 }
 
 // chain looks which of the plugins behind weft-cni are there. A plugin that is missing
-// must not keep pods from starting that don't need it: it is left out, and the log says
-// what that costs.
+// must not keep pods from starting that don't need it: weftd goes without it, and logs what
+// pods lack.
 type chain struct {
 	cni config.CNI
 	log *slog.Logger
@@ -45,8 +45,8 @@ type chain struct {
 	// it is not asked again.
 	answered map[string]answer
 
-	// told is why a plugin is left out, as the log has told it.
-	told map[string]string
+	// reported is why a plugin is not used, as last logged.
+	reported map[string]string
 
 	// noted is what the log has said of foreign entries.
 	noted map[string]bool
@@ -58,7 +58,7 @@ type answer struct {
 }
 
 func newChain(c config.CNI, log *slog.Logger) *chain {
-	return &chain{cni: c, log: log, answered: map[string]answer{}, told: map[string]string{}, noted: map[string]bool{}}
+	return &chain{cni: c, log: log, answered: map[string]answer{}, reported: map[string]string{}, noted: map[string]bool{}}
 }
 
 // wanted returns the plugins that the configuration names, in their order.
@@ -75,7 +75,7 @@ func (c *chain) wanted() []chained {
 
 // look returns the plugins that can be called together, in their order. Those of foreign
 // entries come last, and stay whether or not they can be called: they are not weftd's to
-// leave out.
+// remove.
 func (c *chain) look(ctx context.Context, foreign []foreignEntry) []chained {
 	var usable []chained
 	left := cniVersions
@@ -84,7 +84,7 @@ func (c *chain) look(ctx context.Context, foreign []foreignEntry) []chained {
 		if ctx.Err() != nil {
 			return nil
 		}
-		c.tell(p.name, err)
+		c.report(p.name, err)
 		if err == nil {
 			left, p.versions = versions, versions
 			usable = append(usable, p)
@@ -133,7 +133,7 @@ func (c *chain) admit(foreign []foreignEntry) []foreignEntry {
 	return admitted
 }
 
-// note logs once what is to be said of a foreign plugin.
+// note logs something about a foreign plugin once.
 func (c *chain) note(level slog.Level, message, plugin string, err error) {
 	args := []any{"plugin", plugin, "conflist", conflistName}
 	if err != nil {
@@ -145,14 +145,14 @@ func (c *chain) note(level slog.Level, message, plugin string, err error) {
 	}
 }
 
-// tell logs that a plugin is left out, or is not any more, when that is news.
-func (c *chain) tell(name string, err error) {
+// report logs that a plugin can't be used, or can be again, when that changes.
+func (c *chain) report(name string, err error) {
 	why := ""
 	if err != nil {
 		why = err.Error()
 	}
 	switch why {
-	case c.told[name]:
+	case c.reported[name]:
 		return
 	case "":
 		c.log.Info("chained CNI plugin found", "plugin", name)
@@ -160,7 +160,7 @@ func (c *chain) tell(name string, err error) {
 		c.log.Warn("chained CNI plugin not usable", "plugin", name, "error", err, "lacking", lack(name),
 			"remedy", "install it in "+c.cni.BinDir+" (Debian has it in the package containernetworking-plugins), or remove it from cni.chain or cni.extra")
 	}
-	c.told[name] = why
+	c.reported[name] = why
 }
 
 // lack is what pods do not get without a plugin.

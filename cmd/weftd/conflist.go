@@ -154,7 +154,7 @@ func foreignEntries(content []byte) ([]foreignEntry, error) {
 	return foreign, nil
 }
 
-// sameJSON reports whether two texts say the same, however they are written.
+// sameJSON reports whether two texts are the same JSON, however they are written.
 func sameJSON(a, b []byte) bool {
 	var x, y any
 	return json.Unmarshal(a, &x) == nil && json.Unmarshal(b, &y) == nil && reflect.DeepEqual(x, y)
@@ -177,7 +177,7 @@ func newConflistWriter(c config.Config, log *slog.Logger) *conflistWriter {
 
 func (w *conflistWriter) path() string { return filepath.Join(w.config.CNI.ConfDir, conflistName) }
 
-// write tells the container runtime that pods can be wired, and by which plugins. Entries of
+// write has the container runtime add pods, and by which plugins. Entries of
 // other programs stay, behind weftd's. If the file says all that already, nothing is
 // written: runtimes and other programs watch the folder. Only the rename makes
 // the file visible, so that no runtime reads half of it.

@@ -25,7 +25,7 @@ import (
 	"weft/router/tun"
 )
 
-// unfit is an error that an operator must mend before weftd can start at all: of
+// unfit is an error that an operator must repair before weftd can start at all: of
 // the host, or in the list of nodes.
 type unfit struct{ error }
 
@@ -111,7 +111,7 @@ func (d *daemon) run(ctx context.Context, group *errgroup.Group) error {
 	}
 	path := d.path.Load()
 	group.Go(func() error { return path.router.Run(ctx) }) // owns the lanes: closes them in any case
-	group.Go(func() error { return path.keys.run(ctx, d.follow) })
+	group.Go(func() error { return path.keys.run(ctx, d.roamed) })
 	return d.up(ctx, group)
 }
 
@@ -214,12 +214,12 @@ func newRouter(c config.Config, k *keys, conns []*encap.Conn, queues []tun.Queue
 	return router.New(lanes, plan.Table)
 }
 
-// up brings the host into order, and starts what goes on beside forwarding.
+// up applies the plan to the host, and starts what goes on beside forwarding.
 func (d *daemon) up(ctx context.Context, group *errgroup.Group) error {
 	// What can't be done now is tried again later. One route that is in another's way
 	// must not cost the node its other peers.
 	applyErr := d.apply(ctx)
-	d.tell(ctx, applyErr)
+	d.logApply(ctx, applyErr)
 	d.reconcile(ctx) // before any pod is added: what was leased before a reboot is free again
 	reload := make(chan struct{}, 1)
 	group.Go(func() error { return forwardHangups(ctx, d.hangups, reload) })
@@ -227,7 +227,7 @@ func (d *daemon) up(ctx context.Context, group *errgroup.Group) error {
 		return d.control.Run(ctx, reload, func(s control.State, err error) { d.update(ctx, s, err) })
 	})
 	group.Go(func() error { return d.saveNowAndThen(ctx) })
-	group.Go(func() error { return d.mend(ctx) })
+	group.Go(func() error { return d.watchHost(ctx) })
 	group.Go(func() error { return d.reapplyNowAndThen(ctx) })
 	group.Go(func() error { return d.reconcileNowAndThen(ctx, reconcileInterval) })
 	group.Go(func() error { return d.lookAtOthers(ctx) })
@@ -238,7 +238,7 @@ func (d *daemon) up(ctx context.Context, group *errgroup.Group) error {
 	return nil
 }
 
-// becomeReady tells everyone who waits for it that pods can be wired. Without a conflist no
+// becomeReady reports that pods can be added. Without a conflist no
 // new ones can, but those that there are have their network.
 func (d *daemon) becomeReady(ctx context.Context) {
 	err := d.refreshConflist(ctx)

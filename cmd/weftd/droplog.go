@@ -12,7 +12,7 @@ import (
 // dropLogInterval bounds the log: one line for each reason in this time at the most.
 const dropLogInterval = 10 * time.Second
 
-// logDrops tells which packets were dropped lately. It compares counters, so that
+// logDrops logs which packets were dropped lately. It compares counters, so that
 // no log line is ever written in the packet path.
 func logDrops(ctx context.Context, stats func() router.Stats, log *slog.Logger) error {
 	last := stats()

@@ -130,7 +130,7 @@ func TestStatusShowsARunningNodeToPeopleAndPrograms(t *testing.T) {
 		"pod CIDRs      10.244.1.0/24, fd00:244:1::/64\n",
 		"datagrams      sealed on 0.0.0.0:9338\n",
 		"TUN            weft0, MTU 1440, driver superpacket, ",
-		"list of nodes  " + nodesFile(node) + ", in force for ",
+		"list of nodes  " + nodesFile(node) + ", applied ",
 		"outbound       4 packets, 376 B\n", // two echo requests and two replies, of 84 and 104 bytes
 		"inbound        4 packets, 376 B\n",
 		"node2  192.168.77.2:9338  10.244.2.0/24, fd00:244:2::/64, 192.168.77.2/32\n",

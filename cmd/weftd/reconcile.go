@@ -30,14 +30,14 @@ const (
 	reconcileWait = ipam.LockTimeout
 )
 
-// order is whether pods' leases are in order, and what was done for it.
+// order is what was done to reconcile pods' leases with pods, and what could not be.
 type order struct {
 	mu       sync.Mutex // guards what follows
 	done     map[cniplugin.Action]uint64
-	unmended []string // what the last reconcile could not mend, a line each
+	unmended []string // what the last reconcile could not repair, a line each
 }
 
-// reconcileNowAndThen heals what a crash or a runtime that forgot something has left.
+// reconcileNowAndThen repairs what a crash, or a runtime that forgot something, has left.
 func (d *daemon) reconcileNowAndThen(ctx context.Context, interval time.Duration) error {
 	return every(ctx, interval, func() error {
 		d.reconcile(ctx)
@@ -45,7 +45,7 @@ func (d *daemon) reconcileNowAndThen(ctx context.Context, interval time.Duration
 	})
 }
 
-// reconcile logs what it does. What only an operator can mend is logged when it appears.
+// reconcile logs what it does. What only an operator can repair is logged when it appears.
 func (d *daemon) reconcile(ctx context.Context) {
 	waiting, cancel := context.WithTimeout(ctx, reconcileWait)
 	defer cancel()
@@ -91,7 +91,7 @@ func about(c cniplugin.Change) []any {
 }
 
 // Reconciled returns how often each action was taken, and how much only an operator can
-// mend.
+// repair.
 func (d *daemon) Reconciled() (actions map[string]uint64, unmended int) {
 	d.order.mu.Lock()
 	defer d.order.mu.Unlock()

@@ -134,7 +134,7 @@ func (d *daemon) report() status.Report {
 	return r
 }
 
-// links tells how this node and each peer stand.
+// links returns the state of the keys with each peer.
 func (k *keys) links() map[encap.Fingerprint]*status.Link {
 	if k == nil {
 		return nil
@@ -208,7 +208,7 @@ func (d *daemon) rotate(ctx context.Context, names []string) (status.Rotation, e
 	return r, nil
 }
 
-// Stats, Peers and Prefixes tell what the data path has done and knows.
+// Stats, Peers and Prefixes return what the data path has done and knows.
 // Before weftd forwards there is nothing.
 func (d *daemon) Stats() (s router.Stats) {
 	if p := d.path.Load(); p != nil {

@@ -91,7 +91,7 @@ func (s *source) await(ctx context.Context, next func(control.State) (*control.P
 	defer cancel()
 	s.log.Info("waiting for first node list", "source", s.Origin())
 	waits(fmt.Errorf("waiting for the list of nodes from %s", s.Origin()))
-	told := ""
+	logged := ""
 	err = s.Run(ctx, nil, func(state control.State, err error) {
 		if plan != nil {
 			return
@@ -103,8 +103,8 @@ func (s *source) await(ctx context.Context, next func(control.State) (*control.P
 			cancel()
 			return
 		}
-		if err.Error() != told {
-			told = err.Error()
+		if err.Error() != logged {
+			logged = err.Error()
 			s.log.Error("no node list yet", "error", err)
 			waits(fmt.Errorf("waiting for the list of nodes from %s: %w", s.Origin(), err))
 		}
@@ -209,7 +209,7 @@ func (s *source) register(change func(*control.Self)) {
 // saveInterval is how old the snapshot may be while the list of nodes changes.
 const saveInterval = 10 * time.Second
 
-// saveNowAndThen keeps the list of nodes in force as the snapshot, where nodes register.
+// saveNowAndThen keeps the applied list of nodes as the snapshot, where nodes register.
 func (d *daemon) saveNowAndThen(ctx context.Context) error {
 	if d.control.registry == nil {
 		return nil

@@ -27,7 +27,7 @@ import (
 	"weft/internal/warning"
 )
 
-// daemon is what is in force at the moment. Its methods may be called from several
+// daemon is the state of a running weftd. Its methods may be called from several
 // goroutines.
 type daemon struct {
 	others others
@@ -52,14 +52,14 @@ type daemon struct {
 	found      []warning.Warning          // when weftd last looked at the host
 	guard      control.Guard
 	listed     *control.Plan // as the guard lets the newest good State through
-	moves      []move
-	next       *control.Plan // listed, with the peers that have moved where they are
-	plan       *control.Plan // in force
-	applied    time.Time     // when plan came into force
+	roams      []roam
+	next       *control.Plan // listed, with the addresses to which peers have roamed
+	plan       *control.Plan // applied
+	applied    time.Time     // when plan was applied
 	mtu        int           // of the TUN device, in bytes
 	failing    time.Time     // since when hostErr is not nil
 	hostErr    error         // why the host is not as plan wants it
-	refused    error         // why there is no newer State than the one in force
+	refused    error         // why no newer State is applied
 	rejections int
 	fenced     error // why no pod may be added: this node's pod CIDR is another's now
 	starting   error // why pods can't be wired yet; nil once they could
@@ -70,8 +70,8 @@ func newDaemon(c config.Config, log *slog.Logger, hangups <-chan os.Signal) *dae
 		raised: map[string]warning.Warning{}, order: order{done: map[cniplugin.Action]uint64{}}, lists: rate.NewLimiter(1, 30), starting: errors.New("weftd is starting")}
 }
 
-// update puts the State that the control source emitted into force. If that can't
-// be done, the last good one stays.
+// update applies the State that the control source emitted. If that can't be done, the
+// last good one stays.
 func (d *daemon) update(ctx context.Context, state control.State, err error) {
 	fenced := errors.Is(err, control.ErrNoPodCIDR) && d.fence(err)
 	d.mu.Lock()
@@ -88,7 +88,7 @@ func (d *daemon) update(ctx context.Context, state control.State, err error) {
 	d.refused = err
 	freed := err == nil && d.fenced != nil
 	if freed {
-		d.fenced = errUntold
+		d.fenced = errNotApplied
 	}
 	same := before.Equal(plan)
 	if plan != before {
@@ -116,18 +116,19 @@ func (d *daemon) update(ctx context.Context, state control.State, err error) {
 		d.logList(slog.LevelInfo, "node list applied", "peers", len(plan.Peers), "prefixes", plan.Table.Size())
 	}
 	if !same || fenced || freed {
-		d.tell(ctx, d.apply(ctx))
+		d.logApply(ctx, d.apply(ctx))
 	}
 }
 
-// errUntold is why no pod can be added while there is a pod CIDR again, and the plugin not told.
-var errUntold = errors.New("the new pod CIDR is not in use yet")
+// errNotApplied is why no pod can be added while there is a pod CIDR again, and the plugin
+// does not have it yet.
+var errNotApplied = errors.New("the new pod CIDR is not in use yet")
 
-// fence has no pods added from now on, and reports whether they were before.
+// fence keeps pods from being added from now on, and reports whether they could be before.
 func (d *daemon) fence(why error) bool {
-	d.applying.Lock() // or one that is under way would tell the plugin of the pod CIDR again
+	d.applying.Lock() // or one that is under way would write the pod CIDR again
 	defer d.applying.Unlock()
-	_ = d.untell() // apply says why it fails, and tries again
+	_ = d.withdrawPodCIDRs() // apply says why it fails, and tries again
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	before := d.fenced
@@ -135,8 +136,8 @@ func (d *daemon) fence(why error) bool {
 	return before == nil
 }
 
-// untell takes this node's pod CIDR from the plugin, and from the next weftd.
-func (d *daemon) untell() error {
+// withdrawPodCIDRs takes this node's pod CIDRs from the plugin, and from the next weftd.
+func (d *daemon) withdrawPodCIDRs() error {
 	return errors.Join(nodefile.Remove(d.config.RunDir), d.control.forget())
 }
 
@@ -148,7 +149,7 @@ func (d *daemon) logList(level slog.Level, message string, args ...any) {
 	}
 }
 
-// rejected returns why the newest State is not in force, or not as a whole; nil if it is. d.mu is held.
+// rejected returns why the newest State is not applied, or not as a whole; nil if it is. d.mu is held.
 func (d *daemon) rejected() error {
 	kept := d.guard.Kept()
 	switch {
@@ -160,17 +161,17 @@ func (d *daemon) rejected() error {
 	return fmt.Errorf("%w; and before, %w", d.refused, keptError(kept, len(d.listed.Peers)))
 }
 
-// keptError tells that peers are kept though the control source doesn't list them.
+// keptError says that peers are kept though the control source doesn't list them.
 func keptError(kept []string, peers int) error {
-	const told = 5
-	names := strings.Join(kept[:min(told, len(kept))], ", ")
-	if more := len(kept) - told; more > 0 {
+	const most = 5
+	names := strings.Join(kept[:min(most, len(kept))], ", ")
+	if more := len(kept) - most; more > 0 {
 		names += fmt.Sprintf(" and %d more", more)
 	}
-	return fmt.Errorf("it withdraws %d of %d peers (%s), which are kept; if that is meant, `weft confirm` lets them go", len(kept), peers, names)
+	return fmt.Errorf("it withdraws %d of %d peers (%s), which are kept; run `weft confirm` to accept their removal", len(kept), peers, names)
 }
 
-// confirm lets go of the peers that are kept though the control source lists them no more.
+// confirm accepts the removal of the peers that the control source lists no more.
 func (d *daemon) confirm(ctx context.Context) (status.Confirmation, error) {
 	d.mu.Lock()
 	withdrawn, keys := append([]string{}, d.guard.Kept()...), []string{}
@@ -191,48 +192,48 @@ func (d *daemon) confirm(ctx context.Context) (status.Confirmation, error) {
 	d.mu.Unlock()
 	d.log.Warn("node list confirmed", "withdrawn", len(done.Withdrawn), "keys", keys, "peers", done.Peers)
 	ctx = context.WithoutCancel(ctx) // who has confirmed may go
-	d.tell(ctx, d.apply(ctx))
+	d.logApply(ctx, d.apply(ctx))
 	return done, nil
 }
 
-// tell logs that the host is not as it must be. The next turn of reapplyNowAndThen
+// logApply logs why the host could not be changed. The next turn of reapplyNowAndThen
 // tries again.
-func (d *daemon) tell(ctx context.Context, err error) {
+func (d *daemon) logApply(ctx context.Context, err error) {
 	if err != nil && ctx.Err() == nil {
 		d.log.Error("host network not applied", "error", err, "retry", reapplyInterval)
 	}
 }
 
-// move is a peer that is not where the control source says.
-type move struct {
+// roam is a peer that is not where the control source says.
+type roam struct {
 	key    encap.Fingerprint
 	listed netip.AddrPort
 	addr   netip.Addr
 }
 
-// follow has a peer's datagrams go where its authentic ones come from.
-func (d *daemon) follow(ctx context.Context, m sealed.Move) {
+// roamed sends a peer's datagrams where its authentic ones come from.
+func (d *daemon) roamed(ctx context.Context, m sealed.Move) {
 	d.mu.Lock()
-	d.moves = slices.DeleteFunc(d.moves, func(o move) bool { return o.key == m.Peer.Key })
+	d.roams = slices.DeleteFunc(d.roams, func(o roam) bool { return o.key == m.Peer.Key })
 	if p := d.listed.Table.ByKey(m.Peer.Key); p != nil && p.Endpoint.Addr() != m.Addr {
-		d.moves = append(d.moves, move{m.Peer.Key, p.Endpoint, m.Addr})
+		d.roams = append(d.roams, roam{m.Peer.Key, p.Endpoint, m.Addr})
 	}
 	d.list(d.listed)
 	d.mu.Unlock()
 	d.log.Info("peer roamed", "peer", m.Peer.Name, "from", m.Peer.Endpoint.Addr(), "to", m.Addr)
-	d.tell(ctx, d.apply(ctx))
+	d.logApply(ctx, d.apply(ctx))
 }
 
-// list makes a plan, and the moves since, what shall be in force. A move of which the
-// control source has said something new does not count any more. d.mu is held.
+// list makes a plan, with the peers that roam, the one to apply. A roam ends when the control
+// source lists another endpoint. d.mu is held.
 func (d *daemon) list(plan *control.Plan) {
 	limitMemory(plan.Table.Size())
 	d.listed, d.next = plan, plan
-	d.moves = slices.DeleteFunc(d.moves, func(m move) bool {
+	d.roams = slices.DeleteFunc(d.roams, func(m roam) bool {
 		p := plan.Table.ByKey(m.key)
 		return p == nil || p.Endpoint != m.listed
 	})
-	for _, m := range d.moves {
+	for _, m := range d.roams {
 		moved, err := d.next.WithEndpoint(m.key, m.addr)
 		if err != nil {
 			d.log.Warn("peer roamed to another's address", "to", m.addr, "error", err)
@@ -242,7 +243,7 @@ func (d *daemon) list(plan *control.Plan) {
 	}
 }
 
-// apply puts the newest plan into force: first in the data path, so that no route leads a
+// apply applies the newest plan: first in the data path, so that no route leads a
 // packet to a table that does not know where to send it, then on the host.
 func (d *daemon) apply(ctx context.Context) error {
 	d.applying.Lock()
@@ -252,7 +253,7 @@ func (d *daemon) apply(ctx context.Context) error {
 	if d.plan != nil {
 		had = d.plan.PodCIDRs
 	}
-	plan, fenced, news, mtu := d.next, d.fenced != nil && !errors.Is(d.fenced, errUntold), d.next != d.plan, d.mtu
+	plan, fenced, news, mtu := d.next, d.fenced != nil && !errors.Is(d.fenced, errNotApplied), d.next != d.plan, d.mtu
 	d.mu.Unlock()
 	if news {
 		d.warnNewPodCIDRs(had, plan.PodCIDRs)
@@ -270,7 +271,7 @@ func (d *daemon) apply(ctx context.Context) error {
 	guard := d.host.Guard()
 	switch {
 	case fenced:
-		err = errors.Join(err, d.untell())
+		err = errors.Join(err, d.withdrawPodCIDRs())
 	case mtu > 0 && guard != (nftable.Identity{}): // what else is wrong is no reason to add no pods
 		err = errors.Join(err, nodefile.Write(d.config.RunDir, nodefile.Node{
 			Name: d.config.Node, Guard: guard, PodCIDRs: plan.PodCIDRs, Addresses: plan.NodeAddresses, TUN: d.config.TUN.Name, MTU: mtu,
@@ -340,11 +341,11 @@ func (d *daemon) hostNetwork(plan *control.Plan, conns []*encap.Conn, mtu int) h
 	return n
 }
 
-// mend brings back what other programs take from weft on the host.
-func (d *daemon) mend(ctx context.Context) error {
+// watchHost restores what other programs change of weft's on the host.
+func (d *daemon) watchHost(ctx context.Context) error {
 	return d.host.Watch(ctx, func() error {
 		err := d.apply(ctx)
-		d.tell(ctx, err)
+		d.logApply(ctx, err)
 		return err
 	})
 }
@@ -357,7 +358,7 @@ func (d *daemon) reapplyNowAndThen(ctx context.Context) error {
 		ready := d.starting == nil
 		d.mu.Unlock()
 		err := d.apply(ctx)
-		d.tell(ctx, err)
+		d.logApply(ctx, err)
 		switch {
 		case ready:
 			_ = d.refreshConflist(ctx) // it has logged that, and pods go on

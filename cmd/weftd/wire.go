@@ -79,7 +79,7 @@ func codec(c config.Config, k *keys, lane, lanes int) router.Codec {
 	return sealed.NewCodec(k.peers, k.manager, lane, lanes)
 }
 
-// update makes the peers those of a Plan, before its table is in force.
+// update makes the peers those of a Plan, before its table is published.
 func (k *keys) update(plan *control.Plan) {
 	if k != nil {
 		k.manager.Update(plan.Peers)

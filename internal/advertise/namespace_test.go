@@ -186,10 +186,10 @@ func TestWatchTellsOfAChange(t *testing.T) {
 		<-chosen
 	}
 	began := time.Now()
-	for time.Since(began) < 3*settling || len(chosen) == 0 && time.Since(began) < time.Minute {
+	for time.Since(began) < 3*debounce || len(chosen) == 0 && time.Since(began) < time.Minute {
 		m.ip("addr add 10.5.0.1/24 dev eth1", "addr del 10.5.0.1/24 dev eth1")
 	}
-	calls, most := len(chosen), int(time.Since(began)/settling)+1
+	calls, most := len(chosen), int(time.Since(began)/debounce)+1
 	if calls == 0 || calls > most {
 		t.Errorf("told %d times in %v", calls, time.Since(began))
 	}
@@ -208,7 +208,7 @@ func TestWatchIgnoresWeftsOwnRoutes(t *testing.T) {
 	go func() { ended <- m.Do(func() error { return Watch(ctx, func() { changes <- struct{}{} }) }) }()
 	<-changes // the one at the beginning
 	m.ip("route add 10.244.2.0/24 dev eth0 proto 93", "route del 10.244.2.0/24 dev eth0 proto 93")
-	time.Sleep(2 * settling)
+	time.Sleep(2 * debounce)
 	if n := len(changes); n != 0 {
 		t.Errorf("they are told of %d times", n)
 	}

@@ -14,8 +14,8 @@ import (
 	"weft/internal/rtnetlink"
 )
 
-// settling is how long Watch waits for more of a change: most come as several events.
-const settling = 200 * time.Millisecond
+// debounce is how long Watch waits for more of a change: most come as several events.
+const debounce = 200 * time.Millisecond
 
 // Watch calls changed whenever what Choose returns may have become another, in the network
 // namespace of the calling thread, until ctx is done. It then returns nil.
@@ -54,7 +54,7 @@ func Watch(ctx context.Context, changed func()) error {
 			return group.Wait()
 		case <-some:
 			if settled == nil {
-				settled = time.After(settling)
+				settled = time.After(debounce)
 			}
 		case <-settled:
 			settled = nil

@@ -154,7 +154,7 @@ func identity(n Network) nftable.Identity {
 // says that the table is as it was when it was last looked at.
 //
 // It is replaced as a whole and in one transaction, so that nothing of an older
-// version or of a stranger stays in it, and no packet meets half a table. If only
+// version or of another program stays in it, and no packet meets half a table. If only
 // peers have changed, and nothing else has, only they are.
 func (g *guard) apply(ctx context.Context, n Network, untouched bool) (replaced bool, err error) {
 	if err := g.open(); err != nil {
@@ -174,7 +174,7 @@ func (g *guard) apply(ctx context.Context, n Network, untouched bool) (replaced 
 			return false, err
 		}
 		if withoutPeers(g.listed) != rules {
-			g.holds = nil // somebody else was at it too, whose event has the table replaced
+			g.holds = nil // another program changed it too, whose event has the table replaced
 		}
 		return false, nil
 	}
@@ -271,7 +271,7 @@ func (g *guard) counters(ctx context.Context) (map[string]*knftables.Counter, er
 }
 
 // list returns the table as nft prints it, without counts, or "" if it can't.
-// "Can't" calls for a replacement, which then tells what is the matter.
+// "Can't" calls for a replacement, whose error then says why.
 func list(ctx context.Context) string {
 	out, err := exec.CommandContext(ctx, "nft", "--stateless", "list", "table", "inet", marks.Table).Output()
 	if err != nil {

@@ -6,7 +6,7 @@
 // Apply is idempotent: a crashed predecessor, another program that flushed something
 // and a changed cluster are one and the same case, a difference between what the
 // kernel has and what must hold. It remembers what it has made hold only while Watch
-// would be told of a change.
+// receives the kernel's events.
 //
 // It works in the network namespace of the calling thread. It never changes a
 // route, rule, address or table that is not weft's, never touches the routes to
@@ -29,9 +29,9 @@ import (
 // Host applies Networks. Its methods may be called from several goroutines; they
 // take turns.
 type Host struct {
-	log    *slog.Logger
-	events events
-	mended atomic.Uint64 // Applies that changed something
+	log      *slog.Logger
+	events   events
+	repaired atomic.Uint64 // Applies that changed something
 
 	mu       sync.Mutex
 	given    Network  // to the last Apply
@@ -123,7 +123,7 @@ func (h *Host) Apply(ctx context.Context, n Network) error {
 		return fmt.Errorf("apply the guard table: %w", err)
 	}
 	if replaced {
-		h.mended.Add(1)
+		h.repaired.Add(1)
 		h.log.Info("guard table replaced")
 	}
 	k, err := openKernel()
@@ -149,7 +149,7 @@ func (h *Host) Apply(ctx context.Context, n Network) error {
 	addressesErr := k.removeStaleAddresses(tun, n.Addresses)
 	forwardingErr := k.enableForwarding(n)
 	if k.changes != (changes{}) {
-		h.mended.Add(1)
+		h.repaired.Add(1)
 		h.log.Info("host network changed", "added", k.changes.added,
 			"replaced", k.changes.replaced, "removed", k.changes.removed)
 	}

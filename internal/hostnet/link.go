@@ -45,7 +45,7 @@ func (k *kernel) setUpTUN(tun netlink.Link, n Network) error {
 	set("bound the segments of super-packets", n.GSOMaxSegs != 0 && attrs.GSOMaxSegs != uint32(n.GSOMaxSegs),
 		func() error { return k.LinkSetGSOMaxSegs(tun, n.GSOMaxSegs) })
 	set("set the queue length", attrs.TxQLen != txQueueLen, func() error { return k.LinkSetTxQLen(tun, txQueueLen) })
-	// The overlay has no multicast, so the kernel shall not announce its groups
+	// The overlay has no multicast, so the kernel must not announce its groups
 	// (MLD, IGMP) into it.
 	set("clear the multicast flag", attrs.RawFlags&unix.IFF_MULTICAST != 0, func() error { return k.LinkSetMulticastOff(tun) })
 	// Before the device is up, so that no link-local address is ever made.
@@ -67,7 +67,7 @@ func (k *kernel) addAddresses(tun netlink.Link, want []netip.Addr) error {
 		}
 		addr := &netlink.Addr{IPNet: rtnetlink.IPNet(host)}
 		if a.Is6() {
-			// Nobody else can have the address: the CIDR is this node's alone. And
+			// No other host can have the address: the CIDR is this node's alone. And
 			// the kernel need not add a route to it beside the one in its local table.
 			addr.Flags = unix.IFA_F_NODAD | unix.IFA_F_NOPREFIXROUTE
 		}

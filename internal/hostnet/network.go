@@ -38,7 +38,7 @@ type Network struct {
 	ClusterCIDRs []netip.Prefix
 
 	// PeerCIDRs are the other nodes' pod CIDRs. One that lies outside ClusterCIDRs,
-	// or overlaps PodCIDRs, is left out and reported.
+	// or overlaps PodCIDRs, is rejected and reported.
 	PeerCIDRs []netip.Prefix
 
 	// PeerAddresses are the other nodes' underlay addresses. This node's pods reach
@@ -47,8 +47,8 @@ type Network struct {
 	PeerAddresses []netip.Addr
 
 	// Senders are where the other nodes' datagrams come from: their underlay addresses,
-	// unless they have moved. Who sends from elsewhere is a stranger, until it is
-	// known better.
+	// or those to which they roam. Another address is a non-peer source, whose datagrams
+	// are limited.
 	Senders []netip.Addr
 
 	// PeerEndpoints are where the other nodes receive datagrams: every address that is

@@ -292,8 +292,8 @@ func rules(n Network) []guardRule {
 		{"from_underlay", "ip6 saddr @cluster6" + drop(dropForeignSource), "pods' packets come encapsulated"},
 		{"from_underlay", "ip saddr 127.0.0.0/8" + drop(dropLoopback), "kube-proxy and portmap have the kernel route these"},
 		{"from_underlay", "ip daddr 127.0.0.0/8" + drop(dropLoopback), "kube-proxy and portmap have the kernel route these"},
-		{"from_underlay", "ip daddr @cluster4" + notTrusted + drop(dropBare), "strangers reach pods by hostPort and Service alone, not yet translated here"},
-		{"from_underlay", "ip6 daddr @cluster6" + notTrusted + drop(dropBare), "strangers reach pods by hostPort and Service alone, not yet translated here"},
+		{"from_underlay", "ip daddr @cluster4" + notTrusted + drop(dropBare), "other hosts reach pods by hostPort and Service alone, not yet translated here"},
+		{"from_underlay", "ip6 daddr @cluster6" + notTrusted + drop(dropBare), "other hosts reach pods by hostPort and Service alone, not yet translated here"},
 
 		{"datagrams", fmt.Sprintf("ip saddr . udp sport @%s4 accept", setTranslated), "an answer to another program's translation"},
 		{"datagrams", fmt.Sprintf("ip6 saddr . udp sport @%s6 accept", setTranslated), "an answer to another program's translation"},
@@ -362,8 +362,8 @@ func rules(n Network) []guardRule {
 		{"srcnat", toPods + " return", "pods and nodes see each other's real addresses"},
 		{"srcnat", "ip saddr @pods4 ip daddr != @cluster4 " + udpMasquerade, "answers to weft's ports would be taken for datagrams"},
 		{"srcnat", "ip6 saddr @pods6 ip6 daddr != @cluster6 " + udpMasquerade, "answers to weft's ports would be taken for datagrams"},
-		{"srcnat", "ip saddr @pods4 ip daddr != @cluster4 " + masquerade, "outside, nobody knows the way back to a pod"},
-		{"srcnat", "ip6 saddr @pods6 ip6 daddr != @cluster6 " + masquerade, "outside, nobody knows the way back to a pod"},
+		{"srcnat", "ip saddr @pods4 ip daddr != @cluster4 " + masquerade, "outside, no router knows the way back to a pod"},
+		{"srcnat", "ip6 saddr @pods6 ip6 daddr != @cluster6 " + masquerade, "outside, no router knows the way back to a pod"},
 
 		{"leaving", toPods + " accept", "the right way to pods"},
 		{"leaving", fmt.Sprintf(`oifname { "lo", %q } accept`, n.TUN), "the right way to pods"},

@@ -19,16 +19,16 @@ import (
 )
 
 const (
-	// settling is how long Watch waits for more of a change: a flush is many events.
-	settling = 100 * time.Millisecond
+	// debounce is how long Watch waits for more of a change: a flush is many events.
+	debounce = 100 * time.Millisecond
 
-	// So many changes are mended at once; after that one in each interval, because
-	// somebody seems to undo it each time.
-	mendBurst    = 20
-	mendInterval = 10 * time.Second
+	// So many changes are repaired at once; after that one in each interval, because
+	// another program seems to undo it each time.
+	repairBurst    = 20
+	repairInterval = 10 * time.Second
 
 	// trustedFor is how long Apply goes without looking at the routes and the guard table
-	// while no event tells of a change. To look takes 0.1 s of a core at 15,000 routes.
+	// while there is no event of a change. To look takes 0.1 s of a core at 15,000 routes.
 	trustedFor = 5 * time.Minute
 )
 
@@ -38,7 +38,7 @@ type held struct {
 	tun int
 }
 
-// events is what has happened since somebody looked.
+// events is what has happened since Apply last looked.
 type events struct {
 	// wanted is what the last Apply made hold, or the present one does.
 	wanted atomic.Pointer[held]
@@ -50,14 +50,14 @@ type events struct {
 	some chan struct{} // holds one
 }
 
-// Watch has the kernel tell of changes to what is weft's, in the network namespace of the
-// calling thread, until ctx is done. It then returns nil. In the meantime Apply looks at
+// Watch receives the kernel's events of changes to what is weft's, in the network namespace of
+// the calling thread, until ctx is done. It then returns nil. In the meantime Apply looks at
 // routes and at the guard table only when they may have changed.
 //
-// It calls mend, which shall call Apply, 0.1 s after the first event of a change; if there
-// was something to mend 20 times in a short while, or mend failed, only once in 10 s. Mend
-// runs on the goroutine of the caller.
-func (h *Host) Watch(ctx context.Context, mend func() error) error {
+// It calls repair, which must call Apply, 0.1 s after the first event of a change; if there
+// was something to repair 20 times in a short while, or repair failed, only once in 10 s.
+// Repair runs on the goroutine of the caller.
+func (h *Host) Watch(ctx context.Context, repair func() error) error {
 	routing, err := rtnetlink.SubscribeRouting()
 	if err != nil {
 		return err
@@ -73,7 +73,7 @@ func (h *Host) Watch(ctx context.Context, mend func() error) error {
 	h.watch(true)
 	defer h.watch(false)
 
-	limit := rate.NewLimiter(rate.Every(mendInterval), mendBurst)
+	limit := rate.NewLimiter(rate.Every(repairInterval), repairBurst)
 	for {
 		select {
 		case <-ctx.Done():
@@ -83,16 +83,16 @@ func (h *Host) Watch(ctx context.Context, mend func() error) error {
 		select {
 		case <-ctx.Done():
 			return group.Wait()
-		case <-time.After(settling):
+		case <-time.After(debounce):
 		}
-		before := h.mended.Load()
-		if err := mend(); err != nil || h.mended.Load() != before {
+		before := h.repaired.Load()
+		if err := repair(); err != nil || h.repaired.Load() != before {
 			_ = limit.Wait(ctx) // fails when ctx is done
 		}
 	}
 }
 
-// watch says whether events tell of changes. What is known from before doesn't count.
+// watch sets whether Apply may rely on events. What is known from before doesn't count.
 func (h *Host) watch(on bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -109,10 +109,10 @@ func (h *Host) trusts() bool {
 	return false
 }
 
-func (e *events) tell() {
+func (e *events) signal() {
 	select {
 	case e.some <- struct{}{}:
-	default: // it is told already
+	default: // one waits already
 	}
 }
 
@@ -120,7 +120,7 @@ func (e *events) tell() {
 func (e *events) routing(messages []syscall.NetlinkMessage) {
 	if messages == nil {
 		e.routes.Store(true)
-		e.tell()
+		e.signal()
 		return
 	}
 	wanted := e.wanted.Load()
@@ -130,17 +130,17 @@ func (e *events) routing(messages []syscall.NetlinkMessage) {
 	for _, m := range messages {
 		switch m.Header.Type {
 		case unix.RTM_NEWRULE, unix.RTM_DELRULE: // these are few, and Apply looks at them always
-			e.tell()
+			e.signal()
 		case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
 			if wanted.contradictedBy(m) {
 				e.routes.Store(true)
-				e.tell()
+				e.signal()
 			}
 		default:
 			// A device that goes down, or loses an address, loses routes without a word.
 			if linkOf(m) == wanted.tun {
 				e.routes.Store(true)
-				e.tell()
+				e.signal()
 			}
 		}
 	}
@@ -232,7 +232,7 @@ func (h *held) sameRoutes(o *held) bool {
 func (e *events) tables(messages []syscall.NetlinkMessage) {
 	if messages == nil || slices.ContainsFunc(messages, isOfGuard) {
 		e.guard.Store(true)
-		e.tell()
+		e.signal()
 	}
 }
 

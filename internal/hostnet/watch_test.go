@@ -13,12 +13,12 @@ import (
 	"sigs.k8s.io/knftables"
 )
 
-// watched is a namespace in which a Host mends what others change.
+// watched is a namespace in which a Host repairs what others change.
 type watched struct {
 	namespace
-	host  *Host
-	mends atomic.Int32
-	err   atomic.Pointer[error] // what the last mend returned
+	host    *Host
+	repairs atomic.Int32
+	err     atomic.Pointer[error] // what the last repair returned
 }
 
 func startWatch(t *testing.T) *watched {
@@ -35,7 +35,7 @@ func startWatch(t *testing.T) *watched {
 			err = w.host.Watch(ctx, func() error {
 				err := w.host.Apply(ctx, testNetwork())
 				w.err.Store(&err)
-				w.mends.Add(1)
+				w.repairs.Add(1)
 				return err
 			})
 		})
@@ -67,9 +67,9 @@ func (w *watched) isWatched() bool {
 func (w *watched) settle(t *testing.T) {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); ; {
-		before := w.mends.Load()
-		time.Sleep(5 * settling)
-		if w.mends.Load() == before {
+		before := w.repairs.Load()
+		time.Sleep(5 * debounce)
+		if w.repairs.Load() == before {
 			return
 		}
 		if time.Now().After(deadline) {
@@ -106,12 +106,12 @@ func TestWhatOthersChangeIsMended(t *testing.T) {
 		"nft flush ruleset",
 		"nft add chain inet weft strange",
 	} {
-		mends := w.mends.Load()
+		repairs := w.repairs.Load()
 		w.run(t, "sh", "-ec", change)
 		changed := time.Now()
-		for now := ""; now != before || w.mends.Load() == mends; time.Sleep(5 * time.Millisecond) {
+		for now := ""; now != before || w.repairs.Load() == repairs; time.Sleep(5 * time.Millisecond) {
 			if now = w.everything(t); time.Since(changed) > time.Minute {
-				t.Errorf("%s: it is not mended", change)
+				t.Errorf("%s: it is not repaired", change)
 				expect(t, change, now, before)
 				break
 			}
@@ -125,9 +125,9 @@ func TestARouteThatAnotherProgramReplacesIsMissed(t *testing.T) {
 	w.ip(t, "link add elsewhere type bridge")
 	w.ip(t, "link set elsewhere up")
 	w.settle(t)
-	mends := w.mends.Load()
+	repairs := w.repairs.Load()
 	w.ip(t, "route replace 10.244.2.0/24 dev elsewhere proto static")
-	for deadline := time.Now().Add(time.Minute); w.mends.Load() == mends; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); w.repairs.Load() == repairs; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("it is not noticed")
 		}
@@ -140,20 +140,20 @@ func TestARouteThatAnotherProgramReplacesIsMissed(t *testing.T) {
 
 func TestAProgramThatUndoesEverythingIsNotAnsweredWithoutEnd(t *testing.T) {
 	w := startWatch(t)
-	before, began := w.mends.Load(), time.Now()
-	for time.Since(began) < (mendBurst+10)*settling {
+	before, began := w.repairs.Load(), time.Now()
+	for time.Since(began) < (repairBurst+10)*debounce {
 		w.run(t, "sh", "-c", "ip route del 10.244.2.0/24 2>&1 || true")
-		time.Sleep(settling / 4)
+		time.Sleep(debounce / 4)
 	}
-	most := int64(mendBurst + 1 + time.Since(began)/mendInterval)
-	if n := int64(w.mends.Load() - before); n < 1 || n > most {
+	most := int64(repairBurst + 1 + time.Since(began)/repairInterval)
+	if n := int64(w.repairs.Load() - before); n < 1 || n > most {
 		t.Errorf("it was answered %d times, want %d at most", n, most)
 	}
 }
 
 func TestWhatIsNoneOfWeftsIsNotAnswered(t *testing.T) {
 	w := startWatch(t)
-	before := w.mends.Load()
+	before := w.repairs.Load()
 	w.run(t, "sh", "-ec", `
 		ip link add elsewhere type bridge
 		ip addr add 198.51.100.1/24 dev elsewhere
@@ -170,9 +170,9 @@ func TestWhatIsNoneOfWeftsIsNotAnswered(t *testing.T) {
 		nft add table ip wefts
 		nft flush table inet other
 		nft delete table inet other`)
-	time.Sleep(5 * settling)
-	if n := w.mends.Load() - before; n != 0 {
-		t.Errorf("it was answered by %d mends", n)
+	time.Sleep(5 * debounce)
+	if n := w.repairs.Load() - before; n != 0 {
+		t.Errorf("it was answered by %d repairs", n)
 	}
 }
 
@@ -181,7 +181,7 @@ func TestItsOwnChangesMakeNoRouteDoubtful(t *testing.T) {
 	w := startWatch(t)
 	for _, n := range []Network{withoutPeer(testNetwork()), testNetwork()} {
 		w.apply(t, w.host, n)
-		time.Sleep(settling / 2)
+		time.Sleep(debounce / 2)
 		if w.host.events.routes.Load() {
 			t.Error("its own changes are taken for another's")
 		}

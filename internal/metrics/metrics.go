@@ -102,13 +102,13 @@ var (
 	resting = prometheus.NewDesc("weft_resting_addresses",
 		"Pod addresses that were released of late, and are given to no pod yet.", nil, nil)
 	reconciled = prometheus.NewDesc("weft_reconciled_total",
-		"What weftd did to put leases in order (docs/OPERATIONS.md).", []string{"action"}, nil)
+		"What weftd did to reconcile leases (docs/OPERATIONS.md).", []string{"action"}, nil)
 	unmended = prometheus.NewDesc("weft_leases_unmended",
 		"Leases and veths of pods that only an operator can put in order.", nil, nil)
 	rejected = prometheus.NewDesc("weft_state_rejected_total",
 		"Times that the control source had no State that could be put into force as a whole.", nil, nil)
 	current = prometheus.NewDesc("weft_state_current",
-		"1 if the newest State of the control source is in force as a whole, 0 if not, or if the source is away.", nil, nil)
+		"1 if the newest State of the control source is applied as a whole, 0 if not, or if the source is unreachable.", nil, nil)
 	leftOut = prometheus.NewDesc("weft_nodes_left_out",
 		"1 if nodes registered themselves so that they can't be peers (weft status says why).", nil, nil)
 	keyChanges = prometheus.NewDesc("weft_key_changes_total",

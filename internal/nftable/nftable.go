@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Identity tells one making of a table from another. The kernel forgets tables at a
+// Identity distinguishes one making of a table from another. The kernel forgets tables at a
 // reboot, so an Identity that the kernel confirms was made since then.
 type Identity struct {
 	// Comment is the table's comment, by which its maker recognizes it.

@@ -130,12 +130,12 @@ func (r Report) Select(names []string) ([]Peer, error) {
 	return slices.DeleteFunc(slices.Clone(r.Peers), unnamed), nil
 }
 
-// State tells where the State in force comes from.
+// State says where the applied State comes from.
 type State struct {
 	Source  string    `json:"source"`
 	Applied time.Time `json:"applied"`
 
-	// Rejected is why the newest State is not in force as a whole; empty if it is.
+	// Rejected is why the newest State is not applied as a whole; empty if it is.
 	Rejected string `json:"rejected,omitempty"`
 
 	// LeftOut tells of the nodes that registered themselves wrongly, a line each.
