@@ -1,6 +1,7 @@
 package main_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -62,9 +63,12 @@ func TestCongestionOnTheUnderlayReachesThePodsThatUnderstandIt(t *testing.T) {
 	if got, ok := f.withTOS(t, 0); ok {
 		t.Errorf("a packet whose flow does not understand congestion arrives all the same, with TOS %#x", got)
 	}
-	if dropped := metric(t, node, `weft_drops_total{reason="congestion"}`); dropped != "1" {
-		t.Errorf("%s packets are counted as dropped for congestion, want 1", dropped)
-	}
+	eventually(t, "the packet to be counted as dropped for congestion", func() error {
+		if dropped := metric(t, node, `weft_drops_total{reason="congestion"}`); dropped != "1" {
+			return fmt.Errorf("%s packets are", dropped)
+		}
+		return nil
+	})
 	if out := run(t, node.Namespace, "nft", "list", "counter", "ip", "underlay", "expedited"); !strings.Contains(out, "packets 1 ") {
 		t.Errorf("the outer header does not show DSCP and ECN: %s", out)
 	}

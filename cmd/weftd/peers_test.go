@@ -57,11 +57,13 @@ func TestPeersShowsWhoIsUpAndHowMuchPasses(t *testing.T) {
 	expectState(t, node, "no_keys")
 
 	expectPings(t, pod1, pod2)
-	text := weft(t, node, "peers")
 	line := regexp.MustCompile(`(?m)^node2  192\.168\.77\.2:9338  up     [0-9]+s +[0-9]+s +[0-9.]+(µs|ms)  4 packets, 376 B  4 packets, 376 B  0$`)
-	if text.status != 0 || text.stderr != "" || !line.MatchString(text.stdout) {
-		t.Errorf("exit status %d, %s\n%s", text.status, text.stderr, text.stdout)
-	}
+	eventually(t, "weft peers to count the packets", func() error { // a moment after they have passed
+		if text := weft(t, node, "peers"); text.status != 0 || text.stderr != "" || !line.MatchString(text.stdout) {
+			return fmt.Errorf("exit status %d, %s\n%s", text.status, text.stderr, text.stdout)
+		}
+		return nil
+	})
 	got := peer(t, node, "node2")
 	if got.Key != cluster.Nodes()[1].Entry().Key || got.RTT <= 0 || got.KeysBegan.Before(began) || got.Error != "" {
 		t.Errorf("%+v", got.Link)

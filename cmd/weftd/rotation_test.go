@@ -124,9 +124,12 @@ func TestRotationsUnderLoadLoseNothing(t *testing.T) {
 		t.Errorf("of %d datagrams %d were lost, and %d came more than once", sent, lost, again)
 	}
 	for _, node := range cluster.Nodes() {
-		if n := number(t, metric(t, node, `weft_handshakes_total{result="agreed"}`)); n < float64(rotations) {
-			t.Errorf("%s has agreed on keys %v times", node.Name(), n)
-		}
+		eventually(t, node.Name()+" to have agreed on keys at each rotation", func() error { // the answerer a moment later
+			if n := number(t, metric(t, node, `weft_handshakes_total{result="agreed"}`)); n < float64(rotations) {
+				return fmt.Errorf("%v times", n)
+			}
+			return nil
+		})
 		for _, reason := range []string{"no_keys", "unknown_index", "replayed", "not_authentic", "unknown_peer"} {
 			if n := metric(t, node, fmt.Sprintf("weft_drops_total{reason=%q}", reason)); n != "0" {
 				t.Errorf("%s has dropped %s datagrams as %s", node.Name(), n, reason)

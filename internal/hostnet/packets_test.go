@@ -367,8 +367,8 @@ func TestPodsAreNoRouters(t *testing.T) {
 			check(t, err)
 		}
 	})
-	if got := s.node.drops(t, s.host)[dropRouterAdvert]; got != 2 {
-		t.Errorf("%d packets dropped, want 2", got)
+	if !eventually(func() bool { return s.node.drops(t, s.host)[dropRouterAdvert] == 2 }) {
+		t.Errorf("%d packets dropped, want 2", s.node.drops(t, s.host)[dropRouterAdvert])
 	}
 	if routes := s.node.ip(t, "-6 route show proto ra"); routes != "" {
 		t.Errorf("the pod is a router: %s", routes)
