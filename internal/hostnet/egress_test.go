@@ -107,9 +107,22 @@ func TestOtherAddressesReachPeersPods(t *testing.T) {
 	})
 }
 
-// A connection that began while no guard table stood is masqueraded as soon as one does.
+// A connection that began while no guard table stood is masqueraded as soon as one does,
+// whether weftd starts or another program removed its table.
 func TestStaleFlowsAreMasqueraded(t *testing.T) {
-	s := newSite(t)
+	for name, host := range map[string]func(*site) *Host{
+		"started":  func(*site) *Host { return newHost() },
+		"restored": func(s *site) *Host { return s.host },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t)
+			masqueradesStale(t, s, host(s))
+		})
+	}
+}
+
+func masqueradesStale(t *testing.T, s *site, host *Host) {
+	t.Helper()
 	s.node.nft(t, "table inet others { chain forward { type filter hook forward priority 0; ct state new accept; }; }")
 	s.node.nft(t, "delete table inet weft")
 	forEachFamily(t, func(t *testing.T, a addressing) {
@@ -125,7 +138,7 @@ func TestStaleFlowsAreMasqueraded(t *testing.T) {
 		if got := exchange(t, kept); got != a.pod1.String() {
 			t.Errorf("from pod to pod: %s", got)
 		}
-		s.node.apply(t, newHost(), s.network)
+		s.node.apply(t, host, s.network)
 		if got := exchange(t, conn); got != a.node.String() {
 			t.Errorf("the connection goes on as %s", got)
 		}

@@ -37,7 +37,7 @@ type Host struct {
 	given    Network  // to the last Apply
 	checked  *checked // given; nil before the first Apply
 	guard    guard
-	swept    bool  // whether connections that the guard has not translated are gone
+	swept    bool  // whether connections that began without this guard table are gone
 	held     *held // nil while it is not known which routes there are
 	watched  bool
 	compared time.Time // when Apply last relied on nothing
@@ -123,6 +123,7 @@ func (h *Host) Apply(ctx context.Context, n Network) error {
 		return fmt.Errorf("apply the guard table: %w", err)
 	}
 	if replaced {
+		h.swept = false // connections may have begun while there was none
 		h.repaired.Add(1)
 		h.log.Info("guard table replaced")
 	}
