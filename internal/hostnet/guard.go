@@ -194,7 +194,7 @@ func (g *guard) apply(ctx context.Context, n Network, untouched bool) (replaced 
 func (g *guard) replace(ctx context.Context, n Network, counts map[string]*knftables.Counter) error {
 	g.holds = nil
 	if _, err := nftable.Of(marks.Table); errors.Is(err, nftable.ErrAbsent) {
-		return g.commit(ctx, n, ruleset(g.nft.NewTransaction(), n, counts))
+		return errors.Join(g.commit(ctx, n, ruleset(g.nft.NewTransaction(), n, counts)), g.removeNext(ctx))
 	}
 	if g.next == nil {
 		next, err := knftables.New(knftables.InetFamily, marks.NextTable)

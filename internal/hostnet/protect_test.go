@@ -108,6 +108,31 @@ func TestAdjacentCIDRsStayApart(t *testing.T) {
 	expect(t, "the guard table after it was replaced", list(), before)
 }
 
+// TestStaleSecondTableGoes: a weftd that was killed while it replaced the guard leaves a second
+// table, whose rules are never updated.
+func TestStaleSecondTableGoes(t *testing.T) {
+	ns := newNamespace(t)
+	ns.openTUN(t, "weft0")
+	stale := "table inet " + marks.NextTable + " { chain forward { type filter hook forward priority 0; drop; }; }"
+	expectGone := func(after string) {
+		t.Helper()
+		if tables := ns.run(t, "nft", "list tables"); strings.Contains(tables, marks.NextTable) {
+			t.Errorf("after %s there are %s", after, tables)
+		}
+		ns.nft(t, stale)
+	}
+	ns.nft(t, stale)
+	ns.protect(t, newHost(), configured())
+	expectGone("Protect without a guard")
+	ns.protect(t, newHost(), configured())
+	expectGone("Protect with one")
+	ns.apply(t, newHost(), testNetwork())
+	expectGone("Apply with one")
+	ns.nft(t, "delete table inet weft")
+	ns.apply(t, newHost(), testNetwork())
+	expectGone("Apply without one")
+}
+
 // TestProtectReplacesUnreadableSets: a table of weft's name whose sets hold something else
 // keeps no guard from being made.
 func TestProtectReplacesUnreadableSets(t *testing.T) {
