@@ -42,12 +42,14 @@ type Host struct {
 	watched  bool
 	compared time.Time // when Apply last relied on nothing
 
+	nics map[int]bool // the indices of those that there were; nil before the first Apply
+
 	drops drops
 }
 
 // New returns a Host that logs to log what it changes.
 func New(log *slog.Logger) *Host {
-	return &Host{log: log, events: events{some: make(chan struct{}, 1)}, drops: drops{now: time.Now}}
+	return &Host{log: log, events: events{some: make(chan struct{}, 1), isNIC: isNIC}, drops: drops{now: time.Now}}
 }
 
 // Protect makes hold what keeps pods' packets from leaving in clear, and others' from
@@ -148,7 +150,7 @@ func (h *Host) Apply(ctx context.Context, n Network) error {
 	// Removing an address removes the routes that prefer it as their source, so
 	// stale addresses go when no route does any more.
 	addressesErr := k.removeStaleAddresses(tun, n.Addresses)
-	forwardingErr := k.enableForwarding(n)
+	forwardingErr := errors.Join(k.enableForwarding(n), h.heedRouters(k, n))
 	if k.changes != (changes{}) {
 		h.repaired.Add(1)
 		h.log.Info("host network changed", "added", k.changes.added,

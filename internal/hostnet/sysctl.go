@@ -4,10 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"weft/internal/marks"
@@ -93,6 +95,50 @@ func (k *kernel) enableForwarding6(tun string) error {
 		}
 	}
 	return k.setSysctl(all, "1")
+}
+
+// isNIC says whether routers may be on the other side of a link: a card, or what is made of
+// cards.
+func isNIC(link netlink.Link) bool {
+	if link.Attrs().Flags&net.FlagLoopback != 0 || link.Attrs().Group == marks.PodLinkGroup {
+		return false
+	}
+	switch link.Type() {
+	case "device", "bond", "team", "vlan": // "device": what has no kind
+		return true
+	}
+	return false
+}
+
+// heedRouters has NICs that have appeared since the last call listen to router advertisements
+// where they would if the node did not forward. What somebody sets afterwards stays.
+func (h *Host) heedRouters(k *kernel, n Network) error {
+	first := h.nics == nil
+	appeared := h.events.nics.Swap(false)
+	if !n.uses(unix.AF_INET6) || !first && !appeared {
+		return nil
+	}
+	links, err := k.LinkList()
+	if err != nil {
+		return fmt.Errorf("list the interfaces: %w", err)
+	}
+	nics := map[int]bool{}
+	for _, link := range links {
+		attrs := link.Attrs()
+		if !h.events.isNIC(link) || attrs.Name == n.TUN {
+			continue
+		}
+		nics[attrs.Index] = true
+		name := "net.ipv6.conf." + sysctlElement(attrs.Name) + ".accept_ra"
+		if acceptRA, err := readSysctl(name); first || h.nics[attrs.Index] || err != nil || acceptRA != "1" {
+			continue // no error is worth more: the interface may be gone, or without IPv6
+		}
+		if err := k.setSysctl(name, "2"); err != nil {
+			h.log.Warn("interface ignores routers", "interface", attrs.Name, "error", err)
+		}
+	}
+	h.nics = nics
+	return nil
 }
 
 // setSysctl writes value unless the sysctl holds it already, so that a read-only

@@ -3,12 +3,14 @@ package hostnet
 import (
 	"context"
 	"encoding/binary"
+	"math"
 	"net/netip"
 	"slices"
 	"sync/atomic"
 	"syscall"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -46,6 +48,10 @@ type events struct {
 	// routes and guard say that some of weft's routes, or the guard table, may have been
 	// changed by others.
 	routes, guard atomic.Bool
+
+	// nics says that a NIC has appeared, as isNIC understands it: tests have no cards.
+	nics  atomic.Bool
+	isNIC func(netlink.Link) bool
 
 	some chan struct{} // holds one
 }
@@ -97,6 +103,7 @@ func (h *Host) watch(on bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.watched, h.compared = on, time.Time{}
+	h.events.nics.Store(true)
 }
 
 // trusts says whether an Apply may rely on events. If not, the Apply looks at everything, and
@@ -120,6 +127,7 @@ func (e *events) signal() {
 func (e *events) routing(messages []syscall.NetlinkMessage) {
 	if messages == nil {
 		e.routes.Store(true)
+		e.nics.Store(true)
 		e.signal()
 		return
 	}
@@ -142,8 +150,21 @@ func (e *events) routing(messages []syscall.NetlinkMessage) {
 				e.routes.Store(true)
 				e.signal()
 			}
+			if e.isNewNIC(m) {
+				e.nics.Store(true)
+				e.signal()
+			}
 		}
 	}
+}
+
+// isNewNIC says whether an event is of a NIC that has appeared: its flags have all "changed".
+func (e *events) isNewNIC(m syscall.NetlinkMessage) bool {
+	if m.Header.Type != unix.RTM_NEWLINK || len(m.Data) < unix.SizeofIfInfomsg || nl.DeserializeIfInfomsg(m.Data).Change != math.MaxUint32 {
+		return false
+	}
+	link, err := netlink.LinkDeserialize(nil, m.Data)
+	return err == nil && e.isNIC(link)
 }
 
 // linkOf returns the device that an event of links or addresses is about.

@@ -2,6 +2,7 @@ package hostnet
 
 import (
 	"context"
+	"net"
 	"runtime"
 	"strings"
 	"sync/atomic"
@@ -9,8 +10,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 	"sigs.k8s.io/knftables"
+
+	"weft/internal/marks"
 )
 
 // watched is a namespace in which a Host repairs what others change.
@@ -23,7 +27,12 @@ type watched struct {
 
 func startWatch(t *testing.T) *watched {
 	t.Helper()
-	w := &watched{namespace: newNamespace(t), host: newHost()}
+	return watchWith(t, newHost())
+}
+
+func watchWith(t *testing.T, host *Host) *watched {
+	t.Helper()
+	w := &watched{namespace: newNamespace(t), host: host}
 	w.openTUN(t, "weft0")
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error)
@@ -117,6 +126,46 @@ func TestWhatOthersChangeIsMended(t *testing.T) {
 			}
 		}
 		t.Logf("%-90s %v", change, time.Since(changed).Round(time.Millisecond))
+	}
+}
+
+// A card that appears while weftd runs takes router advertisements though the node forwards; no
+// other interface does, and what somebody sets later stays.
+func TestNewCardsHeedRouters(t *testing.T) {
+	host := newHost()
+	host.events.isNIC = func(link netlink.Link) bool { return strings.HasPrefix(link.Attrs().Name, "card") }
+	w, far := watchWith(t, host), newNamespace(t)
+	acceptRA := func(name string) string { return w.sysctl(t, "net.ipv6.conf."+name+".accept_ra") }
+	veth(t, w.namespace, "other", 0, far, "other")
+	veth(t, w.namespace, "card0", 0, far, "card0")
+	if !eventually(func() bool { return acceptRA("card0") == "2" }) {
+		t.Fatalf("accept_ra of the card is %s", acceptRA("card0"))
+	}
+	w.run(t, "sysctl", "-qw", "net.ipv6.conf.card0.accept_ra=1")
+	w.ip(t, "link set card0 down")
+	veth(t, w.namespace, "card1", 0, far, "card1")
+	if !eventually(func() bool { return acceptRA("card1") == "2" }) {
+		t.Errorf("accept_ra of the second card is %s", acceptRA("card1"))
+	}
+	if other, card := acceptRA("other"), acceptRA("card0"); other != "1" || card != "1" {
+		t.Errorf("accept_ra of another interface is %s, and of a card that somebody set back %s", other, card)
+	}
+	for name, tt := range map[string]struct {
+		link netlink.Link
+		want bool
+	}{
+		"a card":                       {&netlink.Device{}, true},
+		"a VLAN of a card":             {&netlink.Vlan{}, true},
+		"a bond":                       {&netlink.Bond{}, true},
+		"the loopback":                 {&netlink.Device{LinkAttrs: netlink.LinkAttrs{Flags: net.FlagLoopback}}, false},
+		"a veth":                       {&netlink.Veth{}, false},
+		"a bridge":                     {&netlink.Bridge{}, false},
+		"a TUN device":                 {&netlink.Tuntap{}, false},
+		"a card in a pod's link group": {&netlink.Device{LinkAttrs: netlink.LinkAttrs{Group: marks.PodLinkGroup}}, false},
+	} {
+		if got := isNIC(tt.link); got != tt.want {
+			t.Errorf("%s: isNIC is %t", name, got)
+		}
 	}
 }
 
