@@ -2,9 +2,11 @@ package architecture
 
 import (
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -53,6 +55,34 @@ func TestTheOperationsManualTellsOfEveryDropReasonMetricAndKey(t *testing.T) {
 			t.Errorf("no word of the key behind --%s", f.Name)
 		}
 	})
+}
+
+// Each warning that weftd can raise has a row in the manual, and each row is of such a one.
+func TestTheManualHasEveryWarning(t *testing.T) {
+	codes := map[string]bool{}
+	literal := regexp.MustCompile(`\bCode(?:: |[A-Z][A-Za-z]* += )"([a-z_]+)"`)
+	err := filepath.WalkDir("../..", func(path string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() && strings.HasSuffix(path, ".go") && !strings.HasSuffix(path, "_test.go") {
+			for _, code := range literal.FindAllStringSubmatch(read(t, strings.TrimPrefix(path, "../../")), -1) {
+				codes[code[1]] = true
+			}
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(read(t, "docs/OPERATIONS.md"), "\n### Warnings\n")
+	section, _, _ = strings.Cut(section, "\n\nThe log tells of drops")
+	rows := map[string]bool{}
+	for _, row := range regexp.MustCompile(`(?m)^\| (`+"`[a-z_`, ]+"+`) \| [^|]+ \| [^|]+ \|$`).FindAllStringSubmatch(section, -1) {
+		for _, code := range strings.Split(row[1], ", ") {
+			rows[strings.Trim(code, "`")] = true
+		}
+	}
+	if len(rows) == 0 || !maps.Equal(codes, rows) {
+		t.Errorf("the rows of docs/OPERATIONS.md are of the warnings\n%v,\nweftd has\n%v", slices.Sorted(maps.Keys(rows)), slices.Sorted(maps.Keys(codes)))
+	}
 }
 
 func TestEveryTestThatTheDocsNameExists(t *testing.T) {

@@ -210,9 +210,9 @@ func TestProbesSayOKOrWhyNot(t *testing.T) {
 		body         string
 	}{
 		{"healthy", newDaemon(), http.MethodGet, "/healthz", http.StatusOK, "ok\n"},
-		{"ready", newDaemon(), http.MethodGet, "/readyz", http.StatusOK, "ok\n"},
+		{"ready", newDaemon(), http.MethodGet, "/readyz", http.StatusOK, "ok\nwarning: a (1)\nwarning: b (2)\n"},
 		{"unhealthy", broken, http.MethodGet, "/healthz", http.StatusServiceUnavailable, "the route to 10.244.2.0/24 is taken\n"},
-		{"not ready", broken, http.MethodGet, "/readyz", http.StatusServiceUnavailable, "weftd is starting\n"},
+		{"not ready", broken, http.MethodGet, "/readyz", http.StatusServiceUnavailable, "weftd is starting\nwarning: a (1)\nwarning: b (2)\n"},
 		{"unknown path", newDaemon(), http.MethodGet, "/debug/pprof/", http.StatusNotFound, "404 page not found\n"},
 		{"no reading", newDaemon(), http.MethodPost, "/healthz", http.StatusMethodNotAllowed, "Method Not Allowed\n"},
 	} {
