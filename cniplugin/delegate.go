@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
 )
@@ -26,10 +28,12 @@ func (c *config) delegate(ctx context.Context, command string, stdin []byte) ([]
 	cmd := exec.CommandContext(ctx, path)
 	cmd.Env = append(os.Environ(), "CNI_COMMAND="+command)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(stdin), &stdout, &stderr
-	if err := cmd.Run(); err != nil {
-		told := &types.Error{}
-		if json.Unmarshal(stdout.Bytes(), told) == nil && told.Msg != "" {
-			return nil, fmt.Errorf("ipam plugin %s: %w", name, told)
+	// A child of it may keep its output open, and for longer than the runtime waits.
+	cmd.WaitDelay = time.Second
+	if err := cmd.Run(); err != nil && !errors.Is(err, exec.ErrWaitDelay) {
+		printed := &types.Error{}
+		if json.Unmarshal(stdout.Bytes(), printed) == nil && printed.Msg != "" {
+			return nil, fmt.Errorf("ipam plugin %s: %w", name, printed)
 		}
 		return nil, fmt.Errorf("ipam plugin %s: %s: %w: %s", name, command, err, bytes.TrimSpace(stderr.Bytes()))
 	}

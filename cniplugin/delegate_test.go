@@ -2,18 +2,23 @@ package cniplugin
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/google/go-cmp/cmp"
+
+	"weft/internal/testnet"
 )
 
 // othersDir is where Debian's package containernetworking-plugins puts other plugins.
@@ -275,4 +280,34 @@ func TestGCAndSTATUSReachTheOtherPlugin(t *testing.T) {
 		t.Fatal(err)
 	}
 	requireCode(t, n.call(n.plugin.Status, args), types.ErrPluginNotAvailable)
+}
+
+// A plugin that leaves its output to a child has answered when it ends itself.
+func TestDelegateLeavesItsOutputToAChild(t *testing.T) {
+	dir := t.TempDir()
+	child := filepath.Join(dir, "child")
+	script := "#!/bin/sh\nsleep 1000 &\necho $! >" + child + "\necho answer\n"
+	if err := os.WriteFile(filepath.Join(dir, "forks"), []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("CNI_PATH", dir)
+	t.Cleanup(func() {
+		if pid, err := os.ReadFile(child); err == nil {
+			_ = exec.Command("kill", strings.TrimSpace(string(pid))).Run()
+		}
+	})
+	answer := make(chan string, 1)
+	go func() {
+		c := config{IPAM: ipamConfig{Type: "forks"}}
+		printed, err := c.delegate(t.Context(), "STATUS", nil)
+		answer <- fmt.Sprint(string(printed), err)
+	}()
+	select {
+	case got := <-answer:
+		if got != "answer\n<nil>" {
+			t.Errorf("it answered %q", got)
+		}
+	case <-time.After(testnet.WaitLimit):
+		t.Error("its child is waited for")
+	}
 }
