@@ -1,0 +1,100 @@
+package handshake
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+
+	"github.com/quic-go/quic-go"
+
+	"weft/encap"
+)
+
+// accept agrees on keys with whoever has dialed and is known.
+func (m *Manager) accept(ctx context.Context, listener *quic.Listener) {
+	for {
+		conn, err := listener.Accept(ctx)
+		if err != nil {
+			return // the listener is closed
+		}
+		m.admission.settle(conn.Context())
+		go m.acceptOne(conn)
+	}
+}
+
+func (m *Manager) acceptOne(conn *quic.Conn) {
+	key, err := peerFingerprint(conn.ConnectionState().TLS)
+	if err != nil {
+		_ = conn.CloseWithError(codeRefused, "")
+		return
+	}
+	m.mu.Lock()
+	l := m.links[key]
+	if l == nil || l.dialWins(m.self) || l.answering >= mostAnswers {
+		m.mu.Unlock()
+		_ = conn.CloseWithError(codeBusy, "")
+		return
+	}
+	m.stopDialing(l)
+	l.answering++
+	node, from := l.node, addrOf(conn.RemoteAddr())
+	returned := l.returned(from)
+	m.mu.Unlock()
+
+	epoch, err := m.answer(l, conn)
+	if err != nil {
+		_ = conn.CloseWithError(codeRefused, "")
+	}
+	m.answered(l, err)
+	if err == nil {
+		m.agreed(l, conn, epoch)
+		if returned {
+			m.follow(node, from)
+		}
+	}
+}
+
+// answered has this node dial where the peer's handshake came to nothing.
+func (m *Manager) answered(l *link, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	l.answering--
+	if err == nil {
+		return
+	}
+	m.log.Debug("a handshake failed", "peer", l.node.Name, "error", err)
+	m.tellChanged()
+	if l.wanted && m.links[l.peer.Key] == l {
+		m.dialSoon(l)
+	}
+}
+
+// known decides about a node that wants to agree on keys.
+func (m *Manager) known(key encap.Fingerprint) error {
+	if m.peers.Find(key) == nil {
+		return fmt.Errorf("no node in the list has the key %s", key)
+	}
+	return nil
+}
+
+// knownFrom is known with a word to the operator, who may have written another key for the
+// node that is there.
+func (m *Manager) knownFrom(key encap.Fingerprint, from netip.Addr) error {
+	err := m.known(key)
+	if err != nil && m.refusals.Allow() {
+		m.log.Warn("handshake refused", "from", from, "peer", m.nameAt(from), "error", err)
+	}
+	return err
+}
+
+// nameAt returns the name of the peer at an address, or nothing.
+func (m *Manager) nameAt(addr netip.Addr) string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, l := range m.links {
+		if l.node.Endpoint.Addr() == addr {
+			return l.node.Name
+		}
+	}
+	return ""
+}
