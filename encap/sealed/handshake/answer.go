@@ -17,7 +17,7 @@ func (m *Manager) accept(ctx context.Context, listener *quic.Listener) {
 		if err != nil {
 			return // the listener is closed
 		}
-		m.admission.settle(conn.Context())
+		m.admission.succeeded(conn.Context())
 		go m.acceptOne(conn)
 	}
 }

@@ -14,19 +14,62 @@ import (
 	"weft/encap/sealed"
 )
 
-// dialSoon dials unless a handshake is under way, and not before the time to retry has
-// come. The manager's lock is held.
+// dialSoon dials unless a handshake is under way: when its turn comes, and not before the time to
+// retry has come. The manager's lock is held.
 func (m *Manager) dialSoon(l *link) {
-	if l.dial != nil || l.answering > 0 {
-		return
+	switch {
+	case l.answering > 0:
+	case l.dial == nil:
+		m.start(l, new(dial), time.Until(l.retry))
+	case l.wanted && l.dial.urgency == ordinary && m.turns.isWaiting(l.dial):
+		m.turns.add(l.dial, urgent)
 	}
-	m.start(l, new(dial), time.Until(l.retry))
 }
 
+// start dials after a while, when its turn comes. The manager's lock is held.
 func (m *Manager) start(l *link, d *dial, wait time.Duration) {
+	d.link = l
 	d.Context, d.stop = context.WithCancel(context.Background())
 	l.dial = d
-	go m.dial(l, d, wait)
+	if wait <= 0 {
+		m.queue(d)
+		return
+	}
+	time.AfterFunc(wait, func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if l.dial == d { // it was not given up
+			m.queue(d)
+		}
+	})
+}
+
+// queue has a dial wait for its turn. The manager's lock is held.
+func (m *Manager) queue(d *dial) {
+	u := ordinary
+	switch {
+	case d.moved != nil || d.link.wanted && d.link.failures == 0:
+		u = urgent
+	case d.link.failures > 0:
+		u = doubtful
+	}
+	m.turns.add(d, u)
+	m.dialNext()
+}
+
+// dialNext starts the dials whose turn it is. The manager's lock is held.
+func (m *Manager) dialNext() {
+	for d := m.turns.next(); d != nil; d = m.turns.next() {
+		go m.dial(d.link, d)
+	}
+}
+
+// dialed gives the place of a dial to the next.
+func (m *Manager) dialed(d *dial, succeeded bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.turns.done(d, succeeded)
+	m.dialNext()
 }
 
 // look agrees on keys with a peer where authentic datagrams of it have come from.
@@ -57,20 +100,16 @@ func (m *Manager) stopDialing(l *link) {
 	if d := l.dial; d != nil {
 		d.stop()
 		l.dial = nil
+		m.turns.remove(d)
 		if d.moved != nil {
 			m.expect()
 		}
 	}
 }
 
-// dial agrees on keys, after a while, unless it is stopped before.
-func (m *Manager) dial(l *link, d *dial, wait time.Duration) {
+// dial agrees on keys, unless it is stopped before.
+func (m *Manager) dial(l *link, d *dial) {
 	defer d.stop()
-	select {
-	case <-d.Done():
-		return
-	case <-time.After(wait):
-	}
 	m.mu.Lock()
 	d.began = time.Now()
 	l.tried = d.began
@@ -79,21 +118,32 @@ func (m *Manager) dial(l *link, d *dial, wait time.Duration) {
 		to = netip.AddrPortFrom(d.moved.Addr, to.Port())
 	}
 	d.to = to
+	d.config = m.config.Clone()
+	d.config.HandshakeIdleTimeout = min(patience<<min(l.failures, 10), mostPatience)
 	m.mu.Unlock()
 
-	conn, err := m.transport.Dial(d, net.UDPAddrFromAddrPort(to), tlsConfig(m.certificate, l.pinned), m.config)
+	conn, epoch, err := m.connect(l, d)
+	m.dialed(d, err == nil)
 	if err != nil {
-		m.failed(l, d, err)
-		return
-	}
-	epoch, err := m.offer(l, conn)
-	if err != nil {
-		_ = conn.CloseWithError(codeRefused, "")
 		m.failed(l, d, err)
 		return
 	}
 	m.agreed(l, conn, epoch)
 	m.follow(node, to.Addr())
+}
+
+// connect is the part of a dial that the other node takes part in.
+func (m *Manager) connect(l *link, d *dial) (*quic.Conn, *sealed.Epoch, error) {
+	conn, err := m.transport.Dial(d, net.UDPAddrFromAddrPort(d.to), tlsConfig(m.certificate, l.pinned), d.config)
+	if err != nil {
+		return nil, nil, err
+	}
+	epoch, err := m.offer(l, conn)
+	if err != nil {
+		_ = conn.CloseWithError(codeRefused, "")
+		return nil, nil, err
+	}
+	return conn, epoch, nil
 }
 
 // follow says that keys were agreed with a peer at an address, if that is not its endpoint's.
@@ -130,7 +180,7 @@ func (m *Manager) agreed(l *link, conn *quic.Conn, epoch *sealed.Epoch) {
 	l.delivery.known = false // the peer may have been restarted
 	l.settle(true)
 	m.found(l)
-	l.failures, l.retry, l.lastErr, l.overdue = 0, time.Time{}, nil, false
+	l.failures, l.refusals, l.retry, l.lastErr, l.overdue = 0, 0, time.Time{}, nil, false
 	l.rekey = m.timing.rekey + rand.N(m.timing.rekeySpread)
 	l.active = time.Now()
 	l.heard = l.active
@@ -156,14 +206,16 @@ func (m *Manager) failed(l *link, d *dial, err error) {
 		return
 	}
 	if mayRetry(err) {
-		l.retry = time.Now().Add(courtesy + rand.N(courtesy))
+		l.refusals++
+		l.retry = time.Now().Add(backoff(courtesy, l.refusals))
+		m.counts.Refused++
 		if l.wanted { // what waits goes on waiting
 			m.dialSoon(l)
 		}
 		return
 	}
 	l.failures++
-	l.retry = time.Now().Add(l.backoff())
+	l.retry = time.Now().Add(backoff(firstBackoff, l.failures))
 	m.counts.Failed++
 	l.settle(false)
 	l.lastErr = m.explain(l, d.to, err)
@@ -179,13 +231,14 @@ func (m *Manager) tellChanged() {
 }
 
 // mayRetry reports whether the other node has refused for now only: its own dial is to go
-// on, or it is given more handshakes at once than it takes.
+// on, or it is given more handshakes at once than it takes, or was so slow that its own proof of
+// this node's address has expired.
 func mayRetry(err error) bool {
 	if busy, ok := errors.AsType[*quic.ApplicationError](err); ok {
 		return busy.Remote && busy.ErrorCode == codeBusy
 	}
 	refused, ok := errors.AsType[*quic.TransportError](err)
-	return ok && refused.Remote && refused.ErrorCode == quic.ConnectionRefused
+	return ok && refused.Remote && (refused.ErrorCode == quic.ConnectionRefused || refused.ErrorCode == quic.InvalidToken)
 }
 
 // attend waits until a connection ends.

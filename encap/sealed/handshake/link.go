@@ -30,6 +30,11 @@ const (
 	lastBackoff  = 8 * time.Second
 )
 
+// soonAgain is after how many failures in a row a peer counts as down. Until then it is tried
+// again as soon as the backoff is over, though no packet is for it: packets may have been lost, or
+// either node busy.
+const soonAgain = 5
+
 // courtesy is for how long a dial of this node goes before one of the other node, if it
 // does at all: a dial that has gone on for longer met a node that was not there yet.
 const courtesy = 300 * time.Millisecond
@@ -46,6 +51,7 @@ type link struct {
 	dial      *dial      // under way, or nil
 
 	failures    int           // in a row
+	refusals    int           // in a row: the peer had too many handshakes under way, or dialed itself
 	retry       time.Time     // when to dial again, at the earliest
 	looked      time.Time     // when the peer was last looked for elsewhere
 	lookAgain   time.Duration // how long after that it may be looked for again
@@ -84,8 +90,11 @@ func (l *link) target() netip.AddrPort {
 type dial struct {
 	context.Context // done when the attempt is given up
 	stop            context.CancelFunc
-	began           time.Time // zero while the time to retry has not come
+	link            *link
+	urgency         urgency   // while it waits for its turn, and after that
+	began           time.Time // zero before its turn
 	to              netip.AddrPort
+	config          *quic.Config
 
 	// moved is where the peer may be now. Its endpoint changes only when keys are agreed
 	// there: a datagram that somebody has held back and sends from elsewhere is authentic.
@@ -153,8 +162,8 @@ func (l *link) settle(agreed bool) {
 	}
 }
 
-// backoff is how long to wait after the failures there were.
-func (l *link) backoff() time.Duration {
-	d := min(firstBackoff<<min(l.failures, 10), lastBackoff)
+// backoff is how long to wait after so many failures, or refusals, in a row.
+func backoff(first time.Duration, inARow int) time.Duration {
+	d := min(first<<min(inARow, 10), lastBackoff)
 	return d/2 + rand.N(d/2)
 }

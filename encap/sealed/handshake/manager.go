@@ -30,7 +30,9 @@ import (
 // What is not configurable, since nobody could know better values.
 const (
 	// patience is how long a handshake may be without an answer, and the exchange after it.
-	patience = 3 * time.Second
+	// After each failure in a row a dial has twice the time: the other node may be that slow.
+	patience     = 3 * time.Second
+	mostPatience = 12 * time.Second
 
 	// silence is after how long without an answer a node is unreachable; it is asked for a
 	// sign of life every keepAlive.
@@ -93,7 +95,8 @@ type Manager struct {
 	transport   *quic.Transport
 	config      *quic.Config
 	log         *slog.Logger
-	admission   admission
+	limit       *limit
+	admission   *admission
 	timing      timing
 	refusals    *rate.Limiter // of what is logged about strange keys
 	begun       chan struct{} // receives when there is something to look after: see tick
@@ -111,6 +114,7 @@ type Manager struct {
 	mu      sync.Mutex                  // guards what follows
 	links   map[encap.Fingerprint]*link // nil when Run has ended
 	lost    map[*link]struct{}          // those that do not answer
+	turns   turns                       // of this node's dials
 	changed chan struct{}               // closed when a handshake has ended or the peers change, and replaced
 	counts  Counts
 }
@@ -119,6 +123,8 @@ type Manager struct {
 type Counts struct {
 	Agreed      uint64 // epochs begun
 	Failed      uint64 // attempts of this node that came to nothing
+	Refused     uint64 // attempts of this node that a peer refused for now
+	TurnedAway  uint64 // attempts of peers that this node refused for now
 	Unreachable uint64 // times that a node stopped answering
 }
 
@@ -129,13 +135,16 @@ func New(key ed25519.PrivateKey, lanes int, peers *sealed.Peers, socket Socket, 
 	if err != nil {
 		return nil, err
 	}
+	limit := new(limit)
 	m := &Manager{
 		certificate: certificate,
 		self:        nodekey.FingerprintOf(key.Public().(ed25519.PublicKey)),
 		peers:       peers,
 		lanes:       lanes,
-		conn:        newPacketConn(socket, local),
+		conn:        newPacketConn(socket, local, limit),
 		log:         log,
+		limit:       limit,
+		turns:       turns{limit: limit},
 		timing:      usual,
 		links:       map[encap.Fingerprint]*link{},
 		lost:        map[*link]struct{}{},
@@ -144,6 +153,7 @@ func New(key ed25519.PrivateKey, lanes int, peers *sealed.Peers, socket Socket, 
 		begun:       make(chan struct{}, 1),
 		refusals:    rate.NewLimiter(rate.Every(10*time.Second), 3),
 	}
+	m.admission = newAdmission(limit, m.conn.replies)
 	m.expect()
 	m.transport = &quic.Transport{
 		Conn:                             m.conn,
@@ -204,7 +214,7 @@ func (m *Manager) place(l *link, node *encap.Peer) {
 	if before != nil && before.Endpoint == node.Endpoint && before.Listed == node.Listed {
 		return
 	}
-	l.failures, l.retry, l.delivery = 0, time.Time{}, delivery{}
+	l.failures, l.refusals, l.retry, l.delivery = 0, 0, time.Time{}, delivery{}
 	l.peer.SendSingly(false)
 	e := l.peer.Sending()
 	switch {
@@ -256,6 +266,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	tasks.Go(func() { m.watch(ctx) })
 	<-ctx.Done()
 	m.closeAll()
+	m.admission.close()
 	err = errors.Join(listener.Close(), m.transport.Close(), m.conn.Close())
 	tasks.Wait()
 	if err != nil {

@@ -35,12 +35,14 @@ const (
 
 // packetConn is the weft port as QUIC sees it: lanes hand it what is not data.
 type packetConn struct {
-	socket Socket
-	local  *net.UDPAddr
-	queue  chan *queued
-	spare  sync.Pool
-	closed chan struct{}
-	once   sync.Once
+	socket  Socket
+	local   *net.UDPAddr
+	limit   *limit   // learns how long packets wait
+	replies *replies // learns which were sent
+	queue   chan *queued
+	spare   sync.Pool
+	closed  chan struct{}
+	once    sync.Once
 
 	mu      sync.Mutex
 	refused map[netip.Addr]error // why the kernel refused the last packet to an address
@@ -50,15 +52,24 @@ type queued struct {
 	bytes [maxPacket]byte
 	n     int
 	from  netip.AddrPort
+	at    time.Time
 }
 
-func newPacketConn(socket Socket, local netip.AddrPort) *packetConn {
+// sender is where a packet came from, and when. QUIC hands it on to admission.
+type sender struct {
+	*net.UDPAddr
+	arrived time.Time
+}
+
+func newPacketConn(socket Socket, local netip.AddrPort, limit *limit) *packetConn {
 	return &packetConn{
-		socket: socket,
-		local:  net.UDPAddrFromAddrPort(local),
-		queue:  make(chan *queued, maxQueued),
-		spare:  sync.Pool{New: func() any { return new(queued) }},
-		closed: make(chan struct{}),
+		socket:  socket,
+		local:   net.UDPAddrFromAddrPort(local),
+		limit:   limit,
+		replies: newReplies(),
+		queue:   make(chan *queued, maxQueued),
+		spare:   sync.Pool{New: func() any { return new(queued) }},
+		closed:  make(chan struct{}),
 
 		refused: map[netip.Addr]error{},
 	}
@@ -73,7 +84,7 @@ func (c *packetConn) receive(payload []byte, from netip.AddrPort) drop.Reason {
 		return drop.HandshakesFull
 	}
 	q := c.spare.Get().(*queued)
-	q.n, q.from = copy(q.bytes[:], payload), from
+	q.n, q.from, q.at = copy(q.bytes[:], payload), from, time.Now()
 	select {
 	case c.queue <- q:
 		return drop.None
@@ -88,7 +99,8 @@ func (c *packetConn) ReadFrom(b []byte) (int, net.Addr, error) {
 	select {
 	case q := <-c.queue:
 		defer c.spare.Put(q)
-		return copy(b, q.bytes[:q.n]), net.UDPAddrFromAddrPort(q.from), nil
+		c.limit.read(q.at)
+		return copy(b, q.bytes[:q.n]), sender{net.UDPAddrFromAddrPort(q.from), q.at}, nil
 	case <-c.closed:
 		return 0, nil, net.ErrClosed
 	}
@@ -98,8 +110,9 @@ func (c *packetConn) ReadFrom(b []byte) (int, net.Addr, error) {
 // the link, as it can send none. Any other failure may pass: then the packet is as good as
 // lost, and QUIC sends it again.
 func (c *packetConn) WriteTo(b []byte, addr net.Addr) (int, error) {
-	to := addr.(*net.UDPAddr).AddrPort()
+	to := addr.(interface{ AddrPort() netip.AddrPort }).AddrPort()
 	err := c.socket.WriteTo(b, to)
+	c.replies.sent(b)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err == nil {

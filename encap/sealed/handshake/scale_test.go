@@ -10,7 +10,7 @@ import (
 )
 
 func TestManyNodesAgreeWithOneAtOnceAndCostLittleWhenIdle(t *testing.T) {
-	others := testnet.Sampled(50, 500)
+	others := testnet.Sampled(100, 500)
 	nodes := newNodes(t, 1+others)
 	one := nodes[0]
 	acquaint(nodes...)
@@ -31,7 +31,16 @@ func TestManyNodesAgreeWithOneAtOnceAndCostLittleWhenIdle(t *testing.T) {
 	eventually(t, "all are up", func() bool { return up(handshake.Up) == others })
 	t.Logf("%d nodes are up after %s; heap for both ends of a connection: %d KB", others, time.Since(began).Round(time.Millisecond), (heap()-before)/others>>10)
 	if failed := one.manager.Counts().Failed; failed > 0 {
-		t.Errorf("%d handshakes failed", failed)
+		t.Errorf("%d handshakes of the one failed", failed)
+	}
+	var failed, refused uint64
+	for _, n := range nodes[1:] {
+		failed += n.manager.Counts().Failed
+		refused += n.manager.Counts().Refused
+	}
+	t.Logf("of the others' dials %d failed and %d were refused", failed, refused)
+	if failed > uint64(10*others) { // on a machine that is busy with other work, some do
+		t.Errorf("%d dials failed", failed)
 	}
 
 	closeIdle := func() {

@@ -91,7 +91,9 @@ func (m *Manager) Status() []Status {
 func (m *Manager) Counts() Counts {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.counts
+	counts := m.counts
+	counts.TurnedAway = m.admission.turnedAway()
+	return counts
 }
 
 // Rotate agrees on new keys with the named peers, or with all that have keys, and

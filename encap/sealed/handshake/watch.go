@@ -54,7 +54,8 @@ func (m *Manager) tick(now time.Time) bool {
 		}
 	}
 	for l := range m.lost {
-		if now.Sub(l.tried) > m.timing.probe/2+rand.N(m.timing.probe/2) {
+		soon := l.failures <= soonAgain && isTimeout(l.lastErr)
+		if soon || now.Sub(l.tried) > m.timing.probe/2+rand.N(m.timing.probe/2) {
 			m.dialWithin(&budget, l, now)
 		}
 	}
