@@ -260,7 +260,10 @@ func (d *daemon) Links() *metrics.Links {
 		return nil
 	}
 	counts := d.keys().manager.Counts()
-	links := &metrics.Links{Peers: map[string]int{}, Agreed: counts.Agreed, Failed: counts.Failed, Unreachable: counts.Unreachable}
+	links := &metrics.Links{
+		Peers: map[string]int{}, Agreed: counts.Agreed, Failed: counts.Failed,
+		Refused: counts.Refused, TurnedAway: counts.TurnedAway, Unreachable: counts.Unreachable,
+	}
 	for _, state := range handshake.States() {
 		links.Peers[string(state)] = 0
 	}

@@ -69,6 +69,8 @@ type Links struct {
 	Peers       map[string]int // by state; every state is there
 	Agreed      uint64         // handshakes that made keys
 	Failed      uint64         // handshakes of this node that came to nothing
+	Refused     uint64         // handshakes of this node that a peer refused for now
+	TurnedAway  uint64         // handshakes of peers that this node refused for now
 	Unreachable uint64         // times that a peer stopped answering
 }
 
@@ -96,7 +98,7 @@ var (
 	sealedPeers = prometheus.NewDesc("weft_sealed_peers",
 		"Peers by how this node and they stand (docs/OPERATIONS.md).", []string{"state"}, nil)
 	handshakes = prometheus.NewDesc("weft_handshakes_total",
-		"Handshakes that made keys, whoever began them, and those of this node that came to nothing.", []string{"result"}, nil)
+		"Handshakes that made keys, whoever began them, those of this node that came to nothing or that a peer refused for now, and those of peers that this node turned away for now.", []string{"result"}, nil)
 	unreachable = prometheus.NewDesc("weft_peer_unreachable_total",
 		"Times that a peer stopped answering.", nil, nil)
 	leases = prometheus.NewDesc("weft_leases",
@@ -168,6 +170,8 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 		}
 		counter(handshakes, links.Agreed, "agreed")
 		counter(handshakes, links.Failed, "failed")
+		counter(handshakes, links.Refused, "refused")
+		counter(handshakes, links.TurnedAway, "turned_away")
 		counter(unreachable, links.Unreachable)
 	}
 	if held, rest, err := c.Leases(); err == nil { // otherwise weft_leases_unmended tells

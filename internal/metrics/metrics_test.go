@@ -32,7 +32,7 @@ type daemon struct {
 
 func newDaemon() *daemon {
 	d := &daemon{rejectedTotal: 9}
-	d.links = &metrics.Links{Peers: map[string]int{"no keys": 21, "up": 22, "unreachable": 0}, Agreed: 24, Failed: 25, Unreachable: 26}
+	d.links = &metrics.Links{Peers: map[string]int{"no keys": 21, "up": 22, "unreachable": 0}, Agreed: 24, Failed: 25, Refused: 27, TurnedAway: 28, Unreachable: 26}
 	d.stats.Outbound = router.Traffic{Packets: 101, Bytes: 102, SuperPackets: 105}
 	d.stats.Inbound = router.Traffic{Packets: 103, Bytes: 104, SuperPackets: 106}
 	for _, reason := range drop.All() {
@@ -95,6 +95,7 @@ func TestEveryCountIsExportedAndEveryDropReasonIsOne(t *testing.T) {
 		`weft_guard_drops_total{counter="bare_to_pod"} 11`, `weft_guard_drops_total{counter="spoofed_by_pod"} 12`,
 		`weft_sealed_peers{state="no_keys"} 21`, `weft_sealed_peers{state="up"} 22`, `weft_sealed_peers{state="unreachable"} 0`,
 		`weft_handshakes_total{result="agreed"} 24`, `weft_handshakes_total{result="failed"} 25`,
+		`weft_handshakes_total{result="refused"} 27`, `weft_handshakes_total{result="turned_away"} 28`,
 		"weft_peer_unreachable_total 26",
 		"weft_leases 31", "weft_resting_addresses 32", "weft_leases_unmended 35", "weft_nodes_left_out 1", "weft_key_changes_total 36",
 		`weft_warnings{code="a"} 1`, `weft_warnings{code="b"} 2`,
