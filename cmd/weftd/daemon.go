@@ -230,7 +230,10 @@ func (d *daemon) up(ctx context.Context, group *errgroup.Group) error {
 	group.Go(func() error { return d.watchHost(ctx) })
 	group.Go(func() error { return d.reapplyNowAndThen(ctx) })
 	group.Go(func() error { return d.reconcileNowAndThen(ctx, reconcileInterval) })
-	group.Go(func() error { return d.lookAtOthers(ctx) })
+	group.Go(func() error {
+		d.lookAtOthers(ctx)
+		return nil
+	})
 	group.Go(func() error { return logDrops(ctx, d.Stats, d.log) })
 	if applyErr == nil {
 		d.becomeReady(ctx)

@@ -7,7 +7,6 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 	"golang.org/x/time/rate"
 
@@ -58,17 +57,9 @@ func (o *others) look(ctx context.Context, h hostcheck.Host, accepts bool, log *
 	o.found = found
 }
 
-// lookAtOthers looks when filters or routing rules change.
-func (d *daemon) lookAtOthers(ctx context.Context) error {
-	tables, err := rtnetlink.Subscribe(unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES)
-	if err != nil {
-		return err
-	}
-	rules, err := rtnetlink.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV6_RULE)
-	if err != nil {
-		tables.Close()
-		return err
-	}
+// lookAtOthers looks when filters or routing rules change. Where the kernel reports no
+// changes, it looks every othersQuiet.
+func (d *daemon) lookAtOthers(ctx context.Context) {
 	changed := make(chan struct{}, 1)
 	note := func([]syscall.NetlinkMessage) {
 		select {
@@ -76,22 +67,28 @@ func (d *daemon) lookAtOthers(ctx context.Context) error {
 		default: // it is known already
 		}
 	}
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return tables.Receive(ctx, note) })
-	group.Go(func() error { return rules.Receive(ctx, note) })
-	group.Go(func() error {
-		limit := rate.NewLimiter(rate.Every(othersInterval), othersBurst)
-		for limit.Wait(ctx) == nil { // fails when ctx is done
-			d.others.look(ctx, d.needs(), d.config.Host.AcceptForward, d.log)
-			select {
-			case <-ctx.Done():
-			case <-changed:
-			case <-time.After(othersQuiet):
-			}
+	watch := func(protocol int, groups ...uint) {
+		events, err := rtnetlink.Subscribe(protocol, groups...)
+		if err == nil {
+			err = events.Receive(ctx, note)
 		}
-		return nil
-	})
-	return group.Wait()
+		if err != nil {
+			d.log.Warn("other programs' changes not followed", "error", err, "interval", othersQuiet)
+		}
+	}
+	var tasks sync.WaitGroup
+	tasks.Go(func() { watch(unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES) })
+	tasks.Go(func() { watch(unix.NETLINK_ROUTE, unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV6_RULE) })
+	limit := rate.NewLimiter(rate.Every(othersInterval), othersBurst)
+	for limit.Wait(ctx) == nil { // fails when ctx is done
+		d.others.look(ctx, d.needs(), d.config.Host.AcceptForward, d.log)
+		select {
+		case <-ctx.Done():
+		case <-changed:
+		case <-time.After(othersQuiet):
+		}
+	}
+	tasks.Wait()
 }
 
 // needs is what other programs must let pass.

@@ -22,12 +22,12 @@ func (h Host) AcceptForward(ctx context.Context, found []warning.Warning) error 
 		errs = append(errs, acceptIn(ctx, program))
 	}
 	if h.AcceptChain != "" && dropsIn(found, "nftables chain "+h.AcceptChain+" ") {
-		for _, direction := range []string{"iifname", "oifname"} {
-			args := append(append([]string{"insert", "rule"}, strings.Fields(h.AcceptChain)...),
-				direction, fmt.Sprintf("%q", PodLinks+"*"), "accept", "comment", fmt.Sprintf("%q", ruleComment))
-			_, err := run(ctx, "nft", args...)
-			errs = append(errs, err)
+		// In one transaction: a half that succeeds would be added again with each attempt.
+		insert := func(direction string) string {
+			return fmt.Sprintf("insert rule %s %s %q accept comment %q", h.AcceptChain, direction, PodLinks+"*", ruleComment)
 		}
+		_, err := run(ctx, "nft", insert("iifname")+"; "+insert("oifname"))
+		errs = append(errs, err)
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("accept forwarded packets (host.acceptForward): %w", err)
