@@ -76,7 +76,7 @@ func TestTheManualHasEveryWarning(t *testing.T) {
 	section, _, _ = strings.Cut(section, "\n\nThe log tells of drops")
 	rows := map[string]bool{}
 	for _, row := range regexp.MustCompile(`(?m)^\| (`+"`[a-z_`, ]+"+`) \| [^|]+ \| [^|]+ \|$`).FindAllStringSubmatch(section, -1) {
-		for _, code := range strings.Split(row[1], ", ") {
+		for code := range strings.SplitSeq(row[1], ", ") {
 			rows[strings.Trim(code, "`")] = true
 		}
 	}
