@@ -105,6 +105,10 @@ type Self struct {
 	// node; empty if they have, and for a while after a start.
 	Down string
 
+	// Stranded are the pods of this node that no other node reaches, because their addresses
+	// are outside its pod CIDRs: names and addresses, for people.
+	Stranded []string
+
 	// Held are the pod CIDRs that this node forwards with already, or did since it booted; nil if
 	// it has none yet. A Registry out of which nodes take their pod CIDRs lets it keep them if it
 	// can, whatever has become of what is written there. Kubernetes gives them itself, and

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	core "k8s.io/api/core/v1"
+	events "k8s.io/api/events/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -310,6 +311,25 @@ func TestNodesRegisterInKubernetesAndSeeEachOther(t *testing.T) {
 			t.Errorf("others' conditions or annotations are gone: %v, %v", n.Status.Conditions, n.Annotations)
 		}
 	})
+	t.Run("stranded pods are an event that kubectl finds", func(t *testing.T) {
+		stranded := keyed(1)
+		stranded.Stranded = []string{"shop/a (10.244.7.2)"}
+		one.Register(stranded)
+		err := Wait(t.Context(), "the event", func(ctx context.Context) error {
+			// As `kubectl describe node` asks.
+			list, err := r.admin.CoreV1().Events("").List(ctx, meta.ListOptions{FieldSelector: "involvedObject.kind=Node,involvedObject.name=node1,involvedObject.uid=node1"})
+			if err == nil && (len(list.Items) != 1 || list.Items[0].Reason != "StrandedPods" || !strings.HasSuffix(list.Items[0].Message, "delete them: shop/a (10.244.7.2)")) {
+				return fmt.Errorf("the events are %+v", list.Items)
+			}
+			return err
+		})
+		if err != nil {
+			t.Error(err)
+		}
+		if _, _, errs := one.emitted(); len(errs) > 0 {
+			t.Errorf("errors: %q", errs)
+		}
+	})
 	t.Run("a heartbeat of kubelet's makes no State", func(t *testing.T) {
 		before, _, _ := one.emitted()
 		n := r.node("node2")
@@ -415,6 +435,29 @@ func TestANodesTokenChangesItsOwnEntryOnly(t *testing.T) {
 	}
 	if err := node1.CoreV1().Nodes().Delete(t.Context(), "node1", meta.DeleteOptions{}); err == nil {
 		t.Error("the token deletes Nodes")
+	}
+	event := func(client *Client, namespace, kind, about string) error {
+		_, err := client.EventsV1().Events(namespace).Create(t.Context(), &events.Event{
+			ObjectMeta: meta.ObjectMeta{GenerateName: "test-", Namespace: namespace}, EventTime: meta.NowMicro(),
+			ReportingController: "weft.network/weftd", ReportingInstance: "node1", Action: "a", Reason: "r", Type: core.EventTypeWarning,
+			Regarding: core.ObjectReference{Kind: kind, Name: about},
+		}, meta.CreateOptions{})
+		return err
+	}
+	for name, tt := range map[string]struct {
+		err  error
+		want string
+	}{
+		"an event of its Node":                     {event(node1, "default", "Node", "node1"), ""},
+		"an event of another Node":                 {event(node1, "default", "Node", "node2"), "is not bound to the Node"},
+		"an event of a pod":                        {event(node1, "default", "Pod", "node1"), "is not bound to the Node"},
+		"an event by a token bound to nothing":     {event(stranger, "default", "Node", "node1"), "is not bound to the Node"},
+		"an event of its Node in another place":    {event(node1, weftNamespace, "Node", "node1"), "forbidden"},
+		"an administrator's event of another Node": {event(r.admin, "default", "Node", "node2"), ""},
+	} {
+		if tt.want == "" && tt.err != nil || tt.want != "" && (tt.err == nil || !strings.Contains(tt.err.Error(), tt.want)) {
+			t.Errorf("%s: the answer is: %v; want: %s", name, tt.err, tt.want)
+		}
 	}
 	if _, err := node1.CoreV1().Secrets(weftNamespace).List(t.Context(), meta.ListOptions{}); err == nil {
 		t.Error("the token reads secrets")

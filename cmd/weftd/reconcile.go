@@ -128,6 +128,22 @@ func (d *daemon) Stranded() ([]ipam.Lease, error) {
 	return slices.DeleteFunc(leases, func(l ipam.Lease) bool { return !cniplugin.Stranded(l, plan.PodCIDRs) }), err
 }
 
+// tellStranded has the control source know of stranded pods.
+func (d *daemon) tellStranded() {
+	d.mu.Lock()
+	source := d.control
+	d.mu.Unlock()
+	leases, err := d.Stranded()
+	if source == nil || err != nil {
+		return
+	}
+	var pods []string
+	for _, l := range leases {
+		pods = append(pods, fmt.Sprintf("%s (%s)", cmp.Or(l.Pod, l.String()), join(l.Addresses)))
+	}
+	source.stranded(pods)
+}
+
 // leaseWarnings says which pods are stranded, and what keeps new ones from being added.
 func (d *daemon) leaseWarnings() []warning.Warning {
 	d.mu.Lock()

@@ -195,6 +195,16 @@ func (s *source) reachable(podCIDRs []netip.Prefix, down string) {
 	}
 }
 
+// stranded has the control source know which pods no other node reaches.
+func (s *source) stranded(pods []string) {
+	s.mu.Lock()
+	same := slices.Equal(s.self.Stranded, pods)
+	s.mu.Unlock()
+	if s.registry != nil && !same {
+		s.register(func(self *control.Self) { self.Stranded = pods })
+	}
+}
+
 // register changes what this node says of itself.
 func (s *source) register(change func(*control.Self)) {
 	s.mu.Lock()

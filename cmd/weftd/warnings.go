@@ -64,6 +64,7 @@ func (d *daemon) warnNowAndThen(ctx context.Context) error {
 			d.log.Info("warning cleared", "code", w.Code, "warning", w.Text)
 		}
 		before = now
+		d.tellStranded()
 		return nil
 	}
 	_ = look()

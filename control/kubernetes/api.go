@@ -14,11 +14,15 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// nodeAPI is what the API server is asked about Nodes, as client-go's NodeInterface has it.
+// nodeAPI is what the API server is asked about Nodes, as client-go's NodeInterface has it, and
+// about their events.
 type nodeAPI interface {
 	List(context.Context, meta.ListOptions) (*core.NodeList, error)
 	Watch(context.Context, meta.ListOptions) (watch.Interface, error)
 	Patch(ctx context.Context, name string, kind types.PatchType, patch []byte, o meta.PatchOptions, subresources ...string) (*core.Node, error)
+
+	// CreateEvent takes an event as JSON.
+	CreateEvent(ctx context.Context, event []byte) error
 }
 
 // restAPI is the nodeAPI of a real API server, which speaks protobuf. client-go's own client
@@ -65,4 +69,9 @@ func (a restAPI) Patch(ctx context.Context, name string, kind types.PatchType, p
 	var n littleNode
 	return &n.Node, a.client.Patch(kind).Resource("nodes").Name(name).SubResource(subresources...).
 		VersionedParams(&o, a.codec).Body(patch).Do(ctx).Into(&n)
+}
+
+func (a restAPI) CreateEvent(ctx context.Context, event []byte) error {
+	return a.client.Post().AbsPath("/apis/events.k8s.io/v1/namespaces", eventNamespace, "events").
+		SetHeader("Content-Type", runtime.ContentTypeJSON).Body(event).Do(ctx).Error()
 }

@@ -89,10 +89,11 @@ func holds(own *core.Node, key, value string) bool {
 }
 
 // todo is what must be written: a merge patch (RFC 7386) of the annotations, empty if they
-// are right, and the condition NetworkUnavailable, if that is not.
+// are right, the condition NetworkUnavailable, if that is not, and the note of an event.
 type todo struct {
 	annotations string
 	condition   condition
+	event       string
 }
 
 // condition is what the condition NetworkUnavailable must become; the zero value: what it is.
@@ -161,7 +162,7 @@ func newTodo(own *core.Node, want map[string]string, self control.Self) (t todo)
 }
 
 // done is how it went to write a todo.
-type done struct{ annotations, condition error }
+type done struct{ annotations, condition, event error }
 
 func (s *Source) write(ctx context.Context, t todo) (d done) {
 	const limit = 10 * time.Second
@@ -178,13 +179,16 @@ func (s *Source) write(ctx context.Context, t todo) (d done) {
 			d.condition = fmt.Errorf("set the condition NetworkUnavailable of the Node %s to %s: %w", s.Node, t.condition.status, s.withRemedy(err))
 		}
 	}
-	if apierrors.IsUnauthorized(d.annotations) || apierrors.IsUnauthorized(d.condition) {
+	if t.event != "" {
+		d.event = api.CreateEvent(ctx, s.newEvent(t.event, time.Now()))
+	}
+	if apierrors.IsUnauthorized(d.annotations) || apierrors.IsUnauthorized(d.condition) || apierrors.IsUnauthorized(d.event) {
 		s.readCredentials()
 	}
 	return d
 }
 
-func (d done) err() error { return errors.Join(d.annotations, d.condition) }
+func (d done) err() error { return errors.Join(d.annotations, d.condition, d.event) }
 
 // patch is a strategic merge patch, which adds to the other conditions.
 func (c condition) patch(now time.Time) []byte {

@@ -97,6 +97,7 @@ type run struct {
 	noState     trouble // why there is no State
 	fenced      bool    // it was told that this node has no pod CIDR, and no State was emitted since
 	noCondition trouble // why the condition could not be written
+	published   string  // what the last event said
 
 	writing   bool
 	written   chan done // receives when writing has ended
@@ -136,6 +137,7 @@ func (r *run) do(ctx context.Context) (left bool) {
 		return true
 	}
 	missing := newTodo(own, want, self)
+	missing.event = r.event(self)
 	r.start(ctx, missing)
 	if r.due && registered(own, want) {
 		r.settling.Emit(func() {
@@ -179,6 +181,7 @@ func (r *run) finish(d done) {
 		r.pause = min(max(2*r.pause, shortestPause), longestPause)
 	}
 	r.notBefore = time.Now().Add(r.pause + rand.N(r.pause/2))
+	r.finishEvent(d.event)
 	if r.link.get() != nil {
 		return // which says it all
 	}

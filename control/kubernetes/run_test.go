@@ -2,6 +2,7 @@ package kubernetes
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	core "k8s.io/api/core/v1"
+	events "k8s.io/api/events/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -44,14 +46,26 @@ type running struct {
 }
 
 // fakeAPI says of itself what the fake clientset does: that it can't stream a list.
-type fakeAPI struct{ typed.NodeInterface }
+type fakeAPI struct {
+	typed.NodeInterface
+	api *fake.Clientset
+}
+
+func (f fakeAPI) CreateEvent(ctx context.Context, text []byte) error {
+	var event events.Event
+	if err := json.Unmarshal(text, &event); err != nil {
+		return err
+	}
+	_, err := f.api.EventsV1().Events(event.Namespace).Create(ctx, &event, meta.CreateOptions{})
+	return err
+}
 
 func (fakeAPI) IsWatchListSemanticsUnSupported() bool { return true }
 
 func start(t *testing.T, o Options, api *fake.Clientset) *running {
 	t.Helper()
 	o.Node = "node1"
-	r := &running{Source: newSource(o, fakeAPI{api.CoreV1().Nodes()}), t: t, api: api, emitted: make(chan string, 100), reload: make(chan struct{})}
+	r := &running{Source: newSource(o, fakeAPI{api.CoreV1().Nodes(), api}), t: t, api: api, emitted: make(chan string, 100), reload: make(chan struct{})}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error)
 	go func() {
@@ -497,7 +511,7 @@ func TestFlannelsNodesFindThisOne(t *testing.T) {
 
 func TestLoadWritesNothing(t *testing.T) {
 	api := fake.NewClientset(kubeletNode("node1", "192.168.77.1", "10.244.1.0/24"), object("node2", []string{"10.244.2.0/24"}, annotationEndpoint, "192.168.77.2:9338"))
-	s := newSource(Options{Node: "node1"}, fakeAPI{api.CoreV1().Nodes()})
+	s := newSource(Options{Node: "node1"}, fakeAPI{api.CoreV1().Nodes(), api})
 	s.Register(self("192.168.77.1:9338"))
 	state, err := s.Load(t.Context())
 	if err != nil || len(state.Nodes) != 1 || state.Nodes[0].Name != "node2" {

@@ -2,9 +2,9 @@
 // says of itself stands in annotations of its own Node, under the one prefix weft.network/;
 // its pod CIDRs are those that Kubernetes gave it, spec.podCIDRs.
 //
-// It writes these annotations, the condition NetworkUnavailable and, if asked to, flannel's
-// annotations, all of this node's own Node. It writes nothing else, and reads no other kind
-// of object. It never believes an annotation: one that is wrong costs its node only.
+// It writes these annotations, the condition NetworkUnavailable, events about stranded pods and,
+// if asked to, flannel's annotations, all of this node's own Node. It writes nothing else, and
+// reads no other kind of object. It never believes an annotation: one that is wrong costs its node only.
 package kubernetes
 
 import (
