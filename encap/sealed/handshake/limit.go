@@ -11,7 +11,7 @@ import (
 // up to 100 KB until it ends or its time is over.
 const (
 	fewest    = 32
-	beginWith = 64
+	beginWith = 128
 	most      = 512
 )
 
