@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -22,12 +23,24 @@ import (
 func TestStrandedPodsAreAnEvent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		api := fake.NewClientset(kubeletNode("node1", "192.168.77.1", "10.244.1.0/24"))
-		var failure error
-		tries := 0
+		var (
+			mu      sync.Mutex
+			failure error
+			tries   int
+		)
 		api.PrependReactor("create", "events", func(clienttesting.Action) (bool, runtime.Object, error) {
+			mu.Lock()
+			defer mu.Unlock()
 			tries++
 			return failure != nil, nil, failure
 		})
+		// fail has events fail so from now on, and returns how many were tried until now.
+		fail := func(err error) (tried int) {
+			mu.Lock()
+			defer mu.Unlock()
+			tried, tries, failure = tries, 0, err
+			return tried
+		}
 		r := start(t, Options{}, api)
 		me := self("192.168.77.1:9338")
 		notes := func() (notes []string) {
@@ -64,20 +77,20 @@ func TestStrandedPodsAreAnEvent(t *testing.T) {
 		r.change("node1", func(n *core.Node) { n.Annotations = nil })
 		time.Sleep(time.Minute)
 		expect("shop/a (10.244.7.2)")
-		failure = apierrors.NewInternalError(fmt.Errorf("not now"))
+		fail(apierrors.NewInternalError(fmt.Errorf("not now")))
 		register("shop/a (10.244.7.2)", "shop/b (10.244.7.3)")
 		expect("shop/a (10.244.7.2)")
-		failure = nil
+		fail(nil)
 		time.Sleep(time.Minute)
 		expect("shop/a (10.244.7.2)", "shop/a (10.244.7.2), shop/b (10.244.7.3)")
 		register()
 		register("shop/a (10.244.7.2)")
 		expect("shop/a (10.244.7.2)", "shop/a (10.244.7.2), shop/b (10.244.7.3)", "shop/a (10.244.7.2)")
 
-		failure, tries = apierrors.NewForbidden(events.Resource("events"), "", nil), 0
+		fail(apierrors.NewForbidden(events.Resource("events"), "", nil))
 		register("shop/c (10.244.7.4)")
-		if tries != 1 {
-			t.Errorf("%d tries of what is refused", tries)
+		if n := fail(nil); n != 1 {
+			t.Errorf("%d tries of what is refused", n)
 		}
 		r.expectNothing(soon) // nor is it anything about the list of nodes
 	})
