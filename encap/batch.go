@@ -32,6 +32,9 @@ type Batch struct {
 	// Singly has Add begin no runs and continue none.
 	Singly bool
 
+	// InRuns is how many datagrams of runs were added since the Batch exists.
+	InRuns uint64
+
 	messages []message
 	iovecs   []unix.Iovec
 	space    []byte
@@ -101,6 +104,10 @@ func (b *Batch) Add(to *Peer, class uint8, header, payload []byte, bytes int) {
 		if m := &b.messages[n-1]; m.takes(to, class, size) {
 			m.end, m.last = len(b.iovecs), size
 			m.size += size
+			b.InRuns++
+			if m.packets == 1 {
+				b.InRuns++ // the first one, too
+			}
 			m.packets++
 			m.bytes += bytes
 			return

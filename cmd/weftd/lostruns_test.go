@@ -25,8 +25,8 @@ func TestRunsThatGetLostAreTurnedOff(t *testing.T) {
 						%s saddr %s udp dport 9338 meta length > 1600 drop
 					}
 				}`, ip, cluster.Nodes()[0].Entry().Endpoint.Addr()))
-			transfer(t, pod1.Namespace, pod2.Namespace, addrOf(t, pod2, v6), 16<<20)
 			eventually(t, "the warning is there", func() error {
+				transfer(t, pod1.Namespace, pod2.Namespace, addrOf(t, pod2, v6), 128<<10) // stalls at first
 				for _, w := range report(t, cluster.Nodes()[0]).Warnings {
 					if w.Code == "udp_gso_lost" {
 						return nil
@@ -34,6 +34,7 @@ func TestRunsThatGetLostAreTurnedOff(t *testing.T) {
 				}
 				return errors.New("no warning")
 			})
+			transfer(t, pod1.Namespace, pod2.Namespace, addrOf(t, pod2, v6), 64<<20)
 			if got := metric(t, cluster.Nodes()[0], `weft_warnings{code="udp_gso_lost"}`); got != "1" {
 				t.Errorf("the metric says %q", got)
 			}

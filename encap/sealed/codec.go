@@ -62,7 +62,10 @@ func (c *Codec) Encode(out *encap.Batch, f *packet.Frame, _, to *encap.Peer) dro
 				return drop.NoKeys
 			}
 			out.Singly = peer.singly.Load()
-			return s.seal(out, f, to)
+			before := out.InRuns
+			reason := s.seal(out, f, to)
+			s.inRuns.Store(s.inRuns.Load() + out.InRuns - before) // nobody else writes it
+			return reason
 		}
 		var node netip.Addr
 		if addr := to.Endpoint.Addr(); isDestination(f, addr) {

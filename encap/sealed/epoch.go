@@ -97,6 +97,7 @@ type sealer struct {
 	scratch [packet.MaxHeaders]byte // the headers of a super-packet
 
 	packets, bytes atomic.Uint64 // of pods; for people
+	inRuns         atomic.Uint64 // packets whose datagrams are in runs
 }
 
 // wipe overwrites the secrets, and drops the ciphers that were made of them: what they hold

@@ -447,7 +447,7 @@ func TestTrafficIsCountedForEachPeerAcrossEpochs(t *testing.T) {
 	}
 	const packets = 3 * 2 * 3
 	const size = packets/3*3000 + packets*52
-	if got := a.knows(b).Traffic(); got != (sealed.Traffic{SentPackets: packets, SentBytes: size}) {
+	if got := a.knows(b).Traffic(); got != (sealed.Traffic{SentPackets: packets, SentBytes: size, SentInRuns: packets}) {
 		t.Errorf("sent: %+v", got)
 	}
 	if got := b.knows(a).Traffic(); got != (sealed.Traffic{ReceivedPackets: packets, ReceivedBytes: size, Refused: packets}) {

@@ -10,60 +10,91 @@ import (
 
 // delivery finds out whether runs of datagrams (udp(7), UDP_SEGMENT) arrive at a peer: some
 // kernels and cards lose or mangle them without an error. The peer reports how many datagrams
-// have arrived. If many of those sent in runs are lost, few of those sent singly, and many
-// again in runs, runs are to blame. Loss of any other cause doesn't follow that pattern.
+// have arrived. If about as many are lost as were in runs, and then almost none of those sent
+// singly, runs are to blame, and no more are sent. Loss that ended meanwhile looks the same, so
+// runs are tried again, ever more rarely: what is under way then stalls for a second or two.
 type delivery struct {
-	stage         stage
-	known         bool          // sent and arrived are those of the last report
-	sent, arrived uint64        // datagrams, until that report
-	pause         time.Duration // after a suspicion that proved wrong
-	notBefore     time.Time     // when the next one may be raised
+	stage     stage
+	asked     counts        // when the peer was last asked
+	judged    counts        // that the last verdict was about
+	arrived   uint64        // then
+	known     bool          // judged and arrived are of this connection
+	pause     time.Duration // after a suspicion that proved wrong
+	recheck   time.Duration // after one that proved right
+	notBefore time.Time     // when the next one may be raised, or runs are tried again
 }
+
+// counts are datagrams that were sent to the peer, and how many of them in runs.
+type counts struct{ sent, inRuns uint64 }
 
 type stage int
 
 const (
 	inRuns   stage = iota // as a rule
 	singly                // many were lost in runs: do fewer get lost without?
-	again                 // fewer did: do many get lost in runs again?
-	runsLost              // they did: no runs from now on
+	runsLost              // they do: no runs
+	again                 // after a while: do many still get lost in runs?
 )
 
 const (
-	// judged is how many datagrams a verdict needs at the least. TCP that stalls sends no
-	// more than these in its first second.
-	judged = 16
+	// How many datagrams a verdict needs at the least: of runs, or of those sent singly. TCP
+	// that stalls sends a few runs of two or three a second, and single ones between them.
+	enoughInRuns = 8
+	enoughSingly = 32
 
-	firstPause = time.Minute
-	lastPause  = time.Hour
+	firstPause   = time.Minute
+	lastPause    = time.Hour
+	firstRecheck = 10 * time.Minute
+	lastRecheck  = 24 * time.Hour
 )
 
-// due reports whether to ask the peer how many of the datagrams sent until now have arrived.
-func (d *delivery) due(sent uint64) bool {
-	return d.stage != runsLost && (!d.known || sent-d.sent >= judged)
+// enough reports whether so many datagrams were sent since the last verdict that another one
+// can be given.
+func (d *delivery) enough(now counts) bool {
+	if d.stage == singly {
+		return now.sent-d.judged.sent >= enoughSingly
+	}
+	return now.inRuns-d.judged.inRuns >= enoughInRuns
 }
 
-// judge takes in a report.
-func (d *delivery) judge(sent, arrived uint64, now time.Time) {
-	if !d.known || sent < d.sent || arrived < d.arrived { // or the peer was restarted
-		d.known, d.sent, d.arrived = true, sent, arrived
+// due reports whether to ask the peer what has arrived.
+func (d *delivery) due(sent counts, now time.Time) bool {
+	if d.stage == runsLost {
+		if now.Before(d.notBefore) {
+			return false
+		}
+		d.stage, d.known = again, false
+	}
+	return !d.known || d.enough(sent)
+}
+
+// sendsRuns reports whether the peer is sent runs.
+func (d *delivery) sendsRuns() bool { return d.stage == inRuns || d.stage == again }
+
+// judge takes in how many of the datagrams that were counted when the peer was asked have
+// arrived.
+func (d *delivery) judge(arrived uint64, now time.Time) {
+	if !d.known || d.asked.sent < d.judged.sent || arrived < d.arrived { // or the peer was restarted
+		d.known, d.judged, d.arrived = true, d.asked, arrived
 		return
 	}
-	n := sent - d.sent
-	if n < judged || d.stage == runsLost {
+	if !d.enough(d.asked) || d.stage == runsLost {
 		return
 	}
-	lost := n - min(arrived-d.arrived, n)
-	many, few := lost > n/4, lost <= n/8
-	d.sent, d.arrived = sent, arrived
+	sent, runs := d.asked.sent-d.judged.sent, d.asked.inRuns-d.judged.inRuns
+	lost := sent - min(arrived-d.arrived, sent)
+	// Of some runs the first datagram arrives. Where all but a few are single ones, those
+	// that any path loses now and then must not count against them.
+	likeRuns, few := lost >= runs/2 && lost > sent/16, lost <= sent/32
+	d.judged, d.arrived = d.asked, arrived
 	switch {
-	case d.stage == inRuns && many && now.After(d.notBefore):
+	case d.stage == inRuns && likeRuns && now.After(d.notBefore):
 		d.stage = singly
 	case d.stage == inRuns:
-	case d.stage == singly && few:
-		d.stage = again
-	case d.stage == again && many:
+	case d.stage == singly && few, d.stage == again && likeRuns:
 		d.stage = runsLost
+		d.recheck = min(max(2*d.recheck, firstRecheck), lastRecheck)
+		d.notBefore = now.Add(d.recheck)
 	default: // something else loses datagrams
 		d.stage = inRuns
 		d.pause = min(max(2*d.pause, firstPause), lastPause)
@@ -86,13 +117,15 @@ const (
 
 // ask asks the peer what has arrived, unless too many others have been asked of late. The
 // manager's lock is held.
-func (m *Manager) ask(l *link, budget *int) {
-	sent := l.seen.SentPackets
-	if *budget == 0 || l.conn == nil || m.Runs == nil || !m.Runs() || !l.delivery.due(sent) {
+func (m *Manager) ask(l *link, now time.Time, budget *int) {
+	sent := counts{l.seen.SentPackets, l.seen.SentInRuns}
+	if *budget == 0 || l.conn == nil || m.Runs == nil || !m.Runs() || !l.delivery.due(sent, now) {
 		return
 	}
 	*budget--
-	question := binary.BigEndian.AppendUint64([]byte{askArrived}, sent)
+	l.delivery.asked = sent
+	l.peer.SendSingly(!l.delivery.sendsRuns())
+	question := binary.BigEndian.AppendUint64([]byte{askArrived}, sent.sent)
 	_ = l.conn.SendDatagram(question) // a peer of an older version takes none
 }
 
@@ -119,17 +152,17 @@ func (m *Manager) converse(l *link, conn *quic.Conn) {
 func (m *Manager) takeReport(l *link, conn *quic.Conn, sent, arrived uint64, now time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if l.conn != conn || sent > l.peer.Traffic().SentPackets {
-		return
-	}
 	d := &l.delivery
-	before := d.stage
-	d.judge(sent, arrived, now)
-	if d.stage == before {
+	if l.conn != conn || sent != d.asked.sent { // of an earlier question
 		return
 	}
-	l.peer.SendSingly(d.stage == singly || d.stage == runsLost)
-	if d.stage == runsLost {
+	before := d.stage
+	d.judge(arrived, now)
+	l.peer.SendSingly(!d.sendsRuns())
+	switch {
+	case before == singly && d.stage == runsLost:
 		m.log.Warn("runs of datagrams lost, turned off", "peer", l.node.Name)
+	case before == again && d.stage == inRuns:
+		m.log.Info("runs of datagrams arrive again", "peer", l.node.Name)
 	}
 }

@@ -5,49 +5,85 @@ import (
 	"time"
 )
 
-// simulate has a peer sent 1,000 datagrams between reports, of which lose returns how many are
-// lost, and returns the stages.
-func simulate(d *delivery, now *time.Time, reports int, lose func(report int, s stage) int) (stages []stage) {
-	for i := range reports {
-		if *now = now.Add(4 * time.Second); !d.due(d.sent + 1000) {
-			continue
+// sending is what a node sends between two reports, where it may send runs.
+type sending struct{ sent, inRuns int }
+
+var (
+	bulk    = sending{100000, 99000}
+	stalled = sending{18, 4} // TCP that sends a run, loses it, and sends single datagrams until it dares to again
+	small   = sending{5000, 100}
+)
+
+// simulate has a peer sent datagrams for two hours, of which lose returns how many are lost of
+// those in runs and of the others, and returns the stages.
+func simulate(d *delivery, s sending, lose func(report int) (inRuns, singly float64)) (stages []stage) {
+	now, arrived := time.Now(), uint64(1000)
+	for i := range 2 * 3600 {
+		now = now.Add(time.Second)
+		runs := s.inRuns
+		if !d.sendsRuns() {
+			runs = 0
 		}
-		d.judge(d.sent+1000, d.arrived+uint64(1000-lose(i, d.stage)), *now)
+		inRuns, singly := lose(i)
+		lost := inRuns*float64(runs) + singly*float64(s.sent-runs)
+		sent := counts{uint64((i + 1) * s.sent), d.asked.inRuns + uint64(runs)}
+		arrived += uint64(float64(s.sent) - lost)
+		due := d.due(sent, now)
+		d.asked = sent
+		if due {
+			d.judge(arrived, now)
+		}
 		stages = append(stages, d.stage)
 	}
 	return stages
 }
 
 func TestRunsThatLoseAreFound(t *testing.T) {
-	sent := func(s stage) bool { return s == inRuns || s == again }
+	always := func(inRuns, singly float64) func(int) (float64, float64) {
+		return func(int) (float64, float64) { return inRuns, singly }
+	}
+	between := func(first, last int, loss float64) func(int) (float64, float64) {
+		return func(report int) (float64, float64) {
+			if report < first || report > last {
+				return 0, 0
+			}
+			return loss, loss
+		}
+	}
 	for _, tc := range []struct {
 		name string
-		lose func(report int, s stage) int
+		what sending
+		lose func(report int) (inRuns, singly float64)
 		lost bool
-	}{ // for two hours
-		{"all arrives", func(int, stage) int { return 0 }, false},
-		{"all in runs is lost", func(_ int, s stage) int { return map[bool]int{true: 1000}[sent(s)] }, true},
-		{"all but the first in each run is lost", func(_ int, s stage) int { return map[bool]int{true: 970}[sent(s)] }, true},
-		{"of TCP that stalls a third arrives", func(_ int, s stage) int { return map[bool]int{true: 667, false: 20}[sent(s)] }, true},
-		{"all is lost", func(int, stage) int { return 1000 }, false},
-		{"a path loses a third", func(int, stage) int { return 333 }, false},
-		{"a path loses a tenth", func(int, stage) int { return 100 }, false},
-		{"congestion that ends", func(report int, _ stage) int { return map[bool]int{true: 900}[report < 2] }, false},
-		{"congestion that ends when single ones are tried", func(report int, _ stage) int { return map[bool]int{true: 900}[report == 1] }, false},
+	}{
+		{"all arrives", bulk, always(0, 0), false},
+		{"all in runs is lost", bulk, always(1, 0), true},
+		{"all in runs is lost, and something else", bulk, always(1, 0.02), true},
+		{"all in runs is lost, and TCP stalls", stalled, always(1, 0), true},
+		{"all but the first in each run is lost", bulk, always(0.97, 0), true},
+		{"all but the first of two is lost", stalled, always(0.5, 0), true},
+		{"all is lost", bulk, always(1, 1), false},
+		{"a path loses a third", bulk, always(0.33, 0.33), false},
+		{"a path loses two thirds", bulk, always(0.67, 0.67), false},
+		{"a path loses a tenth", stalled, always(0.1, 0.1), false},
+		{"a path loses a hundredth of small packets", small, always(0.01, 0.01), false},
+		{"congestion that ends", bulk, between(0, 2, 0.9), false},
+		{"congestion that ends when single ones are tried", bulk, between(1, 1, 0.9), false},
 	} {
-		d, now := new(delivery), time.Now()
-		stages := simulate(d, &now, 2000, tc.lose)
+		d := new(delivery)
+		stages := simulate(d, tc.what, tc.lose)
 		if got := d.stage == runsLost; got != tc.lost {
-			t.Errorf("%s: runs are lost: %v, after %v", tc.name, got, stages[:10])
+			t.Errorf("%s: runs are lost: %v, after %v", tc.name, got, stages[:20])
 		}
-		singles := 0
+		seconds := map[stage]int{}
 		for _, s := range stages {
-			if s == singly {
-				singles++
-			}
+			seconds[s]++
 		}
-		if !tc.lost && singles > 20 {
-			t.Errorf("%s: single datagrams were tried %d times", tc.name, singles)
+		if tc.lost && seconds[inRuns]+seconds[again] > 30 {
+			t.Errorf("%s: runs were sent for %d s", tc.name, seconds[inRuns]+seconds[again])
+		}
+		if !tc.lost && seconds[singly] > 40 {
+			t.Errorf("%s: single datagrams were tried for %d s", tc.name, seconds[singly])
 		}
 	}
 }
@@ -55,14 +91,22 @@ func TestRunsThatLoseAreFound(t *testing.T) {
 // A peer that was restarted counts from 0 again, and so does this node.
 func TestRestartsLoseNothing(t *testing.T) {
 	d, now := new(delivery), time.Now()
-	simulate(d, &now, 10, func(int, stage) int { return 0 })
-	d.judge(d.sent+1000, 3, now)
-	d.judge(5, d.arrived+1000, now)
-	if d.stage != inRuns || d.sent != 5 {
-		t.Errorf("after restarts: %+v", *d)
-	}
-	d.judge(d.sent+judged-1, d.arrived, now)
-	if d.stage != inRuns {
-		t.Error("too few datagrams were judged")
+	for _, step := range []struct {
+		asked   counts
+		arrived uint64
+	}{
+		{counts{1000, 1000}, 5000}, // of this node's last life too
+		{counts{2000, 2000}, 6000},
+		{counts{3000, 3000}, 3},   // the peer was restarted
+		{counts{5, 5}, 1003},      // this node was
+		{counts{12, 12}, 1003},    // too few for a verdict
+		{counts{1000, 5}, 1003},   // none of them in runs
+		{counts{2000, 900}, 2998}, // and all arrive
+	} {
+		d.asked = step.asked
+		d.judge(step.arrived, now)
+		if d.stage != inRuns {
+			t.Errorf("after %+v: %+v", step, *d)
+		}
 	}
 }

@@ -60,7 +60,7 @@ func (m *Manager) Status() []Status {
 	for _, l := range m.links {
 		s := Status{Name: l.node.Name, Key: l.peer.Key, Endpoint: l.node.Endpoint, Traffic: l.peer.Traffic(),
 			Overdue: l.overdue, Heard: l.lastHeard(now), Err: l.lastErr, Failures: l.failures, Retry: l.retry,
-			RunsLost: l.delivery.stage == runsLost}
+			RunsLost: l.delivery.stage == runsLost || l.delivery.stage == again}
 		using := l.peer.Sending()
 		if using != nil {
 			s.Began = using.Began()

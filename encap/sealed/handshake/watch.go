@@ -50,7 +50,7 @@ func (m *Manager) tick(now time.Time) bool {
 	for peer := range keyed {
 		if l := m.links[peer.Key]; l != nil && l.peer == peer { // it is not gone
 			m.attendKeys(l, now, &budget)
-			m.ask(l, &asks)
+			m.ask(l, now, &asks)
 		}
 	}
 	for l := range m.lost {
