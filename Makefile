@@ -62,7 +62,7 @@ TORTURED := ./cniplugin ./cmd/weftd ./control/etcd ./encap/sealed/handshake ./in
 
 torture: deps ## run the tests that make test samples in full, in an hour
 	@mkdir -p bin
-	@WEFT_TORTURE=1 $(GOTEST) -p 1 -timeout 3h -v $(TORTURED) 2>&1 | tee bin/torture.log | \
+	@TORTURE=1 $(GOTEST) -p 1 -timeout 3h -v $(TORTURED) 2>&1 | tee bin/torture.log | \
 		grep --line-buffered -E '^(=== RUN +[^/]*$$|--- |FAIL|ok|panic)|_test\.go:[0-9]+:'
 
 # e2e/ is a module of its own: the libraries that speak to containerd are no business of weft's.

@@ -11,7 +11,7 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-const apartEnv = "WEFT_TESTS_APART"
+const apartEnv = "TESTS_APART"
 
 // RunApart runs a package's tests in a network namespace of their own, where nobody else has
 // taken a port, and returns the status to exit with. It is for TestMain.
