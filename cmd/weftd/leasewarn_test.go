@@ -44,7 +44,7 @@ func TestStrandedPodsAreNamed(t *testing.T) {
 	leaseTo(t, d, "new4", "10.244.7.2", "weft3")
 	leaseTo(t, d, "new6", "fd00:244:7::2", "weft4")
 	leaseTo(t, d, "bridged", "10.9.0.2", "") // another main plugin's
-	got := d.leaseWarnings()
+	got := d.leaseWarnings(d.Stranded())
 	if !slices.Equal(codes(got), []string{"stranded_pod", "stranded_pod"}) {
 		t.Fatalf("warnings: %v", got)
 	}
@@ -57,7 +57,7 @@ func TestStrandedPodsAreNamed(t *testing.T) {
 		t.Errorf("%v, %v", pods, err)
 	}
 	d.plan = nil // not known yet
-	if got := d.leaseWarnings(); len(got) > 0 {
+	if got := d.leaseWarnings(d.Stranded()); len(got) > 0 {
 		t.Errorf("without a plan: %v", got)
 	}
 }
@@ -66,18 +66,18 @@ func TestStrandedPodsAreNamed(t *testing.T) {
 func TestAnExhaustedPoolIsNamed(t *testing.T) {
 	d := &daemon{config: config.Config{StateDir: t.TempDir(), CNI: config.CNI{Name: "weft"}}}
 	d.plan = &control.Plan{PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/30")}, NodeAddresses: []netip.Addr{netip.MustParseAddr("10.244.1.1")}}
-	if got := d.leaseWarnings(); len(got) > 0 {
+	if got := d.leaseWarnings(d.Stranded()); len(got) > 0 {
 		t.Errorf("with a free address: %v", got)
 	}
 	leaseTo(t, d, "pod", "10.244.1.2", "weft1")
-	if got := d.leaseWarnings(); !slices.Equal(codes(got), []string{"pool_exhausted"}) || !strings.Contains(got[0].Text, "10.244.1.0/30") {
+	if got := d.leaseWarnings(d.Stranded()); !slices.Equal(codes(got), []string{"pool_exhausted"}) || !strings.Contains(got[0].Text, "10.244.1.0/30") {
 		t.Errorf("without one: %v", got)
 	}
 	store, _ := ipam.Open(d.config.StateDir, "weft")
 	if _, _, err := store.Release(t.Context(), ipam.Attachment{ContainerID: "pod", IfName: "eth0"}); err != nil {
 		t.Fatal(err)
 	}
-	if got := d.leaseWarnings(); len(got) > 0 {
+	if got := d.leaseWarnings(d.Stranded()); len(got) > 0 {
 		t.Errorf("while it cools down: %v", got)
 	}
 }
@@ -110,7 +110,7 @@ func TestAnUnwritableStateDirIsNamed(t *testing.T) {
 	mount(unix.MS_REMOUNT|unix.MS_RDONLY, "size=8m")
 	warns("read-only file system")
 	d := &daemon{config: config.Config{StateDir: dir, CNI: config.CNI{Name: "weft"}}}
-	if got := d.leaseWarnings(); !slices.Equal(codes(got), []string{"state_dir"}) {
+	if got := d.leaseWarnings(d.Stranded()); !slices.Equal(codes(got), []string{"state_dir"}) {
 		t.Errorf("warnings: %v", got)
 	}
 	dir = filepath.Join(dir, "absent")

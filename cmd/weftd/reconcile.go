@@ -128,13 +128,12 @@ func (d *daemon) Stranded() ([]ipam.Lease, error) {
 	return slices.DeleteFunc(leases, func(l ipam.Lease) bool { return !cniplugin.Stranded(l, plan.PodCIDRs) }), err
 }
 
-// tellStranded has the control source know of stranded pods.
-func (d *daemon) tellStranded() {
+// publishStranded has the control source publish which pods are stranded.
+func (d *daemon) publishStranded(leases []ipam.Lease) {
 	d.mu.Lock()
 	source := d.control
 	d.mu.Unlock()
-	leases, err := d.Stranded()
-	if source == nil || err != nil {
+	if source == nil {
 		return
 	}
 	var pods []string
@@ -144,8 +143,9 @@ func (d *daemon) tellStranded() {
 	source.stranded(pods)
 }
 
-// leaseWarnings says which pods are stranded, and what keeps new ones from being added.
-func (d *daemon) leaseWarnings() []warning.Warning {
+// leaseWarnings says which pods are stranded, and what keeps new ones from being added. stranded
+// and err are what Stranded returned.
+func (d *daemon) leaseWarnings(stranded []ipam.Lease, err error) []warning.Warning {
 	d.mu.Lock()
 	plan := d.plan
 	d.mu.Unlock()
@@ -153,12 +153,8 @@ func (d *daemon) leaseWarnings() []warning.Warning {
 	if err := checkStateDir(d.config.StateDir); err != nil {
 		all = append(all, warning.Warning{Code: "state_dir", Text: fmt.Sprintf("pods can't be added or removed: %v", err)})
 	}
-	if plan == nil {
+	if plan == nil || err != nil { // the next reconcile says what becomes of the error
 		return all
-	}
-	stranded, err := d.Stranded()
-	if err != nil {
-		return all // the next reconcile says what becomes of it
 	}
 	for _, l := range stranded {
 		all = append(all, warning.Warning{Code: "stranded_pod", Text: fmt.Sprintf("no other node reaches pod %s at %s: this node's pod CIDRs are now %s; delete the pod",

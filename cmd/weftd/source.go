@@ -124,14 +124,6 @@ func (s *source) had() []netip.Prefix {
 	return node.PodCIDRs
 }
 
-// warnNewPodCIDRs logs that this node has other pod CIDRs than before, if it has.
-func (d *daemon) warnNewPodCIDRs(before, now []netip.Prefix) {
-	if len(before) > 0 && !slices.Equal(before, now) {
-		d.log.Warn("this node's pod CIDRs changed", "before", join(before), "now", join(now),
-			"remedy", "delete the pods that weft status names as stranded")
-	}
-}
-
 func (s *source) snapshot() string { return filepath.Join(s.config.StateDir, "nodes.snapshot") }
 
 // forget removes the snapshot: in it this node has a pod CIDR that may be another's now, and a

@@ -243,20 +243,33 @@ func (d *daemon) list(plan *control.Plan) {
 	}
 }
 
+// warnNewPodCIDRs logs that this node has other pod CIDRs than before, if it has. Before the
+// first plan, they are those of the weftd before.
+func (d *daemon) warnNewPodCIDRs(before, now *control.Plan) {
+	var had []netip.Prefix
+	if before != nil {
+		had = before.PodCIDRs
+	} else {
+		had = d.control.had()
+	}
+	if len(had) > 0 && !slices.Equal(had, now.PodCIDRs) {
+		d.log.Warn("this node's pod CIDRs changed", "before", join(had), "now", join(now.PodCIDRs),
+			"remedy", "delete the pods that weft status names as stranded")
+	}
+}
+
 // apply applies the newest plan: first in the data path, so that no route leads a
 // packet to a table that does not know where to send it, then on the host.
 func (d *daemon) apply(ctx context.Context) error {
 	d.applying.Lock()
 	defer d.applying.Unlock()
-	path, had := d.path.Load(), d.control.had()
+	path := d.path.Load()
 	d.mu.Lock()
-	if d.plan != nil {
-		had = d.plan.PodCIDRs
-	}
-	plan, fenced, news, mtu := d.next, d.fenced != nil && !errors.Is(d.fenced, errNotApplied), d.next != d.plan, d.mtu
+	before := d.plan
+	plan, fenced, news, mtu := d.next, d.fenced != nil && !errors.Is(d.fenced, errNotApplied), d.next != before, d.mtu
 	d.mu.Unlock()
 	if news {
-		d.warnNewPodCIDRs(had, plan.PodCIDRs)
+		d.warnNewPodCIDRs(before, plan)
 		path.keys.update(plan)
 		path.router.Publish(plan.Table)
 	}

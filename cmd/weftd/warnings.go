@@ -64,7 +64,6 @@ func (d *daemon) warnNowAndThen(ctx context.Context) error {
 			d.log.Info("warning cleared", "code", w.Code, "warning", w.Text)
 		}
 		before = now
-		d.tellStranded()
 		return nil
 	}
 	_ = look()
@@ -82,9 +81,14 @@ func (d *daemon) warn(subject string, w *warning.Warning) {
 	}
 }
 
-// look looks for what is worth a warning in files and in the kernel.
+// look looks for what is worth a warning in files and in the kernel, and has the control source
+// publish which pods are stranded.
 func (d *daemon) look() {
-	found := slices.Concat(runtimeWarnings(d.config.CNI), trustWarnings(d.config), d.leaseWarnings())
+	stranded, err := d.Stranded()
+	if err == nil {
+		d.publishStranded(stranded)
+	}
+	found := slices.Concat(runtimeWarnings(d.config.CNI), trustWarnings(d.config), d.leaseWarnings(stranded, err))
 	overlaps, err := d.overlaps()
 	if err != nil {
 		overlaps = []string{err.Error()}
