@@ -64,7 +64,7 @@ func (c *Codec) Encode(out *encap.Batch, f *packet.Frame, _, to *encap.Peer) dro
 			out.Singly = peer.singly.Load()
 			before := out.InRuns
 			reason := s.seal(out, f, to)
-			s.inRuns.Store(s.inRuns.Load() + out.InRuns - before) // nobody else writes it
+			s.inRuns.Store(s.inRuns.Load() + out.InRuns - before) // only this lane writes it
 			return reason
 		}
 		var node netip.Addr

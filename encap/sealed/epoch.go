@@ -199,7 +199,7 @@ func (s *sealer) sealOne(b, plain []byte) {
 }
 
 func (s *sealer) count(packets, bytes int) {
-	s.packets.Store(s.packets.Load() + uint64(packets)) // nobody else writes them
+	s.packets.Store(s.packets.Load() + uint64(packets)) // only this lane writes them
 	s.bytes.Store(s.bytes.Load() + uint64(bytes))
 }
 
@@ -246,7 +246,7 @@ func (o *opener) open(b []byte, counter uint64) (plain []byte, reason drop.Reaso
 		return nil, drop.NotAuthentic
 	}
 	o.window.mark(counter)
-	o.packets.Store(o.packets.Load() + 1) // nobody else writes them
+	o.packets.Store(o.packets.Load() + 1) // only this lane writes them
 	o.bytes.Store(o.bytes.Load() + uint64(len(plain)))
 	return plain, drop.None
 }

@@ -215,7 +215,9 @@ func (a *admission) succeeded(ctx context.Context) {
 	ctx.Value(admissionKey{}).(func())()
 }
 
-// addrOf returns the address of a *net.UDPAddr or a sender.
-func addrOf(a net.Addr) netip.Addr {
-	return a.(interface{ AddrPort() netip.AddrPort }).AddrPort().Addr().Unmap()
+// addrPortOf returns the address and port of a *net.UDPAddr or a sender.
+func addrPortOf(a net.Addr) netip.AddrPort {
+	return a.(interface{ AddrPort() netip.AddrPort }).AddrPort()
 }
+
+func addrOf(a net.Addr) netip.Addr { return addrPortOf(a).Addr().Unmap() }

@@ -57,15 +57,18 @@ func (d *delivery) enough(now counts) bool {
 	return now.inRuns-d.judged.inRuns >= enoughInRuns
 }
 
-// due reports whether to ask the peer what has arrived.
-func (d *delivery) due(sent counts, now time.Time) bool {
-	if d.stage == runsLost {
-		if now.Before(d.notBefore) {
-			return false
-		}
-		d.stage, d.known = again, false
+// tryAgain has runs sent again if it is time to, and reports whether it has.
+func (d *delivery) tryAgain(now time.Time) bool {
+	if d.stage != runsLost || now.Before(d.notBefore) {
+		return false
 	}
-	return !d.known || d.enough(sent)
+	d.stage, d.known = again, false
+	return true
+}
+
+// due reports whether to ask the peer what has arrived.
+func (d *delivery) due(sent counts) bool {
+	return d.stage != runsLost && (!d.known || d.enough(sent))
 }
 
 // sendsRuns reports whether the peer is sent runs.
@@ -119,12 +122,17 @@ const (
 // manager's lock is held.
 func (m *Manager) ask(l *link, now time.Time, budget *int) {
 	sent := counts{l.seen.SentPackets, l.seen.SentInRuns}
-	if *budget == 0 || l.conn == nil || m.Runs == nil || !m.Runs() || !l.delivery.due(sent, now) {
+	if *budget == 0 || l.conn == nil || m.Runs == nil || !m.Runs() {
+		return
+	}
+	if l.delivery.tryAgain(now) {
+		l.peer.SendSingly(false)
+	}
+	if !l.delivery.due(sent) {
 		return
 	}
 	*budget--
 	l.delivery.asked = sent
-	l.peer.SendSingly(!l.delivery.sendsRuns())
 	question := binary.BigEndian.AppendUint64([]byte{askArrived}, sent.sent)
 	_ = l.conn.SendDatagram(question) // a peer of an older version takes none
 }

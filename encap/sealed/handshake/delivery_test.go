@@ -20,6 +20,7 @@ func simulate(d *delivery, s sending, lose func(report int) (inRuns, singly floa
 	now, arrived := time.Now(), uint64(1000)
 	for i := range 2 * 3600 {
 		now = now.Add(time.Second)
+		d.tryAgain(now)
 		runs := s.inRuns
 		if !d.sendsRuns() {
 			runs = 0
@@ -28,7 +29,7 @@ func simulate(d *delivery, s sending, lose func(report int) (inRuns, singly floa
 		lost := inRuns*float64(runs) + singly*float64(s.sent-runs)
 		sent := counts{uint64((i + 1) * s.sent), d.asked.inRuns + uint64(runs)}
 		arrived += uint64(float64(s.sent) - lost)
-		due := d.due(sent, now)
+		due := d.due(sent)
 		d.asked = sent
 		if due {
 			d.judge(arrived, now)

@@ -60,7 +60,7 @@ func (m *Manager) queue(d *dial) {
 // dialNext starts the dials whose turn it is. The manager's lock is held.
 func (m *Manager) dialNext() {
 	for d := m.turns.next(); d != nil; d = m.turns.next() {
-		go m.dial(d.link, d)
+		go m.dial(d)
 	}
 }
 
@@ -108,8 +108,9 @@ func (m *Manager) stopDialing(l *link) {
 }
 
 // dial agrees on keys, unless it is stopped before.
-func (m *Manager) dial(l *link, d *dial) {
+func (m *Manager) dial(d *dial) {
 	defer d.stop()
+	l := d.link
 	m.mu.Lock()
 	d.began = time.Now()
 	l.tried = d.began
@@ -118,14 +119,14 @@ func (m *Manager) dial(l *link, d *dial) {
 		to = netip.AddrPortFrom(d.moved.Addr, to.Port())
 	}
 	d.to = to
-	d.config = m.config.Clone()
-	d.config.HandshakeIdleTimeout = min(patience<<min(l.failures, 10), mostPatience)
+	config := m.config.Clone()
+	config.HandshakeIdleTimeout = min(patience<<min(l.failures, 10), mostPatience)
 	m.mu.Unlock()
 
-	conn, epoch, err := m.connect(l, d)
+	conn, epoch, err := m.connect(d, config)
 	m.dialed(d, err == nil)
 	if err != nil {
-		m.failed(l, d, err)
+		m.failed(d, err)
 		return
 	}
 	m.agreed(l, conn, epoch)
@@ -133,12 +134,12 @@ func (m *Manager) dial(l *link, d *dial) {
 }
 
 // connect is the part of a dial that the other node takes part in.
-func (m *Manager) connect(l *link, d *dial) (*quic.Conn, *sealed.Epoch, error) {
-	conn, err := m.transport.Dial(d, net.UDPAddrFromAddrPort(d.to), tlsConfig(m.certificate, l.pinned), d.config)
+func (m *Manager) connect(d *dial, config *quic.Config) (*quic.Conn, *sealed.Epoch, error) {
+	conn, err := m.transport.Dial(d, net.UDPAddrFromAddrPort(d.to), tlsConfig(m.certificate, d.link.pinned), config)
 	if err != nil {
 		return nil, nil, err
 	}
-	epoch, err := m.offer(l, conn)
+	epoch, err := m.offer(d.link, conn)
 	if err != nil {
 		_ = conn.CloseWithError(codeRefused, "")
 		return nil, nil, err
@@ -190,9 +191,10 @@ func (m *Manager) agreed(l *link, conn *quic.Conn, epoch *sealed.Epoch) {
 }
 
 // failed counts and tells, and lets time pass before the next attempt.
-func (m *Manager) failed(l *link, d *dial, err error) {
+func (m *Manager) failed(d *dial, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	l := d.link
 	if l.dial != d { // the peer's own dial has gone on in its place, or the peer is gone
 		return
 	}

@@ -94,7 +94,6 @@ type dial struct {
 	urgency         urgency   // while it waits for its turn, and after that
 	began           time.Time // zero before its turn
 	to              netip.AddrPort
-	config          *quic.Config
 
 	// moved is where the peer may be now. Its endpoint changes only when keys are agreed
 	// there: a datagram that somebody has held back and sends from elsewhere is authentic.

@@ -110,7 +110,7 @@ func (c *packetConn) ReadFrom(b []byte) (int, net.Addr, error) {
 // the link, as it can send none. Any other failure may pass: then the packet is as good as
 // lost, and QUIC sends it again.
 func (c *packetConn) WriteTo(b []byte, addr net.Addr) (int, error) {
-	to := addr.(interface{ AddrPort() netip.AddrPort }).AddrPort()
+	to := addrPortOf(addr)
 	err := c.socket.WriteTo(b, to)
 	c.replies.sent(b)
 	c.mu.Lock()
