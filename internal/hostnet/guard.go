@@ -75,10 +75,7 @@ func (g *guard) keep(ctx context.Context, n Network) error {
 	if err := g.inherit(ctx, &n); err != nil {
 		return err
 	}
-	n.PeerAddresses = canonical(n.PeerAddresses, netip.Addr.Compare)
-	n.Senders = canonical(n.Senders, netip.Addr.Compare)
-	n.PeerEndpoints = canonical(n.PeerEndpoints, netip.AddrPort.Compare)
-	n.Known = canonical(n.Known, netip.Addr.Compare)
+	n.sortSets()
 	if g.listed = list(ctx); g.listed != "" {
 		g.holds = &n
 	}

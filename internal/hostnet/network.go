@@ -135,10 +135,16 @@ func (n Network) check() (_ Network, refused, err error) {
 		}
 	}
 	n.PeerCIDRs, n.PeerAddresses, refused = n.checkedPeers()
+	n.sortSets()
+	return n, refused, nil
+}
+
+// sortSets makes canonical what the guard table's sets hold as it is.
+func (n *Network) sortSets() {
+	n.PeerAddresses = canonical(n.PeerAddresses, netip.Addr.Compare)
 	n.Senders = canonical(n.Senders, netip.Addr.Compare)
 	n.PeerEndpoints = canonical(n.PeerEndpoints, netip.AddrPort.Compare)
 	n.Known = canonical(n.Known, netip.Addr.Compare)
-	return n, refused, nil
 }
 
 func (n Network) checkedPeers() (cidrs []netip.Prefix, addrs []netip.Addr, refused error) {
@@ -160,7 +166,7 @@ func (n Network) checkedPeers() (cidrs []netip.Prefix, addrs []netip.Addr, refus
 			addrs = append(addrs, a)
 		}
 	}
-	return canonical(cidrs, netip.Prefix.Compare), canonical(addrs, netip.Addr.Compare), firstOf(errs)
+	return canonical(cidrs, netip.Prefix.Compare), addrs, firstOf(errs)
 }
 
 func (n Network) checkPeerCIDR(p netip.Prefix) error {

@@ -77,24 +77,33 @@ func (k *kernel) enableForwarding6(tun string) error {
 			continue
 		}
 		conf := "net.ipv6.conf." + sysctlElement(attrs.Name)
-		acceptRA, err := readSysctl(conf + ".accept_ra")
+		forwarding, err := readSysctl(conf + ".forwarding")
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // the interface does not speak IPv6, or is gone
 		}
 		if err != nil {
 			return err
 		}
-		forwarding, err := readSysctl(conf + ".forwarding")
-		if err != nil {
-			return err
-		}
-		if acceptRA == "1" && forwarding == "0" {
-			if err := k.setSysctl(conf+".accept_ra", "2"); err != nil {
+		if forwarding == "0" {
+			if err := k.acceptRouters(conf); err != nil {
 				return err
 			}
 		}
 	}
 	return k.setSysctl(all, "1")
+}
+
+// acceptRouters has the interface with the sysctls conf listen to router advertisements even if
+// it forwards, unless it never does, speaks no IPv6, or is gone.
+func (k *kernel) acceptRouters(conf string) error {
+	acceptRA, err := readSysctl(conf + ".accept_ra")
+	if errors.Is(err, fs.ErrNotExist) || err == nil && acceptRA != "1" {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return k.setSysctl(conf+".accept_ra", "2")
 }
 
 // isNIC says whether routers may be on the other side of a link: a card, or what is made of
@@ -111,7 +120,7 @@ func isNIC(link netlink.Link) bool {
 }
 
 // heedRouters has NICs that have appeared since the last call listen to router advertisements
-// where they would if the node did not forward. What somebody sets afterwards stays.
+// where they would if the node did not forward. A value set afterwards stays.
 func (h *Host) heedRouters(k *kernel, n Network) error {
 	first := h.nics == nil
 	appeared := h.events.nics.Swap(false)
@@ -129,11 +138,10 @@ func (h *Host) heedRouters(k *kernel, n Network) error {
 			continue
 		}
 		nics[attrs.Index] = true
-		name := "net.ipv6.conf." + sysctlElement(attrs.Name) + ".accept_ra"
-		if acceptRA, err := readSysctl(name); first || h.nics[attrs.Index] || err != nil || acceptRA != "1" {
-			continue // no error is worth more: the interface may be gone, or without IPv6
+		if first || h.nics[attrs.Index] {
+			continue
 		}
-		if err := k.setSysctl(name, "2"); err != nil {
+		if err := k.acceptRouters("net.ipv6.conf." + sysctlElement(attrs.Name)); err != nil {
 			h.log.Warn("interface ignores routers", "interface", attrs.Name, "error", err)
 		}
 	}

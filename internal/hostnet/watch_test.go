@@ -130,7 +130,7 @@ func TestWhatOthersChangeIsMended(t *testing.T) {
 }
 
 // A card that appears while weftd runs takes router advertisements though the node forwards; no
-// other interface does, and what somebody sets later stays.
+// other interface does, and a value set later stays.
 func TestNewCardsHeedRouters(t *testing.T) {
 	host := newHost()
 	host.events.isNIC = func(link netlink.Link) bool { return strings.HasPrefix(link.Attrs().Name, "card") }
@@ -148,7 +148,7 @@ func TestNewCardsHeedRouters(t *testing.T) {
 		t.Errorf("accept_ra of the second card is %s", acceptRA("card1"))
 	}
 	if other, card := acceptRA("other"), acceptRA("card0"); other != "1" || card != "1" {
-		t.Errorf("accept_ra of another interface is %s, and of a card that somebody set back %s", other, card)
+		t.Errorf("accept_ra of another interface is %s, and of a card on which it was set back %s", other, card)
 	}
 	for name, tt := range map[string]struct {
 		link netlink.Link
