@@ -19,8 +19,7 @@ const (
 	// eventNamespace is where Kubernetes keeps events of what has no namespace.
 	eventNamespace = meta.NamespaceDefault
 
-	// mostNote is more bytes than the API server takes as an event's note, in which it
-	// allows 1,024.
+	// mostNote is how long an event's note may be, in bytes. The API server takes 1,024.
 	mostNote = 1000
 )
 

@@ -73,7 +73,7 @@ func TestTheManualHasEveryWarning(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, section, _ := strings.Cut(read(t, "docs/OPERATIONS.md"), "\n### Warnings\n")
-	section, _, _ = strings.Cut(section, "\n\nThe log tells of drops")
+	section, _, _ = strings.Cut(section, "\n\nweftd logs drops")
 	rows := map[string]bool{}
 	for _, row := range regexp.MustCompile(`(?m)^\| (`+"`[a-z_`, ]+"+`) \| [^|]+ \| [^|]+ \|$`).FindAllStringSubmatch(section, -1) {
 		for code := range strings.SplitSeq(row[1], ", ") {

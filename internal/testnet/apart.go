@@ -13,8 +13,8 @@ import (
 
 const apartEnv = "TESTS_APART"
 
-// RunApart runs a package's tests in a network namespace of their own, where nobody else has
-// taken a port, and returns the status to exit with. It is for TestMain.
+// RunApart runs a package's tests in a new network namespace, where no other program holds a
+// port, and returns the status to exit with. It is for TestMain.
 func RunApart(m *testing.M) int {
 	if os.Getenv(apartEnv) != "" {
 		if err := raiseLoopback(); err != nil {
