@@ -516,9 +516,10 @@ func TestTheLoserOfAPodCIDRIsFenced(t *testing.T) {
 		_, err := os.Stat(described)
 		return err
 	})
-	if _, err := node2.Get(t.Context(), "/readyz"); err != nil {
-		t.Error(err)
-	}
+	eventually(t, "node2 to be ready", func() error {
+		_, err := node2.Get(t.Context(), "/readyz")
+		return err
+	})
 	expectPings4(t, pod1, addPod(t, node2, "new"))
 }
 
