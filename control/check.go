@@ -82,7 +82,7 @@ func Check(state State, clusterCIDRs []netip.Prefix, sealed bool) []error {
 // check returns all that would let the node claim what another one has, or that the data
 // path could not carry out.
 func (a *admission) check(n *Node) error {
-	wrong := []error{strict.CheckNodeName(n.Name), checkEndpoint(n.Endpoint, a.clusterCIDRs), checkMAC(n.VTEPMAC)}
+	wrong := []error{strict.CheckNodeName(n.Name), checkEndpoint(n.Endpoint, a.clusterCIDRs), checkAddresses(n.Addresses, a.clusterCIDRs), checkMAC(n.VTEPMAC)}
 	if len(n.PodCIDRs) == 0 {
 		wrong = append(wrong, errors.New("has no pod CIDRs; give it one out of the cluster CIDRs"))
 	}
@@ -155,9 +155,30 @@ func checkEndpoint(ap netip.AddrPort, clusterCIDRs []netip.Prefix) error {
 	if err := strict.CheckAddrPort(ap); err != nil {
 		return fmt.Errorf("endpoint: %w", err)
 	}
-	a := ap.Addr()
+	if err := CheckAddress(ap.Addr(), clusterCIDRs); err != nil {
+		return fmt.Errorf("endpoint: %w", err)
+	}
+	return nil
+}
+
+func checkAddresses(all []netip.Addr, clusterCIDRs []netip.Prefix) error {
+	if len(all) > MaxAddresses {
+		return fmt.Errorf("addresses: %d are more than %d; leave out those that pods don't need", len(all), MaxAddresses)
+	}
+	for _, a := range all {
+		if err := CheckAddress(a, clusterCIDRs); err != nil {
+			return fmt.Errorf("addresses: %w", err)
+		}
+	}
+	return nil
+}
+
+// CheckAddress returns why an underlay address can't be a node's, or nil.
+func CheckAddress(a netip.Addr, clusterCIDRs []netip.Prefix) error {
 	kind := ""
 	switch {
+	case !a.IsValid() || a.Zone() != "" || a.Is4In6():
+		kind = "no address of an underlay"
 	case a.IsUnspecified():
 		kind = "unspecified"
 	case a.IsLoopback():
@@ -168,11 +189,11 @@ func checkEndpoint(ap netip.AddrPort, clusterCIDRs []netip.Prefix) error {
 		kind = "link-local"
 	}
 	if kind != "" {
-		return fmt.Errorf("endpoint: %s is %s; write the address under which the other nodes reach this one", ap, kind)
+		return fmt.Errorf("%s is %s; write the address under which the other nodes reach this one", a, kind)
 	}
 	for _, c := range clusterCIDRs {
 		if c.Contains(a) {
-			return fmt.Errorf("endpoint: %s is inside the cluster CIDR %s, so datagrams to it would be routed into the overlay itself; write an underlay address or move the cluster CIDR", ap, c)
+			return fmt.Errorf("%s is inside the cluster CIDR %s, so datagrams to it would be routed into the overlay itself; write an underlay address or move the cluster CIDR", a, c)
 		}
 	}
 	return nil

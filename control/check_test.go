@@ -56,16 +56,27 @@ nodes.yaml:17: "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa
 			node(14, "taken", "192.168.77.1:9999", "10.244.14.0/24"),
 		}, `nodes.yaml:3: none: endpoint: the address is missing; write it like 192.168.77.1:9338 or [fd00:77::1]:9338
 nodes.yaml:4: port-0: endpoint: 192.168.77.4:0 has port 0; write a port from 1 to 65535
-nodes.yaml:5: unspecified: endpoint: 0.0.0.0:9338 is unspecified; write the address under which the other nodes reach this one
-nodes.yaml:6: unspecified-6: endpoint: [::]:9338 is unspecified; write the address under which the other nodes reach this one
-nodes.yaml:7: loopback: endpoint: 127.0.0.7:9338 is loopback; write the address under which the other nodes reach this one
-nodes.yaml:8: multicast: endpoint: [ff02::1]:9338 is multicast or broadcast; write the address under which the other nodes reach this one
-nodes.yaml:9: broadcast: endpoint: 255.255.255.255:9338 is multicast or broadcast; write the address under which the other nodes reach this one
+nodes.yaml:5: unspecified: endpoint: 0.0.0.0 is unspecified; write the address under which the other nodes reach this one
+nodes.yaml:6: unspecified-6: endpoint: :: is unspecified; write the address under which the other nodes reach this one
+nodes.yaml:7: loopback: endpoint: 127.0.0.7 is loopback; write the address under which the other nodes reach this one
+nodes.yaml:8: multicast: endpoint: ff02::1 is multicast or broadcast; write the address under which the other nodes reach this one
+nodes.yaml:9: broadcast: endpoint: 255.255.255.255 is multicast or broadcast; write the address under which the other nodes reach this one
 nodes.yaml:10: mapped: endpoint: [::ffff:192.168.77.10]:9338 is IPv4-mapped; write 192.168.77.10:9338
 nodes.yaml:11: zone: endpoint: "[fe80::1%eth0]:9338" has a zone; use an address that needs none
-nodes.yaml:12: link-local: endpoint: [fe80::1]:9338 is link-local; write the address under which the other nodes reach this one
-nodes.yaml:13: in-the-overlay: endpoint: 10.244.200.1:9338 is inside the cluster CIDR 10.244.0.0/16, so datagrams to it would be routed into the overlay itself; write an underlay address or move the cluster CIDR
+nodes.yaml:12: link-local: endpoint: fe80::1 is link-local; write the address under which the other nodes reach this one
+nodes.yaml:13: in-the-overlay: endpoint: 10.244.200.1 is inside the cluster CIDR 10.244.0.0/16, so datagrams to it would be routed into the overlay itself; write an underlay address or move the cluster CIDR
 nodes.yaml:14: taken: the endpoint address 192.168.77.1 is taken by node node1 (nodes.yaml:2); give each node its own`},
+		{"further addresses", []Node{
+			node1,
+			withAddresses(node(3, "fine", "192.168.77.3:9338", "10.244.3.0/24"), "192.168.77.3", "192.168.78.3", "192.168.78.3", "fd00:77::3", "192.168.77.1"),
+			withAddresses(node(4, "pods", "192.168.77.4:9338", "10.244.4.0/24"), "10.244.4.9"),
+			withAddresses(node(5, "loopback", "192.168.77.5:9338", "10.244.5.0/24"), "::1"),
+			withAddresses(node(6, "zone", "192.168.77.6:9338", "10.244.6.0/24"), "fe80::1%eth0"),
+			withAddresses(node(7, "many", "192.168.77.7:9338", "10.244.7.0/24"), "::2", "::2", "::2", "::2", "::2", "::2", "::2"),
+		}, `nodes.yaml:4: pods: addresses: 10.244.4.9 is inside the cluster CIDR 10.244.0.0/16, so datagrams to it would be routed into the overlay itself; write an underlay address or move the cluster CIDR
+nodes.yaml:5: loopback: addresses: ::1 is loopback; write the address under which the other nodes reach this one
+nodes.yaml:6: zone: addresses: fe80::1%eth0 is no address of an underlay; write the address under which the other nodes reach this one
+nodes.yaml:7: many: addresses: 7 are more than 6; leave out those that pods don't need`},
 		{"pod CIDRs", []Node{
 			node1,
 			node(3, "none", "192.168.77.3:9338"),
@@ -119,6 +130,11 @@ nodes.yaml:7: derived: the VTEP MAC 02:ca:12:f3:1b:8c is taken by node node1 (no
 			}
 		})
 	}
+}
+
+func withAddresses(n Node, addresses ...string) Node {
+	n.Addresses = addrs(addresses...)
+	return n
 }
 
 func withKey(n Node, b byte) Node {

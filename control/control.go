@@ -43,6 +43,10 @@ type Node struct {
 	Name     string         `json:"name"`
 	Endpoint netip.AddrPort `json:"endpoint"`
 
+	// Addresses are further underlay addresses that the node says it has, at most
+	// MaxAddresses; the endpoint's may be among them.
+	Addresses []netip.Addr `json:"addresses,omitempty"`
+
 	// PodCIDRs are the ranges of the node's pods. The first one of each address
 	// family gives the node its own overlay address.
 	PodCIDRs []netip.Prefix `json:"podCIDRs"`
@@ -58,6 +62,10 @@ type Node struct {
 	// Origin is where the node was written, for messages: "/etc/weft/nodes.yaml:12".
 	Origin string `json:"-"`
 }
+
+// MaxAddresses is how many further addresses a node may have. Other nodes dial each of them
+// from time to time.
+const MaxAddresses = 6
 
 // Source is where States come from.
 type Source interface {
@@ -94,6 +102,9 @@ type Self struct {
 	// Endpoint is where the other nodes send to. Its address may be invalid (the zero
 	// Addr) if the Registry knows which one it is.
 	Endpoint netip.AddrPort
+
+	// Addresses are the node's further addresses; none if the Registry knows which ones.
+	Addresses []netip.Addr
 
 	// Key is the fingerprint of the node's key; zero if it has none.
 	Key encap.Fingerprint

@@ -30,7 +30,8 @@ type Options struct {
 type Plan struct {
 	// Self is this node; Peers are the others, sorted by name. Behind each are its
 	// pod CIDRs, as they were written, and then its endpoint's address as a /32 or
-	// /128: pods reach nodes, and nodes pods, through the overlay without NAT.
+	// /128: pods reach nodes, and nodes pods, through the overlay without NAT. Behind
+	// Self are its further addresses too, and behind a peer those that WithAddresses adds.
 	Self  *encap.Peer
 	Peers []*encap.Peer
 
@@ -51,16 +52,16 @@ type Plan struct {
 	// PeerCIDRs are all peers' pod CIDRs, sorted: the host routes them to the TUN device.
 	PeerCIDRs []netip.Prefix
 
-	// PeerAddresses are all peers' endpoint addresses, sorted: pods, and only pods,
-	// reach them through the TUN device.
+	// PeerAddresses are all peers' addresses, those of the endpoints and the further ones
+	// that are behind them, sorted: pods, and only pods, reach them through the TUN device.
 	PeerAddresses []netip.Addr
 
 	// Senders are the addresses that the peers' datagrams come from, sorted: their
 	// endpoints', and those that they have moved to.
 	Senders []netip.Addr
 
-	// PeerEndpoints are where the peers receive datagrams, sorted: where the list says, and
-	// where they have moved to.
+	// PeerEndpoints are where the peers receive datagrams, sorted: where the list says,
+	// where they have moved to, and at their further addresses.
 	PeerEndpoints []netip.AddrPort
 
 	// Refused says what is wrong with nodes that registered themselves, and so are not
@@ -126,6 +127,7 @@ func NewPlan(state State, opts Options) (*Plan, error) {
 	slices.SortFunc(p.PeerAddresses, netip.Addr.Compare)
 	slices.SortFunc(p.PeerEndpoints, netip.AddrPort.Compare)
 	p.Senders = p.PeerAddresses
+	p.ownAddresses()
 	table, err := fib.New(p.Self, p.Peers)
 	if err != nil {
 		return nil, fmt.Errorf("build the FIB: %w", err)
@@ -153,7 +155,27 @@ func newPeer(n *Node) *encap.Peer {
 		VTEPMAC:  vtepMAC(n),
 		Key:      n.Key,
 		Kernel:   n.VTEPMAC != encap.MAC{},
-		Prefixes: slices.Concat(n.PodCIDRs, []netip.Prefix{netip.PrefixFrom(endpoint, endpoint.BitLen())}),
+		Prefixes: slices.Concat(n.PodCIDRs, []netip.Prefix{single(endpoint)}),
+		Claimed:  claimed(n),
+	}
+}
+
+// claimed returns the node's further addresses, sorted, each once.
+func claimed(n *Node) []netip.Addr {
+	further := slices.DeleteFunc(slices.Clone(n.Addresses), func(a netip.Addr) bool { return a == n.Endpoint.Addr() })
+	slices.SortFunc(further, netip.Addr.Compare)
+	return slices.Compact(further)
+}
+
+func single(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
+
+// ownAddresses puts this node's further addresses behind it, but one at which the list has a
+// peer's endpoint.
+func (p *Plan) ownAddresses() {
+	for _, a := range p.Self.Claimed {
+		if _, taken := slices.BinarySearchFunc(p.PeerAddresses, a, netip.Addr.Compare); !taken {
+			p.Self.Prefixes = append(p.Self.Prefixes, single(a))
+		}
 	}
 }
 
@@ -202,6 +224,47 @@ func (p *Plan) WithEndpoint(key encap.Fingerprint, addr netip.Addr) (*Plan, erro
 	return &moved, nil
 }
 
+// WithAddresses returns a plan in which the further addresses that peers claim and have proven
+// are behind them: proven has who has shown its key at an address. An endpoint's address stays
+// with its node.
+func (p *Plan) WithAddresses(proven map[netip.Addr]encap.Fingerprint) (*Plan, error) {
+	if len(proven) == 0 {
+		return p, nil
+	}
+	with := *p
+	with.Peers, with.PeerAddresses, with.PeerEndpoints = slices.Clone(p.Peers), slices.Clone(p.PeerAddresses), slices.Clone(p.PeerEndpoints)
+	for i, peer := range p.Peers {
+		has := *peer
+		has.Prefixes = slices.Clone(peer.Prefixes)
+		for _, a := range peer.Claimed {
+			if key, ok := proven[a]; !ok || key != peer.Key || p.isTaken(a) {
+				continue
+			}
+			has.Prefixes = append(has.Prefixes, single(a))
+			with.PeerAddresses = append(with.PeerAddresses, a)
+			with.PeerEndpoints = append(with.PeerEndpoints, netip.AddrPortFrom(a, peer.Endpoint.Port()))
+			with.Peers[i] = &has
+		}
+	}
+	slices.SortFunc(with.PeerAddresses, netip.Addr.Compare)
+	slices.SortFunc(with.PeerEndpoints, netip.AddrPort.Compare)
+	table, err := fib.New(with.Self, with.Peers)
+	if err != nil {
+		return nil, fmt.Errorf("build the FIB: %w", err)
+	}
+	with.Table = table
+	return &with, nil
+}
+
+// isTaken reports whether an address is this node's, or that of an endpoint in the list of nodes.
+func (p *Plan) isTaken(a netip.Addr) bool {
+	if _, ok := slices.BinarySearchFunc(p.PeerAddresses, a, netip.Addr.Compare); ok {
+		return true
+	}
+	owner, ok := p.Table.Lookup(a)
+	return ok && owner == p.Self
+}
+
 // Equal reports whether two plans ask for the same. Their tables, being made of
 // the peers, needn't be compared.
 func (p *Plan) Equal(o *Plan) bool {
@@ -217,7 +280,7 @@ func (p *Plan) Equal(o *Plan) bool {
 
 func equalPeers(a, b *encap.Peer) bool {
 	return a.Name == b.Name && a.Endpoint == b.Endpoint && a.Listed == b.Listed && a.VTEPMAC == b.VTEPMAC && a.Key == b.Key && a.Kernel == b.Kernel &&
-		slices.Equal(a.Prefixes, b.Prefixes)
+		slices.Equal(a.Prefixes, b.Prefixes) && slices.Equal(a.Claimed, b.Claimed)
 }
 
 // Withdrawn returns the names of the peers of p that are not among those of next, sorted.

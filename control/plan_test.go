@@ -314,3 +314,62 @@ func BenchmarkOverlaps5000Nodes(b *testing.B) {
 		}
 	}
 }
+
+// Behind a peer are those of its further addresses that it has proven; behind this node, its
+// own. What the list has as an endpoint is that node's alone.
+func TestProvenAddressesAreBehindTheirNodes(t *testing.T) {
+	plan := func() *Plan {
+		node1 := withAddresses(withKey(node(1, "node1", "192.168.77.1:9338", "10.244.1.0/24"), 1), "192.168.78.1", "192.168.77.2", "fd00:77::1")
+		node2 := withAddresses(withKey(node(2, "node2", "192.168.77.2:9340", "10.244.2.0/24"), 2), "192.168.78.2", "192.168.78.9", "192.168.77.3", "192.168.78.1", "192.168.77.2", "192.168.78.2")
+		node3 := withAddresses(withKey(node(3, "node3", "192.168.77.3:9338", "10.244.3.0/24"), 3), "192.168.78.9", "fd00:77::3")
+		p, err := NewPlan(State{Nodes: []Node{node1, node2, node3}}, Options{Node: "node1", ClusterCIDRs: clusterCIDRs})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	before := plan()
+	proven := map[netip.Addr]encap.Fingerprint{}
+	for _, a := range append(slices.Clone(before.Peers[0].Claimed), addrs("192.168.99.2")...) {
+		proven[a] = encap.Fingerprint{2}
+	}
+	for _, a := range addrs("192.168.78.9", "fd00:77::3") {
+		proven[a] = encap.Fingerprint{3}
+	}
+	with, err := before.WithAddresses(proven)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !before.Equal(plan()) {
+		t.Error("the plan that was there has changed")
+	}
+	if with.Equal(before) {
+		t.Error("the plans are equal")
+	}
+	for addr, owner := range map[string]string{
+		"192.168.77.1": "node1", "192.168.78.1": "node1", "fd00:77::1": "node1",
+		"192.168.77.2": "node2", "192.168.78.2": "node2",
+		"192.168.77.3": "node3", "192.168.78.9": "node3", "fd00:77::3": "node3",
+		"192.168.99.2": "", "10.244.2.9": "node2",
+	} {
+		got := ""
+		if peer, ok := with.Table.Lookup(netip.MustParseAddr(addr)); ok {
+			got = peer.Name
+		}
+		if got != owner {
+			t.Errorf("%s belongs to %q; want %q", addr, got, owner)
+		}
+	}
+	if want := addrs("192.168.77.2", "192.168.77.3", "192.168.78.2", "192.168.78.9", "fd00:77::3"); !slices.Equal(with.PeerAddresses, want) {
+		t.Errorf("pods reach %v through the overlay; want %v", with.PeerAddresses, want)
+	}
+	if !slices.Equal(with.Senders, before.Senders) {
+		t.Errorf("datagrams come from %v; want %v", with.Senders, before.Senders)
+	}
+	if at := netip.MustParseAddrPort("192.168.78.2:9340"); !slices.Contains(with.PeerEndpoints, at) || slices.Contains(before.PeerEndpoints, at) {
+		t.Errorf("only weftd may send to %v; before to %v", with.PeerEndpoints, before.PeerEndpoints)
+	}
+	if same, err := before.WithAddresses(nil); err != nil || same != before {
+		t.Errorf("with nothing proven: %v, %v", same, err)
+	}
+}

@@ -94,7 +94,12 @@ type Peer struct {
 	// complete. Between weft nodes TCP's and UDP's may stay partial.
 	Kernel bool
 
-	// Prefixes are what lies behind the node: its pod CIDRs and its node address.
-	// Only packets from these are accepted from it, and only packets to these go there.
+	// Prefixes are what lies behind the node: its pod CIDRs, its endpoint's address, and
+	// those of Claimed that are proven. Only packets from these are accepted from it, and
+	// only packets to these go there.
 	Prefixes []netip.Prefix
+
+	// Claimed are further addresses that the node says it has. One is proven when the node
+	// has shown its key there (sealed only).
+	Claimed []netip.Addr
 }

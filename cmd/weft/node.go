@@ -32,11 +32,12 @@ type nodeList struct {
 
 // node is one of a nodeList.
 type node struct {
-	Name     string            `json:"name"`
-	Endpoint netip.AddrPort    `json:"endpoint"`
-	PodCIDRs []netip.Prefix    `json:"podCIDRs"`
-	Key      encap.Fingerprint `json:"key,omitzero"`
-	LeftOut  string            `json:"leftOut,omitempty"` // why it can't be a peer
+	Name      string            `json:"name"`
+	Endpoint  netip.AddrPort    `json:"endpoint"`
+	Addresses []netip.Addr      `json:"addresses,omitempty"`
+	PodCIDRs  []netip.Prefix    `json:"podCIDRs"`
+	Key       encap.Fingerprint `json:"key,omitzero"`
+	LeftOut   string            `json:"leftOut,omitempty"` // why it can't be a peer
 }
 
 func newNodeCommand() *cobra.Command {
@@ -132,7 +133,7 @@ func listNodes(state control.State, settings config.Config) nodeList {
 		list.LeftOut = state.Refused.Error()
 	}
 	for i, n := range state.Nodes {
-		listed := node{Name: n.Name, Endpoint: n.Endpoint, PodCIDRs: n.PodCIDRs, Key: n.Key}
+		listed := node{Name: n.Name, Endpoint: n.Endpoint, Addresses: n.Addresses, PodCIDRs: n.PodCIDRs, Key: n.Key}
 		if err := leftOut[i]; err != nil {
 			listed.LeftOut = err.Error()
 		}
@@ -149,7 +150,11 @@ func printNodes(out io.Writer, list nodeList) error {
 		if n.Key != (encap.Fingerprint{}) {
 			key = n.Key.String()[:16] + "…"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", printable(n.Name), n.Endpoint, join(n.PodCIDRs), key)
+		at := n.Endpoint.String()
+		if len(n.Addresses) > 0 {
+			at += ", " + join(n.Addresses)
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", printable(n.Name), at, join(n.PodCIDRs), key)
 		if n.LeftOut != "" {
 			fmt.Fprintf(w, "\tLEFT OUT: %s\n", inColumn(printable(n.LeftOut)))
 		}

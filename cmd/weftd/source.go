@@ -47,7 +47,7 @@ func newSource(c config.Config, key encap.Fingerprint, log *slog.Logger) (*sourc
 	}
 	s := &source{Source: opened, config: c, log: log}
 	s.registry, _ = opened.(control.Registry)
-	s.self = control.Self{Endpoint: netip.AddrPortFrom(netip.Addr{}, c.Listen.Port()), Key: key}
+	s.self = control.Self{Endpoint: netip.AddrPortFrom(netip.Addr{}, c.Listen.Port()), Addresses: c.Addresses, Key: key}
 	return s, nil
 }
 

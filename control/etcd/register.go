@@ -42,10 +42,11 @@ func (l *listing) registration(self control.Self, held []netip.Prefix) (registra
 		held = self.Held
 	}
 	r := registration{node: control.Node{
-		Name:     name,
-		Endpoint: self.Endpoint,
-		Key:      self.Key,
-		Origin:   "etcd " + l.options.entryKey(name),
+		Name:      name,
+		Endpoint:  self.Endpoint,
+		Addresses: self.Addresses,
+		Key:       self.Key,
+		Origin:    "etcd " + l.options.entryKey(name),
 	}}
 	known := l.entries[name]
 	for _, f := range []family{ipv4, ipv6} {

@@ -41,7 +41,7 @@ func parseNode(n *yamltree.Node, problems *strict.Problems) control.Node {
 	if !n.Is(yamltree.Mapping, problems) {
 		return node
 	}
-	n.OnlyKeys(problems, "name", "endpoint", "podCIDRs", "vtepMAC", "key")
+	n.OnlyKeys(problems, "name", "endpoint", "addresses", "podCIDRs", "vtepMAC", "key")
 	for _, required := range []string{"name", "endpoint", "podCIDRs"} {
 		if n.Get(required) == nil {
 			problems.Addf(n.Origin(), n.Path(), "%s is missing; a node has name, endpoint and podCIDRs", required)
@@ -55,16 +55,8 @@ func parseNode(n *yamltree.Node, problems *strict.Problems) control.Node {
 		node.Endpoint, err = strict.ParseAddrPort(text)
 		return err
 	})
-	if podCIDRs := n.Get("podCIDRs"); podCIDRs != nil && podCIDRs.Is(yamltree.List, problems) {
-		node.PodCIDRs = make([]netip.Prefix, 0, podCIDRs.Len())
-		for item := range podCIDRs.Items(problems) {
-			parse(item, problems, func(text string) error {
-				p, err := strict.ParsePrefix(text)
-				node.PodCIDRs = append(node.PodCIDRs, p)
-				return err
-			})
-		}
-	}
+	node.Addresses = parseList(n.Get("addresses"), problems, parseAddr)
+	node.PodCIDRs = parseList(n.Get("podCIDRs"), problems, strict.ParsePrefix)
 	parse(n.Get("vtepMAC"), problems, func(text string) (err error) {
 		node.VTEPMAC, err = parseMAC(text)
 		return err
@@ -84,6 +76,30 @@ func parse(n *yamltree.Node, problems *strict.Problems, set func(text string) er
 	if err := set(n.Text); err != nil {
 		problems.Add(n.Origin(), n.Path(), err)
 	}
+}
+
+// parseList is parse for each item of a list; nil if there is none.
+func parseList[T any](n *yamltree.Node, problems *strict.Problems, read func(string) (T, error)) []T {
+	if n == nil || !n.Is(yamltree.List, problems) {
+		return nil
+	}
+	all := make([]T, 0, n.Len())
+	for item := range n.Items(problems) {
+		parse(item, problems, func(text string) error {
+			one, err := read(text)
+			all = append(all, one)
+			return err
+		})
+	}
+	return all
+}
+
+func parseAddr(text string) (netip.Addr, error) {
+	addr, err := netip.ParseAddr(text)
+	if err != nil {
+		return addr, fmt.Errorf("%s is not an address; write it like 192.168.77.1 or fd00:77::1", strict.Quote(text))
+	}
+	return addr, nil
 }
 
 func parseMAC(text string) (encap.MAC, error) {

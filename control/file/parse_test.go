@@ -18,6 +18,7 @@ const twoNodes = `nodes:
   podCIDRs: [10.244.1.0/24, "fd00:244:0:1::/64"]
 - name: node2
   endpoint: "[fd00:77::2]:9338"
+  addresses: [192.168.78.2, "fd00:78::2"]
   podCIDRs:
   - 10.244.2.0/24
   vtepMAC: 02:00:00:00:00:02
@@ -36,11 +37,12 @@ func TestNodesAreReadWithTheirLines(t *testing.T) {
 		PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24"), netip.MustParsePrefix("fd00:244:0:1::/64")},
 	}, {
 		Name: "node2", Endpoint: netip.MustParseAddrPort("[fd00:77::2]:9338"), Origin: "nodes.yaml:5",
-		PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.2.0/24")},
-		VTEPMAC:  encap.MAC{2, 0, 0, 0, 0, 2},
+		Addresses: []netip.Addr{netip.MustParseAddr("192.168.78.2"), netip.MustParseAddr("fd00:78::2")},
+		PodCIDRs:  []netip.Prefix{netip.MustParsePrefix("10.244.2.0/24")},
+		VTEPMAC:   encap.MAC{2, 0, 0, 0, 0, 2},
 	}}}
 	if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b }),
-		cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); diff != "" {
+		cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }), cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
 		t.Errorf("state (-want +got):\n%s", diff)
 	}
 }
@@ -83,11 +85,11 @@ func TestMistakesInTheFile(t *testing.T) {
 		{"list at the top", "- name: node1\n", `nodes.yaml:1: must be a mapping, not a list; write keys with their values`},
 		{"unknown keys", "nodes: []\nnode: []\nclusterCIDRs: [10.244.0.0/16]\n", `nodes.yaml:2: node: unknown key; did you mean nodes?
 nodes.yaml:3: clusterCIDRs: unknown key; remove it`},
-		{"unknown keys of a node", strings.Replace(twoNodes, "  vtepMAC", "  colour: blue\n  podCIDR: 10.244.3.0/24\n  vtepMac", 1), `nodes.yaml:9: nodes[1].colour: unknown key; remove it
-nodes.yaml:10: nodes[1].podCIDR: unknown key; did you mean podCIDRs?
-nodes.yaml:11: nodes[1].vtepMac: unknown key; did you mean vtepMAC?`},
-		{"duplicate keys", twoNodes + "  name: node3\nnodes: []\n", `nodes.yaml:10: nodes[1].name: already written in line 5; remove one of the two
-nodes.yaml:11: nodes: already written in line 1; remove one of the two`},
+		{"unknown keys of a node", strings.Replace(twoNodes, "  vtepMAC", "  colour: blue\n  podCIDR: 10.244.3.0/24\n  vtepMac", 1), `nodes.yaml:10: nodes[1].colour: unknown key; remove it
+nodes.yaml:11: nodes[1].podCIDR: unknown key; did you mean podCIDRs?
+nodes.yaml:12: nodes[1].vtepMac: unknown key; did you mean vtepMAC?`},
+		{"duplicate keys", twoNodes + "  name: node3\nnodes: []\n", `nodes.yaml:11: nodes[1].name: already written in line 5; remove one of the two
+nodes.yaml:12: nodes: already written in line 1; remove one of the two`},
 		{"missing keys", "nodes:\n- name: node1\n- endpoint: 192.168.77.1:9338\n- podCIDRs: []\n- {}\n-\n- node1\n", `nodes.yaml:2: nodes[0]: endpoint is missing; a node has name, endpoint and podCIDRs
 nodes.yaml:2: nodes[0]: podCIDRs is missing; a node has name, endpoint and podCIDRs
 nodes.yaml:3: nodes[1]: name is missing; a node has name, endpoint and podCIDRs

@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net/netip"
+	"strings"
 
 	core "k8s.io/api/core/v1"
 
@@ -18,6 +19,9 @@ const (
 
 	// annotationEndpoint is where the node receives datagrams: ADDRESS:PORT.
 	annotationEndpoint = annotationPrefix + "endpoint"
+
+	// annotationAddresses are the node's further addresses, with commas between them.
+	annotationAddresses = annotationPrefix + "addresses"
 
 	// annotationKey is the fingerprint of its key, as `weft keygen` prints it.
 	annotationKey = annotationPrefix + "key"
@@ -84,6 +88,16 @@ func (r *reader) weft() {
 	r.required(annotationEndpoint, func(text string) (err error) {
 		r.node.Endpoint, err = strict.ParseAddrPort(text)
 		return err
+	})
+	r.optional(annotationAddresses, func(text string) error {
+		for item := range strings.SplitSeq(text, ",") {
+			addr, err := netip.ParseAddr(item)
+			if err != nil {
+				return fmt.Errorf("%s is no address; write them like 192.168.78.1,fd00:78::1, or remove the annotation", strict.Quote(item))
+			}
+			r.node.Addresses = append(r.node.Addresses, addr)
+		}
+		return nil
 	})
 	r.optional(annotationKey, func(text string) (err error) {
 		if r.node.Key, err = encap.ParseFingerprint(text); err != nil {

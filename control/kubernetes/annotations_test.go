@@ -44,6 +44,9 @@ func said(n *core.Node, o Options) string {
 		return strings.ReplaceAll(err.Error(), "\n", "; ")
 	}
 	text := fmt.Sprintf("%s %s %s", node.Name, node.Endpoint, node.PodCIDRs)
+	if len(node.Addresses) > 0 {
+		text += fmt.Sprintf(" also %s", node.Addresses)
+	}
 	if node.VTEPMAC != (encap.MAC{}) {
 		text += " " + node.VTEPMAC.String()
 	}
@@ -66,6 +69,8 @@ func TestWhatANodeSaysIsRead(t *testing.T) {
 		{"an override alone", object("a", one, annotationOverride, "192.168.77.1"), "no member"},
 		{"a node", object("a", both, annotationEndpoint, "192.168.77.1:9338", annotationKey, fingerprint), "a 192.168.77.1:9338 [10.244.1.0/24 fd00:244:0:1::/64] 00112233"},
 		{"IPv6", object("a", both, annotationEndpoint, "[fd00:77::1]:9338"), "a [fd00:77::1]:9338 [10.244.1.0/24 fd00:244:0:1::/64]"},
+		{"further addresses", object("a", one, annotationEndpoint, "192.168.77.1:9338", annotationAddresses, "192.168.78.1,fd00:78::1"), "a 192.168.77.1:9338 [10.244.1.0/24] also [192.168.78.1 fd00:78::1]"},
+		{"no addresses", object("a", one, annotationEndpoint, "192.168.77.1:9338", annotationAddresses, "192.168.78.1, node1"), `the annotation weft.network/addresses: " node1" is no address; write them like 192.168.78.1,fd00:78::1, or remove the annotation`},
 		{"a kernel VXLAN device", object("a", one, annotationEndpoint, "192.168.77.1:8472", annotationVTEPMAC, "aa:bb:cc:00:00:01"), "a 192.168.77.1:8472 [10.244.1.0/24] aa:bb:cc:00:00:01"},
 		{"no pod CIDRs yet", object("a", nil, annotationEndpoint, "192.168.77.1:9338"), "a 192.168.77.1:9338 []"},
 		{"no endpoint", object("a", one, annotationKey, fingerprint), "the annotation weft.network/endpoint is missing"},

@@ -105,7 +105,7 @@ func (s *nodes) put(n *core.Node) bool {
 func (m member) equal(o member) bool {
 	a, b := m.node, o.node
 	return m.created.Equal(o.created) && a.Name == b.Name && a.Origin == b.Origin &&
-		a.Endpoint == b.Endpoint && slices.Equal(a.PodCIDRs, b.PodCIDRs) && a.VTEPMAC == b.VTEPMAC && a.Key == b.Key &&
+		a.Endpoint == b.Endpoint && slices.Equal(a.Addresses, b.Addresses) && slices.Equal(a.PodCIDRs, b.PodCIDRs) && a.VTEPMAC == b.VTEPMAC && a.Key == b.Key &&
 		slices.EqualFunc(m.wrong, o.wrong, func(a, b error) bool { return a.Error() == b.Error() })
 }
 

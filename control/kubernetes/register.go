@@ -32,9 +32,10 @@ func (s *Source) entry(own *core.Node, self control.Self) (map[string]string, er
 	if err != nil {
 		return nil, fmt.Errorf("the Node %s: %w", s.Node, err)
 	}
-	want := map[string]string{annotationEndpoint: endpoint.String(), annotationKey: ""}
-	if self.Key != (encap.Fingerprint{}) {
+	want := map[string]string{annotationEndpoint: endpoint.String(), annotationAddresses: "", annotationKey: ""}
+	if self.Key != (encap.Fingerprint{}) { // without one, nobody could prove an address
 		want[annotationKey] = self.Key.String()
+		want[annotationAddresses] = s.addresses(own, self.Addresses, endpoint.Addr())
 	}
 	if s.FlannelCompat {
 		addFlannel(want, s.Node, endpoint.Addr(), s.VNI)
@@ -55,13 +56,11 @@ func (s *Source) endpoint(own *core.Node, self netip.AddrPort) (netip.AddrPort, 
 	if self.Addr().IsValid() {
 		return self, nil
 	}
+	internal := internalIPs(own)
 	for _, family := range s.Families {
-		for _, a := range own.Status.Addresses {
-			if a.Type != core.NodeInternalIP {
-				continue
-			}
-			if addr, err := netip.ParseAddr(a.Address); err == nil && addr.Zone() == "" && addr.Unmap().Is4() == (family == advertise.IPv4) {
-				return netip.AddrPortFrom(addr.Unmap(), self.Port()), nil
+		for _, addr := range internal {
+			if addr.Is4() == (family == advertise.IPv4) {
+				return netip.AddrPortFrom(addr, self.Port()), nil
 			}
 		}
 	}
@@ -71,6 +70,39 @@ func (s *Source) endpoint(own *core.Node, self netip.AddrPort) (netip.AddrPort, 
 	}
 	return netip.AddrPort{}, fmt.Errorf("it has no InternalIP of %s; write the address under the configuration's key advertise, or as the annotation %s",
 		strings.Join(names, " or "), annotationOverride)
+}
+
+// internalIPs returns the Node's InternalIPs.
+func internalIPs(own *core.Node) (all []netip.Addr) {
+	for _, a := range own.Status.Addresses {
+		if addr, err := netip.ParseAddr(a.Address); err == nil && addr.Zone() == "" && a.Type == core.NodeInternalIP {
+			all = append(all, addr.Unmap())
+		}
+	}
+	return all
+}
+
+// addresses returns, as the annotation has them, the further addresses that the node itself says,
+// or the Node's InternalIPs but the endpoint's: those at which weftd listens, and which other
+// nodes accept.
+func (s *Source) addresses(own *core.Node, self []netip.Addr, endpoint netip.Addr) string {
+	var texts []string
+	for _, a := range self {
+		texts = append(texts, a.String())
+	}
+	if len(self) > 0 {
+		return strings.Join(texts, ",")
+	}
+	for _, addr := range internalIPs(own) {
+		listens := slices.Contains(s.Families, advertise.IPv6)
+		if addr.Is4() {
+			listens = slices.Contains(s.Families, advertise.IPv4)
+		}
+		if addr != endpoint && listens && control.CheckAddress(addr, s.ClusterCIDRs) == nil && len(texts) < control.MaxAddresses {
+			texts = append(texts, addr.String())
+		}
+	}
+	return strings.Join(texts, ",")
 }
 
 // registered says whether weft's own annotations are all as wanted.

@@ -220,6 +220,40 @@ func TestTheAddressIsTheNodesInternalIPOrAnOverride(t *testing.T) {
 	})
 }
 
+// TestANodeRegistersItsInternalIPs: those that are not the endpoint's, that weftd listens at, and
+// that other nodes would accept; none without a key, as nobody could prove them.
+func TestANodeRegistersItsInternalIPs(t *testing.T) {
+	for _, tt := range []struct {
+		name     string
+		families []advertise.Family
+		self     control.Self
+		want     string
+	}{
+		{"both families", nil, portOnly, "fd00:77::1,192.168.78.1"},
+		{"IPv4", []advertise.Family{advertise.IPv4}, portOnly, "192.168.78.1"},
+		{"IPv6", []advertise.Family{advertise.IPv6}, portOnly, ""},
+		{"an endpoint elsewhere", nil, self("203.0.113.1:9338"), "fd00:77::1,192.168.77.1,192.168.78.1"},
+		{"others", nil, control.Self{Endpoint: portOnly.Endpoint, Key: portOnly.Key, Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1")}}, "192.0.2.1"},
+		{"no key", nil, control.Self{Endpoint: portOnly.Endpoint}, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				own := kubeletNode("node1", "192.168.77.1", "10.244.1.0/24")
+				for _, internal := range []string{"192.168.78.1", "10.244.1.1", "::1", "fe80::1"} {
+					own.Status.Addresses = append(own.Status.Addresses, core.NodeAddress{Type: core.NodeInternalIP, Address: internal})
+				}
+				own.Status.Addresses = append(own.Status.Addresses, core.NodeAddress{Type: core.NodeExternalIP, Address: "203.0.113.9"})
+				r := start(t, Options{Families: tt.families, ClusterCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}}, fake.NewClientset(own))
+				r.Register(tt.self)
+				r.await("the annotations", func() bool { return r.node("node1").Annotations[annotationEndpoint] != "" })
+				if got, has := r.node("node1").Annotations[annotationAddresses]; got != tt.want || has != (tt.want != "") {
+					t.Errorf("%q, want %q", got, tt.want)
+				}
+			})
+		})
+	}
+}
+
 func TestANodeThatListensOnIPv6AloneIsReachedThere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := start(t, Options{Families: []advertise.Family{advertise.IPv6}}, fake.NewClientset(kubeletNode("node1", "192.168.77.1", "10.244.1.0/24")))

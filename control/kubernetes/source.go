@@ -10,6 +10,7 @@ package kubernetes
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"sync"
 
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -30,6 +31,9 @@ type Options struct {
 	// Families are those in which this node can be reached, the preferred one first. They
 	// choose among the Node's addresses. None stands for IPv4 and then IPv6.
 	Families []advertise.Family
+
+	// ClusterCIDRs are the ranges of all pods' addresses: none of them is a node's.
+	ClusterCIDRs []netip.Prefix
 
 	// FlannelCompat has flannel's nodes taken for kernel VXLAN peers, and this node be one
 	// of theirs. VNI is then the network identifier that all share.

@@ -53,6 +53,10 @@ type Config struct {
 	// Advertise chooses the address that the node registers (SourceEtcd, SourceKubernetes).
 	Advertise advertise.Rule
 
+	// Addresses are this node's further underlay addresses (SourceEtcd, SourceKubernetes; there,
+	// none stands for the Node's InternalIPs).
+	Addresses []netip.Addr
+
 	Control Control
 	TUN     TUN
 	UDP     UDP

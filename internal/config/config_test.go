@@ -25,6 +25,7 @@ var ipTypes = cmp.Options{
 	cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b }),
 	cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
 	cmp.Comparer(func(a, b advertise.Rule) bool { return a == b }),
+	cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
 }
 
 // example is what deploy/weft.yaml says.
@@ -140,19 +141,20 @@ func TestEveryKeyIsAFlagAndAVariable(t *testing.T) {
 	wantEveryKey(t, want, map[string]string{"control-file": "/n"})
 	want.Control.File = "/etc/weft/nodes.yaml"
 	want.Advertise, _ = advertise.Parse("interface=eth1")
+	want.Addresses = []netip.Addr{netip.MustParseAddr("192.168.78.1"), netip.MustParseAddr("fd00:78::1")}
 	want.Control.TrustKeyChange = TrustNever
 
 	want.Control.Source = SourceKubernetes
 	want.Control.Kubernetes = Kubernetes{Kubeconfig: "/kc", FlannelCompat: true}
 	want.Listen = netip.MustParseAddrPort("[::]:8472")
-	wantEveryKey(t, want, map[string]string{"listen": "[::]:8472", "advertise": "interface=eth1", "control-trust-key-change": "never", "control-kubernetes-kubeconfig": "/kc", "control-kubernetes-flannel-compat": "true"})
+	wantEveryKey(t, want, map[string]string{"listen": "[::]:8472", "advertise": "interface=eth1", "addresses": "192.168.78.1,fd00:78::1", "control-trust-key-change": "never", "control-kubernetes-kubeconfig": "/kc", "control-kubernetes-flannel-compat": "true"})
 
 	want.Control.Source, want.Control.Kubernetes = SourceEtcd, Kubernetes{}
 	want.Listen = netip.MustParseAddrPort("[::]:4790")
 	want.Control.Etcd = Etcd{Endpoints: []string{"https://192.168.77.101:2379", "https://[fd00::2]:2379"}, Prefix: "/w/1",
 		CAFile: "/ca", CertFile: "/cert", KeyFile: "/key", Username: "u", PasswordFile: "/p", MaskIPv4: 20, MaskIPv6: 112}
 	want.ClusterCIDRs = []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("10.2.0.0/16")}
-	wantEveryKey(t, want, map[string]string{"advertise": "interface=eth1", "control-trust-key-change": "never", "control-etcd-endpoints": "https://192.168.77.101:2379,https://[fd00::2]:2379/",
+	wantEveryKey(t, want, map[string]string{"advertise": "interface=eth1", "addresses": "192.168.78.1,fd00:78::1", "control-trust-key-change": "never", "control-etcd-endpoints": "https://192.168.77.101:2379,https://[fd00::2]:2379/",
 		"control-etcd-prefix": "/w/1", "control-etcd-ca-file": "/ca", "control-etcd-cert-file": "/cert", "control-etcd-key-file": "/key",
 		"control-etcd-username": "u", "control-etcd-password-file": "/p", "control-etcd-mask-ipv4": "20", "control-etcd-mask-ipv6": "112"})
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"net/netip"
 	"net/url"
 	"regexp"
 	"slices"
@@ -57,6 +58,7 @@ func checkSource(c *Config, written map[string]setting, problems *strict.Problem
 // ofRegistries are the keys that count where nodes register, and what a file says instead.
 var ofRegistries = map[string]string{
 	"advertise":              "where this node is reached",
+	"addresses":              "which addresses each node has",
 	"control.trustKeyChange": "which key each node has, and its author decides that",
 }
 
@@ -104,6 +106,15 @@ func checkEtcd(c *Config, first setting, written map[string]setting, problems *s
 }
 
 func origin(written map[string]setting, path string) string { return written[path].origin }
+
+func addAddress(c *Config, text string) error {
+	addr, err := netip.ParseAddr(text)
+	if err != nil {
+		return fmt.Errorf("%s is no address; write it like 192.168.78.1 or fd00:78::1", strict.Quote(text))
+	}
+	c.Addresses = append(c.Addresses, addr)
+	return nil
+}
 
 func addEtcdEndpoint(c *Config, text string) error {
 	u, err := url.Parse(text)

@@ -62,6 +62,7 @@ var keys = []key{
 		set: func(c *Config, text string) error { return setAddrPort(&c.Listen, text) }},
 	{path: "advertise", arg: "RULE", help: "the address that this node registers: auto, ADDRESS, interface=NAME or can-reach=ADDRESS (etcd, kubernetes)", fallback: "auto",
 		set: func(c *Config, text string) (err error) { c.Advertise, err = advertise.Parse(text); return err }},
+	{path: "addresses", arg: "ADDRESS,...", help: "further addresses at which pods reach this node through the overlay (etcd; kubernetes, default: the InternalIPs)", list: true, mayBeEmpty: true, set: addAddress},
 	{path: "control.file", arg: "PATH", help: "the list of nodes", fallback: "/etc/weft/nodes.yaml",
 		set: func(c *Config, text string) error { return setPath(&c.Control.File, text) }},
 	{path: "control.etcd.endpoints", arg: "URL,...", help: "the members of the etcd cluster in which the nodes register", list: true, set: addEtcdEndpoint},

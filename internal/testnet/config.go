@@ -11,11 +11,12 @@ import (
 
 // NodeEntry is what nodes.yaml says about a node.
 type NodeEntry struct {
-	Name     string         `yaml:"name"`
-	Endpoint netip.AddrPort `yaml:"endpoint"`
-	PodCIDRs []netip.Prefix `yaml:"podCIDRs"`
-	VTEPMAC  string         `yaml:"vtepMAC,omitempty"`
-	Key      string         `yaml:"key,omitempty"`
+	Name      string         `yaml:"name"`
+	Endpoint  netip.AddrPort `yaml:"endpoint"`
+	Addresses []netip.Addr   `yaml:"addresses,omitempty"`
+	PodCIDRs  []netip.Prefix `yaml:"podCIDRs"`
+	VTEPMAC   string         `yaml:"vtepMAC,omitempty"`
+	Key       string         `yaml:"key,omitempty"`
 }
 
 // SetNodes replaces the node's nodes.yaml as a whole. A running weftd reads it again
