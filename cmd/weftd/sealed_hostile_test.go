@@ -115,7 +115,7 @@ func (a *accomplice) start(t *testing.T, key ed25519.PrivateKey, own, node1 test
 	if a.manager, err = handshake.New(key, 1, peers, a.conn, a.self.Endpoint, slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatal(err)
 	}
-	a.manager.Update([]*encap.Peer{a.node1})
+	a.manager.Update(a.self, []*encap.Peer{a.node1})
 	a.codec = sealed.NewCodec(peers, a.manager, 0, 1)
 	ctx, cancel := context.WithCancel(context.Background())
 	var tasks sync.WaitGroup

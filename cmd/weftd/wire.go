@@ -82,7 +82,7 @@ func codec(c config.Config, k *keys, lane, lanes int) router.Codec {
 // update makes the peers those of a Plan, before its table is published.
 func (k *keys) update(plan *control.Plan) {
 	if k != nil {
-		k.manager.Update(plan.Peers)
+		k.manager.Update(plan.Self, plan.Peers)
 	}
 }
 

@@ -28,6 +28,10 @@ func (m *Manager) acceptOne(conn *quic.Conn) {
 		_ = conn.CloseWithError(codeRefused, "")
 		return
 	}
+	if conn.ConnectionState().TLS.NegotiatedProtocol == proofProtocol { // now the dialer knows this node's key
+		_ = conn.CloseWithError(codeIdle, "")
+		return
+	}
 	m.mu.Lock()
 	l := m.links[key]
 	if l == nil || l.dialWins(m.self) || l.answering >= mostAnswers {

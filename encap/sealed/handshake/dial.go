@@ -135,7 +135,7 @@ func (m *Manager) dial(d *dial) {
 
 // connect is the part of a dial that the other node takes part in.
 func (m *Manager) connect(d *dial, config *quic.Config) (*quic.Conn, *sealed.Epoch, error) {
-	conn, err := m.transport.Dial(d, net.UDPAddrFromAddrPort(d.to), tlsConfig(m.certificate, d.link.pinned), config)
+	conn, err := m.transport.Dial(d, net.UDPAddrFromAddrPort(d.to), tlsConfig(m.certificate, pinned(d.link.peer.Key)), config)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -158,12 +158,14 @@ func (m *Manager) follow(node *encap.Peer, addr netip.Addr) {
 	}
 }
 
-// pinned accepts the peer's key only.
-func (l *link) pinned(key encap.Fingerprint) error {
-	if key != l.peer.Key {
-		return keyError{key}
+// pinned accepts one key only.
+func pinned(key encap.Fingerprint) func(shown encap.Fingerprint) error {
+	return func(shown encap.Fingerprint) error {
+		if shown != key {
+			return keyError{shown}
+		}
+		return nil
 	}
-	return nil
 }
 
 // agreed makes the epoch and its connection those of the link.
@@ -181,6 +183,7 @@ func (m *Manager) agreed(l *link, conn *quic.Conn, epoch *sealed.Epoch) {
 	l.delivery.known = false // the peer may have been restarted
 	l.settle(true)
 	m.found(l)
+	m.proofs.soon(l.peer.Key, l.node.Claimed, time.Now())
 	l.failures, l.refusals, l.retry, l.lastErr, l.overdue = 0, 0, time.Time{}, nil, false
 	l.rekey = m.timing.rekey + rand.N(m.timing.rekeySpread)
 	l.active = time.Now()
@@ -301,9 +304,12 @@ func (m *Manager) found(l *link) bool {
 }
 
 // stir has tick look whether something is due.
-func (m *Manager) stir() {
+func (m *Manager) stir() { signal(m.begun) }
+
+// signal has a channel receive, unless it has something to receive already.
+func signal(c chan<- struct{}) {
 	select {
-	case m.begun <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }

@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"time"
 
 	"golang.org/x/sys/unix"
+	"golang.org/x/time/rate"
 
 	"weft/encap"
 )
@@ -24,8 +26,7 @@ func (m *Manager) CloseIdle() {
 // DialInVain has a peer begin an epoch, and breaks off before the peer knows that this node
 // has the keys.
 func (m *Manager) DialInVain(ctx context.Context, peer *encap.Peer) error {
-	pinned := (&link{peer: m.peers.Find(peer.Key)}).pinned
-	conn, err := m.transport.Dial(ctx, net.UDPAddrFromAddrPort(peer.Endpoint), tlsConfig(m.certificate, pinned), m.config)
+	conn, err := m.transport.Dial(ctx, net.UDPAddrFromAddrPort(peer.Endpoint), tlsConfig(m.certificate, pinned(peer.Key)), m.config)
 	if err != nil {
 		return err
 	}
@@ -72,3 +73,44 @@ const (
 	CodeRefused = codeRefused
 	CodeGone    = codeGone
 )
+
+// Proofs has proofs made again after renew, and stand for lapse at the most.
+func Proofs(renew, lapse time.Duration) func(*Manager) {
+	return func(m *Manager) { m.proofs.renew, m.proofs.lapse, m.proofs.perPeer = renew, lapse, rate.Inf }
+}
+
+// TriedClaims returns how many claims were proven or refuted.
+func (m *Manager) TriedClaims() (n int) {
+	m.proofs.mu.Lock()
+	defer m.proofs.mu.Unlock()
+	for _, o := range m.proofs.claims {
+		if o.failures > 0 || !o.proven.IsZero() {
+			n++
+		}
+	}
+	return n
+}
+
+// Claims are what peers claim, without dials, in a time of their own.
+type Claims struct {
+	Dials  int
+	proofs *proofs
+	now    time.Time
+}
+
+// NewClaims returns no claims.
+func NewClaims() *Claims { return &Claims{proofs: newProofs(), now: time.Now()} }
+
+// Pass lets time pass, and has all dials fail that are due with the claims of these peers.
+func (c *Claims) Pass(d time.Duration, peers ...*encap.Peer) {
+	c.now = c.now.Add(d)
+	c.proofs.set(peers, func(netip.Addr) bool { return true }, c.now)
+	for {
+		claim, to, wait := c.proofs.next(c.now)
+		if wait != 0 {
+			return
+		}
+		c.Dials++
+		c.proofs.done(claim, to, context.DeadlineExceeded, c.now)
+	}
+}

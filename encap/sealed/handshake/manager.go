@@ -98,6 +98,7 @@ type Manager struct {
 	limit       *limit
 	admission   *admission
 	timing      timing
+	proofs      *proofs
 	refusals    *rate.Limiter // of what is logged about strange keys
 	begun       chan struct{} // receives when there is something to look after: see tick
 
@@ -150,6 +151,7 @@ func New(key ed25519.PrivateKey, lanes int, peers *sealed.Peers, socket Socket, 
 		lost:        map[*link]struct{}{},
 		changed:     make(chan struct{}),
 		Followed:    make(chan sealed.Move, 64),
+		proofs:      newProofs(),
 		begun:       make(chan struct{}, 1),
 		refusals:    rate.NewLimiter(rate.Every(10*time.Second), 3),
 	}
@@ -181,8 +183,8 @@ func New(key ed25519.PrivateKey, lanes int, peers *sealed.Peers, socket Socket, 
 	return m, nil
 }
 
-// Update makes the peers those of a State, until Run has ended.
-func (m *Manager) Update(all []*encap.Peer) {
+// Update makes the peers those of a State, in which this node is self, until Run has ended.
+func (m *Manager) Update(self *encap.Peer, all []*encap.Peer) {
 	m.mu.Lock() // before the peers are there, and wish for keys
 	defer m.mu.Unlock()
 	if m.links == nil {
@@ -202,6 +204,7 @@ func (m *Manager) Update(all []*encap.Peer) {
 	for _, p := range all {
 		m.place(m.links[p.Key], p)
 	}
+	m.proofs.set(all, func(to netip.Addr) bool { return m.canProve(self, to) }, time.Now())
 	m.expect()
 	m.tellChanged()
 }
@@ -235,13 +238,17 @@ func (m *Manager) Receive(payload []byte, from netip.AddrPort) drop.Reason {
 }
 
 // expect makes the addresses that packets are taken from those of the endpoints, of where
-// the list has peers that roam, and of where peers may have roamed to. The lock is held.
+// the list has peers that roam, of where peers may have roamed to, and those that peers claim
+// beside: who dials one of another family leaves from there. The lock is held.
 func (m *Manager) expect() {
 	addrs := make(map[netip.Addr]struct{}, len(m.links))
 	for _, l := range m.links {
 		addrs[l.node.Endpoint.Addr()] = struct{}{}
 		if l.node.Listed.IsValid() {
 			addrs[l.node.Listed.Addr()] = struct{}{}
+		}
+		for _, claimed := range l.node.Claimed {
+			addrs[claimed] = struct{}{}
 		}
 		if l.dial != nil && l.dial.moved != nil {
 			addrs[l.dial.moved.Addr] = struct{}{}
@@ -255,7 +262,9 @@ func (m *Manager) Run(ctx context.Context) error {
 	config := tlsConfig(m.certificate, m.known)
 	config.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 		from := addrOf(hello.Conn.RemoteAddr())
-		return tlsConfig(m.certificate, func(key encap.Fingerprint) error { return m.knownFrom(key, from) }), nil
+		config := tlsConfig(m.certificate, func(key encap.Fingerprint) error { return m.knownFrom(key, from) })
+		config.NextProtos = []string{proofProtocol, protocol} // crypto/tls takes the first that is offered
+		return config, nil
 	}
 	listener, err := m.transport.Listen(config, m.config)
 	if err != nil {
@@ -264,6 +273,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	var tasks sync.WaitGroup
 	tasks.Go(func() { m.accept(ctx, listener) })
 	tasks.Go(func() { m.watch(ctx) })
+	tasks.Go(func() { m.prove(ctx) })
 	<-ctx.Done()
 	m.closeAll()
 	m.admission.close()

@@ -110,7 +110,7 @@ func (n *node) know(others ...*encap.Peer) {
 	if err != nil {
 		panic(err)
 	}
-	n.manager.Update(others)
+	n.manager.Update(n.self, others)
 	n.table.Store(table)
 }
 

@@ -132,7 +132,7 @@ func (n *simNode) knowPeers(others ...*encap.Peer) {
 	if err != nil {
 		panic(err)
 	}
-	n.manager.Update(others)
+	n.manager.Update(n.self, others)
 	n.lane.Lock()
 	n.table = table
 	n.lane.Unlock()

@@ -20,6 +20,10 @@ import (
 // change that an older weft would misunderstand.
 const protocol = "weft/2"
 
+// proofProtocol is offered beside it by who wants to know the other node's key only, and
+// chosen by every node that knows it.
+const proofProtocol = "weft-proof/1"
+
 // exporterLabel is what data keys are made with out of a TLS session (RFC 8446 §7.5).
 const exporterLabel = "EXPORTER weft sealed 2"
 

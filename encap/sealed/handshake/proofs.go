@@ -1,0 +1,294 @@
+package handshake
+
+import (
+	"context"
+	"maps"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"weft/encap"
+)
+
+// A node may have further addresses beside its endpoint's, such as a second InternalIP. Like
+// the endpoint's, one is its own only once it has shown its key there: this node dials it, and
+// closes the connection when the handshake is done. Nobody waits for that, so it is done slowly.
+const (
+	// proofsAtOnce is how many proofs may be under way, and proofsPerSecond how many are
+	// begun: with 5,000 claims, the first one of each takes eight minutes.
+	proofsAtOnce    = 16
+	proofsPerSecond = 10
+
+	// A peer that was taken over may claim addresses of others, and change that all the time. It
+	// gets as many dials as the addresses that it may have need twice, and then one every
+	// peerPause: enough to renew them all.
+	peerPause = 2 * time.Minute
+	peerBurst = 12
+
+	// firstProof is how long to wait after a failure, and twice as long after each further one:
+	// lastProof at the most while an earlier proof stands, and else as long as renew.
+	firstProof = 2 * time.Second
+	lastProof  = time.Minute
+)
+
+// claim is an address that a peer says it has.
+type claim struct {
+	key  encap.Fingerprint
+	addr netip.Addr
+}
+
+// proof is what is known about a claim.
+type proof struct {
+	name     string         // the peer's
+	to       netip.AddrPort // where to dial
+	proven   time.Time      // when the peer last answered there; zero: it is not proven
+	due      time.Time      // when to dial again
+	pending  bool           // a dial is under way
+	failures int            // in a row
+}
+
+// proofs are the claims of all peers. Its methods may be called from several goroutines.
+type proofs struct {
+	// renew is how long a proof stands before it is made again, and up to half of it more;
+	// lapse is when it stands no longer, if that has failed until then.
+	renew, lapse time.Duration
+
+	perPeer rate.Limit
+
+	changed chan struct{} // receives when there may be something to prove
+	proved  chan struct{} // receives when what is proven has changed
+
+	mu     sync.Mutex // guards what follows
+	claims map[claim]*proof
+	pace   map[encap.Fingerprint]*rate.Limiter // of each peer
+	before map[netip.Addr]encap.Fingerprint    // what was proven before a restart, until set has seen it
+}
+
+func newProofs() *proofs {
+	return &proofs{renew: 15 * time.Minute, lapse: KeyLimit, perPeer: rate.Every(peerPause), changed: make(chan struct{}, 1), proved: make(chan struct{}, 1), claims: map[claim]*proof{}, pace: map[encap.Fingerprint]*rate.Limiter{}}
+}
+
+// set makes the claims those of the peers, as far as this node can prove them.
+func (p *proofs) set(peers []*encap.Peer, canProve func(netip.Addr) bool, now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	was := p.proven()
+	if p.before != nil {
+		was = p.before
+	}
+	claims, pace := map[claim]*proof{}, map[encap.Fingerprint]*rate.Limiter{}
+	for _, peer := range peers {
+		if before, ok := p.pace[peer.Key]; ok {
+			pace[peer.Key] = before
+		} else if len(peer.Claimed) > 0 {
+			pace[peer.Key] = rate.NewLimiter(p.perPeer, peerBurst)
+		}
+		for _, addr := range peer.Claimed {
+			if canProve(addr) {
+				c, to := claim{peer.Key, addr}, netip.AddrPortFrom(addr, peer.Endpoint.Port())
+				claims[c] = p.keep(c, to, now)
+				claims[c].name = peer.Name
+			}
+		}
+	}
+	p.claims, p.pace, p.before = claims, pace, nil
+	if !maps.Equal(was, p.proven()) {
+		signal(p.proved)
+	}
+	signal(p.changed)
+}
+
+// keep returns what is known about a claim. The lock is held.
+func (p *proofs) keep(c claim, to netip.AddrPort, now time.Time) *proof {
+	if o := p.claims[c]; o != nil && o.to == to {
+		return o
+	}
+	if key, ok := p.before[c.addr]; ok && key == c.key {
+		return &proof{to: to, due: now, proven: now}
+	}
+	return &proof{to: to, due: now}
+}
+
+// next returns the claim to prove next, or how long none is due: for ever if wait is negative.
+func (p *proofs) next(now time.Time) (c claim, to netip.AddrPort, wait time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for {
+		var first *proof
+		for each, proof := range p.claims {
+			if !proof.pending && (first == nil || proof.due.Before(first.due)) {
+				c, first = each, proof
+			}
+		}
+		if first == nil {
+			return claim{}, netip.AddrPort{}, -1
+		}
+		if wait = first.due.Sub(now); wait > 0 {
+			return claim{}, netip.AddrPort{}, wait
+		}
+		if p.pace[c.key].AllowN(now, 1) {
+			first.pending = true
+			return c, first.to, 0
+		}
+		first.due = now.Add(peerPause)
+	}
+}
+
+// done takes how a dial has ended. It returns the peer's name if what is proven has changed.
+func (p *proofs) done(c claim, to netip.AddrPort, err error, now time.Time) (changed string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	defer signal(p.changed)
+	proof := p.claims[c]
+	if proof == nil || proof.to != to {
+		return ""
+	}
+	was := !proof.proven.IsZero()
+	proof.pending = false
+	proof.note(err, p, now)
+	if err == nil {
+		for other, o := range p.claims { // the address has moved
+			if other.addr == c.addr && other.key != c.key {
+				o.proven = time.Time{}
+			}
+		}
+	}
+	if was == !proof.proven.IsZero() {
+		return ""
+	}
+	signal(p.proved)
+	return proof.name
+}
+
+// note notes the end of a dial, and when the next is due.
+func (o *proof) note(err error, p *proofs, now time.Time) {
+	if err == nil {
+		o.failures, o.proven, o.due = 0, now, now.Add(p.renew+rand.N(p.renew/2))
+		return
+	}
+	if now.Sub(o.proven) > p.lapse {
+		o.proven = time.Time{}
+	}
+	wait := p.renew
+	if !o.proven.IsZero() {
+		wait = min(wait, lastProof)
+	}
+	wait = min(wait, firstProof<<min(o.failures, 10))
+	o.failures++
+	o.due = now.Add(wait/2 + rand.N(wait/2))
+}
+
+// soon has the claims of a peer that could not be proven tried again now: it answers again.
+func (p *proofs) soon(key encap.Fingerprint, addrs []netip.Addr, now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, addr := range addrs {
+		if o := p.claims[claim{key, addr}]; o != nil && o.failures > 0 {
+			o.failures, o.due = 0, now
+			signal(p.changed)
+		}
+	}
+}
+
+// proven is Proven; the lock is held.
+func (p *proofs) proven() map[netip.Addr]encap.Fingerprint {
+	all := map[netip.Addr]encap.Fingerprint{}
+	for c, o := range p.claims {
+		if !o.proven.IsZero() {
+			all[c.addr] = c.key
+		}
+	}
+	return all
+}
+
+// Proven returns who has shown its key at which of the further addresses that peers claim.
+func (m *Manager) Proven() map[netip.Addr]encap.Fingerprint {
+	m.proofs.mu.Lock()
+	defer m.proofs.mu.Unlock()
+	return m.proofs.proven()
+}
+
+// Proved receives when what Proven returns has changed.
+func (m *Manager) Proved() <-chan struct{} { return m.proofs.proved }
+
+// Restore has what Proven has returned before a restart count as proven now, where the peers of
+// the next Update claim it. There must have been no Update yet.
+func (m *Manager) Restore(proven map[netip.Addr]encap.Fingerprint) { m.proofs.before = proven }
+
+// canProve reports whether a peer at an address may answer: whether this node, self, has a socket
+// in that family, and the peer knows an address of it there.
+func (m *Manager) canProve(self *encap.Peer, at netip.Addr) bool {
+	like := func(a netip.Addr) bool { return a.Is4() == at.Is4() }
+	local := addrPortOf(m.conn.local).Addr()
+	return (local == netip.IPv6Unspecified() || like(local)) && (like(self.Endpoint.Addr()) || slices.ContainsFunc(self.Claimed, like))
+}
+
+// prove proves what is due until ctx is done.
+func (m *Manager) prove(ctx context.Context) {
+	var dials sync.WaitGroup
+	defer dials.Wait()
+	places, pace := make(chan struct{}, proofsAtOnce), rate.NewLimiter(proofsPerSecond, proofsPerSecond)
+	for {
+		c, to, wait := m.proofs.next(time.Now())
+		if wait != 0 {
+			if !m.awaitClaims(ctx, wait) {
+				return
+			}
+			continue
+		}
+		select {
+		case places <- struct{}{}:
+		case <-ctx.Done():
+			return
+		}
+		if pace.Wait(ctx) != nil {
+			return
+		}
+		dials.Go(func() {
+			m.proveOne(ctx, c, to)
+			<-places
+		})
+	}
+}
+
+// awaitClaims waits until something may be due, and reports false when ctx is done.
+func (m *Manager) awaitClaims(ctx context.Context, wait time.Duration) bool {
+	var due <-chan time.Time
+	if wait > 0 {
+		due = time.After(wait)
+	}
+	select {
+	case <-due:
+	case <-m.proofs.changed:
+	case <-ctx.Done():
+		return false
+	}
+	return true
+}
+
+func (m *Manager) proveOne(ctx context.Context, c claim, to netip.AddrPort) {
+	dialing, cancel := context.WithTimeout(ctx, mostPatience)
+	defer cancel()
+	config := tlsConfig(m.certificate, pinned(c.key))
+	config.NextProtos = []string{proofProtocol, protocol}
+	conn, err := m.transport.Dial(dialing, net.UDPAddrFromAddrPort(to), config, m.config)
+	if err == nil {
+		_ = conn.CloseWithError(codeIdle, "")
+	}
+	if ctx.Err() != nil {
+		return
+	}
+	name := m.proofs.done(c, to, err, time.Now())
+	switch {
+	case name == "":
+	case err == nil:
+		m.log.Info("peer address proven", "peer", name, "address", c.addr)
+	default:
+		m.log.Warn("peer address no longer proven", "peer", name, "address", c.addr, "error", err)
+	}
+}

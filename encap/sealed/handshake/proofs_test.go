@@ -1,0 +1,89 @@
+package handshake_test
+
+import (
+	"maps"
+	"net/netip"
+	"testing"
+	"time"
+
+	"weft/encap"
+	"weft/encap/sealed/handshake"
+)
+
+// Of the further addresses that nodes claim, each gets those at which it answers with its key,
+// and for as long as it does. To find that out begins no epoch.
+func TestFurtherAddressesAreProvenByTheKeyAlone(t *testing.T) {
+	const lapse = 2 * time.Second
+	nodes := newNodes(t, 3, handshake.Proofs(50*time.Millisecond, lapse))
+	a, b, c := nodes[0], nodes[1], nodes[2]
+	acquaint(nodes...)
+	second, nobodys := a.endpointOf(5).Addr(), a.endpointOf(6).Addr()
+	there := startNode(t, int(nextSubnet.Load()), 5, b.key)
+	there.know(a.self)
+	a.know(claiming(b.self, second, nobodys, c.self.Endpoint.Addr()), claiming(c.self, second, b.self.Endpoint.Addr()))
+
+	proven := func(want map[netip.Addr]encap.Fingerprint) func() bool {
+		return func() bool { return maps.Equal(a.manager.Proven(), want) }
+	}
+	isB := map[netip.Addr]encap.Fingerprint{second: b.self.Key}
+	eventually(t, "what answers is proven", proven(isB))
+	eventually(t, "all claims are tried", func() bool { return a.manager.TriedClaims() == 5 })
+	if !proven(isB)() {
+		t.Errorf("proven are %v, want %v", a.manager.Proven(), isB)
+	}
+	if got := there.manager.Counts(); got != (handshake.Counts{}) {
+		t.Errorf("the proofs count as handshakes: %+v", got)
+	}
+
+	there.stop()
+	there = startNode(t, int(nextSubnet.Load()), 5, c.key)
+	there.know(a.self)
+	eventually(t, "the address moves to the node that answers", proven(map[netip.Addr]encap.Fingerprint{second: c.self.Key}))
+	there.stop()
+	eventually(t, "nobody answers any more", proven(nil))
+}
+
+// A node that starts again goes on with what was proven, where the same node claims it still.
+func TestProofsOutliveARestart(t *testing.T) {
+	a, b := newNodes(t, 1)[0], encap.Fingerprint{1}
+	kept, others, gone := a.endpointOf(5).Addr(), a.endpointOf(6).Addr(), a.endpointOf(7).Addr()
+	a.manager.Restore(map[netip.Addr]encap.Fingerprint{kept: b, others: {2}, gone: b})
+	peer := &encap.Peer{Name: "b", Key: b, Endpoint: a.endpointOf(8)}
+	a.know(claiming(peer, kept, others))
+	if got, want := a.manager.Proven(), (map[netip.Addr]encap.Fingerprint{kept: b}); !maps.Equal(got, want) {
+		t.Errorf("after a restart %v, want %v", got, want)
+	}
+	<-a.manager.Proved() // it is less than before
+	a.know(claiming(peer, kept, others, gone))
+	if got, want := a.manager.Proven(), (map[netip.Addr]encap.Fingerprint{kept: b}); !maps.Equal(got, want) {
+		t.Errorf("with a claim that is made later %v, want %v", got, want)
+	}
+	a.know(peer)
+	<-a.manager.Proved()
+	if got := a.manager.Proven(); len(got) > 0 {
+		t.Errorf("without claims %v is proven", got)
+	}
+}
+
+// A peer that claims other addresses all the time has this node dial no more of them.
+func TestClaimsThatChangeGetFewDials(t *testing.T) {
+	const minutes = 20
+	peer := &encap.Peer{Name: "b", Key: encap.Fingerprint{1}, Endpoint: netip.MustParseAddrPort("192.168.77.2:9338")}
+	claims := handshake.NewClaims()
+	for second := range minutes * 60 {
+		peer.Claimed = []netip.Addr{netip.AddrFrom4([4]byte{198, 51, byte(second >> 8), byte(second)})}
+		if second%7 == 0 {
+			peer.Claimed = nil
+		}
+		claims.Pass(time.Second, peer)
+	}
+	if got := claims.Dials; got < 12 || got > 12+minutes/2 {
+		t.Errorf("%d dials in %d minutes; want 12, and one more every 2 minutes", got, minutes)
+	}
+}
+
+func claiming(p *encap.Peer, addrs ...netip.Addr) *encap.Peer {
+	other := *p
+	other.Claimed = addrs
+	return &other
+}
