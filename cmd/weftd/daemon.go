@@ -112,6 +112,7 @@ func (d *daemon) run(ctx context.Context, group *errgroup.Group) error {
 	path := d.path.Load()
 	group.Go(func() error { return path.router.Run(ctx) }) // owns the lanes: closes them in any case
 	group.Go(func() error { return path.keys.run(ctx, d.roamed) })
+	group.Go(func() error { return d.proved(ctx) })
 	return d.up(ctx, group)
 }
 
@@ -183,8 +184,14 @@ func (d *daemon) openPath(ctx context.Context, key ed25519.PrivateKey, plan *con
 	if err != nil {
 		return err
 	}
+	proven, err := readProven(d.config.RunDir)
+	if err != nil {
+		d.log.Warn("proven addresses not read", "error", err)
+	}
+	keys.restore(proven)
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.proven = proven
 	d.list(plan)
 	d.path.Store(&path{newRouter(d.config, keys, conns, queues, plan), conns, keys})
 	return nil

@@ -53,7 +53,8 @@ type daemon struct {
 	guard      control.Guard
 	listed     *control.Plan // as the guard lets the newest good State through
 	roams      []roam
-	next       *control.Plan // listed, with the addresses to which peers have roamed
+	proven     proven
+	next       *control.Plan // listed, with the addresses to which peers have roamed, and proven
 	plan       *control.Plan // applied
 	applied    time.Time     // when plan was applied
 	mtu        int           // of the TUN device, in bytes
@@ -241,6 +242,12 @@ func (d *daemon) list(plan *control.Plan) {
 		}
 		d.next = moved
 	}
+	with, err := d.next.WithAddresses(d.proven)
+	if err != nil { // no address is taken twice
+		d.log.Error("proven addresses not used", "error", err)
+		return
+	}
+	d.next = with
 }
 
 // warnNewPodCIDRs logs that this node has other pod CIDRs than before, if it has. Before the

@@ -1,0 +1,85 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/google/renameio/v2"
+
+	"weft/encap"
+)
+
+// proven are the further addresses at which peers have shown their keys. A restart must not
+// forget them: connections of pods to them would break, as they left the overlay meanwhile.
+// A reboot does.
+type proven map[netip.Addr]encap.Fingerprint
+
+func provenFile(runDir string) string { return filepath.Join(runDir, "proven.json") }
+
+// readProven returns what the weftd before has written; nothing if it has not.
+func readProven(runDir string) (proven, error) {
+	data, err := os.ReadFile(provenFile(runDir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the proven addresses: %w", err)
+	}
+	var p proven
+	if err := json.Unmarshal(data, &p); err != nil {
+		return nil, fmt.Errorf("parse %s: %w", provenFile(runDir), err)
+	}
+	return p, nil
+}
+
+func (p proven) write(runDir string) error {
+	data, err := json.MarshalIndent(p, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encode the proven addresses: %w", err)
+	}
+	if err := renameio.WriteFile(provenFile(runDir), append(data, '\n'), 0o600); err != nil {
+		return fmt.Errorf("write the proven addresses: %w", err)
+	}
+	return nil
+}
+
+// provedSettles is how long to wait for more after an address was proven: each change makes a
+// new table.
+const provedSettles = time.Second
+
+// proved puts the addresses behind peers that they have proven, whenever that has changed, until
+// ctx is done.
+func (d *daemon) proved(ctx context.Context) error {
+	path := d.path.Load()
+	if path.keys == nil {
+		return nil
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-path.keys.manager.Proved():
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(provedSettles):
+		}
+		all := proven(path.keys.manager.Proven())
+		d.mu.Lock()
+		d.proven = all
+		d.list(d.listed)
+		d.mu.Unlock()
+		d.logApply(ctx, d.apply(ctx))
+		if err := all.write(d.config.RunDir); err != nil {
+			d.log.Warn("proven addresses not saved", "error", err)
+		}
+	}
+}
