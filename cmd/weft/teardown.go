@@ -36,7 +36,7 @@ func newTeardownCommand() *cobra.Command {
 		Use:   "teardown",
 		Short: "Remove all that weft keeps on this host, its protection included",
 		Long: "Remove all that weft keeps on this host when weftd is stopped: the guard table, the routes and\n" +
-			"rules, the conflist, and what weftd wrote for the plugin. Without them nothing keeps pods'\n" +
+			"rules, the conflist, and what weftd wrote in its run directory. Without them nothing keeps pods'\n" +
 			"packets from leaving in clear, so this is refused while pods run. Leases, the snapshot and\n" +
 			"the node's key stay in their folders.",
 		Args: cobra.NoArgs,
@@ -89,13 +89,13 @@ func tearDown(ctx context.Context, c config.Config, force bool) (teardown, error
 	if removed {
 		done.Removed = append(done.Removed, conflist)
 	}
-	for _, name := range []string{nodefile.Name, nodefile.ForwardingName} {
+	for _, name := range []string{nodefile.Name, nodefile.ForwardingName, nodefile.ProvenName} {
 		path := filepath.Join(c.RunDir, name)
 		switch err := os.Remove(path); {
 		case err == nil:
 			done.Removed = append(done.Removed, path)
 		case !errors.Is(err, fs.ErrNotExist):
-			return done, fmt.Errorf("remove what weftd wrote for the plugin: %w", err)
+			return done, fmt.Errorf("remove what weftd wrote in the run directory: %w", err)
 		}
 	}
 	if err := hostnet.New(slog.New(slog.DiscardHandler)).Remove(ctx); err != nil {

@@ -6,10 +6,14 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
+	"weft/internal/nodefile"
 	"weft/internal/testnet"
 )
 
@@ -97,6 +101,50 @@ func TestPodsReachFurtherAddressesOfNodes(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// TestProvenAddressesNeedKeys: what a sealed weftd has left in the run directory is nothing to one
+// whose peers can't prove anything. With keys, a file that can't be read costs no more than what
+// was proven.
+func TestProvenAddressesNeedKeys(t *testing.T) {
+	t.Parallel()
+	second := netip.MustParseAddr("192.168.77.102")
+	for _, tt := range []struct {
+		name   string
+		sealed bool
+		file   string
+		behind bool
+	}{
+		{"sealed", true, `{"192.168.77.102": "KEY"}`, true},
+		{"sealed, truncated", true, `{"192.168.77.102": "KE`, false},
+		{"sealed, empty", true, "", false},
+		{"sealed, another cluster's", true, `{"192.168.77.102": "` + strings.Repeat("7", 64) + `"}`, false},
+		{"vxlan", false, `{"192.168.77.102": "KEY"}`, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			cluster := newCluster(t, testnet.ClusterOptions{Nodes: 2, Sealed: tt.sealed})
+			node1, node2 := cluster.Nodes()[0], cluster.Nodes()[1]
+			entry2 := node2.Entry()
+			entry2.Addresses = []netip.Addr{second}
+			if entry2.Key == "" {
+				entry2.Key = strings.Repeat("7", 64)
+			}
+			if err := node1.SetNodes([]testnet.NodeEntry{node1.Entry(), entry2}); err != nil {
+				t.Fatal(err)
+			}
+			file := strings.ReplaceAll(tt.file, "KEY", entry2.Key)
+			if err := os.WriteFile(filepath.Join(node1.RunDir(), nodefile.ProvenName), []byte(file), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := node1.Start(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if got := slices.Contains(report(t, node1).Peers[0].Prefixes, netip.PrefixFrom(second, 32)); got != tt.behind {
+				t.Errorf("behind node2 is %v", report(t, node1).Peers[0].Prefixes)
+			}
+		})
+	}
 }
 
 func node2Overlay(like netip.Addr) netip.Addr {

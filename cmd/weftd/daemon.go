@@ -184,11 +184,7 @@ func (d *daemon) openPath(ctx context.Context, key ed25519.PrivateKey, plan *con
 	if err != nil {
 		return err
 	}
-	proven, err := readProven(d.config.RunDir)
-	if err != nil {
-		d.log.Warn("proven addresses not read", "error", err)
-	}
-	keys.restore(proven)
+	proven := d.restoreProven(keys)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.proven = proven

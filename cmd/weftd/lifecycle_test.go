@@ -98,6 +98,9 @@ func TestTeardownRemovesAll(t *testing.T) {
 	cluster := newCluster(t, testnet.ClusterOptions{Nodes: 2, Sealed: true})
 	node := cluster.Nodes()[0]
 	clean := network(t, node.Namespace)
+	if err := os.WriteFile(filepath.Join(node.RunDir(), nodefile.ProvenName), []byte("{}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	if err := node.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -117,8 +120,10 @@ func TestTeardownRemovesAll(t *testing.T) {
 		t.Fatal(err)
 	}
 	expectSame(t, "the node's network", clean, torn(t, node))
-	if exists(conflist(node)) || exists(filepath.Join(node.RunDir(), nodefile.Name)) || exists(filepath.Join(node.RunDir(), nodefile.ForwardingName)) {
-		t.Error("the conflist, or what weftd wrote for the plugin, is left")
+	for _, path := range []string{conflist(node), filepath.Join(node.RunDir(), nodefile.Name), filepath.Join(node.RunDir(), nodefile.ForwardingName), filepath.Join(node.RunDir(), nodefile.ProvenName)} {
+		if exists(path) {
+			t.Errorf("%s is left", path)
+		}
 	}
 	expectSame(t, "the node's network, after a second time", clean, torn(t, node))
 

@@ -14,6 +14,7 @@ import (
 	"github.com/google/renameio/v2"
 
 	"weft/encap"
+	"weft/internal/nodefile"
 )
 
 // proven are the further addresses at which peers have shown their keys. A restart must not
@@ -21,7 +22,7 @@ import (
 // A reboot does.
 type proven map[netip.Addr]encap.Fingerprint
 
-func provenFile(runDir string) string { return filepath.Join(runDir, "proven.json") }
+func provenFile(runDir string) string { return filepath.Join(runDir, nodefile.ProvenName) }
 
 // readProven returns what the weftd before has written; nothing if it has not.
 func readProven(runDir string) (proven, error) {
@@ -37,6 +38,20 @@ func readProven(runDir string) (proven, error) {
 		return nil, fmt.Errorf("parse %s: %w", provenFile(runDir), err)
 	}
 	return p, nil
+}
+
+// restoreProven has what was proven before a restart count as proven. Without keys nothing is,
+// not even what a weftd with keys has left.
+func (d *daemon) restoreProven(k *keys) proven {
+	if k == nil {
+		return nil
+	}
+	proven, err := readProven(d.config.RunDir)
+	if err != nil {
+		d.log.Warn("proven addresses not read", "error", err)
+	}
+	k.manager.Restore(proven)
+	return proven
 }
 
 func (p proven) write(runDir string) error {

@@ -79,13 +79,6 @@ func codec(c config.Config, k *keys, lane, lanes int) router.Codec {
 	return sealed.NewCodec(k.peers, k.manager, lane, lanes)
 }
 
-// restore has the addresses that were proven before a restart count as proven.
-func (k *keys) restore(proven proven) {
-	if k != nil {
-		k.manager.Restore(proven)
-	}
-}
-
 // update makes the peers those of a Plan, before its table is published.
 func (k *keys) update(plan *control.Plan) {
 	if k != nil {

@@ -20,6 +20,10 @@ import (
 // Name is the file's name in the run directory.
 const Name = "node.json"
 
+// ProvenName is the name, in the run directory, of the file in which weftd keeps the addresses
+// that peers have proven. It is not for the plugin.
+const ProvenName = "proven.json"
+
 // Node is what the plugin must know to wire a pod.
 type Node struct {
 	Name string `json:"name"`
