@@ -105,10 +105,11 @@ func (s *Source) addresses(own *core.Node, self []netip.Addr, endpoint netip.Add
 	return strings.Join(texts, ",")
 }
 
-// registered says whether weft's own annotations are all as wanted.
+// registered says whether weft's own annotations are as wanted, but for the further addresses:
+// an admission policy of an earlier weft refuses these, and the node does without.
 func registered(own *core.Node, want map[string]string) bool {
 	for key, value := range want {
-		if strings.HasPrefix(key, annotationPrefix) && !holds(own, key, value) {
+		if strings.HasPrefix(key, annotationPrefix) && key != annotationAddresses && !holds(own, key, value) {
 			return false
 		}
 	}
@@ -120,10 +121,12 @@ func holds(own *core.Node, key, value string) bool {
 	return found == value && ok == (value != "")
 }
 
-// todo is what must be written: a merge patch (RFC 7386) of the annotations, empty if they
-// are right, the condition NetworkUnavailable, if that is not, and the note of an event.
+// todo is what must be written: a merge patch (RFC 7386) of the annotations, empty if they are
+// right, and the same without the further addresses, the condition NetworkUnavailable, if that
+// is not, and the note of an event.
 type todo struct {
 	annotations string
+	without     string
 	condition   condition
 	event       string
 }
@@ -185,16 +188,24 @@ func newTodo(own *core.Node, want map[string]string, self control.Self) (t todo)
 			changes[key] = &value
 		}
 	}
-	if len(changes) > 0 {
-		patch, _ := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": changes}}) // strings only
-		t.annotations = string(patch)
-	}
+	t.annotations = annotationsPatch(changes)
+	delete(changes, annotationAddresses)
+	t.without = annotationsPatch(changes)
 	t.condition = newCondition(own, self)
 	return t
 }
 
+// annotationsPatch returns the merge patch that makes changes, empty if there are none.
+func annotationsPatch(changes map[string]*string) string {
+	if len(changes) == 0 {
+		return ""
+	}
+	patch, _ := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": changes}}) // strings only
+	return string(patch)
+}
+
 // done is how it went to write a todo.
-type done struct{ annotations, condition, event error }
+type done struct{ annotations, addresses, condition, event error }
 
 func (s *Source) write(ctx context.Context, t todo) (d done) {
 	const limit = 10 * time.Second
@@ -202,9 +213,7 @@ func (s *Source) write(ctx context.Context, t todo) (d done) {
 	defer cancel()
 	api := s.currentAPI()
 	if t.annotations != "" {
-		if _, err := api.Patch(ctx, s.Node, types.MergePatchType, []byte(t.annotations), meta.PatchOptions{FieldManager: "weft"}); err != nil {
-			d.annotations = fmt.Errorf("write this node's annotations to the Node %s: %w", s.Node, s.withRemedy(err))
-		}
+		s.writeAnnotations(ctx, api, t, &d)
 	}
 	if t.condition != (condition{}) {
 		if _, err := api.Patch(ctx, s.Node, types.StrategicMergePatchType, t.condition.patch(time.Now()), meta.PatchOptions{}, "status"); err != nil {
@@ -220,7 +229,26 @@ func (s *Source) write(ctx context.Context, t todo) (d done) {
 	return d
 }
 
-func (d done) err() error { return errors.Join(d.annotations, d.condition, d.event) }
+// writeAnnotations writes them without the further addresses if they are refused with these.
+func (s *Source) writeAnnotations(ctx context.Context, api nodeAPI, t todo, d *done) {
+	patch := func(text string) error {
+		_, err := api.Patch(ctx, s.Node, types.MergePatchType, []byte(text), meta.PatchOptions{FieldManager: "weft"})
+		return err
+	}
+	err := patch(t.annotations)
+	if refused := apierrors.IsForbidden(err) || apierrors.IsInvalid(err); refused && t.without != t.annotations {
+		d.addresses = fmt.Errorf("write this node's further addresses to the Node %s: %w; apply deploy/kubernetes of this version", s.Node, err)
+		err = nil
+		if t.without != "" {
+			err = patch(t.without)
+		}
+	}
+	if err != nil {
+		d.annotations = fmt.Errorf("write this node's annotations to the Node %s: %w", s.Node, s.withRemedy(err))
+	}
+}
+
+func (d done) err() error { return errors.Join(d.annotations, d.addresses, d.condition, d.event) }
 
 // patch is a strategic merge patch, which adds to the other conditions.
 func (c condition) patch(now time.Time) []byte {

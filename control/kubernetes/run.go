@@ -96,7 +96,7 @@ type run struct {
 
 	noState     trouble // why there is no State
 	fenced      bool    // it was told that this node has no pod CIDR, and no State was emitted since
-	noCondition trouble // why the condition could not be written
+	noCondition trouble // why the condition, or the further addresses, could not be written
 	published   string  // what the last event said
 
 	writing   bool
@@ -188,11 +188,11 @@ func (r *run) finish(d done) {
 	if d.annotations != nil {
 		r.tell(d.annotations)
 	}
-	switch {
-	case d.condition != nil && d.annotations != nil: // for the same reason
-	case d.condition != nil && r.noCondition.news(d.condition, time.Now()):
-		r.emit(control.State{}, d.condition)
-	case d.condition == nil && r.noCondition.told != "":
+	switch lesser := errors.Join(d.addresses, d.condition); {
+	case lesser != nil && d.annotations != nil: // for the same reason
+	case lesser != nil && r.noCondition.news(lesser, time.Now()):
+		r.emit(control.State{}, lesser)
+	case lesser == nil && r.noCondition.told != "":
 		r.due, r.again, r.noCondition = true, true, trouble{}
 	}
 }

@@ -254,6 +254,33 @@ func TestANodeRegistersItsInternalIPs(t *testing.T) {
 	}
 }
 
+// TestAddressesAreNoConditionForAList: an admission policy of before knows no annotation of further
+// addresses. It costs the node these, and nothing else.
+func TestAddressesAreNoConditionForAList(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		api := fake.NewClientset(kubeletNode("node1", "192.168.77.1", "10.244.1.0/24"))
+		var allowed atomic.Bool
+		api.PrependReactor("patch", "nodes", func(action clienttesting.Action) (bool, runtime.Object, error) {
+			refused := !allowed.Load() && strings.Contains(string(action.(clienttesting.PatchAction).GetPatch()), annotationAddresses)
+			return refused, nil, apierrors.NewForbidden(core.Resource("nodes"), "node1", errors.New("policy"))
+		})
+		r := start(t, Options{}, api)
+		r.Register(portOnly)
+		r.expect(`write this node's further addresses to the Node node1: nodes "node1" is forbidden: policy; apply deploy/kubernetes of this version`)
+		r.expect("node1 192.168.77.1:9338")
+		r.await("the key", func() bool { return r.node("node1").Annotations[annotationKey] != "" })
+		r.await("the condition", func() bool {
+			c := r.node("node1").Status.Conditions
+			return len(c) > 0 && c[0].Type == core.NodeNetworkUnavailable
+		})
+		allowed.Store(true)
+		time.Sleep(2 * longestPause)
+		if got := r.node("node1").Annotations[annotationAddresses]; got != "fd00:77::1" {
+			t.Errorf("once they are allowed, the addresses are %q", got)
+		}
+	})
+}
+
 func TestANodeThatListensOnIPv6AloneIsReachedThere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := start(t, Options{Families: []advertise.Family{advertise.IPv6}}, fake.NewClientset(kubeletNode("node1", "192.168.77.1", "10.244.1.0/24")))
