@@ -57,7 +57,8 @@ type Plan struct {
 	PeerAddresses []netip.Addr
 
 	// Senders are the addresses that the peers' datagrams come from, sorted: their
-	// endpoints', and those that they have moved to.
+	// endpoints', those that they have moved to, and the further ones that are behind them,
+	// where what proves these again comes from.
 	Senders []netip.Addr
 
 	// PeerEndpoints are where the peers receive datagrams, sorted: where the list says,
@@ -232,7 +233,7 @@ func (p *Plan) WithAddresses(proven map[netip.Addr]encap.Fingerprint) (*Plan, er
 		return p, nil
 	}
 	with := *p
-	with.Peers, with.PeerAddresses, with.PeerEndpoints = slices.Clone(p.Peers), slices.Clone(p.PeerAddresses), slices.Clone(p.PeerEndpoints)
+	with.Peers, with.PeerAddresses, with.PeerEndpoints, with.Senders = slices.Clone(p.Peers), slices.Clone(p.PeerAddresses), slices.Clone(p.PeerEndpoints), slices.Clone(p.Senders)
 	for i, peer := range p.Peers {
 		has := *peer
 		has.Prefixes = slices.Clone(peer.Prefixes)
@@ -242,11 +243,13 @@ func (p *Plan) WithAddresses(proven map[netip.Addr]encap.Fingerprint) (*Plan, er
 			}
 			has.Prefixes = append(has.Prefixes, single(a))
 			with.PeerAddresses = append(with.PeerAddresses, a)
+			with.Senders = append(with.Senders, a)
 			with.PeerEndpoints = append(with.PeerEndpoints, netip.AddrPortFrom(a, peer.Endpoint.Port()))
 			with.Peers[i] = &has
 		}
 	}
 	slices.SortFunc(with.PeerAddresses, netip.Addr.Compare)
+	slices.SortFunc(with.Senders, netip.Addr.Compare)
 	slices.SortFunc(with.PeerEndpoints, netip.AddrPort.Compare)
 	table, err := fib.New(with.Self, with.Peers)
 	if err != nil {

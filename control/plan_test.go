@@ -363,13 +363,56 @@ func TestProvenAddressesAreBehindTheirNodes(t *testing.T) {
 	if want := addrs("192.168.77.2", "192.168.77.3", "192.168.78.2", "192.168.78.9", "fd00:77::3"); !slices.Equal(with.PeerAddresses, want) {
 		t.Errorf("pods reach %v through the overlay; want %v", with.PeerAddresses, want)
 	}
-	if !slices.Equal(with.Senders, before.Senders) {
-		t.Errorf("datagrams come from %v; want %v", with.Senders, before.Senders)
+	if !slices.Equal(with.Senders, with.PeerAddresses) || slices.Equal(with.Senders, before.Senders) {
+		t.Errorf("datagrams come from %v; want %v", with.Senders, with.PeerAddresses)
 	}
 	if at := netip.MustParseAddrPort("192.168.78.2:9340"); !slices.Contains(with.PeerEndpoints, at) || slices.Contains(before.PeerEndpoints, at) {
 		t.Errorf("only weftd may send to %v; before to %v", with.PeerEndpoints, before.PeerEndpoints)
 	}
 	if same, err := before.WithAddresses(nil); err != nil || same != before {
 		t.Errorf("with nothing proven: %v, %v", same, err)
+	}
+}
+
+// TestRoamingPeersKeepWhatTheyProve: wherever peers roam, and whatever they have proven there or
+// elsewhere, this node has a plan with all that is proven, and each address is one node's at most.
+func TestRoamingPeersKeepWhatTheyProve(t *testing.T) {
+	addrs := []netip.Addr{netip.MustParseAddr("192.168.77.1"), netip.MustParseAddr("192.168.77.2"), netip.MustParseAddr("192.168.77.3"), netip.MustParseAddr("192.168.78.4"), netip.MustParseAddr("fd00:77::5")}
+	node := func(i int) Node {
+		return Node{Name: fmt.Sprintf("node%d", i), Endpoint: netip.AddrPortFrom(addrs[i-1], 9338), Key: encap.Fingerprint{byte(i)},
+			PodCIDRs: prefixes(fmt.Sprintf("10.244.%d.0/24", i)), Addresses: addrs}
+	}
+	state, opts := State{Nodes: []Node{node(1), node(2), node(3)}}, Options{Node: "node1", ClusterCIDRs: prefixes("10.244.0.0/16")}
+	state.Nodes[0].Addresses = addrs[3:4]
+	for sample := range 5 * 5 * 2 * 4 * 4 * 4 * 4 * 4 / 13 {
+		choice := 13 * sample
+		choose := func(n int) (c int) { c, choice = choice%n, choice/n; return c }
+		plan, err := NewPlan(state, opts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		to := map[byte]netip.Addr{2: addrs[choose(5)], 3: addrs[choose(5)]}
+		first := byte(2 + choose(2))
+		for _, key := range []byte{first, 5 - first} {
+			if moved, err := plan.WithEndpoint(encap.Fingerprint{key}, to[key]); err == nil {
+				plan = moved
+			}
+		}
+		proven := map[netip.Addr]encap.Fingerprint{}
+		for _, a := range addrs {
+			proven[a] = encap.Fingerprint{byte(choose(4))}
+		}
+		with, err := plan.WithAddresses(proven)
+		if err != nil {
+			t.Fatalf("peers at %v, proven %v: %v", to, proven, err)
+		}
+		if key := proven[addrs[4]]; key[0] >= 2 {
+			if owner, ok := with.Table.Lookup(addrs[4]); !ok || owner.Key != key {
+				t.Errorf("peers at %v, proven %v: %s is behind %v", to, proven, addrs[4], owner)
+			}
+		}
+		if owner, ok := with.Table.Lookup(addrs[3]); !ok || owner != with.Self {
+			t.Errorf("peers at %v, proven %v: this node's %s is behind %v", to, proven, addrs[3], owner)
+		}
 	}
 }

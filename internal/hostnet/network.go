@@ -47,7 +47,7 @@ type Network struct {
 	PeerAddresses []netip.Addr
 
 	// Senders are where the other nodes' datagrams come from: their underlay addresses,
-	// or those to which they roam. Another address is a non-peer source, whose datagrams
+	// those that they have proven included, and those to which they roam. Another address is a non-peer source, whose datagrams
 	// are limited.
 	Senders []netip.Addr
 
