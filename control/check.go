@@ -82,7 +82,10 @@ func Check(state State, clusterCIDRs []netip.Prefix, sealed bool) []error {
 // check returns all that would let the node claim what another one has, or that the data
 // path could not carry out.
 func (a *admission) check(n *Node) error {
-	wrong := []error{strict.CheckNodeName(n.Name), checkEndpoint(n.Endpoint, a.clusterCIDRs), checkAddresses(n.Addresses, a.clusterCIDRs), checkMAC(n.VTEPMAC)}
+	wrong := []error{strict.CheckNodeName(n.Name), checkEndpoint(n.Endpoint, a.clusterCIDRs), checkMAC(n.VTEPMAC)}
+	if err := CheckAddresses(n.Addresses, a.clusterCIDRs); err != nil {
+		wrong = append(wrong, fmt.Errorf("addresses: %w", err))
+	}
 	if len(n.PodCIDRs) == 0 {
 		wrong = append(wrong, errors.New("has no pod CIDRs; give it one out of the cluster CIDRs"))
 	}
@@ -161,13 +164,14 @@ func checkEndpoint(ap netip.AddrPort, clusterCIDRs []netip.Prefix) error {
 	return nil
 }
 
-func checkAddresses(all []netip.Addr, clusterCIDRs []netip.Prefix) error {
+// CheckAddresses returns why these can't be a node's further addresses, or nil.
+func CheckAddresses(all []netip.Addr, clusterCIDRs []netip.Prefix) error {
 	if len(all) > MaxAddresses {
-		return fmt.Errorf("addresses: %d are more than %d; leave out those that pods don't need", len(all), MaxAddresses)
+		return fmt.Errorf("%d are more than %d; leave out those that pods don't need", len(all), MaxAddresses)
 	}
 	for _, a := range all {
 		if err := CheckAddress(a, clusterCIDRs); err != nil {
-			return fmt.Errorf("addresses: %w", err)
+			return err
 		}
 	}
 	return nil

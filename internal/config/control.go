@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"weft/control"
 	"weft/internal/strict"
 )
 
@@ -36,6 +37,11 @@ func checkSource(c *Config, written map[string]setting, problems *strict.Problem
 	for path, what := range ofRegistries {
 		if s, ok := written[path]; ok && c.Control.Source == SourceFile {
 			problems.Addf(s.origin, s.subject, "the list of nodes, control.file, says %s; remove the key, or write control.etcd or control.kubernetes", what)
+		}
+	}
+	if s, ok := written["addresses"]; ok { // or all nodes, this one included, would reject this one
+		if err := control.CheckAddresses(c.Addresses, c.ClusterCIDRs); err != nil {
+			problems.Add(s.origin, s.subject, err)
 		}
 	}
 	switch s := written[chosen]; c.Control.Source {

@@ -186,6 +186,9 @@ weft.yaml:4: listen: flannel's nodes send to port 8472, which nothing tells them
 		{"no kubeconfig", "control:\n  kubernetes: {flannelCompat: no}\n", `weft.yaml:4: control.kubernetes.flannelCompat: "no" is neither true nor false; write one of them
 weft.yaml:4: control.kubernetes.flannelCompat: control.kubernetes.kubeconfig is missing; write its path, or "" to use the service account of the pod in which weftd runs`},
 		{"relative kubeconfig", "control:\n  kubernetes: {kubeconfig: admin.conf}\n", `weft.yaml:4: control.kubernetes.kubeconfig: "admin.conf" is not an absolute path; write it with all folders from / on, or an empty string ("") to use the service account of the pod in which weftd runs`},
+		{"an address of pods", etcd + "addresses: [192.0.2.1, 10.244.1.1]\n", `weft.yaml:6: addresses: 10.244.1.1 is inside the cluster CIDR 10.244.0.0/16, so datagrams to it would be routed into the overlay itself; write an underlay address or move the cluster CIDR`},
+		{"loopback address", etcd + "addresses: [127.0.0.1]\n", `weft.yaml:6: addresses: 127.0.0.1 is loopback; write the address under which the other nodes reach this one`},
+		{"many addresses", etcd + "addresses: [192.0.2.1, 192.0.2.2, 192.0.2.3, 192.0.2.4, 192.0.2.5, 192.0.2.6, 192.0.2.7]\n", `weft.yaml:6: addresses: 7 are more than 6; leave out those that pods don't need`},
 		{"rule", etcd + "advertise: eth0\n", `weft.yaml:6: advertise: "eth0" is neither auto nor an IP address; write auto, an address, interface=NAME or can-reach=ADDRESS`},
 	}
 	for _, tt := range tests {
