@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -93,7 +94,10 @@ func (m *Manager) TriedClaims() (n int) {
 
 // Claims are what peers claim, without dials, in a time of their own.
 type Claims struct {
-	Dials  int
+	Dials   int
+	Logged  []string                           // the names of peers
+	Answers map[netip.Addr][]encap.Fingerprint // who shows its key where
+
 	proofs *proofs
 	now    time.Time
 }
@@ -101,7 +105,11 @@ type Claims struct {
 // NewClaims returns no claims.
 func NewClaims() *Claims { return &Claims{proofs: newProofs(), now: time.Now()} }
 
-// Pass lets time pass, and has all dials fail that are due with the claims of these peers.
+// Proven returns what is proven.
+func (c *Claims) Proven() map[netip.Addr]encap.Fingerprint { return c.proofs.proven() }
+
+// Pass lets time pass, and has all dials end that are due with the claims of these peers: they
+// fail where the peer does not answer.
 func (c *Claims) Pass(d time.Duration, peers ...*encap.Peer) {
 	c.now = c.now.Add(d)
 	c.proofs.set(peers, func(netip.Addr) bool { return true }, c.now)
@@ -111,6 +119,12 @@ func (c *Claims) Pass(d time.Duration, peers ...*encap.Peer) {
 			return
 		}
 		c.Dials++
-		c.proofs.done(claim, to, context.DeadlineExceeded, c.now)
+		err := context.DeadlineExceeded
+		if slices.Contains(c.Answers[claim.addr], claim.key) {
+			err = nil
+		}
+		if name := c.proofs.done(claim, to, err, c.now); name != "" {
+			c.Logged = append(c.Logged, name)
+		}
 	}
 }

@@ -34,6 +34,10 @@ const (
 	// lastProof at the most while an earlier proof stands, and else as long as renew.
 	firstProof = 2 * time.Second
 	lastProof  = time.Minute
+
+	// failuresLogged is after how many failures in a row, half a minute, an operator learns of an
+	// address that was never proven. A peer that starts fails less often.
+	failuresLogged = 5
 )
 
 // claim is an address that a peer says it has.
@@ -44,12 +48,14 @@ type claim struct {
 
 // proof is what is known about a claim.
 type proof struct {
-	name     string         // the peer's
-	to       netip.AddrPort // where to dial
-	proven   time.Time      // when the peer last answered there; zero: it is not proven
-	due      time.Time      // when to dial again
-	pending  bool           // a dial is under way
-	failures int            // in a row
+	name      string         // the peer's
+	to        netip.AddrPort // where to dial
+	proven    time.Time      // when the peer last answered there; zero: it is not proven
+	due       time.Time      // when to dial again
+	pending   bool           // a dial is under way
+	contested bool           // another peer has answered there since this one did
+	failures  int            // in a row
+	logged    bool           // that it is not proven
 }
 
 // proofs are the claims of all peers. Its methods may be called from several goroutines.
@@ -139,8 +145,9 @@ func (p *proofs) next(now time.Time) (c claim, to netip.AddrPort, wait time.Dura
 	}
 }
 
-// done takes how a dial has ended. It returns the peer's name if what is proven has changed.
-func (p *proofs) done(c claim, to netip.AddrPort, err error, now time.Time) (changed string) {
+// done takes how a dial has ended. It returns the peer's name if what is proven has changed, or
+// is not proven for the first time.
+func (p *proofs) done(c claim, to netip.AddrPort, err error, now time.Time) (news string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	defer signal(p.changed)
@@ -151,28 +158,47 @@ func (p *proofs) done(c claim, to netip.AddrPort, err error, now time.Time) (cha
 	was := !proof.proven.IsZero()
 	proof.pending = false
 	proof.note(err, p, now)
-	if err == nil {
-		for other, o := range p.claims { // the address has moved
-			if other.addr == c.addr && other.key != c.key {
-				o.proven = time.Time{}
-			}
-		}
-	}
-	if was == !proof.proven.IsZero() {
+	switch is := !proof.proven.IsZero(); {
+	case err == nil && !was && p.contest(c, now):
 		return ""
+	case err != nil && !is && !was && proof.failures >= failuresLogged && !proof.logged:
+		proof.logged = true
+		return proof.name
+	case is == was:
+		return ""
+	}
+	proof.logged = err != nil
+	for other, o := range p.claims {
+		if err != nil && other.addr == c.addr && other.key != c.key {
+			o.due = now // the address may have moved there
+		}
 	}
 	signal(p.proved)
 	return proof.name
 }
 
+// contest reports whether another peer has proven the address of a claim before. Then it stays
+// there if that one still answers: a Service or a NAT can lead one port of any address to the
+// other peer. The lock is held.
+func (p *proofs) contest(c claim, now time.Time) bool {
+	for other, o := range p.claims {
+		if other.addr == c.addr && other.key != c.key && !o.proven.IsZero() {
+			p.claims[c].proven = time.Time{}
+			o.contested, o.due = true, now
+			return true
+		}
+	}
+	return false
+}
+
 // note notes the end of a dial, and when the next is due.
 func (o *proof) note(err error, p *proofs, now time.Time) {
 	if err == nil {
-		o.failures, o.proven, o.due = 0, now, now.Add(p.renew+rand.N(p.renew/2))
+		o.failures, o.proven, o.contested, o.due = 0, now, false, now.Add(p.renew+rand.N(p.renew/2))
 		return
 	}
-	if now.Sub(o.proven) > p.lapse {
-		o.proven = time.Time{}
+	if o.contested || now.Sub(o.proven) > p.lapse {
+		o.proven, o.contested = time.Time{}, false
 	}
 	wait := p.renew
 	if !o.proven.IsZero() {
@@ -289,6 +315,6 @@ func (m *Manager) proveOne(ctx context.Context, c claim, to netip.AddrPort) {
 	case err == nil:
 		m.log.Info("peer address proven", "peer", name, "address", c.addr)
 	default:
-		m.log.Warn("peer address no longer proven", "peer", name, "address", c.addr, "error", err)
+		m.log.Warn("peer address not proven", "peer", name, "address", c.addr, "error", err)
 	}
 }

@@ -3,6 +3,7 @@ package handshake_test
 import (
 	"maps"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -79,6 +80,48 @@ func TestClaimsThatChangeGetFewDials(t *testing.T) {
 	}
 	if got := claims.Dials; got < 12 || got > 12+minutes/2 {
 		t.Errorf("%d dials in %d minutes; want 12, and one more every 2 minutes", got, minutes)
+	}
+}
+
+// An address stays with the peer that has proven it for as long as that one answers, though
+// another one does too: a Service can lead one port of it to a pod of any node.
+func TestProofsAreNotTakenOver(t *testing.T) {
+	owner, taker := encap.Fingerprint{1}, encap.Fingerprint{2}
+	addr := netip.MustParseAddr("192.168.78.1")
+	peers := []*encap.Peer{
+		{Name: "owner", Key: owner, Endpoint: netip.MustParseAddrPort("192.168.77.1:9338")},
+		{Name: "taker", Key: taker, Endpoint: netip.MustParseAddrPort("192.168.77.2:31000"), Claimed: []netip.Addr{addr}},
+	}
+	claims := handshake.NewClaims()
+	expect := func(what string, want encap.Fingerprint) {
+		t.Helper()
+		if got := claims.Proven(); len(got) != 1 || got[addr] != want {
+			t.Fatalf("%s: proven are %v", what, got)
+		}
+	}
+	for range 10 {
+		claims.Pass(time.Minute, peers...)
+	}
+	peers[0].Claimed = []netip.Addr{addr}
+	claims.Answers = map[netip.Addr][]encap.Fingerprint{addr: {owner}}
+	claims.Pass(time.Second, peers...)
+	expect("the owner alone answers", owner)
+	claims.Answers[addr] = []encap.Fingerprint{owner, taker}
+	for range 200 {
+		claims.Pass(time.Minute, peers...)
+		expect("both answer", owner)
+	}
+	before := claims.Dials
+	claims.Answers[addr] = []encap.Fingerprint{taker}
+	for range 25 { // the next dial of either finds it out
+		claims.Pass(time.Minute, peers...)
+	}
+	expect("the owner is gone", taker)
+	if want := []string{"taker", "owner", "owner", "taker"}; !slices.Equal(claims.Logged, want) {
+		t.Errorf("logged are news of %v, want %v", claims.Logged, want)
+	}
+	if dials := claims.Dials - before; dials > 20 {
+		t.Errorf("%d dials to find that out", dials)
 	}
 }
 
