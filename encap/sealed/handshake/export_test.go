@@ -80,6 +80,9 @@ func Proofs(renew, lapse time.Duration) func(*Manager) {
 	return func(m *Manager) { m.proofs.renew, m.proofs.lapse, m.proofs.perPeer = renew, lapse, rate.Inf }
 }
 
+// WithoutProofs has a manager be as those that knew no further addresses.
+func WithoutProofs(m *Manager) { m.protocols = []string{protocol} }
+
 // TriedClaims returns how many claims were proven or refuted.
 func (m *Manager) TriedClaims() (n int) {
 	m.proofs.mu.Lock()

@@ -99,6 +99,7 @@ type Manager struct {
 	admission   *admission
 	timing      timing
 	proofs      *proofs
+	protocols   []string      // that it answers
 	refusals    *rate.Limiter // of what is logged about strange keys
 	begun       chan struct{} // receives when there is something to look after: see tick
 
@@ -152,6 +153,7 @@ func New(key ed25519.PrivateKey, lanes int, peers *sealed.Peers, socket Socket, 
 		changed:     make(chan struct{}),
 		Followed:    make(chan sealed.Move, 64),
 		proofs:      newProofs(),
+		protocols:   []string{proofProtocol, protocol},
 		begun:       make(chan struct{}, 1),
 		refusals:    rate.NewLimiter(rate.Every(10*time.Second), 3),
 	}
@@ -263,7 +265,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	config.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 		from := addrOf(hello.Conn.RemoteAddr())
 		config := tlsConfig(m.certificate, func(key encap.Fingerprint) error { return m.knownFrom(key, from) })
-		config.NextProtos = []string{proofProtocol, protocol} // crypto/tls takes the first that is offered
+		config.NextProtos = m.protocols
 		return config, nil
 	}
 	listener, err := m.transport.Listen(config, m.config)

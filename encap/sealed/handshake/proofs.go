@@ -301,7 +301,7 @@ func (m *Manager) proveOne(ctx context.Context, c claim, to netip.AddrPort) {
 	dialing, cancel := context.WithTimeout(ctx, mostPatience)
 	defer cancel()
 	config := tlsConfig(m.certificate, pinned(c.key))
-	config.NextProtos = []string{proofProtocol, protocol}
+	config.NextProtos = []string{proofProtocol}
 	conn, err := m.transport.Dial(dialing, net.UDPAddrFromAddrPort(to), config, m.config)
 	if err == nil {
 		_ = conn.CloseWithError(codeIdle, "")

@@ -1,6 +1,8 @@
 package handshake_test
 
 import (
+	"crypto/ed25519"
+	"crypto/rand"
 	"maps"
 	"net/netip"
 	"slices"
@@ -42,6 +44,26 @@ func TestFurtherAddressesAreProvenByTheKeyAlone(t *testing.T) {
 	eventually(t, "the address moves to the node that answers", proven(map[netip.Addr]encap.Fingerprint{second: c.self.Key}))
 	there.stop()
 	eventually(t, "nobody answers any more", proven(nil))
+}
+
+// An older node has its key shown by all of its addresses too, but drops what is for them: it
+// must not count as proven.
+func TestOlderNodesProveNothing(t *testing.T) {
+	nodes := newNodes(t, 1, handshake.Proofs(50*time.Millisecond, time.Second))
+	a := nodes[0]
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := startNode(t, int(nextSubnet.Load()), 2, key, handshake.WithoutProofs)
+	second := startNode(t, int(nextSubnet.Load()), 5, key, handshake.WithoutProofs)
+	b.know(a.self)
+	second.know(a.self)
+	a.know(claiming(b.self, second.self.Endpoint.Addr()))
+	eventually(t, "the claim is tried", func() bool { return a.manager.TriedClaims() == 1 })
+	if got := a.manager.Proven(); len(got) > 0 {
+		t.Errorf("proven are %v", got)
+	}
 }
 
 // A node that starts again goes on with what was proven, where the same node claims it still.

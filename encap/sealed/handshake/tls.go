@@ -20,8 +20,8 @@ import (
 // change that an older weft would misunderstand.
 const protocol = "weft/2"
 
-// proofProtocol is offered beside it by who wants to know the other node's key only, and
-// chosen by every node that knows it.
+// proofProtocol is negotiated in its place where the dialer only proves an address of the other
+// node's. An older node, which drops what is for the address, refuses it.
 const proofProtocol = "weft-proof/1"
 
 // exporterLabel is what data keys are made with out of a TLS session (RFC 8446 §7.5).
