@@ -90,7 +90,7 @@ func (s *Source) addresses(own *core.Node, self []netip.Addr, endpoint netip.Add
 	for _, a := range self {
 		texts = append(texts, a.String())
 	}
-	if len(self) > 0 {
+	if len(self) > 0 || s.OneAddress {
 		return strings.Join(texts, ",")
 	}
 	for _, addr := range internalIPs(own) {

@@ -226,15 +226,17 @@ func TestANodeRegistersItsInternalIPs(t *testing.T) {
 	for _, tt := range []struct {
 		name     string
 		families []advertise.Family
+		one      bool
 		self     control.Self
 		want     string
 	}{
-		{"both families", nil, portOnly, "fd00:77::1,192.168.78.1"},
-		{"IPv4", []advertise.Family{advertise.IPv4}, portOnly, "192.168.78.1"},
-		{"IPv6", []advertise.Family{advertise.IPv6}, portOnly, ""},
-		{"an endpoint elsewhere", nil, self("203.0.113.1:9338"), "fd00:77::1,192.168.77.1,192.168.78.1"},
-		{"others", nil, control.Self{Endpoint: portOnly.Endpoint, Key: portOnly.Key, Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1")}}, "192.0.2.1"},
-		{"no key", nil, control.Self{Endpoint: portOnly.Endpoint}, ""},
+		{"both families", nil, false, portOnly, "fd00:77::1,192.168.78.1"},
+		{"one address", nil, true, portOnly, ""},
+		{"IPv4", []advertise.Family{advertise.IPv4}, false, portOnly, "192.168.78.1"},
+		{"IPv6", []advertise.Family{advertise.IPv6}, false, portOnly, ""},
+		{"an endpoint elsewhere", nil, false, self("203.0.113.1:9338"), "fd00:77::1,192.168.77.1,192.168.78.1"},
+		{"others", nil, false, control.Self{Endpoint: portOnly.Endpoint, Key: portOnly.Key, Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1")}}, "192.0.2.1"},
+		{"no key", nil, false, control.Self{Endpoint: portOnly.Endpoint}, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -243,7 +245,7 @@ func TestANodeRegistersItsInternalIPs(t *testing.T) {
 					own.Status.Addresses = append(own.Status.Addresses, core.NodeAddress{Type: core.NodeInternalIP, Address: internal})
 				}
 				own.Status.Addresses = append(own.Status.Addresses, core.NodeAddress{Type: core.NodeExternalIP, Address: "203.0.113.9"})
-				r := start(t, Options{Families: tt.families, ClusterCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}}, fake.NewClientset(own))
+				r := start(t, Options{Families: tt.families, OneAddress: tt.one, ClusterCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}}, fake.NewClientset(own))
 				r.Register(tt.self)
 				r.await("the annotations", func() bool { return r.node("node1").Annotations[annotationEndpoint] != "" })
 				if got, has := r.node("node1").Annotations[annotationAddresses]; got != tt.want || has != (tt.want != "") {

@@ -32,6 +32,10 @@ type Options struct {
 	// choose among the Node's addresses. None stands for IPv4 and then IPv6.
 	Families []advertise.Family
 
+	// OneAddress says that this node receives datagrams at its endpoint's address alone, so that
+	// it could prove no other InternalIP.
+	OneAddress bool
+
 	// ClusterCIDRs are the ranges of all pods' addresses: none of them is a node's.
 	ClusterCIDRs []netip.Prefix
 

@@ -34,7 +34,7 @@ func Open(c config.Config) (Source, error) {
 		return openEtcd(c)
 	case config.SourceKubernetes:
 		return kubernetes.New(kubernetes.Options{
-			Kubeconfig: c.Control.Kubernetes.Kubeconfig, Node: c.Node, Families: advertise.Families(c.Listen.Addr()), ClusterCIDRs: c.ClusterCIDRs,
+			Kubeconfig: c.Control.Kubernetes.Kubeconfig, Node: c.Node, Families: advertise.Families(c.Listen.Addr()), OneAddress: !c.Listen.Addr().IsUnspecified(), ClusterCIDRs: c.ClusterCIDRs,
 			FlannelCompat: c.Control.Kubernetes.FlannelCompat, VNI: c.VXLAN.VNI,
 		})
 	default:
