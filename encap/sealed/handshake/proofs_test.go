@@ -147,6 +147,24 @@ func TestProofsAreNotTakenOver(t *testing.T) {
 	}
 }
 
+// With very many claims a proof is renewed late. That a single dial gets lost then ends none.
+func TestLateProofsSurviveALostDial(t *testing.T) {
+	addr := netip.MustParseAddr("192.168.78.1")
+	peer := &encap.Peer{Name: "b", Key: encap.Fingerprint{1}, Endpoint: netip.MustParseAddrPort("192.168.77.2:9338"), Claimed: []netip.Addr{addr}}
+	claims := handshake.NewClaims()
+	claims.Answers = map[netip.Addr][]encap.Fingerprint{addr: {peer.Key}}
+	claims.Pass(time.Second, peer)
+	claims.Answers = nil
+	claims.Pass(40*time.Minute, peer)
+	if len(claims.Proven()) != 1 {
+		t.Error("one lost dial ended a proof")
+	}
+	claims.Pass(time.Minute, peer)
+	if got := claims.Proven(); len(got) != 0 {
+		t.Errorf("after two failures proven are %v", got)
+	}
+}
+
 func claiming(p *encap.Peer, addrs ...netip.Addr) *encap.Peer {
 	other := *p
 	other.Claimed = addrs
