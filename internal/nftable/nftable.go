@@ -31,27 +31,32 @@ var ErrAbsent = errors.New("the table does not exist")
 
 // Of returns the identity of the table of the family inet with this name, or an error
 // that wraps ErrAbsent. It needs CAP_NET_ADMIN.
-func Of(name string) (Identity, error) {
+func Of(name string) (Identity, error) { return of(unix.NFPROTO_INET, "inet "+name, name) }
+
+// OfBridge is Of for a table of the family bridge.
+func OfBridge(name string) (Identity, error) { return of(unix.NFPROTO_BRIDGE, "bridge "+name, name) }
+
+func of(family uint8, full, name string) (Identity, error) {
 	var id Identity
-	tables, err := request(unix.NFT_MSG_GETTABLE, 0, nl.NewRtAttr(unix.NFTA_TABLE_NAME, nl.ZeroTerminated(name)))
+	tables, err := request(family, unix.NFT_MSG_GETTABLE, 0, nl.NewRtAttr(unix.NFTA_TABLE_NAME, nl.ZeroTerminated(name)))
 	switch {
 	case errors.Is(err, unix.ENOENT):
-		return id, fmt.Errorf("nftables table inet %s: %w", name, ErrAbsent)
+		return id, fmt.Errorf("nftables table %s: %w", full, ErrAbsent)
 	case err != nil:
-		return id, fmt.Errorf("read the nftables table inet %s: %w", name, err)
+		return id, fmt.Errorf("read the nftables table %s: %w", full, err)
 	}
 	for _, table := range tables {
 		if id.Comment, err = comment(table); err != nil {
-			return id, fmt.Errorf("read the nftables table inet %s: %w", name, err)
+			return id, fmt.Errorf("read the nftables table %s: %w", full, err)
 		}
 	}
-	rules, err := request(unix.NFT_MSG_GETRULE, unix.NLM_F_DUMP, nl.NewRtAttr(unix.NFTA_RULE_TABLE, nl.ZeroTerminated(name)))
+	rules, err := request(family, unix.NFT_MSG_GETRULE, unix.NLM_F_DUMP, nl.NewRtAttr(unix.NFTA_RULE_TABLE, nl.ZeroTerminated(name)))
 	if err != nil {
-		return id, fmt.Errorf("read the rules of the nftables table inet %s: %w", name, err)
+		return id, fmt.Errorf("read the rules of the nftables table %s: %w", full, err)
 	}
 	for _, rule := range rules { // kernels before 6.5 list those of other tables too
 		if is, err := isOf(rule, name); err != nil {
-			return id, fmt.Errorf("read the rules of the nftables table inet %s: %w", name, err)
+			return id, fmt.Errorf("read the rules of the nftables table %s: %w", full, err)
 		} else if is {
 			id.Rules++
 		}
@@ -59,9 +64,9 @@ func Of(name string) (Identity, error) {
 	return id, nil
 }
 
-func request(message, flags int, attribute *nl.RtAttr) ([][]byte, error) {
+func request(family uint8, message, flags int, attribute *nl.RtAttr) ([][]byte, error) {
 	r := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|message, flags)
-	r.AddData(&nl.Nfgenmsg{NfgenFamily: unix.NFPROTO_INET, Version: nl.NFNETLINK_V0})
+	r.AddData(&nl.Nfgenmsg{NfgenFamily: family, Version: nl.NFNETLINK_V0})
 	r.AddData(attribute)
 	return r.Execute(unix.NETLINK_NETFILTER, 0)
 }

@@ -59,4 +59,15 @@ accept;
 	expect("without a comment", nftable.Identity{Rules: 1})
 	nft(t, `flush ruleset`)
 	absent("after a flush")
+	nft(t, `table bridge weft { comment "of bridges"; chain a {
+accept;
+}
+}`)
+	absent("beside a table of bridges")
+	if got, err := nftable.OfBridge("weft"); err != nil || got != (nftable.Identity{Comment: "of bridges", Rules: 1}) {
+		t.Errorf("the table of bridges: %+v, %v", got, err)
+	}
+	if _, err := nftable.OfBridge("other"); !errors.Is(err, nftable.ErrAbsent) || !strings.Contains(err.Error(), "bridge other") {
+		t.Errorf("no table of bridges: %v", err)
+	}
 }
