@@ -104,7 +104,7 @@ func tearDown(ctx context.Context, c config.Config, force bool) (teardown, error
 	if err := hostcheck.Remove(ctx); err != nil {
 		return done, err
 	}
-	done.Removed = append(done.Removed, "weft's routes and rules", "the nftables table inet weft")
+	done.Removed = append(done.Removed, "weft's routes and rules", "the nftables tables inet weft and bridge weft")
 	return done, nil
 }
 

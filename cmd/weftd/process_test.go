@@ -82,6 +82,7 @@ func ours(t *testing.T, at *testnet.Namespace) string {
 			ip $family rule show | grep 9338
 		done
 		nft --stateless list table inet weft 2>/dev/null
+		nft --stateless list table bridge weft 2>/dev/null
 		true`)
 }
 

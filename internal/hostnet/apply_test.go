@@ -259,11 +259,14 @@ func TestApplyRestoresWhatAnotherProgramFlushed(t *testing.T) {
 	ns.openTUN(t, "weft0")
 	host := newHost()
 	ns.apply(t, host, testNetwork())
-	table := ns.run(t, "nft", "--stateless", "list table inet weft")
+	table := ns.tables(t)
 	for _, damage := range []string{
 		"nft flush ruleset",
 		"nft flush chain inet weft from_underlay",
 		"nft delete element inet weft cluster4 { 10.244.0.0/16 }",
+		"nft delete table bridge weft",
+		"nft flush chain bridge weft prerouting",
+		"nft replace rule bridge weft forward handle $(nft -a list chain bridge weft forward | sed -n 's/.*# handle //p' | tail -1) accept",
 		"ip route flush proto 93",
 		"ip route flush table all proto 93",
 		"ip -6 route flush table all proto 93",
@@ -281,7 +284,7 @@ func TestApplyRestoresWhatAnotherProgramFlushed(t *testing.T) {
 			got = ns.routing(t)
 		}
 		expect(t, "routes and rules after "+damage, sorted(got), sorted(testRouting))
-		expect(t, "table after "+damage, ns.run(t, "nft", "--stateless", "list table inet weft"), table)
+		expect(t, "table after "+damage, ns.tables(t), table)
 	}
 }
 
@@ -333,12 +336,12 @@ func TestApplyAndRemoveTouchNothingOfOthers(t *testing.T) {
 	if rules := ns.ip(t, "rule show") + ns.ip(t, "-6 rule show"); strings.Contains(rules, "proto 93") {
 		t.Errorf("Remove left rules: %s", rules)
 	}
-	if tables := ns.run(t, "nft", "list tables"); strings.Contains(tables+"\n", "inet weft\n") {
-		t.Errorf("Remove left the table: %s", tables)
+	if tables := ns.run(t, "nft", "list tables"); strings.Contains(tables+"\n", "inet weft\n") || strings.Contains(tables, "bridge weft") {
+		t.Errorf("Remove left a table: %s", tables)
 	}
 	ns.apply(t, host, testNetwork())
-	if tables := ns.run(t, "nft", "list tables"); !strings.Contains(tables+"\n", "inet weft\n") {
-		t.Errorf("no table after Remove and Apply: %s", tables)
+	if tables := ns.run(t, "nft", "list tables"); !strings.Contains(tables+"\n", "inet weft\n") || !strings.Contains(tables, "bridge weft") {
+		t.Errorf("a table is missing after Remove and Apply: %s", tables)
 	}
 }
 

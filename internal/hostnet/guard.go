@@ -76,7 +76,7 @@ func (g *guard) keep(ctx context.Context, n Network) error {
 		return err
 	}
 	n.sortSets()
-	if g.listed = list(ctx); g.listed != "" {
+	if g.listed = g.list(ctx); g.listed != "" {
 		g.holds = &n
 	}
 	return g.removeNext(ctx)
@@ -134,16 +134,20 @@ func appendAddr(to *[]netip.Addr) func(key []string) {
 // anything.
 func identity(n Network) nftable.Identity {
 	n.SourcePorts = nil // Protect doesn't know them, and they stand in constants of some rules
+	return identityOf(rules(n), chains, n.ClusterCIDRs)
+}
+
+// identityOf is the identity of a table of rules, and of what else counts.
+func identityOf(rules []guardRule, others ...any) nftable.Identity {
 	digest := sha256.New()
-	fmt.Fprintln(digest, chains, n.ClusterCIDRs)
-	all := rules(n)
-	for _, r := range all {
+	fmt.Fprintln(digest, others...)
+	for _, r := range rules {
 		fmt.Fprintln(digest, r.chain, r.rule)
 	}
 	return nftable.Identity{
 		// nft takes comments of up to 128 bytes.
 		Comment: fmt.Sprintf("kept by weftd, removed by weft teardown; changes are undone; rules %x", digest.Sum(nil)[:8]),
-		Rules:   len(all),
+		Rules:   len(rules),
 	}
 }
 
@@ -158,7 +162,7 @@ func (g *guard) apply(ctx context.Context, n Network, untouched bool) (replaced 
 		return false, err
 	}
 	holds := g.holds
-	if holds != nil && sameRules(*holds, n) && (untouched || g.listed == list(ctx)) {
+	if holds != nil && sameRules(*holds, n) && (untouched || g.listed == g.list(ctx)) {
 		tx := g.nft.NewTransaction()
 		changeAddresses(tx, setPeers, holds.PeerAddresses, n.PeerAddresses)
 		changeAddresses(tx, setSenders, holds.Senders, n.Senders)
@@ -208,14 +212,20 @@ func (g *guard) replace(ctx context.Context, n Network, counts map[string]*knfta
 
 // removeNext removes the second table, which a weftd that was killed may have left too.
 func (g *guard) removeNext(ctx context.Context) error {
-	if _, err := nftable.Of(marks.NextTable); err != nil {
-		if errors.Is(err, nftable.ErrAbsent) {
-			return nil
-		}
-		return err
+	_, err := nftable.Of(marks.NextTable)
+	return removeTable(ctx, knftables.InetFamily, marks.NextTable, err)
+}
+
+// removeTable removes a table, if the error of a look at it isn't that it is absent.
+func removeTable(ctx context.Context, family knftables.Family, name string, looked error) error {
+	switch {
+	case errors.Is(looked, nftable.ErrAbsent):
+		return nil
+	case looked != nil:
+		return looked
 	}
-	if out, err := exec.CommandContext(ctx, "nft", "delete", "table", "inet", marks.NextTable).CombinedOutput(); err != nil {
-		return fmt.Errorf("remove the table inet %s: %w: %s", marks.NextTable, err, out)
+	if out, err := exec.CommandContext(ctx, "nft", "delete", "table", string(family), name).CombinedOutput(); err != nil {
+		return fmt.Errorf("remove the table %s %s: %w: %s", family, name, err, out)
 	}
 	return nil
 }
@@ -232,7 +242,7 @@ func (g *guard) commit(ctx context.Context, n Network, tx *knftables.Transaction
 	case id != identity(n):
 		return fmt.Errorf("another program changed the table at the same moment: it has %d rules (%q) instead of %d", id.Rules, id.Comment, identity(n).Rules)
 	}
-	if g.listed = list(ctx); g.listed != "" {
+	if g.listed = g.list(ctx); g.listed != "" {
 		g.holds = &n
 	}
 	return nil
@@ -267,14 +277,19 @@ func (g *guard) counters(ctx context.Context) (map[string]*knftables.Counter, er
 	return counters, nil
 }
 
-// list returns the table as nft prints it, without counts, or "" if it can't.
+// list returns the table as nft prints it, without what its packets put into it.
+func (g *guard) list(ctx context.Context) string {
+	return without(list(ctx, knftables.InetFamily), setTranslated)
+}
+
+// list returns weft's table of a family as nft prints it, without counts, or "" if it can't.
 // "Can't" calls for a replacement, whose error then says why.
-func list(ctx context.Context) string {
-	out, err := exec.CommandContext(ctx, "nft", "--stateless", "list", "table", "inet", marks.Table).Output()
+func list(ctx context.Context, family knftables.Family) string {
+	out, err := exec.CommandContext(ctx, "nft", "--stateless", "list", "table", string(family), marks.Table).Output()
 	if err != nil {
 		return ""
 	}
-	return without(string(out), setTranslated)
+	return string(out)
 }
 
 // withoutPeers returns what nft has listed without the sets that change with the peers.

@@ -1,7 +1,7 @@
 // Package hostnet keeps what weftd owns in its node's kernel: the settings and
 // addresses of the TUN device, the routes and rules with weft's protocol number,
-// the nftables table that guards pods and masquerades their way out, and the few
-// sysctls that a routing node needs.
+// the nftables table that guards pods and masquerades their way out, the one that keeps
+// bridged frames apart from that, and the few sysctls that a routing node needs.
 //
 // Apply is idempotent: a crashed predecessor, another program that flushed something
 // and a changed cluster are one and the same case, a difference between what the
@@ -33,14 +33,16 @@ type Host struct {
 	events   events
 	repaired atomic.Uint64 // Applies that changed something
 
-	mu       sync.Mutex
-	given    Network  // to the last Apply
-	checked  *checked // given; nil before the first Apply
-	guard    guard
-	swept    bool  // whether connections that began without this guard table are gone
-	held     *held // nil while it is not known which routes there are
-	watched  bool
-	compared time.Time // when Apply last relied on nothing
+	mu          sync.Mutex
+	given       Network  // to the last Apply
+	checked     *checked // given; nil before the first Apply
+	guard       guard
+	bridge      bridgeTable
+	bridgeFault string // the error that was logged last
+	swept       bool   // whether connections that began without this guard table are gone
+	held        *held  // nil while it is not known which routes there are
+	watched     bool
+	compared    time.Time // when Apply last relied on nothing
 
 	nics map[int]bool // the indices of those that there were; nil before the first Apply
 
@@ -68,6 +70,7 @@ func (h *Host) Protect(ctx context.Context, n Network) error {
 	if err != nil {
 		return fmt.Errorf("apply the guard table: %w", err)
 	}
+	h.applyBridge(ctx, n, false)
 	k, err := openKernel()
 	if err != nil {
 		return err
@@ -83,6 +86,21 @@ func (h *Host) Protect(ctx context.Context, n Network) error {
 		h.log.Info("host protected", "guard replaced", replaced, "routes added", k.changes.added)
 	}
 	return errors.Join(err, k.explain(conflicts))
+}
+
+// applyBridge makes the bridge table stand. Where it can't, it only says so: frames are lost
+// that no pod needs.
+func (h *Host) applyBridge(ctx context.Context, n Network, untouched bool) {
+	replaced, err := h.bridge.apply(ctx, n.MarkMask, untouched)
+	if replaced {
+		h.repaired.Add(1)
+		h.log.Info("bridge table replaced")
+	}
+	fault := fmt.Sprint(err)
+	if err != nil && fault != h.bridgeFault {
+		h.log.Warn("bridged frames count as routed", "error", err)
+	}
+	h.bridgeFault = fault
 }
 
 // Guard returns the identity of the guard table that the last Apply or Protect made, as
@@ -129,6 +147,7 @@ func (h *Host) Apply(ctx context.Context, n Network) error {
 		h.repaired.Add(1)
 		h.log.Info("guard table replaced")
 	}
+	h.applyBridge(ctx, n, untouched)
 	k, err := openKernel()
 	if err != nil {
 		return err
@@ -181,7 +200,7 @@ func (h *Host) applyRoutes(ctx context.Context, k *kernel, now *held) error {
 	return err
 }
 
-// Remove deletes weft's routes, rules and table, after which nothing protects pods: only
+// Remove deletes weft's routes, rules and tables, after which nothing protects pods: only
 // `weft teardown` does so. What is gone already is no error.
 // Sysctls stay: others may have come to rely on them. The addresses on the TUN
 // device go with the device.
@@ -199,9 +218,10 @@ func (h *Host) Remove(ctx context.Context) error {
 	err = errors.Join(
 		k.applyRules(ctx, nil),
 		k.applyRoutes(ctx, nil),
+		h.bridge.remove(ctx),
 		// The guard goes last, as it came first.
 		h.guard.remove(ctx),
 	)
-	h.log.Info("guard table, routes and rules removed", "removed", k.changes.removed)
+	h.log.Info("guard table, bridge table, routes and rules removed", "removed", k.changes.removed)
 	return err
 }

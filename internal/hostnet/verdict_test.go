@@ -110,11 +110,34 @@ type verdictRig struct {
 	raw     map[string]int // by family
 	netlink *nl.SocketHandle
 	serial  uint16
+
+	// brNetfilter says that frames meet the guard before the kernel has looked at them, and
+	// silent that the kernel may drop first what the guard would.
+	brNetfilter, silent bool
+}
+
+// either says whether the kernel has dropped what the guard was to drop, or the reverse, and
+// that is the same.
+func (r *verdictRig) either(c packetClass, got, want string) bool {
+	translated := c.from == "underlay" && (c.destination == "hostPort" || c.destination == "Service at a peer")
+	switch {
+	case !r.brNetfilter:
+		return false
+	case got == "kernel": // br_netfilter has another program's translation followed before the guard's other hooks
+		return r.silent || translated && want != "pod"
+	case got == dropLoopback && c.source == "loopback": // on a bridge, the node's own too
+		return true
+	}
+	return want == "kernel" && slices.Contains(dropCounters, got)
 }
 
 func newVerdictRig(t *testing.T) *verdictRig {
 	t.Helper()
-	s := newBareSite(t)
+	return newVerdictRigAt(t, newBareSite(t))
+}
+
+func newVerdictRigAt(t *testing.T, s *site) *verdictRig {
+	t.Helper()
 	r := &verdictRig{site: s, sockets: map[string]int{}, ports: map[string]int{}, frames: map[string][]byte{}, raw: map[string]int{}}
 	s.node.run(t, "sysctl", "-qw", "net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.eth0.rp_filter=0", "net.ipv4.conf.pod1.rp_filter=0",
 		"net.ipv4.conf.all.route_localnet=1", "net.ipv4.icmp_ratelimit=0", "net.ipv6.icmp.ratelimit=0")
@@ -501,7 +524,7 @@ func (r *verdictRig) mismatches(t testing.TB, table []verdict, forms []string, m
 			if i >= 0 {
 				want = table[i].is
 			}
-			if got := r.becomes(t, c); got != want {
+			if got := r.becomes(t, c); got != want && !r.either(c, got, want) {
 				found = append(found, fmt.Sprintf("%s: %s, the table says %s", c, got, want))
 				if len(found) >= most {
 					return found

@@ -257,7 +257,8 @@ func (e *events) tables(messages []syscall.NetlinkMessage) {
 	}
 }
 
-// isOfGuard says whether a message is about the guard table, or something in it. Of
+// isOfGuard says whether a message is about the guard table or the bridge table, which have one
+// name, or something in them. Of
 // whatever kind, the first kind of attribute is the table's name
 // (include/uapi/linux/netfilter/nf_tables.h), but for that of a whole transaction, which is a number.
 func isOfGuard(m syscall.NetlinkMessage) bool {

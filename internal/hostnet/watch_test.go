@@ -87,9 +87,15 @@ func (w *watched) settle(t *testing.T) {
 	}
 }
 
+// tables returns all tables of nftables, whatever the order in which they were made.
+func (ns namespace) tables(t testing.TB) string {
+	t.Helper()
+	return ns.run(t, "sh", "-c", "nft list tables | sort | while read -r table; do nft --stateless list $table || true; done 2>&1")
+}
+
 func (w *watched) everything(t *testing.T) string {
 	t.Helper()
-	return sorted(w.routing(t)) + w.run(t, "nft", "--stateless", "list", "ruleset") + w.ip(t, "-o address show dev weft0")
+	return sorted(w.routing(t)) + w.tables(t) + w.ip(t, "-o address show dev weft0")
 }
 
 func TestWhatOthersChangeIsMended(t *testing.T) {
@@ -114,6 +120,9 @@ func TestWhatOthersChangeIsMended(t *testing.T) {
 		"nft delete table inet weft",
 		"nft flush ruleset",
 		"nft add chain inet weft strange",
+		"nft delete table bridge weft",
+		"nft flush chain bridge weft input",
+		"nft add rule bridge weft prerouting accept",
 	} {
 		repairs := w.repairs.Load()
 		w.run(t, "sh", "-ec", change)
@@ -278,7 +287,7 @@ func TestPeersComeAndGoWithoutReplacingTheGuardTable(t *testing.T) {
 	ns := newNamespace(t)
 	ns.openTUN(t, "weft0")
 	host := newHost()
-	tables := func() string { return ns.run(t, "nft", "--stateless", "list", "ruleset") }
+	tables := func() string { return ns.tables(t) }
 	handle := func() string { return ns.run(t, "sh", "-c", "nft -a list tables") }
 	ns.apply(t, host, testNetwork())
 	whole, made := tables(), handle()
@@ -294,7 +303,7 @@ func TestPeersComeAndGoWithoutReplacingTheGuardTable(t *testing.T) {
 	other := newNamespace(t)
 	other.openTUN(t, "weft0")
 	other.apply(t, newHost(), withoutPeer(testNetwork()))
-	expect(t, "the table", other.run(t, "nft", "--stateless", "list", "ruleset"), less)
+	expect(t, "the table", other.tables(t), less)
 
 	ns.apply(t, host, testNetwork())
 	expect(t, "the table", tables(), whole)
@@ -345,7 +354,7 @@ func TestWhatOthersChangeBetweenAChangeAndALookIsNotTakenForWefts(t *testing.T) 
 		ns := newNamespace(t)
 		ns.openTUN(t, "weft0")
 		host := newHost()
-		tables := func() string { return ns.run(t, "nft", "--stateless", "list", "ruleset") }
+		tables := func() string { return ns.tables(t) }
 		ns.apply(t, host, withoutPeer(testNetwork()))
 		less := tables()
 		nft := host.guard.nft

@@ -29,15 +29,16 @@ const (
 	// add, of which Tailscale's come first (5210).
 	RulePriority = 5180
 
-	// Table is the name of the nftables table (family inet), and NextTable that of the one
-	// that stands in for it while it is replaced.
+	// Table is the name of the nftables tables (of the families inet and bridge), and
+	// NextTable that of the one that stands in for the former while it is replaced.
 	Table     = "weft"
 	NextTable = "weft-next"
 )
 
 // Mask is the two bits of the packets' mark (SO_MARK in socket(7), "meta mark" in nft(8))
-// that are weft's: the lower one is FromOverlay, the higher one OwnDatagram. weft neither
-// reads nor changes the other bits, which belong to other programs.
+// that are weft's: the lower one alone is FromOverlay, the higher one alone OwnDatagram, and
+// both are Bridged. weft neither reads nor changes the other bits, which belong to other
+// programs.
 type Mask uint32
 
 // DefaultMask is bits 28 and 29.
@@ -50,6 +51,10 @@ func (m Mask) FromOverlay() uint32 { return uint32(m & -m) }
 // OwnDatagram is the bit of what weftd sends to other nodes. Only processes with
 // CAP_NET_ADMIN or CAP_NET_RAW can set it (sock_setsockopt in the kernel's net/core/sock.c).
 func (m Mask) OwnDatagram() uint32 { return uint32(m) &^ m.FromOverlay() }
+
+// Bridged is the mark of a frame that a bridge has for another host. The bridge table sets
+// it, and takes it from what the bridge hands to this node.
+func (m Mask) Bridged() uint32 { return uint32(m) }
 
 // othersMarks are the bits that programs use which are common on Kubernetes nodes.
 var othersMarks = []struct {

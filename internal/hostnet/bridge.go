@@ -1,0 +1,136 @@
+package hostnet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"sigs.k8s.io/knftables"
+
+	"weft/internal/marks"
+	"weft/internal/nftable"
+)
+
+// bridgeTable is weft's nftables table of the family bridge. It drops nothing: it tells the
+// guard table which frames are not the overlay's.
+//
+// Where the kernel has br_netfilter, a frame that a bridge forwards from port to port passes
+// the hooks of the family inet as if it were routed. VMs and containers on such a bridge may
+// use the cluster's own addresses among themselves. Only hooks of the family bridge can tell
+// such a frame, so they mark it:
+//
+//   - prerouting comes before the guard's. Here it is only known whether a frame is for the
+//     MAC address of another host. No bridge hands such a frame to IP, except as a broadcast,
+//     to a device upon the bridge, or when another program translates its destination. So the
+//     guard's prerouting lets it pass, and from_bridge catches those exceptions: it judges all
+//     that comes out of a bridge and isn't marked.
+//   - input has what the bridge hands to this node. It takes the mark away.
+//   - forward has what the bridge forwards, and nothing else.
+//
+// A frame that is not marked is judged as a routed packet: without this table, or where
+// another program overwrites marks, bridged frames are dropped rather than let through.
+type bridgeTable struct {
+	nft   knftables.Interface
+	lacks bool // the kernel has none
+
+	// mask is what the table was last made for, and listed is how nft listed it then; ""
+	// says that it is not known to stand.
+	mask   marks.Mask
+	listed string
+}
+
+var errNoBridgeFamily = errors.New("the kernel has no nftables for bridges (CONFIG_NF_TABLES_BRIDGE)")
+
+// A hook of br_netfilter has the priority 0 (NF_BR_PRI_BRNF).
+const beforeBridgeNetfilter knftables.BaseChainPriority = "-10"
+
+var bridgeChains = []chain{
+	{"prerouting", knftables.FilterType, knftables.PreroutingHook, beforeBridgeNetfilter},
+	{"input", knftables.FilterType, knftables.InputHook, beforeBridgeNetfilter},
+	{"forward", knftables.FilterType, knftables.ForwardHook, beforeBridgeNetfilter},
+}
+
+func bridgeRules(mask marks.Mask) []guardRule {
+	set := fmt.Sprintf("meta mark set meta mark | %#x", mask.Bridged())
+	unset := hasMark(mask, mask.Bridged()) + fmt.Sprintf(" meta mark set meta mark & %#x", ^mask.Bridged())
+	return []guardRule{
+		{"prerouting", "meta pkttype != host ether type { ip, ip6 } " + set + " accept", "to other hosts; VLAN tags may lead to a device upon the bridge"},
+		{"prerouting", unset, "from another bridge, through a veth pair of this node"},
+		{"input", unset, "handed to this node after all"},
+		{"forward", set, "from port to port"},
+	}
+}
+
+func bridgeIdentity(mask marks.Mask) nftable.Identity {
+	return identityOf(bridgeRules(mask), bridgeChains)
+}
+
+// bridgeRuleset returns the transaction that replaces the table. A frame that it meets
+// between the old rules and the new ones isn't marked, and may be dropped.
+func bridgeRuleset(tx *knftables.Transaction, mask marks.Mask) *knftables.Transaction {
+	tx.Add(&knftables.Table{})
+	tx.Delete(&knftables.Table{})
+	tx.Add(&knftables.Table{Comment: new(bridgeIdentity(mask).Comment)})
+	for _, c := range bridgeChains {
+		tx.Add(c.object())
+	}
+	for _, r := range bridgeRules(mask) {
+		tx.Add(&knftables.Rule{Chain: r.chain, Rule: r.rule, Comment: new(r.why)})
+	}
+	return tx
+}
+
+// apply makes the table stand, and reports whether it had to be made. Untouched is as in
+// guard.apply.
+func (b *bridgeTable) apply(ctx context.Context, mask marks.Mask, untouched bool) (replaced bool, err error) {
+	known := b.listed != "" && b.mask == mask
+	if known && untouched {
+		return false, nil
+	}
+	if id, err := nftable.OfBridge(marks.Table); err == nil && id == bridgeIdentity(mask) {
+		listed := list(ctx, knftables.BridgeFamily)
+		if !known { // a weftd of before has made it
+			b.mask, b.listed = mask, listed
+		}
+		if b.listed == listed {
+			return false, nil
+		}
+	}
+	b.listed = ""
+	if err := b.open(); err != nil {
+		return false, err
+	}
+	if err := b.nft.Run(ctx, bridgeRuleset(b.nft.NewTransaction(), mask)); err != nil {
+		return false, err
+	}
+	if id, err := nftable.OfBridge(marks.Table); err != nil || id != bridgeIdentity(mask) {
+		return true, errors.Join(err, fmt.Errorf("another program changed the table at the same moment: it has %d rules (%q)", id.Rules, id.Comment))
+	}
+	b.mask, b.listed = mask, list(ctx, knftables.BridgeFamily)
+	return true, nil
+}
+
+func (b *bridgeTable) open() error {
+	switch {
+	case b.nft != nil:
+		return nil
+	case b.lacks:
+		return errNoBridgeFamily
+	}
+	nft, err := knftables.New(knftables.BridgeFamily, marks.Table)
+	switch {
+	case err == nil:
+		b.nft = nft
+	case strings.Contains(strings.ToLower(err.Error()), "not supported"): // EOPNOTSUPP, or EAFNOSUPPORT
+		b.lacks = true
+		return errNoBridgeFamily
+	}
+	return err
+}
+
+func (b *bridgeTable) remove(ctx context.Context) error {
+	b.listed = ""
+	_, err := nftable.OfBridge(marks.Table)
+	return removeTable(ctx, knftables.BridgeFamily, marks.Table, err)
+}

@@ -1,0 +1,249 @@
+package hostnet
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"sigs.k8s.io/knftables"
+
+	"weft/internal/marks"
+)
+
+// chain is a chain of the table: a base chain if it has a hook.
+type chain struct {
+	name     string
+	kind     knftables.BaseChainType
+	hook     knftables.BaseChainHook
+	priority knftables.BaseChainPriority
+}
+
+// Base chains have the names of their hooks. prerouting and output come before
+// connection tracking and before any DNAT (so do others' raw chains, of which ours
+// is the first); the next come before other programs' filters, where the
+// destination is the final one; after srcnat comes leaving, where the source is.
+var chains = []chain{
+	{name: "from_pods"},
+	{name: "from_overlay"},
+	{name: "from_underlay"},
+	{name: "datagrams"},
+	{name: "to_port"},
+	{name: "from_bridge"},
+	{name: "forward_pods"},
+	{name: "forward_overlay"},
+	{name: "translated"},
+	{name: "too_big4"},
+	{name: "too_big6"},
+	{"prerouting", knftables.FilterType, knftables.PreroutingHook, knftables.RawPriority + "-10"},
+	{"input", knftables.FilterType, knftables.InputHook, knftables.FilterPriority + "-10"},
+	{"forward", knftables.FilterType, knftables.ForwardHook, knftables.FilterPriority + "-10"},
+	{"output", knftables.FilterType, knftables.OutputHook, knftables.RawPriority + "-10"},
+	{"postrouting", knftables.FilterType, knftables.PostroutingHook, knftables.FilterPriority + "-10"},
+	{"srcnat", knftables.NATType, knftables.PostroutingHook, knftables.SNATPriority},
+	{"leaving", knftables.FilterType, knftables.PostroutingHook, knftables.SNATPriority + "+10"},
+}
+
+func (c chain) object() *knftables.Chain {
+	object := &knftables.Chain{Name: c.name}
+	if c.hook != "" {
+		object.Type, object.Hook, object.Priority = &c.kind, &c.hook, &c.priority
+	}
+	return object
+}
+
+// guardRule is a rule of the table, in the syntax of nft(8), and why it is there.
+type guardRule struct{ chain, rule, why string }
+
+// rules returns the table's rules, chain by chain in the order in which a packet
+// meets them.
+func rules(n Network) []guardRule {
+	// iifname and oifname rather than iif and oif: the table outlives the device.
+	fromTUN := fmt.Sprintf("iifname %q", n.TUN)
+	toTUN := fmt.Sprintf("oifname %q", n.TUN)
+	fromPods := fmt.Sprintf("iifgroup %d", marks.PodLinkGroup)
+	toPods := fmt.Sprintf("oifgroup %d", marks.PodLinkGroup)
+	toPort := fmt.Sprintf("udp dport %d", n.Port)
+	low, high := n.masqueradePorts()
+	isOwn := hasMark(n.MarkMask, n.MarkMask.OwnDatagram())
+	isBridged := hasMark(n.MarkMask, n.MarkMask.Bridged())
+	// At postrouting the kernel names no iif for a frame that a bridge forwards, but for
+	// each packet that it routes. A program of the node that can set the mark gains nothing:
+	// it can also send frames past this table (AF_PACKET).
+	leavesBridge := isBridged + ` iif 0 meta oifkind "bridge"`
+	toEndpoint4 := fmt.Sprintf("ip daddr . udp dport @%s4", setEndpoints)
+	toEndpoint6 := fmt.Sprintf("ip6 daddr . udp dport @%s6", setEndpoints)
+	// Of a header that an ICMP message quotes, nft knows no fields: @th,BIT,LENGTH counts
+	// from the message's first bit, and can't be looked up in a set that has a type.
+	quoted := func(offset, length int, is string) string { return fmt.Sprintf("@th,%d,%d %s ", offset, length, is) }
+	var ports []string
+	for _, port := range n.ports() {
+		ports = append(ports, strconv.Itoa(int(port)))
+	}
+	quotesPorts := func(udp int) string { return quoted(udp, 16, "{ "+strings.Join(ports, ", ")+" }") }
+	quotesPort := func(udp int) string { return quoted(udp+16, 16, strconv.Itoa(int(n.Port))) }
+
+	masquerade, udpMasquerade := "masquerade", fmt.Sprintf("meta l4proto 17 masquerade to :%d-%d", low, high)
+	if n.RandomPorts {
+		masquerade, udpMasquerade = masquerade+" fully-random", udpMasquerade+" fully-random"
+	}
+	notTrusted, trusted := "", []guardRule(nil)
+	if len(n.Trusted) > 0 {
+		names := fmt.Sprintf("{ %q }", n.Trusted)
+		names = strings.NewReplacer("[", "", "]", "", `" "`, `", "`).Replace(names)
+		notTrusted = " iifname != " + names
+		trusted = []guardRule{{"leaving", "oifname " + names + " accept", "the answers of pods to those who may reach them"}}
+	}
+
+	const strangers = "limit rate over 1000/second burst 1000 packets"
+
+	// In each chain the rules come first that most packets end at, and in each rule
+	// the condition that most packets fail: every packet pays for what it is asked.
+	// For frames that a bridge merely forwards, see bridge.go.
+	return append([]guardRule{
+		{"prerouting", fromPods + " goto from_pods", "local pods"},
+		{"prerouting", fromTUN + " goto from_overlay", "peers' pods"},
+		{"prerouting", `iif "lo" accept`, "the node speaks to itself"},
+		{"prerouting", "goto from_underlay", "everyone else is a stranger"},
+
+		{"from_pods", "icmpv6 type { nd-router-advert, nd-redirect }" + drop(dropRouterAdvert), "no pod is a router"},
+		{"from_pods", "meta l4proto 58 ip6 saddr { ::, fe80::/10 } accept", "neighbour discovery, which never leaves the link"},
+		{"from_pods", "ip daddr 127.0.0.0/8" + drop(dropLoopback), "portmap has the kernel route these"},
+		{"from_pods", "fib saddr . iif oif missing" + drop(dropSpoofed), "a pod's source is an address that is routed to its veth"},
+
+		// That the source is the peer's, weftd has checked.
+		{"from_overlay", "ip daddr 127.0.0.0/8" + drop(dropLoopback), "kube-proxy and portmap have the kernel route these"},
+		{"from_overlay", "ip saddr 127.0.0.0/8" + drop(dropLoopback), "kube-proxy and portmap have the kernel route these"},
+		{"from_overlay", fmt.Sprintf("meta mark set meta mark | %#x", n.MarkMask.FromOverlay()), "the way back is the overlay, for reverse path checks too"},
+
+		{"from_underlay", toPort + " fib daddr type local goto datagrams", "nodes speak to each other"},
+		{"from_underlay", "ip saddr 127.0.0.0/8" + drop(dropLoopback), "kube-proxy and portmap have the kernel route these"},
+		{"from_underlay", "ip daddr 127.0.0.0/8" + drop(dropLoopback), "kube-proxy and portmap have the kernel route these"},
+		{"from_underlay", isBridged + ` meta iifkind "bridge" accept`, "a bridge's frame to another host; from_bridge judges it, should it be routed nevertheless"},
+		{"from_underlay", "ip saddr @cluster4" + drop(dropForeignSource), "pods' packets come encapsulated"},
+		{"from_underlay", "ip6 saddr @cluster6" + drop(dropForeignSource), "pods' packets come encapsulated"},
+		{"from_underlay", "ip daddr @cluster4" + notTrusted + drop(dropBare), "other hosts reach pods by hostPort and Service alone, not yet translated here"},
+		{"from_underlay", "ip6 daddr @cluster6" + notTrusted + drop(dropBare), "other hosts reach pods by hostPort and Service alone, not yet translated here"},
+
+		{"datagrams", fmt.Sprintf("ip saddr . udp sport @%s4 accept", setTranslated), "an answer to another program's translation"},
+		{"datagrams", fmt.Sprintf("ip6 saddr . udp sport @%s6 accept", setTranslated), "an answer to another program's translation"},
+		{"datagrams", "ip saddr @senders4 notrack accept", "a full connection table must not stop the overlay"},
+		{"datagrams", "ip6 saddr @senders6 notrack accept", "a full connection table must not stop the overlay"},
+		{"datagrams", strangers + drop(dropStranger), "peers' datagrams must not wait behind a flood of others; joined ones count as one"},
+		{"datagrams", "notrack accept", "weftd tells strangers from peers that have moved"},
+
+		{"input", toPort + " goto to_port", "most of what comes to a node"},
+		{"to_port", fromPods + drop(dropTunnelInTunnel), "what pods send there can only be forged"},
+		{"to_port", fromTUN + drop(dropTunnelInTunnel), "nodes speak to weft's port past the overlay only"},
+		{"to_port", `iif "lo"` + drop(dropLocalSender), "IPv6 lets every user send under a peer's address (IPV6_FREEBIND)"},
+		{"input", fromBridge + " jump from_bridge", "a broadcast, or what another program has translated to this node"},
+
+		// Whoever knows a node's address can forge these, and the kernel believes them for
+		// ten minutes. See ipv4_sk_update_pmtu and icmpv6_notify in the kernel's net/ for how
+		// it finds the ports that an ICMP message quotes.
+		{"input", "icmp type destination-unreachable icmp code 4 goto too_big4", "weft finds the path's MTU itself"},
+		{"input", "icmpv6 type packet-too-big goto too_big6", "weft finds the path's MTU itself"},
+		{"too_big4", quoted(ip4Protocol, 8, "!= 17") + "accept", "not about UDP"},
+		{"too_big4", quoted(ip4HeaderLength, 4, "!= 5") + drop(dropPathMTU), "the ports stand behind options, where they can't be compared"},
+		{"too_big4", quotesPorts(ip4Payload) + drop(dropPathMTU), "about a datagram of this node's"},
+		{"too_big4", quotesPort(ip4Payload) + drop(dropPathMTU), "about a datagram to a peer"},
+		{"too_big6", quoted(ip6NextHeader, 8, "{ 0, 43, 51, 60 }") + drop(dropPathMTU), "the ports stand behind extension headers, where they can't be compared"},
+		{"too_big6", quoted(ip6NextHeader, 8, "17") + quotesPorts(ip6Payload) + drop(dropPathMTU), "about a datagram of this node's"},
+		{"too_big6", quoted(ip6NextHeader, 8, "17") + quotesPort(ip6Payload) + drop(dropPathMTU), "about a datagram to a peer"},
+		{"too_big6", quoted(ip6NextHeader, 8, "!= 44") + "accept", "not about UDP"},
+		{"too_big6", quoted(ip6Payload, 8, "{ 0, 43, 44, 51, 60 }") + drop(dropPathMTU), "as above"},
+		{"too_big6", quoted(ip6Payload, 8, "17") + quotesPorts(ip6Payload+fragmentHeader) + drop(dropPathMTU), "as above"},
+		{"too_big6", quoted(ip6Payload, 8, "17") + quotesPort(ip6Payload+fragmentHeader) + drop(dropPathMTU), "as above"},
+
+		{"forward", fromPods + " goto forward_pods", "local pods"},
+		{"forward", fromTUN + " goto forward_overlay", "peers' pods"},
+		{"forward", fromBridge + " jump from_bridge", "a bridge's frames, and what another program's translation has routed of them"},
+
+		{"forward_pods", "ct direction reply accept", "the answer to what was let through, whoever translated it"},
+		{"forward_pods", toEndpoint4 + drop(dropTunnelInTunnel), "what pods send there can only be forged"},
+		{"forward_pods", toEndpoint6 + drop(dropTunnelInTunnel), "what pods send there can only be forged"},
+
+		{"forward_overlay", "ct direction reply accept", "the answer to what was let through, whoever translated it"},
+		{"forward_overlay", toPods + " accept", "what the overlay is for"},
+		{"forward_overlay", toEndpoint4 + drop(dropTunnelInTunnel), "to a node, through a Service"},
+		{"forward_overlay", toEndpoint6 + drop(dropTunnelInTunnel), "to a node, through a Service"},
+		{"forward_overlay", "ct status dnat accept", "Services and hostPorts of this node"},
+		{"forward_overlay", strings.TrimSpace(drop(dropTransit)), "peers don't reach the underlay, or each other, through this node"},
+
+		// What from_underlay says, of the addresses that the packet had on the wire.
+		{"from_bridge", isBridged + ` meta iifkind "bridge" meta oifkind "bridge" accept`, "the bridge forwards it, so it is not the overlay's"},
+		{"from_bridge", "ip saddr @cluster4" + drop(dropForeignSource), "as in from_underlay"},
+		{"from_bridge", "ip6 saddr @cluster6" + drop(dropForeignSource), "as in from_underlay"},
+		{"from_bridge", "ct direction original ct original ip daddr @cluster4" + notTrusted + drop(dropBare), "as in from_underlay, before any DNAT"},
+		{"from_bridge", "ct direction original ct original ip6 daddr @cluster6" + notTrusted + drop(dropBare), "as in from_underlay, before any DNAT"},
+		{"from_bridge", "ct direction reply ct reply ip daddr @cluster4" + notTrusted + drop(dropBare), "as in from_underlay, before an answer is translated back"},
+		{"from_bridge", "ct direction reply ct reply ip6 daddr @cluster6" + notTrusted + drop(dropBare), "as in from_underlay, before an answer is translated back"},
+		{"from_bridge", "ct state { invalid, untracked } ip daddr @cluster4" + notTrusted + drop(dropBare), "as in from_underlay, never translated"},
+		{"from_bridge", "ct state { invalid, untracked } ip6 daddr @cluster6" + notTrusted + drop(dropBare), "as in from_underlay, never translated"},
+
+		{"output", isOwn + " notrack accept", "a full connection table must not stop the overlay"},
+		{"output", toEndpoint4 + drop(dropLocalSender), "a datagram of this node's address that weftd did not send is forged"},
+		{"output", toEndpoint6 + drop(dropLocalSender), "a datagram of this node's address that weftd did not send is forged"},
+		// Only what has a socket is a program's. The kernel itself refuses connections in a
+		// pod's name ("reject with tcp reset").
+		{"output", "ip saddr @cluster4 meta skuid 0-4294967294 fib saddr type != local" + drop(dropLocalSpoof), "IP_TRANSPARENT lets privileged users do that"},
+		{"output", "ip6 saddr @cluster6 meta skuid 0-4294967294 fib saddr type != local" + drop(dropLocalSpoof), "IPV6_FREEBIND lets every user do that"},
+		// No packet is lost by these, so they are not counted. For IPv4 there is a sysctl,
+		// which holds only where conf.all agrees (send_redirects in ip-sysctl.rst).
+		{"output", toPods + " icmp type redirect drop", "a pod that speaks to itself by its hostPort has no better way"},
+		{"output", toPods + " icmpv6 type nd-redirect drop", "a pod that speaks to itself by its hostPort has no better way"},
+
+		{"postrouting", "ct status dnat meta l4proto 17 jump translated", "a Service may lead anywhere"},
+		{"translated", toEndpoint4 + drop(dropLocalSender), "a datagram of this node's address that weftd did not send is forged"},
+		{"translated", toEndpoint6 + drop(dropLocalSender), "a datagram of this node's address that weftd did not send is forged"},
+		{"postrouting", isOwn + " " + toTUN + drop(dropTunnelInTunnel), "a tunnel in the tunnel would never end"},
+		{"postrouting", toPods + " accept", "the right way to pods"},
+		{"postrouting", fmt.Sprintf(`oifname { "lo", %q } accept`, n.TUN), "the right way to pods"},
+		{"postrouting", leavesBridge + " accept", "not the overlay's"},
+		{"postrouting", "ip daddr @cluster4" + drop(dropLeak), "not even if a route says so, or the TUN device is gone"},
+		{"postrouting", "ip6 daddr @cluster6" + drop(dropLeak), "not even if a route says so, or the TUN device is gone"},
+		{"postrouting", "ip saddr @pods4 ip daddr @peer_nodes4" + drop(dropLeak), "pods reach nodes through the overlay only"},
+		{"postrouting", "ip6 saddr @pods6 ip6 daddr @peer_nodes6" + drop(dropLeak), "pods reach nodes through the overlay only"},
+
+		{"srcnat", toTUN + " ip saddr != @cluster4 ip saddr != @known4 fib saddr type local masquerade", "peers would drop this node's other addresses"},
+		{"srcnat", toTUN + " ip6 saddr != @cluster6 ip6 saddr != @known6 fib saddr type local masquerade", "peers would drop this node's other addresses"},
+		{"srcnat", toTUN + " return", "pods and nodes see each other's real addresses"},
+		{"srcnat", toPods + " return", "pods and nodes see each other's real addresses"},
+		{"srcnat", leavesBridge + " return", "not the overlay's"},
+		{"srcnat", "ip saddr @pods4 ip daddr != @cluster4 " + udpMasquerade, "answers to weft's ports would be taken for datagrams"},
+		{"srcnat", "ip6 saddr @pods6 ip6 daddr != @cluster6 " + udpMasquerade, "answers to weft's ports would be taken for datagrams"},
+		{"srcnat", "ip saddr @pods4 ip daddr != @cluster4 " + masquerade, "outside, no router knows the way back to a pod"},
+		{"srcnat", "ip6 saddr @pods6 ip6 daddr != @cluster6 " + masquerade, "outside, no router knows the way back to a pod"},
+
+		{"leaving", toPods + " accept", "the right way to pods"},
+		{"leaving", fmt.Sprintf(`oifname { "lo", %q } accept`, n.TUN), "the right way to pods"},
+		{"leaving", leavesBridge + " accept", "not the overlay's"},
+	}, append(trusted, []guardRule{
+		{"leaving", "ct direction reply ct status snat accept", "of a connection that this node translated, and another program translates back"},
+		{"leaving", "ip saddr @cluster4" + drop(dropLeak), "nothing of a pod leaves untranslated, in whatever state its connection is"},
+		{"leaving", "ip6 saddr @cluster6" + drop(dropLeak), "nothing of a pod leaves untranslated, in whatever state its connection is"},
+		{"leaving", fmt.Sprintf("udp sport %d ct status snat update @%s4 { ip daddr . udp dport }", n.Port, setTranslated), "kube-proxy's translation may take any port"},
+		{"leaving", fmt.Sprintf("udp sport %d ct status snat update @%s6 { ip6 daddr . udp dport }", n.Port, setTranslated), "kube-proxy's translation may take any port"},
+	}...)...)
+}
+
+// Where an ICMP error (RFC 792, RFC 4443) has the header of the packet that it is about,
+// in bits: behind its own header of 64.
+const (
+	ip4HeaderLength = 64 + 4
+	ip4Protocol     = 64 + 72
+	ip4Payload      = 64 + 160 // of a header without options
+	ip6NextHeader   = 64 + 48
+	ip6Payload      = 64 + 320
+	fragmentHeader  = 64 // its length
+)
+
+// fromBridge holds for what comes out of a bridge, or out of a device that can lie upon one
+// and have another MAC address or VLAN: on the way up the kernel doesn't call prerouting again.
+const fromBridge = `meta iifkind { "bridge", "vlan", "macvlan", "ipvlan", "openvswitch" }`
+
+// hasMark holds for packets whose mark has this value in the mask's bits.
+func hasMark(mask marks.Mask, value uint32) string {
+	return fmt.Sprintf("meta mark & %#x == %#x", uint32(mask), value)
+}
+
+func drop(counter string) string { return fmt.Sprintf(" counter name %q drop", counter) }
