@@ -178,12 +178,14 @@ func (m *Manager) agreed(l *link, conn *quic.Conn, epoch *sealed.Epoch) {
 		return
 	}
 	m.stopDialing(l)
+	if l.conn == nil { // with one, the peer has answered all the time
+		m.proofs.soon(l.peer.Key, l.node.Claimed, time.Now())
+	}
 	l.close(codeReplaced)
 	l.conn = conn
 	l.delivery.known = false // the peer may have been restarted
 	l.settle(true)
 	m.found(l)
-	m.proofs.soon(l.peer.Key, l.node.Claimed, time.Now())
 	l.failures, l.refusals, l.retry, l.lastErr, l.overdue = 0, 0, time.Time{}, nil, false
 	l.rekey = m.timing.rekey + rand.N(m.timing.rekeySpread)
 	l.active = time.Now()

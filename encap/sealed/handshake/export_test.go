@@ -111,6 +111,9 @@ func NewClaims() *Claims { return &Claims{proofs: newProofs(), now: time.Now()} 
 // Proven returns what is proven.
 func (c *Claims) Proven() map[netip.Addr]encap.Fingerprint { return c.proofs.proven() }
 
+// Agree has keys be agreed with a peer.
+func (c *Claims) Agree(peer *encap.Peer) { c.proofs.soon(peer.Key, peer.Claimed, c.now) }
+
 // Pass lets time pass, and has all dials end that are due with the claims of these peers: they
 // fail where the peer does not answer.
 func (c *Claims) Pass(d time.Duration, peers ...*encap.Peer) {

@@ -210,13 +210,14 @@ func (o *proof) note(err error, p *proofs, now time.Time) {
 	o.due = now.Add(wait/2 + rand.N(wait/2))
 }
 
-// soon has the claims of a peer that could not be proven tried again now: it answers again.
+// soon has the claims of a peer that could not be proven tried once more now: it answers again.
+// Those that fail for another reason are tried no more often afterwards than before.
 func (p *proofs) soon(key encap.Fingerprint, addrs []netip.Addr, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, addr := range addrs {
 		if o := p.claims[claim{key, addr}]; o != nil && o.failures > 0 {
-			o.failures, o.due = 0, now
+			o.due = now
 			signal(p.changed)
 		}
 	}

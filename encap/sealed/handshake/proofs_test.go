@@ -165,6 +165,27 @@ func TestLateProofsSurviveALostDial(t *testing.T) {
 	}
 }
 
+// An address that is never proven, such as behind a firewall, is tried once when keys are agreed
+// with its peer, which happens all the time where packets pass now and then.
+func TestKeysAgreedCostADialEach(t *testing.T) {
+	peer := &encap.Peer{Name: "b", Key: encap.Fingerprint{1}, Endpoint: netip.MustParseAddrPort("192.168.77.2:9338"), Claimed: []netip.Addr{netip.MustParseAddr("192.168.78.1")}}
+	claims := handshake.NewClaims()
+	for range 60 {
+		claims.Pass(time.Minute, peer)
+	}
+	const times = 20
+	before := claims.Dials
+	for range times {
+		claims.Agree(peer)
+		for range 6 {
+			claims.Pass(time.Minute, peer)
+		}
+	}
+	if dials := claims.Dials - before; dials < times || dials > 2*times {
+		t.Errorf("%d dials, with keys agreed %d times", dials, times)
+	}
+}
+
 func claiming(p *encap.Peer, addrs ...netip.Addr) *encap.Peer {
 	other := *p
 	other.Claimed = addrs
