@@ -83,7 +83,7 @@ func Check(state State, clusterCIDRs []netip.Prefix, sealed bool) []error {
 // path could not carry out.
 func (a *admission) check(n *Node) error {
 	wrong := []error{strict.CheckNodeName(n.Name), checkEndpoint(n.Endpoint, a.clusterCIDRs), checkMAC(n.VTEPMAC)}
-	if err := CheckAddresses(n.Addresses, a.clusterCIDRs); err != nil {
+	if err := strict.CheckNodeAddresses(n.Addresses, a.clusterCIDRs); err != nil {
 		wrong = append(wrong, fmt.Errorf("addresses: %w", err))
 	}
 	if len(n.PodCIDRs) == 0 {
@@ -158,47 +158,8 @@ func checkEndpoint(ap netip.AddrPort, clusterCIDRs []netip.Prefix) error {
 	if err := strict.CheckAddrPort(ap); err != nil {
 		return fmt.Errorf("endpoint: %w", err)
 	}
-	if err := CheckAddress(ap.Addr(), clusterCIDRs); err != nil {
+	if err := strict.CheckNodeAddress(ap.Addr(), clusterCIDRs); err != nil {
 		return fmt.Errorf("endpoint: %w", err)
-	}
-	return nil
-}
-
-// CheckAddresses returns why these can't be a node's further addresses, or nil.
-func CheckAddresses(all []netip.Addr, clusterCIDRs []netip.Prefix) error {
-	if len(all) > MaxAddresses {
-		return fmt.Errorf("%d are more than %d; leave out those that pods don't need", len(all), MaxAddresses)
-	}
-	for _, a := range all {
-		if err := CheckAddress(a, clusterCIDRs); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// CheckAddress returns why an underlay address can't be a node's, or nil.
-func CheckAddress(a netip.Addr, clusterCIDRs []netip.Prefix) error {
-	kind := ""
-	switch {
-	case !a.IsValid() || a.Zone() != "" || a.Is4In6():
-		kind = "no address of an underlay"
-	case a.IsUnspecified():
-		kind = "unspecified"
-	case a.IsLoopback():
-		kind = "loopback"
-	case a.IsMulticast(), a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
-		kind = "multicast or broadcast"
-	case a.Is6() && a.IsLinkLocalUnicast():
-		kind = "link-local"
-	}
-	if kind != "" {
-		return fmt.Errorf("%s is %s; write the address under which the other nodes reach this one", a, kind)
-	}
-	for _, c := range clusterCIDRs {
-		if c.Contains(a) {
-			return fmt.Errorf("%s is inside the cluster CIDR %s, so datagrams to it would be routed into the overlay itself; write an underlay address or move the cluster CIDR", a, c)
-		}
 	}
 	return nil
 }

@@ -44,7 +44,7 @@ type Node struct {
 	Endpoint netip.AddrPort `json:"endpoint"`
 
 	// Addresses are further underlay addresses that the node says it has, at most
-	// MaxAddresses; the endpoint's may be among them.
+	// strict.MaxNodeAddresses; the endpoint's may be among them.
 	Addresses []netip.Addr `json:"addresses,omitempty"`
 
 	// PodCIDRs are the ranges of the node's pods. The first one of each address
@@ -62,10 +62,6 @@ type Node struct {
 	// Origin is where the node was written, for messages: "/etc/weft/nodes.yaml:12".
 	Origin string `json:"-"`
 }
-
-// MaxAddresses is how many further addresses a node may have. Other nodes dial each of them
-// from time to time.
-const MaxAddresses = 6
 
 // Source is where States come from.
 type Source interface {

@@ -18,6 +18,7 @@ import (
 	"weft/control"
 	"weft/encap"
 	"weft/internal/advertise"
+	"weft/internal/strict"
 )
 
 // entry returns the annotations that this node's Node must have; empty ones must not be there.
@@ -98,7 +99,7 @@ func (s *Source) addresses(own *core.Node, self []netip.Addr, endpoint netip.Add
 		if addr.Is4() {
 			listens = slices.Contains(s.Families, advertise.IPv4)
 		}
-		if addr != endpoint && listens && control.CheckAddress(addr, s.ClusterCIDRs) == nil && len(texts) < control.MaxAddresses {
+		if addr != endpoint && listens && strict.CheckNodeAddress(addr, s.ClusterCIDRs) == nil && len(texts) < strict.MaxNodeAddresses {
 			texts = append(texts, addr.String())
 		}
 	}

@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 
-	"weft/control"
 	"weft/internal/strict"
 )
 
@@ -40,7 +39,7 @@ func checkSource(c *Config, written map[string]setting, problems *strict.Problem
 		}
 	}
 	if s, ok := written["addresses"]; ok { // or all nodes, this one included, would reject this one
-		if err := control.CheckAddresses(c.Addresses, c.ClusterCIDRs); err != nil {
+		if err := strict.CheckNodeAddresses(c.Addresses, c.ClusterCIDRs); err != nil {
 			problems.Add(s.origin, s.subject, err)
 		}
 	}
