@@ -112,7 +112,7 @@ bench-check: deps build kubernetes-build ## lint and test the benchmarks themsel
 	cd benchmarks && go run $(GOLANGCI_LINT) run && $(GOTEST) -race ./...
 
 bench-code: ## measure weft's own code: lookup, packets out and in, a million prefixes
-	go test -run '^$$' -bench . -benchmem ./router/...
+	go test -run '^$$' -bench . -benchmem ./router/... ./fib ./packet
 	cd benchmarks && go test -run '^$$' -bench . ./scale
 
 clean: ## remove what the build made

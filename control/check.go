@@ -9,8 +9,8 @@ import (
 
 	"github.com/gaissmai/bart"
 
-	"weft/encap"
 	"weft/internal/strict"
+	"weft/peer"
 )
 
 func checkSelf(state State, opts Options, problems *strict.Problems) {
@@ -35,7 +35,7 @@ func checkSelf(state State, opts Options, problems *strict.Problems) {
 
 // checkOwnKey returns whether the list has another key for this node.
 func checkOwnKey(n *Node, opts Options) error {
-	if n.Name != opts.Node || opts.Key == (encap.Fingerprint{}) || n.Key == (encap.Fingerprint{}) || n.Key == opts.Key {
+	if n.Name != opts.Node || opts.Key == (peer.Fingerprint{}) || n.Key == (peer.Fingerprint{}) || n.Key == opts.Key {
 		return nil
 	}
 	return fmt.Errorf("this node's key is %s, not %s; write the first under key, or name the file of the other under the configuration's key keyFile", opts.Key, n.Key)
@@ -48,8 +48,8 @@ type admission struct {
 
 	names     map[string]*Node
 	endpoints map[netip.Addr]*Node
-	macs      map[encap.MAC]*Node
-	keys      map[encap.Fingerprint]*Node
+	macs      map[peer.MAC]*Node
+	keys      map[peer.Fingerprint]*Node
 	podCIDRs  bart.Table[*Node]
 }
 
@@ -65,8 +65,8 @@ func Check(state State, clusterCIDRs []netip.Prefix, sealed bool) []error {
 		sealed:       sealed,
 		names:        make(map[string]*Node, len(state.Nodes)),
 		endpoints:    make(map[netip.Addr]*Node, len(state.Nodes)),
-		macs:         make(map[encap.MAC]*Node, len(state.Nodes)),
-		keys:         make(map[encap.Fingerprint]*Node, len(state.Nodes)),
+		macs:         make(map[peer.MAC]*Node, len(state.Nodes)),
+		keys:         make(map[peer.Fingerprint]*Node, len(state.Nodes)),
 	}
 	wrong := make([]error, len(state.Nodes))
 	for i := range state.Nodes {
@@ -129,9 +129,9 @@ func (a *admission) checkUnique(n *Node) (wrong []error) {
 // checkKey returns whether the node has no key of its own, or can have none.
 func (a *admission) checkKey(n *Node) error {
 	switch other, taken := a.keys[n.Key]; {
-	case n.VTEPMAC != (encap.MAC{}):
+	case n.VTEPMAC != (peer.MAC{}):
 		return errors.New("has a vtepMAC, so it is a kernel VXLAN device, which does not understand the encapsulation sealed; remove the node or its vtepMAC")
-	case n.Key == (encap.Fingerprint{}):
+	case n.Key == (peer.Fingerprint{}):
 		return errors.New("has no key, which the encapsulation sealed needs; run `weft keygen` there, and write the fingerprint that it prints under key")
 	case taken:
 		return fmt.Errorf("the key is that of node %s%s; run `weft keygen` on one of the two", label(other), at(other))
@@ -190,7 +190,7 @@ func joinPrefixes(prefixes []netip.Prefix) string {
 	return strings.Join(texts, ", ")
 }
 
-func checkMAC(m encap.MAC) error {
+func checkMAC(m peer.MAC) error {
 	const group = 0x01 // IEEE 802: the first byte's lowest bit
 	if m[0]&group != 0 {
 		individual := m

@@ -5,10 +5,10 @@ import (
 	"strings"
 	"testing"
 
-	"weft/encap"
+	"weft/peer"
 )
 
-func withMAC(n Node, mac encap.MAC) Node {
+func withMAC(n Node, mac peer.MAC) Node {
 	n.VTEPMAC = mac
 	return n
 }
@@ -109,11 +109,11 @@ nodes.yaml:6: inside-2: pod CIDR fd00:244:0:80::/64 overlaps fd00:244::/56 of no
 nodes.yaml:7: own: pod CIDR 10.244.40.64/26 overlaps the node's own 10.244.40.0/24; give every node ranges of its own`},
 		{"VTEP MACs", []Node{
 			node1,
-			withMAC(node(3, "multicast", "192.168.77.3:9338", "10.244.3.0/24"), encap.MAC{0x01, 0, 0x5e, 0, 0, 1}),
-			withMAC(node(4, "broadcast", "192.168.77.4:9338", "10.244.4.0/24"), encap.MAC{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}),
-			withMAC(node(5, "written", "192.168.77.5:9338", "10.244.5.0/24"), encap.MAC{2, 0, 0, 0, 0, 5}),
-			withMAC(node(6, "written-twice", "192.168.77.6:9338", "10.244.6.0/24"), encap.MAC{2, 0, 0, 0, 0, 5}),
-			withMAC(node(7, "derived", "192.168.77.7:9338", "10.244.7.0/24"), encap.DeriveMAC("node1")),
+			withMAC(node(3, "multicast", "192.168.77.3:9338", "10.244.3.0/24"), peer.MAC{0x01, 0, 0x5e, 0, 0, 1}),
+			withMAC(node(4, "broadcast", "192.168.77.4:9338", "10.244.4.0/24"), peer.MAC{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}),
+			withMAC(node(5, "written", "192.168.77.5:9338", "10.244.5.0/24"), peer.MAC{2, 0, 0, 0, 0, 5}),
+			withMAC(node(6, "written-twice", "192.168.77.6:9338", "10.244.6.0/24"), peer.MAC{2, 0, 0, 0, 0, 5}),
+			withMAC(node(7, "derived", "192.168.77.7:9338", "10.244.7.0/24"), peer.DeriveMAC("node1")),
 		}, `nodes.yaml:3: multicast: the VTEP MAC 01:00:5e:00:00:01 is multicast; write one whose first byte is even, such as 02:00:5e:00:00:01
 nodes.yaml:4: broadcast: the VTEP MAC ff:ff:ff:ff:ff:ff is multicast; write one whose first byte is even, such as fe:ff:ff:ff:ff:ff
 nodes.yaml:6: written-twice: the VTEP MAC 02:00:00:00:00:05 is taken by node written (nodes.yaml:5); give one of the two another
@@ -138,7 +138,7 @@ func withAddresses(n Node, addresses ...string) Node {
 }
 
 func withKey(n Node, b byte) Node {
-	n.Key = encap.Fingerprint{b}
+	n.Key = peer.Fingerprint{b}
 	return n
 }
 
@@ -164,21 +164,21 @@ nodes.yaml:5: node4: NONE`},
 			`nodes.yaml:2: node1: this node's key is 01ZEROS, not 07ZEROS; write the first under key, or name the file of the other under the configuration's key keyFile`},
 		{"another's key file on this node", []Node{withKey(node1, 2), withKey(node2, 1)},
 			`nodes.yaml:2: node1: this node's key is 01ZEROS, not 02ZEROS; write the first under key, or name the file of the other under the configuration's key keyFile`},
-		{"a kernel VXLAN device", []Node{node1, withMAC(node2, encap.MAC{2, 0, 0, 0, 0, 2}), withMAC(node3, encap.MAC{2, 0, 0, 0, 0, 3})},
+		{"a kernel VXLAN device", []Node{node1, withMAC(node2, peer.MAC{2, 0, 0, 0, 0, 2}), withMAC(node3, peer.MAC{2, 0, 0, 0, 0, 3})},
 			`nodes.yaml:3: node2: KERNEL
 nodes.yaml:4: node3: KERNEL`},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			state := State{Origin: "nodes.yaml", Nodes: tt.nodes}
-			_, err := NewPlan(state, Options{Node: "node1", ClusterCIDRs: clusterCIDRs, Key: encap.Fingerprint{1}})
+			_, err := NewPlan(state, Options{Node: "node1", ClusterCIDRs: clusterCIDRs, Key: peer.Fingerprint{1}})
 			if err == nil {
 				t.Fatal("accepted")
 			}
 			want := strings.NewReplacer(
 				"NONE", "has no key, which the encapsulation sealed needs; run `weft keygen` there, and write the fingerprint that it prints under key",
 				"KERNEL", "has a vtepMAC, so it is a kernel VXLAN device, which does not understand the encapsulation sealed; remove the node or its vtepMAC",
-				"ZEROS", strings.Repeat("00", len(encap.Fingerprint{})-1),
+				"ZEROS", strings.Repeat("00", len(peer.Fingerprint{})-1),
 			).Replace(tt.want)
 			if got := err.Error(); got != want {
 				t.Errorf("error:\n%s\nwant:\n%s", got, want)
@@ -192,7 +192,7 @@ nodes.yaml:4: node3: KERNEL`},
 
 func TestEveryPeerOfAPlanHasItsKey(t *testing.T) {
 	p := keyedPlan(t)
-	if p.Self.Key != (encap.Fingerprint{1}) || len(p.Peers) != 2 || p.Peers[0].Key != (encap.Fingerprint{2}) || p.Peers[1].Key != (encap.Fingerprint{3}) {
+	if p.Self.Key != (peer.Fingerprint{1}) || len(p.Peers) != 2 || p.Peers[0].Key != (peer.Fingerprint{2}) || p.Peers[1].Key != (peer.Fingerprint{3}) {
 		t.Errorf("%v, %v", p.Self, p.Peers)
 	}
 }
@@ -214,7 +214,7 @@ func TestANodeThatRegisteredItselfWronglyIsRefusedAlone(t *testing.T) {
 		"own name, again": withKey(node(3, "node1", "192.168.77.3:9338", "10.244.3.0/24"), 3),
 	} {
 		t.Run(name, func(t *testing.T) {
-			opts := Options{Node: "node1", ClusterCIDRs: clusterCIDRs, Key: encap.Fingerprint{1}}
+			opts := Options{Node: "node1", ClusterCIDRs: clusterCIDRs, Key: peer.Fingerprint{1}}
 			// What the refused node claims is free for one that comes later.
 			node4 := withKey(node(4, "node4", "192.168.77.3:9338", "10.244.3.0/24"), 4)
 			want, err := NewPlan(State{Nodes: []Node{node1, node2, node4}}, opts)

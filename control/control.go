@@ -12,7 +12,7 @@ import (
 	"errors"
 	"net/netip"
 
-	"weft/encap"
+	"weft/peer"
 )
 
 // State is what a control source says exists: every node of the cluster. A State
@@ -34,7 +34,7 @@ type State struct {
 
 	// Gone are the keys of nodes that were listed once, by name. Snapshots have them, and no
 	// control source: a node that comes back with another key is noticed after a restart too.
-	Gone map[string]encap.Fingerprint
+	Gone map[string]peer.Fingerprint
 }
 
 // Node is one node as the control source describes it. Its JSON is what the node itself
@@ -51,13 +51,13 @@ type Node struct {
 	// family gives the node its own overlay address.
 	PodCIDRs []netip.Prefix `json:"podCIDRs"`
 
-	// VTEPMAC is zero if the control source says nothing: encap.DeriveMAC then
+	// VTEPMAC is zero if the control source says nothing: peer.DeriveMAC then
 	// gives the address, and the node is a weft node. A node whose address had to be
 	// written is taken for a kernel VXLAN device.
-	VTEPMAC encap.MAC `json:"vtepMAC,omitzero"`
+	VTEPMAC peer.MAC `json:"vtepMAC,omitzero"`
 
 	// Key is the fingerprint of the node's key; zero if the control source says nothing.
-	Key encap.Fingerprint `json:"key,omitzero"`
+	Key peer.Fingerprint `json:"key,omitzero"`
 
 	// Origin is where the node was written, for messages: "/etc/weft/nodes.yaml:12".
 	Origin string `json:"-"`
@@ -103,7 +103,7 @@ type Self struct {
 	Addresses []netip.Addr
 
 	// Key is the fingerprint of the node's key; zero if it has none.
-	Key encap.Fingerprint
+	Key peer.Fingerprint
 
 	// Forwards are the pod CIDRs whose pods can be reached now; nil while none can.
 	Forwards []netip.Prefix

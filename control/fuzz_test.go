@@ -4,7 +4,7 @@ import (
 	"net/netip"
 	"testing"
 
-	"weft/encap"
+	"weft/peer"
 )
 
 // reader takes a State out of the fuzzer's bytes: whatever is left when they end is zero.
@@ -44,7 +44,7 @@ func (r *reader) node() Node {
 	for range r.take(1)[0] % 4 {
 		n.PodCIDRs = append(n.PodCIDRs, r.prefix())
 	}
-	n.VTEPMAC = encap.MAC(r.take(6))
+	n.VTEPMAC = peer.MAC(r.take(6))
 	return n
 }
 

@@ -5,7 +5,7 @@ import (
 	"slices"
 	"time"
 
-	"weft/encap"
+	"weft/peer"
 )
 
 // Guard makes Plans out of States, one after the other, and keeps a control source that
@@ -121,8 +121,8 @@ func (g *Guard) Confirm() (*Plan, error) {
 }
 
 // peer returns the peer with a name, or nil.
-func (p *Plan) peer(name string) *encap.Peer {
-	i, ok := slices.BinarySearchFunc(p.Peers, name, func(e *encap.Peer, name string) int { return cmp.Compare(e.Name, name) })
+func (p *Plan) peer(name string) *peer.Peer {
+	i, ok := slices.BinarySearchFunc(p.Peers, name, func(e *peer.Peer, name string) int { return cmp.Compare(e.Name, name) })
 	if !ok {
 		return nil
 	}

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"weft/encap"
+	"weft/peer"
 )
 
 var noon = time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
@@ -137,7 +137,7 @@ func TestANodeThatMakesItselfInvalidIsWithdrawn(t *testing.T) {
 	g := newGuard()
 	g.next(t, 0, 1, 2, 3)
 	state := numbered(1, 2, 3)
-	state.Nodes[2].VTEPMAC = encap.MAC{1}
+	state.Nodes[2].VTEPMAC = peer.MAC{1}
 	plan, err := g.Next(state, noon)
 	if err != nil || len(plan.Peers) != 2 || plan.Refused == nil {
 		t.Error(errors.Join(err, plan.Refused), plan.Peers)
@@ -150,7 +150,7 @@ func TestPeersThatAreListedButRefusedAreKeptOnceEach(t *testing.T) {
 	g.next(t, 0, 1, 2, 3)
 	wrong := numbered(1, 2, 3)
 	for i := range wrong.Nodes[1:] {
-		wrong.Nodes[i+1].VTEPMAC = encap.MAC{1}
+		wrong.Nodes[i+1].VTEPMAC = peer.MAC{1}
 	}
 	for range 3 {
 		plan, err := g.Next(wrong, noon)

@@ -7,15 +7,15 @@ import (
 	"slices"
 	"time"
 
-	"weft/encap"
 	"weft/internal/warning"
+	"weft/peer"
 )
 
 // KeyChange is a node that the control source lists with another key than before. Whoever
 // replaces a node's key in the control source becomes that node.
 type KeyChange struct {
 	Node          string
-	Known, Listed encap.Fingerprint
+	Known, Listed peer.Fingerprint
 	At            time.Time
 
 	// Held says that the known key stays in use until Guard.Confirm.
@@ -43,13 +43,13 @@ func (c KeyChange) Warning() warning.Warning {
 }
 
 // short is enough of a fingerprint to compare by eye.
-func short(f encap.Fingerprint) string { return f.String()[:16] + "…" }
+func short(f peer.Fingerprint) string { return f.String()[:16] + "…" }
 
 // keyChanges are what a Guard remembers of nodes' keys.
 type keyChanges struct {
-	known map[string]encap.Fingerprint // of every node that was accepted, though it may be gone
-	noted map[string]KeyChange         // what was not confirmed yet
-	fresh []KeyChange                  // of the last State
+	known map[string]peer.Fingerprint // of every node that was accepted, though it may be gone
+	noted map[string]KeyChange        // what was not confirmed yet
+	fresh []KeyChange                 // of the last State
 	total int
 }
 
@@ -60,7 +60,7 @@ func (k *keyChanges) note(state State, self string, hold bool, now time.Time) ma
 	differ := map[string]bool{}
 	for _, n := range state.Nodes {
 		known, ok := k.known[n.Name]
-		if !ok || n.Name == self || n.Key == known || n.Key == (encap.Fingerprint{}) {
+		if !ok || n.Name == self || n.Key == known || n.Key == (peer.Fingerprint{}) {
 			continue
 		}
 		differ[n.Name] = true
@@ -86,25 +86,25 @@ func (k *keyChanges) note(state State, self string, hold bool, now time.Time) ma
 }
 
 // learn remembers the keys of a State that is in use now.
-func (k *keyChanges) learn(plan *Plan, gone map[string]encap.Fingerprint) {
+func (k *keyChanges) learn(plan *Plan, gone map[string]peer.Fingerprint) {
 	if k.known == nil {
 		k.known = maps.Clone(gone)
 	}
 	if k.known == nil {
-		k.known = make(map[string]encap.Fingerprint, len(plan.Peers))
+		k.known = make(map[string]peer.Fingerprint, len(plan.Peers))
 	}
 	if len(k.known) > mostKnown+len(plan.Peers) {
-		maps.DeleteFunc(k.known, func(name string, _ encap.Fingerprint) bool { return plan.peer(name) == nil })
+		maps.DeleteFunc(k.known, func(name string, _ peer.Fingerprint) bool { return plan.peer(name) == nil })
 	}
 	for _, p := range plan.Peers {
-		if p.Key != (encap.Fingerprint{}) {
+		if p.Key != (peer.Fingerprint{}) {
 			k.known[p.Name] = p.Key
 		}
 	}
 }
 
 // gone returns the keys of nodes that a State lists no more.
-func (k *keyChanges) gone(state State) map[string]encap.Fingerprint {
+func (k *keyChanges) gone(state State) map[string]peer.Fingerprint {
 	gone := maps.Clone(k.known)
 	for _, n := range state.Nodes {
 		delete(gone, n.Name)

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"weft/encap"
+	"weft/peer"
 )
 
 // withKeys is a State of node0, which is this node, and nodes with the given keys.
@@ -17,9 +17,9 @@ func withKeys(keys map[int]byte) State {
 		numbers = append(numbers, n)
 	}
 	state := numbered(numbers...)
-	state.Nodes[0].Key = encap.Fingerprint{0xff}
+	state.Nodes[0].Key = peer.Fingerprint{0xff}
 	for i, n := range numbers {
-		state.Nodes[i+1].Key = encap.Fingerprint{keys[n]}
+		state.Nodes[i+1].Key = peer.Fingerprint{keys[n]}
 	}
 	return state
 }
@@ -49,7 +49,7 @@ func TestChangedKeysAreAlarmed(t *testing.T) {
 		for _, holds := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, hold %v", tt.name, holds), func(t *testing.T) {
 				g := newGuard()
-				g.Options.Key, g.HoldKeys = encap.Fingerprint{0xff}, holds
+				g.Options.Key, g.HoldKeys = peer.Fingerprint{0xff}, holds
 				var plan *Plan
 				fresh := 0
 				for _, list := range tt.lists {
@@ -148,7 +148,7 @@ func TestKeyAlarmsEnd(t *testing.T) {
 }
 
 func TestKeyChangesAreDescribed(t *testing.T) {
-	c := KeyChange{Node: "node2", Known: encap.Fingerprint{1}, Listed: encap.Fingerprint{2}, At: noon}
+	c := KeyChange{Node: "node2", Known: peer.Fingerprint{1}, Listed: peer.Fingerprint{2}, At: noon}
 	for _, tt := range []struct {
 		held       bool
 		code, text string

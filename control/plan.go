@@ -7,9 +7,9 @@ import (
 	"net/netip"
 	"slices"
 
-	"weft/encap"
+	"weft/fib"
 	"weft/internal/strict"
-	"weft/router/fib"
+	"weft/peer"
 )
 
 // Options are what a node knows of itself and of the cluster by its configuration.
@@ -21,7 +21,7 @@ type Options struct {
 	ClusterCIDRs []netip.Prefix
 
 	// Key is the fingerprint of this node's key. If it is not zero, every node must have one.
-	Key encap.Fingerprint
+	Key peer.Fingerprint
 }
 
 // Plan is what a node must have: whom it forwards to, and which addresses and
@@ -32,8 +32,8 @@ type Plan struct {
 	// pod CIDRs, as they were written, and then its endpoint's address as a /32 or
 	// /128: pods reach nodes, and nodes pods, through the overlay without NAT. Behind
 	// Self are its further addresses too, and behind a peer those that WithAddresses adds.
-	Self  *encap.Peer
-	Peers []*encap.Peer
+	Self  *peer.Peer
+	Peers []*peer.Peer
 
 	// Table is made of Self and Peers.
 	Table *fib.Table
@@ -82,7 +82,7 @@ func NewPlan(state State, opts Options) (*Plan, error) {
 	checkSelf(state, opts, &self)
 	var nodes []*Node
 	podCIDRs := 0
-	for i, wrong := range Check(state, opts.ClusterCIDRs, opts.Key != (encap.Fingerprint{})) {
+	for i, wrong := range Check(state, opts.ClusterCIDRs, opts.Key != (peer.Fingerprint{})) {
 		n := &state.Nodes[i]
 		if own := checkOwnKey(n, opts); own != nil {
 			wrong = own // rather than that its wrong key is another's
@@ -100,7 +100,7 @@ func NewPlan(state State, opts Options) (*Plan, error) {
 		return nil, errors.Join(err, refused)
 	}
 	p := &Plan{
-		Peers:         make([]*encap.Peer, 0, len(nodes)),
+		Peers:         make([]*peer.Peer, 0, len(nodes)),
 		ClusterCIDRs:  slices.Clone(opts.ClusterCIDRs),
 		PeerCIDRs:     make([]netip.Prefix, 0, podCIDRs),
 		PeerAddresses: make([]netip.Addr, 0, len(nodes)),
@@ -123,7 +123,7 @@ func NewPlan(state State, opts Options) (*Plan, error) {
 	if p.Self == nil {
 		return nil, fmt.Errorf("this node is refused: %w", refused)
 	}
-	slices.SortFunc(p.Peers, func(a, b *encap.Peer) int { return cmp.Compare(a.Name, b.Name) })
+	slices.SortFunc(p.Peers, func(a, b *peer.Peer) int { return cmp.Compare(a.Name, b.Name) })
 	slices.SortFunc(p.PeerCIDRs, netip.Prefix.Compare)
 	slices.SortFunc(p.PeerAddresses, netip.Addr.Compare)
 	slices.SortFunc(p.PeerEndpoints, netip.AddrPort.Compare)
@@ -148,14 +148,14 @@ func each(err error) []error {
 	return []error{err}
 }
 
-func newPeer(n *Node) *encap.Peer {
+func newPeer(n *Node) *peer.Peer {
 	endpoint := n.Endpoint.Addr()
-	return &encap.Peer{
+	return &peer.Peer{
 		Name:     n.Name,
 		Endpoint: n.Endpoint,
 		VTEPMAC:  vtepMAC(n),
 		Key:      n.Key,
-		Kernel:   n.VTEPMAC != encap.MAC{},
+		Kernel:   n.VTEPMAC != peer.MAC{},
 		Prefixes: slices.Concat(n.PodCIDRs, []netip.Prefix{single(endpoint)}),
 		Claimed:  claimed(n),
 	}
@@ -180,9 +180,9 @@ func (p *Plan) ownAddresses() {
 	}
 }
 
-func vtepMAC(n *Node) encap.MAC {
-	if n.VTEPMAC == (encap.MAC{}) {
-		return encap.DeriveMAC(n.Name)
+func vtepMAC(n *Node) peer.MAC {
+	if n.VTEPMAC == (peer.MAC{}) {
+		return peer.DeriveMAC(n.Name)
 	}
 	return n.VTEPMAC
 }
@@ -201,7 +201,7 @@ func nodeAddresses(podCIDRs []netip.Prefix) []netip.Addr {
 // port of its endpoint. Its pods are behind it as before, but neither of the addresses: it
 // is not where it says, and could say so of an address that is another host's. Pods don't
 // reach the listed address past the overlay either. It may send from both, as it may come back.
-func (p *Plan) WithEndpoint(key encap.Fingerprint, addr netip.Addr) (*Plan, error) {
+func (p *Plan) WithEndpoint(key peer.Fingerprint, addr netip.Addr) (*Plan, error) {
 	moved := *p
 	moved.Peers, moved.Senders = slices.Clone(p.Peers), slices.Clone(p.Senders)
 	for i, peer := range p.Peers {
@@ -228,7 +228,7 @@ func (p *Plan) WithEndpoint(key encap.Fingerprint, addr netip.Addr) (*Plan, erro
 // WithAddresses returns a plan in which the further addresses that peers claim and have proven
 // are behind them: proven has who has shown its key at an address. An endpoint's address stays
 // with its node.
-func (p *Plan) WithAddresses(proven map[netip.Addr]encap.Fingerprint) (*Plan, error) {
+func (p *Plan) WithAddresses(proven map[netip.Addr]peer.Fingerprint) (*Plan, error) {
 	if len(proven) == 0 {
 		return p, nil
 	}
@@ -281,7 +281,7 @@ func (p *Plan) Equal(o *Plan) bool {
 		p.EndpointIPv6 == o.EndpointIPv6
 }
 
-func equalPeers(a, b *encap.Peer) bool {
+func equalPeers(a, b *peer.Peer) bool {
 	return a.Name == b.Name && a.Endpoint == b.Endpoint && a.Listed == b.Listed && a.VTEPMAC == b.VTEPMAC && a.Key == b.Key && a.Kernel == b.Kernel &&
 		slices.Equal(a.Prefixes, b.Prefixes) && slices.Equal(a.Claimed, b.Claimed)
 }

@@ -10,7 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"weft/encap"
+	"weft/peer"
 )
 
 var clusterCIDRs = prefixes("10.244.0.0/16", "fd00:244::/48")
@@ -43,7 +43,7 @@ func node(line int, name, endpoint string, podCIDRs ...string) Node {
 // threeNodes are not sorted, have one and both families, inside and outside.
 func threeNodes() State {
 	node3 := node(10, "node3", "[fd00:77::3]:9338", "fd00:244:0:3::/64")
-	node3.VTEPMAC = encap.MAC{0x02, 0, 0, 0, 0, 3}
+	node3.VTEPMAC = peer.MAC{0x02, 0, 0, 0, 0, 3}
 	return State{Origin: "nodes.yaml", Nodes: []Node{
 		node3,
 		node(2, "node1", "192.168.77.1:9338", "fd00:244:0:1::/64", "10.244.1.0/24", "10.244.101.0/24"),
@@ -57,15 +57,15 @@ func TestPlanOfADualStackNode(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := &Plan{
-		Self: &encap.Peer{
-			Name: "node1", Endpoint: netip.MustParseAddrPort("192.168.77.1:9338"), VTEPMAC: encap.DeriveMAC("node1"),
+		Self: &peer.Peer{
+			Name: "node1", Endpoint: netip.MustParseAddrPort("192.168.77.1:9338"), VTEPMAC: peer.DeriveMAC("node1"),
 			Prefixes: prefixes("fd00:244:0:1::/64", "10.244.1.0/24", "10.244.101.0/24", "192.168.77.1/32"),
 		},
-		Peers: []*encap.Peer{{
-			Name: "node2", Endpoint: netip.MustParseAddrPort("192.168.77.2:9999"), VTEPMAC: encap.DeriveMAC("node2"),
+		Peers: []*peer.Peer{{
+			Name: "node2", Endpoint: netip.MustParseAddrPort("192.168.77.2:9999"), VTEPMAC: peer.DeriveMAC("node2"),
 			Prefixes: prefixes("10.244.2.0/24", "fd00:244:0:2::/64", "192.168.77.2/32"),
 		}, {
-			Name: "node3", Endpoint: netip.MustParseAddrPort("[fd00:77::3]:9338"), VTEPMAC: encap.MAC{0x02, 0, 0, 0, 0, 3},
+			Name: "node3", Endpoint: netip.MustParseAddrPort("[fd00:77::3]:9338"), VTEPMAC: peer.MAC{0x02, 0, 0, 0, 0, 3},
 			Kernel: true, Prefixes: prefixes("fd00:244:0:3::/64", "fd00:77::3/128"),
 		}},
 		NodeAddresses: addrs("fd00:244:0:1::1", "10.244.1.1"),
@@ -172,10 +172,10 @@ func TestPlansDifferByWhatTheyAskFor(t *testing.T) {
 		"a node less":                 plan(opts, func(nodes []Node) []Node { return nodes[1:] }),
 		"a peer's name":               plan(opts, func(nodes []Node) []Node { nodes[2].Name = "node4"; return nodes }),
 		"a peer's port":               plan(opts, func(nodes []Node) []Node { nodes[2].Endpoint = netip.MustParseAddrPort("192.168.77.2:1"); return nodes }),
-		"a peer's VTEP MAC":           plan(opts, func(nodes []Node) []Node { nodes[2].VTEPMAC = encap.MAC{2, 9}; return nodes }),
-		"a peer that is a kernel now": plan(opts, func(nodes []Node) []Node { nodes[2].VTEPMAC = encap.DeriveMAC(nodes[2].Name); return nodes }),
-		"a peer's key":                plan(opts, func(nodes []Node) []Node { nodes[2].Key = encap.Fingerprint{9}; return nodes }),
-		"this node's key":             plan(opts, func(nodes []Node) []Node { nodes[1].Key = encap.Fingerprint{9}; return nodes }),
+		"a peer's VTEP MAC":           plan(opts, func(nodes []Node) []Node { nodes[2].VTEPMAC = peer.MAC{2, 9}; return nodes }),
+		"a peer that is a kernel now": plan(opts, func(nodes []Node) []Node { nodes[2].VTEPMAC = peer.DeriveMAC(nodes[2].Name); return nodes }),
+		"a peer's key":                plan(opts, func(nodes []Node) []Node { nodes[2].Key = peer.Fingerprint{9}; return nodes }),
+		"this node's key":             plan(opts, func(nodes []Node) []Node { nodes[1].Key = peer.Fingerprint{9}; return nodes }),
 		"a peer's pod CIDR":           plan(opts, func(nodes []Node) []Node { nodes[2].PodCIDRs = prefixes("10.244.9.0/24"); return nodes }),
 		"the cluster's CIDR":          plan(Options{Node: "node1", ClusterCIDRs: append(prefixes("10.99.0.0/16"), clusterCIDRs...)}, func(nodes []Node) []Node { return nodes }),
 		"this node":                   plan(Options{Node: "node2", ClusterCIDRs: clusterCIDRs}, func(nodes []Node) []Node { return nodes }),
@@ -191,7 +191,7 @@ func keyedNodes() State {
 	state := State{Origin: "nodes.yaml"}
 	for i := range byte(3) {
 		n := node(int(i)+2, fmt.Sprintf("node%d", i+1), fmt.Sprintf("192.168.77.%d:%d", i+1, 9338+int(i)), fmt.Sprintf("10.244.%d.0/24", i+1))
-		n.Key = encap.Fingerprint{i + 1}
+		n.Key = peer.Fingerprint{i + 1}
 		state.Nodes = append(state.Nodes, n)
 	}
 	return state
@@ -199,7 +199,7 @@ func keyedNodes() State {
 
 func keyedPlan(t *testing.T) *Plan {
 	t.Helper()
-	p, err := NewPlan(keyedNodes(), Options{Node: "node1", ClusterCIDRs: clusterCIDRs, Key: encap.Fingerprint{1}})
+	p, err := NewPlan(keyedNodes(), Options{Node: "node1", ClusterCIDRs: clusterCIDRs, Key: peer.Fingerprint{1}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -211,7 +211,7 @@ func keyedPlan(t *testing.T) *Plan {
 // nothing there past the overlay either (PeerAddresses), and the peer may come back (Senders).
 func TestAPeerThatHasMovedKeepsItsPortAndItsPods(t *testing.T) {
 	before := keyedPlan(t)
-	moved, err := before.WithEndpoint(encap.Fingerprint{3}, netip.MustParseAddr("172.16.0.3"))
+	moved, err := before.WithEndpoint(peer.Fingerprint{3}, netip.MustParseAddr("172.16.0.3"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -246,13 +246,13 @@ func TestAPeerThatHasMovedKeepsItsPortAndItsPods(t *testing.T) {
 	if peer, ok := moved.Table.Sender(netip.MustParseAddr("192.168.77.3")); ok {
 		t.Errorf("from the old address sends %v", peer)
 	}
-	if peer := moved.Table.ByKey(encap.Fingerprint{3}); peer != moved.Peers[1] {
+	if peer := moved.Table.ByKey(peer.Fingerprint{3}); peer != moved.Peers[1] {
 		t.Errorf("the key is that of %v", peer)
 	}
 }
 
 func TestAPeerThatHasMovedToIPv6NeedsTheLongerHeader(t *testing.T) {
-	p, err := keyedPlan(t).WithEndpoint(encap.Fingerprint{2}, netip.MustParseAddr("fd00:77::2"))
+	p, err := keyedPlan(t).WithEndpoint(peer.Fingerprint{2}, netip.MustParseAddr("fd00:77::2"))
 	if err != nil || !p.EndpointIPv6 {
 		t.Errorf("%v, %v", p, err)
 	}
@@ -260,14 +260,14 @@ func TestAPeerThatHasMovedToIPv6NeedsTheLongerHeader(t *testing.T) {
 
 func TestNobodyMovesToAnAddressThatIsAnothers(t *testing.T) {
 	for _, taken := range []string{"192.168.77.1", "192.168.77.2"} {
-		if _, err := keyedPlan(t).WithEndpoint(encap.Fingerprint{3}, netip.MustParseAddr(taken)); err == nil || !strings.Contains(err.Error(), taken) {
+		if _, err := keyedPlan(t).WithEndpoint(peer.Fingerprint{3}, netip.MustParseAddr(taken)); err == nil || !strings.Contains(err.Error(), taken) {
 			t.Errorf("to %s: %v", taken, err)
 		}
 	}
 }
 
 func TestAMoveOfNobodyChangesNothing(t *testing.T) {
-	for _, key := range []encap.Fingerprint{{1}, {4}} { // this node's own, and a stranger's
+	for _, key := range []peer.Fingerprint{{1}, {4}} { // this node's own, and a stranger's
 		p, err := keyedPlan(t).WithEndpoint(key, netip.MustParseAddr("fd00:77::9"))
 		if err != nil || !p.Equal(keyedPlan(t)) {
 			t.Errorf("%v\n%s", err, diff(keyedPlan(t), p))
@@ -329,12 +329,12 @@ func TestProvenAddressesAreBehindTheirNodes(t *testing.T) {
 		return p
 	}
 	before := plan()
-	proven := map[netip.Addr]encap.Fingerprint{}
+	proven := map[netip.Addr]peer.Fingerprint{}
 	for _, a := range append(slices.Clone(before.Peers[0].Claimed), addrs("192.168.99.2")...) {
-		proven[a] = encap.Fingerprint{2}
+		proven[a] = peer.Fingerprint{2}
 	}
 	for _, a := range addrs("192.168.78.9", "fd00:77::3") {
-		proven[a] = encap.Fingerprint{3}
+		proven[a] = peer.Fingerprint{3}
 	}
 	with, err := before.WithAddresses(proven)
 	if err != nil {
@@ -379,7 +379,7 @@ func TestProvenAddressesAreBehindTheirNodes(t *testing.T) {
 func TestRoamingPeersKeepWhatTheyProve(t *testing.T) {
 	addrs := []netip.Addr{netip.MustParseAddr("192.168.77.1"), netip.MustParseAddr("192.168.77.2"), netip.MustParseAddr("192.168.77.3"), netip.MustParseAddr("192.168.78.4"), netip.MustParseAddr("fd00:77::5")}
 	node := func(i int) Node {
-		return Node{Name: fmt.Sprintf("node%d", i), Endpoint: netip.AddrPortFrom(addrs[i-1], 9338), Key: encap.Fingerprint{byte(i)},
+		return Node{Name: fmt.Sprintf("node%d", i), Endpoint: netip.AddrPortFrom(addrs[i-1], 9338), Key: peer.Fingerprint{byte(i)},
 			PodCIDRs: prefixes(fmt.Sprintf("10.244.%d.0/24", i)), Addresses: addrs}
 	}
 	state, opts := State{Nodes: []Node{node(1), node(2), node(3)}}, Options{Node: "node1", ClusterCIDRs: prefixes("10.244.0.0/16")}
@@ -394,13 +394,13 @@ func TestRoamingPeersKeepWhatTheyProve(t *testing.T) {
 		to := map[byte]netip.Addr{2: addrs[choose(5)], 3: addrs[choose(5)]}
 		first := byte(2 + choose(2))
 		for _, key := range []byte{first, 5 - first} {
-			if moved, err := plan.WithEndpoint(encap.Fingerprint{key}, to[key]); err == nil {
+			if moved, err := plan.WithEndpoint(peer.Fingerprint{key}, to[key]); err == nil {
 				plan = moved
 			}
 		}
-		proven := map[netip.Addr]encap.Fingerprint{}
+		proven := map[netip.Addr]peer.Fingerprint{}
 		for _, a := range addrs {
-			proven[a] = encap.Fingerprint{byte(choose(4))}
+			proven[a] = peer.Fingerprint{byte(choose(4))}
 		}
 		with, err := plan.WithAddresses(proven)
 		if err != nil {

@@ -6,8 +6,8 @@ import (
 	"slices"
 	"strings"
 
-	"weft/encap"
 	"weft/internal/warning"
+	"weft/peer"
 )
 
 // Facts are what a node knows of itself beside the list of nodes.
@@ -38,7 +38,7 @@ func Warnings(p *Plan, f Facts) []warning.Warning {
 
 // checkReached returns why datagrams to this node's endpoint don't arrive, unless a NAT
 // translates them.
-func checkReached(self *encap.Peer, f Facts) (warning.Warning, bool) {
+func checkReached(self *peer.Peer, f Facts) (warning.Warning, bool) {
 	at, listen := self.Endpoint, f.Listen
 	switch here := slices.Contains(f.Addresses, at.Addr()); {
 	case len(f.Addresses) > 0 && !here:
@@ -58,7 +58,7 @@ func checkReached(self *encap.Peer, f Facts) (warning.Warning, bool) {
 }
 
 // checkFamilies returns which peers have endpoints of a family in which this node has no socket.
-func checkFamilies(peers []*encap.Peer, listen netip.AddrPort) (warning.Warning, bool) {
+func checkFamilies(peers []*peer.Peer, listen netip.AddrPort) (warning.Warning, bool) {
 	if listen.Addr() == netip.IPv6Unspecified() {
 		return warning.Warning{}, false
 	}

@@ -7,15 +7,15 @@ import (
 	"strings"
 	"testing"
 
-	"weft/encap"
 	"weft/internal/warning"
+	"weft/peer"
 )
 
 // TestEndpointsThatCannotWorkWarn: an endpoint of this node at which nothing arrives, and peers
 // to which nothing can be sent, for both families.
 func TestEndpointsThatCannotWorkWarn(t *testing.T) {
-	peer := func(name, endpoint string) *encap.Peer {
-		return &encap.Peer{Name: name, Endpoint: netip.MustParseAddrPort(endpoint)}
+	peer := func(name, endpoint string) *peer.Peer {
+		return &peer.Peer{Name: name, Endpoint: netip.MustParseAddrPort(endpoint)}
 	}
 	host := []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("192.168.77.1"), netip.MustParseAddr("192.168.78.1"), netip.MustParseAddr("fd00:77::1")}
 	for _, tt := range []struct {

@@ -5,6 +5,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"weft/peer"
 )
 
 const (
@@ -42,7 +44,7 @@ type Batch struct {
 
 // message is one datagram or a run.
 type message struct {
-	to      *Peer
+	to      *peer.Peer
 	class   uint8 // of the outer header
 	first   int   // its iovecs: the first and behind the last
 	end     int
@@ -63,8 +65,8 @@ func (b *Batch) Len() int { return len(b.messages) }
 
 // Datagrams yields a copy of each datagram and where it goes. It is for what need not be
 // fast: WriteBatch reads the pieces where they are.
-func (b *Batch) Datagrams() iter.Seq2[*Peer, []byte] {
-	return func(yield func(*Peer, []byte) bool) {
+func (b *Batch) Datagrams() iter.Seq2[*peer.Peer, []byte] {
+	return func(yield func(*peer.Peer, []byte) bool) {
 		pieces := make([]message, maxSegments)
 		for i := range b.messages {
 			for _, m := range b.messages[i].cut(pieces, b.iovecs) {
@@ -93,7 +95,7 @@ func (b *Batch) Space(n int) []byte {
 // Add appends a datagram to a peer: header and then payload, which may be empty.
 // Both must stay as they are until the batch was sent. class is the traffic class of
 // the outer IP header (RFC 2474, RFC 3168), and bytes the length of the pod's packet.
-func (b *Batch) Add(to *Peer, class uint8, header, payload []byte, bytes int) {
+func (b *Batch) Add(to *peer.Peer, class uint8, header, payload []byte, bytes int) {
 	size := len(header) + len(payload)
 	first := len(b.iovecs)
 	b.append(header)
@@ -118,7 +120,7 @@ func (b *Batch) Add(to *Peer, class uint8, header, payload []byte, bytes int) {
 }
 
 // takes reports whether a datagram of size bytes may become the last of the run.
-func (m *message) takes(to *Peer, class uint8, size int) bool {
+func (m *message) takes(to *peer.Peer, class uint8, size int) bool {
 	return m.to == to && m.class == class && m.last == m.segment && size <= m.segment && size > 0 &&
 		m.packets < maxSegments && m.size+size <= maxMessage
 }

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/net/ipv4"
 
 	"weft/encap"
+	"weft/peer"
 )
 
 // The two benchmarks send and receive the same 32 datagrams of 1,400 bytes a turn, here
@@ -50,7 +51,7 @@ func BenchmarkBatchByXNet(b *testing.B) {
 
 func BenchmarkBatchByConn(b *testing.B) {
 	from, to := listen(b, "127.0.0.1:0", 1)[0], listen(b, "127.0.0.1:0", 1)[0]
-	peer := &encap.Peer{Endpoint: netip.MustParseAddrPort(to.LocalAddr().String())}
+	peer := &peer.Peer{Endpoint: netip.MustParseAddrPort(to.LocalAddr().String())}
 	payload, batch := make([]byte, 1400), new(encap.Batch)
 	b.ReportAllocs()
 	for b.Loop() {

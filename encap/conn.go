@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"weft/internal/poller"
-	"weft/router/packet"
+	"weft/packet"
 )
 
 // batchSize is how many messages one sendmmsg(2) takes at the most.

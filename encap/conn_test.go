@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"weft/encap"
+	"weft/peer"
 )
 
 func listen(t testing.TB, addr string, lanes int) []*encap.Conn {
@@ -43,9 +44,9 @@ func overEachFamily(t *testing.T, test func(t *testing.T, bind, dial string)) {
 	}
 }
 
-// peer is the node that receives on c, as one reaches it over addr.
-func peer(c *encap.Conn, addr string) *encap.Peer {
-	return &encap.Peer{Endpoint: netip.AddrPortFrom(netip.MustParseAddr(addr), c.LocalAddr().Port())}
+// peerAt is the node that receives on c, as one reaches it over addr.
+func peerAt(c *encap.Conn, addr string) *peer.Peer {
+	return &peer.Peer{Endpoint: netip.AddrPortFrom(netip.MustParseAddr(addr), c.LocalAddr().Port())}
 }
 
 // receive reads n datagrams, in as many batches as they come in.
@@ -67,7 +68,7 @@ func receive(t testing.TB, c *encap.Conn, n int) (payloads []string, from netip.
 }
 
 // batch makes one of payloads to a peer.
-func batch(to *encap.Peer, payloads ...[]byte) *encap.Batch {
+func batch(to *peer.Peer, payloads ...[]byte) *encap.Batch {
 	b := new(encap.Batch)
 	for _, p := range payloads {
 		b.Add(to, 0, p[:min(len(p), 22)], p[min(len(p), 22):], len(p)-10)
@@ -84,7 +85,7 @@ func TestBatchesArriveWholeAndInOrder(t *testing.T) {
 			text := fmt.Sprintf("%d %s", i, strings.Repeat("x", 100+i/(i%10+1)))
 			want, payloads = append(want, text), append(payloads, []byte(text))
 		}
-		if sent := from.WriteBatch(batch(peer(to, dial), payloads...)); sent.Packets != len(want) || sent.Refused != 0 {
+		if sent := from.WriteBatch(batch(peerAt(to, dial), payloads...)); sent.Packets != len(want) || sent.Refused != 0 {
 			t.Fatalf("WriteBatch = %+v", sent)
 		}
 		got, sender := receive(t, to, len(want))
@@ -104,7 +105,7 @@ func TestARunIsOneMessageAndArrivesAsItsDatagrams(t *testing.T) {
 		payloads = append(payloads, bytes.Repeat([]byte{byte(i)}, 1400))
 	}
 	payloads = append(payloads, []byte("the last one is shorter"))
-	b := batch(peer(to, "127.0.0.1"), payloads...)
+	b := batch(peerAt(to, "127.0.0.1"), payloads...)
 	if b.Len() != 1 {
 		t.Errorf("%d messages, want 1", b.Len())
 	}
@@ -123,14 +124,14 @@ func TestARunIsOneMessageAndArrivesAsItsDatagrams(t *testing.T) {
 }
 
 func TestRunsEndWhereOneMessageMust(t *testing.T) {
-	a, c := &encap.Peer{Name: "a"}, &encap.Peer{Name: "c"}
+	a, c := &peer.Peer{Name: "a"}, &peer.Peer{Name: "c"}
 	b := new(encap.Batch)
-	add := func(to *encap.Peer, size int) int {
+	add := func(to *peer.Peer, size int) int {
 		b.Add(to, 0, make([]byte, size), nil, size)
 		return b.Len()
 	}
 	for i, step := range []struct {
-		to       *encap.Peer
+		to       *peer.Peer
 		size     int
 		messages int
 		why      string
@@ -163,7 +164,7 @@ func TestTheTrafficClassOfADatagramArrives(t *testing.T) {
 		from, to := listen(t, bind+":0", 1)[0], listen(t, bind+":0", 1)[0]
 		const ect0, ce, expedited = 2, 3, 46 << 2
 		b, want := new(encap.Batch), []uint8{0, 0, ect0, ect0, ect0, ce, expedited | ce}
-		p := peer(to, dial)
+		p := peerAt(to, dial)
 		for _, class := range want {
 			b.Add(p, class, make([]byte, 100), nil, 100)
 		}
@@ -192,7 +193,7 @@ func TestTheTrafficClassOfADatagramArrives(t *testing.T) {
 func TestTheLargestDatagramArrivesWhole(t *testing.T) {
 	from, to := listen(t, "127.0.0.1:0", 1)[0], listen(t, "127.0.0.1:0", 1)[0]
 	payload := bytes.Repeat([]byte{7}, 65507) // 65,535 − IPv4 and UDP headers
-	if sent := from.WriteBatch(batch(peer(to, "127.0.0.1"), payload)); sent.Packets != 1 {
+	if sent := from.WriteBatch(batch(peerAt(to, "127.0.0.1"), payload)); sent.Packets != 1 {
 		t.Fatalf("WriteBatch = %+v", sent)
 	}
 	if got, _ := receive(t, to, 1); got[0] != string(payload) {
@@ -202,7 +203,7 @@ func TestTheLargestDatagramArrivesWhole(t *testing.T) {
 
 func TestARefusedDatagramStopsNothingButItself(t *testing.T) {
 	from, to := listen(t, "127.0.0.1:0", 1)[0], listen(t, "127.0.0.1:0", 1)[0]
-	b := batch(peer(to, "127.0.0.1"), []byte("good 1"), []byte("good 10"), make([]byte, 65508), []byte("good"), make([]byte, 65508))
+	b := batch(peerAt(to, "127.0.0.1"), []byte("good 1"), []byte("good 10"), make([]byte, 65508), []byte("good"), make([]byte, 65508))
 	sent := from.WriteBatch(b)
 	if sent.Packets != 3 || sent.Refused != 2 || sent.Err != unix.EMSGSIZE {
 		t.Fatalf("WriteBatch = %+v; want 3 sent, 2 refused, EMSGSIZE", sent)
@@ -223,7 +224,7 @@ func TestWhereRunsAreRefusedDatagramsGoOneByOne(t *testing.T) {
 	}
 	payloads = append(payloads, []byte("the shorter one"))
 	for range 2 {
-		sent := from.WriteBatch(batch(peer(to, "127.0.0.1"), payloads...))
+		sent := from.WriteBatch(batch(peerAt(to, "127.0.0.1"), payloads...))
 		if sent.Packets != 101 || sent.Bytes != 100*490+5 || sent.Refused != 0 {
 			t.Errorf("WriteBatch = %+v", sent)
 		}
@@ -248,7 +249,7 @@ func TestNoRunsWhereTheyAreOff(t *testing.T) {
 	t.Cleanup(func() { conns[0].Close() })
 	to := listen(t, "127.0.0.1:0", 1)[0]
 	payloads := numbered(100, 500)
-	if sent := conns[0].WriteBatch(batch(peer(to, "127.0.0.1"), payloads...)); sent.Packets != 100 || conns[0].Runs() {
+	if sent := conns[0].WriteBatch(batch(peerAt(to, "127.0.0.1"), payloads...)); sent.Packets != 100 || conns[0].Runs() {
 		t.Errorf("WriteBatch = %+v, runs are sent: %v", sent, conns[0].Runs())
 	}
 	expectReceived(t, to, payloads)
@@ -289,7 +290,7 @@ func TestWhatOneLaneSendsArrivesInOneLaneAndWhatSeveralSendIsSpread(t *testing.T
 			for j := range 10 {
 				text := fmt.Sprintf("%d from lane %d", j, i)
 				want = append(want, text)
-				from.WriteBatch(batch(peer(receivers[0], dial), []byte(text)))
+				from.WriteBatch(batch(peerAt(receivers[0], dial), []byte(text)))
 			}
 			if got, _ := receive(t, receivers[i%4], 10); !slices.Equal(got, want) {
 				t.Errorf("lane %d receives %q, want %q", i%4, got, want)
@@ -300,7 +301,7 @@ func TestWhatOneLaneSendsArrivesInOneLaneAndWhatSeveralSendIsSpread(t *testing.T
 
 func TestWhatIsSentToASourcePortIsNotKept(t *testing.T) {
 	from, to := listen(t, "127.0.0.1:0", 1)[0], listen(t, "127.0.0.1:0", 1)[0]
-	target := &encap.Peer{Endpoint: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), to.SourcePort())}
+	target := &peer.Peer{Endpoint: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), to.SourcePort())}
 	if sent := from.WriteBatch(batch(target, []byte("nobody reads this"))); sent.Packets != 1 {
 		t.Fatalf("WriteBatch = %+v", sent)
 	}
@@ -311,7 +312,7 @@ func TestWhatIsSentToASourcePortIsNotKept(t *testing.T) {
 
 func TestDatagramsOverRealSocketsAllocateNothing(t *testing.T) {
 	from, to := listen(t, "127.0.0.1:0", 1)[0], listen(t, "127.0.0.1:0", 1)[0]
-	b, p := new(encap.Batch), peer(to, "127.0.0.1")
+	b, p := new(encap.Batch), peerAt(to, "127.0.0.1")
 	payload := make([]byte, 1400)
 	from.SendFrom(netip.MustParseAddr("127.0.0.1"))
 	allocs := testing.AllocsPerRun(200, func() {
@@ -336,8 +337,8 @@ func TestDatagramsOverRealSocketsAllocateNothing(t *testing.T) {
 }
 
 func TestDerivedMACsAreLocalUnicastAndDiffer(t *testing.T) {
-	a, b := encap.DeriveMAC("node1"), encap.DeriveMAC("node2")
-	if a == b || a[0] != 0x02 || a != encap.DeriveMAC("node1") {
+	a, b := peer.DeriveMAC("node1"), peer.DeriveMAC("node2")
+	if a == b || a[0] != 0x02 || a != peer.DeriveMAC("node1") {
 		t.Errorf("node1 has %s, node2 has %s", a, b)
 	}
 }
@@ -350,7 +351,7 @@ func TestOnlyADatagramAloneInItsBufferHasTheRoomBehindIt(t *testing.T) {
 		for range n {
 			payloads = append(payloads, make([]byte, 500))
 		}
-		from.WriteBatch(batch(peer(to, "127.0.0.1"), payloads...))
+		from.WriteBatch(batch(peerAt(to, "127.0.0.1"), payloads...))
 		received, err := to.ReadBatch()
 		if err != nil || len(received) != n {
 			t.Fatalf("%d datagrams received of %d: %v", len(received), n, err)

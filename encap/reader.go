@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"weft/internal/poller"
-	"weft/router/packet"
+	"weft/packet"
 )
 
 // mmsghdr is struct mmsghdr of recvmmsg(2).

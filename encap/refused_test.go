@@ -81,8 +81,8 @@ func TestRunsThatAreRefusedInMidStreamAreSentAgainOneByOne(t *testing.T) {
 	stream := numbered(600, 500)
 	write := func(payloads [][]byte) {
 		t.Helper()
-		b := batch(peer(to, "127.0.0.1"), payloads...)
-		b.Add(peer(other, "127.0.0.1"), 0, []byte("to another peer"), nil, 15)
+		b := batch(peerAt(to, "127.0.0.1"), payloads...)
+		b.Add(peerAt(other, "127.0.0.1"), 0, []byte("to another peer"), nil, 15)
 		if sent := from.WriteBatch(b); sent.Packets != len(payloads)+1 || sent.Refused != 0 {
 			t.Fatalf("WriteBatch = %+v, want %d sent", sent, len(payloads)+1)
 		}
@@ -106,12 +106,12 @@ func TestARunOfDatagramsTooBigForThePathIsNoReasonToSendNoMoreRuns(t *testing.T)
 	host, others := hosts(t, 1)
 	from, to := listenIn(t, host, "0.0.0.0:9338"), listenIn(t, others[0], "10.9.1.2:9338")
 	good := numbered(40, 1400)
-	sent := from.WriteBatch(batch(peer(to, "10.9.1.2"), append(slices.Clone(good), numbered(5, 1600)...)...))
+	sent := from.WriteBatch(batch(peerAt(to, "10.9.1.2"), append(slices.Clone(good), numbered(5, 1600)...)...))
 	if sent.Packets != len(good) || sent.Refused != 5 || sent.Err != unix.EMSGSIZE {
 		t.Errorf("WriteBatch = %+v; want %d sent and 5 refused by EMSGSIZE", sent, len(good))
 	}
 	expectReceived(t, to, good)
-	if b := batch(peer(to, "10.9.1.2"), good...); !from.Runs() || from.WriteBatch(b).Packets != len(good) {
+	if b := batch(peerAt(to, "10.9.1.2"), good...); !from.Runs() || from.WriteBatch(b).Packets != len(good) {
 		t.Error("no more runs are sent")
 	}
 	expectReceived(t, to, good)
@@ -124,7 +124,7 @@ func TestAFullSendBufferIsToldAtOnceAndHasRoomAgain(t *testing.T) {
 		"tbf", "rate", "1mbit", "burst", "128kb", "limit", "100mb"); err != nil {
 		t.Fatal(err)
 	}
-	run := batch(peer(to, "10.9.1.2"), numbered(44, 1400)...)
+	run := batch(peerAt(to, "10.9.1.2"), numbered(44, 1400)...)
 	var sent encap.Sent
 	for tries := 0; sent.Refused == 0; tries++ {
 		if sent = from.WriteBatch(run); tries == 10000 {
@@ -139,7 +139,7 @@ func TestAFullSendBufferIsToldAtOnceAndHasRoomAgain(t *testing.T) {
 	}
 	last := []byte("the queue is empty again")
 	err := testnet.Wait(t.Context(), "room in the send buffer", func(context.Context) error {
-		if sent := from.WriteBatch(batch(peer(to, "10.9.1.2"), last)); sent.Refused > 0 {
+		if sent := from.WriteBatch(batch(peerAt(to, "10.9.1.2"), last)); sent.Refused > 0 {
 			return sent.Err
 		}
 		return nil
@@ -164,14 +164,14 @@ func TestALaneThatDoesNotReadLosesNothingOfAnother(t *testing.T) {
 	}
 	flood := numbered(44, 1400)
 	for range 500 { // 31 MB into a receive buffer of 8
-		from[0].WriteBatch(batch(peer(to[0], "10.9.1.2"), flood...))
+		from[0].WriteBatch(batch(peerAt(to[0], "10.9.1.2"), flood...))
 	}
 	dropped, err := others[0].Exec(t.Context(), "nstat", "-asz", "UdpRcvbufErrors")
 	if err != nil || regexp.MustCompile(`UdpRcvbufErrors\s+0\s`).MatchString(dropped) {
 		t.Fatalf("the kernel counts no datagram for which there was no room: %s, %v", dropped, err)
 	}
 	quiet := numbered(100, 300)
-	if sent := from[1].WriteBatch(batch(peer(to[1], "10.9.1.2"), quiet...)); sent.Packets != len(quiet) {
+	if sent := from[1].WriteBatch(batch(peerAt(to[1], "10.9.1.2"), quiet...)); sent.Packets != len(quiet) {
 		t.Errorf("WriteBatch = %+v", sent)
 	}
 	expectReceived(t, to[1], quiet)
@@ -181,7 +181,7 @@ func TestADatagramThatFitsIsSentThoughTheRunItEndsIsRefused(t *testing.T) {
 	host, others := hosts(t, 1)
 	from, to := listenIn(t, host, "0.0.0.0:9338"), listenIn(t, others[0], "10.9.1.2:9338")
 	last := numbered(1, 1400)
-	sent := from.WriteBatch(batch(peer(to, "10.9.1.2"), append(numbered(5, 1600), last...)...))
+	sent := from.WriteBatch(batch(peerAt(to, "10.9.1.2"), append(numbered(5, 1600), last...)...))
 	if sent.Packets != 1 || sent.Refused != 5 || sent.Err != unix.EMSGSIZE || !from.Runs() {
 		t.Errorf("WriteBatch = %+v; want 1 sent and 5 refused by EMSGSIZE", sent)
 	}

@@ -74,7 +74,7 @@ func TestForgedPathMTUShrinksNothing(t *testing.T) {
 	} {
 		t.Run(tc.from+" listening at "+tc.listen, func(t *testing.T) {
 			from, to := listenIn(t, host, tc.listen+":0"), listenIn(t, others[0], tc.listen+":0")
-			target := peer(to, tc.to)
+			target := peerAt(to, tc.to)
 			for _, port := range []uint16{from.SourcePort(), from.LocalAddr().Port()} {
 				if _, err := host.Exec(t.Context(), "ip", "route", "flush", "cache"); err != nil {
 					t.Fatal(err)
@@ -112,7 +112,7 @@ func TestForgedPathMTUShrinksNothing(t *testing.T) {
 func TestTooLargeForTheDeviceIsEMSGSIZE(t *testing.T) {
 	host, others := hosts(t, 1)
 	from, to := listenIn(t, host, "0.0.0.0:0"), listenIn(t, others[0], "0.0.0.0:0")
-	target := peer(to, "10.9.1.2")
+	target := peerAt(to, "10.9.1.2")
 	tooLarge := make([]byte, 1500-28+1)
 	if err := from.WriteTo(tooLarge, target.Endpoint); !errors.Is(err, unix.EMSGSIZE) {
 		t.Errorf("WriteTo = %v, want EMSGSIZE", err)

@@ -31,7 +31,7 @@ func TestDatagramsLeaveFromTheEndpoint(t *testing.T) {
 	}{{"0.0.0.0", "10.9.1.2", v4}, {"[::]", "10.9.1.2", v4}, {"[::]", "fd00:9::2", v6}} {
 		t.Run(tc.to+" from "+tc.listen, func(t *testing.T) {
 			from, to := listenIn(t, host, tc.listen+":0"), listenIn(t, others[0], tc.listen+":0")
-			target := peer(to, tc.to)
+			target := peerAt(to, tc.to)
 			send := func() (sources []netip.Addr) {
 				t.Helper()
 				b := new(encap.Batch)

@@ -14,8 +14,8 @@ import (
 
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"weft/encap"
 	"weft/internal/testnet"
+	"weft/peer"
 )
 
 const (
@@ -278,7 +278,7 @@ func (f *flannelNode) plugin(t *testing.T, command, pod string) []byte {
 // awaitEntries waits until flannel sends to a node of weft's, or does so no more.
 func (f *flannelNode) awaitEntries(t *testing.T, number int, wanted bool) {
 	t.Helper()
-	gateway, mac := fmt.Sprintf(f.gateway, number), encap.DeriveMAC(fmt.Sprintf("node%d", number)).String()
+	gateway, mac := fmt.Sprintf(f.gateway, number), peer.DeriveMAC(fmt.Sprintf("node%d", number)).String()
 	entries := []struct{ command, entry string }{
 		{"ip " + f.option + " route show " + fmt.Sprintf(f.podCIDR, number), "via " + gateway + " dev " + f.device},
 		{"ip neigh show " + gateway + " dev " + f.device, "lladdr " + mac + " PERMANENT"},

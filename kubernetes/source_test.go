@@ -24,8 +24,8 @@ import (
 
 	"weft/control"
 	source "weft/control/kubernetes"
-	"weft/encap"
 	"weft/internal/testnet"
+	"weft/peer"
 )
 
 const boundToNone = ""
@@ -273,7 +273,7 @@ func (n *registered) await(want string) {
 }
 
 func keyed(key byte) control.Self {
-	return control.Self{Endpoint: netip.AddrPortFrom(netip.Addr{}, 9338), Key: encap.Fingerprint{key}}
+	return control.Self{Endpoint: netip.AddrPortFrom(netip.Addr{}, 9338), Key: peer.Fingerprint{key}}
 }
 
 func TestNodesRegisterInKubernetesAndSeeEachOther(t *testing.T) {
@@ -361,7 +361,7 @@ func TestNodesRegisterInKubernetesAndSeeEachOther(t *testing.T) {
 		r.addNode("node4", "10.244.4.0/24", "192.168.77.4")
 		self := control.Self{Endpoint: netip.MustParseAddrPort("192.168.77.4:8472")}
 		r.run(source.Options{Node: "node4", FlannelCompat: true, VNI: 1}, self).await("node2 203.0.113.2:4000, node3 192.168.77.3:8472, node1 192.168.77.9:9338, node4 192.168.77.4:8472")
-		if data := r.node("node4").Annotations["flannel.alpha.coreos.com/backend-data"]; data != `{"VNI":1,"VtepMAC":"`+encap.DeriveMAC("node4").String()+`"}` {
+		if data := r.node("node4").Annotations["flannel.alpha.coreos.com/backend-data"]; data != `{"VNI":1,"VtepMAC":"`+peer.DeriveMAC("node4").String()+`"}` {
 			t.Errorf("what flannel reads of node4: %q", data)
 		}
 	})
@@ -501,7 +501,7 @@ func TestAnAPIServerThatCrashesIsAwaited(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Logf("a State came %v after the API server was ready again", time.Since(started).Round(time.Millisecond))
-	two.Register(control.Self{Endpoint: netip.MustParseAddrPort("192.168.77.22:9338"), Key: encap.Fingerprint{3}})
+	two.Register(control.Self{Endpoint: netip.MustParseAddrPort("192.168.77.22:9338"), Key: peer.Fingerprint{3}})
 	one.await("node1 192.168.77.1:9338, node2 192.168.77.22:9338")
 	_, _, errs = one.emitted()
 	if len(errs) > 2 || strings.Contains(fmt.Sprint(errs), control.ErrNoPodCIDR.Error()) || strings.Contains(fmt.Sprint(errs), "refuses") {

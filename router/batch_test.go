@@ -8,13 +8,14 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"weft/drop"
 	"weft/encap"
 	"weft/encap/vxlan"
 	"weft/encap/vxlan/vxlantest"
-	"weft/router/drop"
-	"weft/router/fib"
-	"weft/router/packet"
-	"weft/router/packet/packettest"
+	"weft/fib"
+	"weft/packet"
+	"weft/packet/packettest"
+	"weft/peer"
 )
 
 // endless hands out the same batch for ever and takes whatever it is given.
@@ -72,13 +73,13 @@ func (e *endless) Close() error { return nil }
 
 // fixture is node1's table, a packet of each family from its pod to node2's, and
 // one that is dropped.
-func fixture(tb testing.TB) (table *atomic.Pointer[fib.Table], peer *encap.Peer, packets [][]byte) {
+func fixture(tb testing.TB) (table *atomic.Pointer[fib.Table], other *peer.Peer, packets [][]byte) {
 	tb.Helper()
-	self := &encap.Peer{Name: "node1", Endpoint: netip.MustParseAddrPort("192.168.77.1:9338"), Prefixes: []netip.Prefix{
+	self := &peer.Peer{Name: "node1", Endpoint: netip.MustParseAddrPort("192.168.77.1:9338"), Prefixes: []netip.Prefix{
 		netip.MustParsePrefix("10.244.1.0/24"), netip.MustParsePrefix("fd00:244:1::/64")}}
-	peer = &encap.Peer{Name: "node2", Endpoint: netip.MustParseAddrPort("192.168.77.2:9338"), Prefixes: []netip.Prefix{
+	other = &peer.Peer{Name: "node2", Endpoint: netip.MustParseAddrPort("192.168.77.2:9338"), Prefixes: []netip.Prefix{
 		netip.MustParsePrefix("10.244.2.0/24"), netip.MustParsePrefix("fd00:244:2::/64")}}
-	built, err := fib.New(self, []*encap.Peer{peer})
+	built, err := fib.New(self, []*peer.Peer{other})
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -89,7 +90,7 @@ func fixture(tb testing.TB) (table *atomic.Pointer[fib.Table], peer *encap.Peer,
 			packettest.UDP(netip.MustParseAddr("10.244.1.5"), netip.MustParseAddr("10.244.2.5"), 1000),
 			packettest.UDP(netip.MustParseAddr("fd00:244:1::5"), netip.MustParseAddr("fd00:244:2::5"), 1000))
 	}
-	return table, peer, append(packets, packettest.UDP(netip.MustParseAddr("10.244.1.5"), netip.MustParseAddr("10.9.9.9"), 10))
+	return table, other, append(packets, packettest.UDP(netip.MustParseAddr("10.244.1.5"), netip.MustParseAddr("10.9.9.9"), 10))
 }
 
 func newOutbound(tb testing.TB) *outbound {

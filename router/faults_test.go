@@ -12,12 +12,13 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"weft/drop"
 	"weft/encap"
 	"weft/encap/vxlan"
 	"weft/encap/vxlan/vxlantest"
-	"weft/router/drop"
-	"weft/router/packet"
-	"weft/router/packet/packettest"
+	"weft/packet"
+	"weft/packet/packettest"
+	"weft/peer"
 	"weft/router/tun/tuntest"
 )
 
@@ -61,7 +62,7 @@ func tcpTo(pod string) packettest.TCP {
 }
 
 // kernel3 is node3 as a kernel VXLAN device, for which checksums are completed.
-func kernel3() *encap.Peer {
+func kernel3() *peer.Peer {
 	kernel := *node3
 	kernel.Kernel = true
 	return &kernel
@@ -70,7 +71,7 @@ func kernel3() *encap.Peer {
 func TestAFrameWithAnImpossibleVirtioHeaderIsDroppedAlone(t *testing.T) {
 	w, kernel, queue := newWire(), kernel3(), virtioQueue{tuntest.NewQueue()}
 	n1 := startLane(t, queue, w.attach(node1.Endpoint), node1, node2, kernel)
-	for peer, pod := range map[*encap.Peer]string{node2: "10.244.2.5", kernel: "10.244.3.5"} {
+	for peer, pod := range map[*peer.Peer]string{node2: "10.244.2.5", kernel: "10.244.3.5"} {
 		arrived := w.attach(peer.Endpoint).queue
 		good := udp("10.244.1.5", pod)
 		super := tcpTo(pod).Super(1000)
@@ -113,7 +114,7 @@ func TestAFrameWithAnImpossibleVirtioHeaderIsDroppedAlone(t *testing.T) {
 func TestASegmentSizeBeyondThePayloadLeavesThePacketWhole(t *testing.T) {
 	w, kernel, queue := newWire(), kernel3(), virtioQueue{tuntest.NewQueue()}
 	startLane(t, queue, w.attach(node1.Endpoint), node1, node2, kernel)
-	for peer, pod := range map[*encap.Peer]string{node2: "10.244.2.5", kernel: "10.244.3.5"} {
+	for peer, pod := range map[*peer.Peer]string{node2: "10.244.2.5", kernel: "10.244.3.5"} {
 		arrived := w.attach(peer.Endpoint).queue
 		super := tcpTo(pod).Super(math.MaxUint16)
 		queue.Inject(withVirtio(super.Virtio, super.Packet()))
@@ -159,7 +160,7 @@ type burst struct {
 }
 
 // receiving is a socket on which these datagrams arrive from a node.
-func receiving(s *socket, from *encap.Peer, datagrams ...[]byte) burst {
+func receiving(s *socket, from *peer.Peer, datagrams ...[]byte) burst {
 	b := burst{s, make(chan []encap.Received, 1)}
 	var received []encap.Received
 	for _, datagram := range datagrams {
@@ -291,7 +292,7 @@ func TestACompletedChecksumIsNotWrittenOverTheAddressThatWasChecked(t *testing.T
 func TestAPacketWhoseChecksumTheKernelFoundCorrectIsSentAsItIs(t *testing.T) {
 	w, kernel, queue := newWire(), kernel3(), virtioQueue{tuntest.NewQueue()}
 	startLane(t, queue, w.attach(node1.Endpoint), node1, node2, kernel)
-	for peer, pod := range map[*encap.Peer]string{node2: "10.244.2.5", kernel: "10.244.3.5"} {
+	for peer, pod := range map[*peer.Peer]string{node2: "10.244.2.5", kernel: "10.244.3.5"} {
 		arrived := w.attach(peer.Endpoint).queue
 		valid := udp("10.244.1.5", pod)
 		queue.Inject(withVirtio(packet.VirtioHeader{Flags: unix.VIRTIO_NET_HDR_F_DATA_VALID}, valid))

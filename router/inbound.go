@@ -4,10 +4,11 @@ import (
 	"net/netip"
 	"sync/atomic"
 
+	"weft/drop"
 	"weft/encap"
-	"weft/router/drop"
-	"weft/router/fib"
-	"weft/router/packet"
+	"weft/fib"
+	"weft/packet"
+	"weft/peer"
 )
 
 // inbound takes datagrams from one UDP socket to the pods. Its functions stand in
@@ -26,7 +27,7 @@ type inbound struct {
 	packets, bytes uint64 // in the batch
 
 	last struct { // who sent the last packet that was delivered, and its addresses
-		peer                *encap.Peer
+		peer                *peer.Peer
 		source, destination netip.Addr
 	}
 }

@@ -6,10 +6,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"weft/drop"
 	"weft/encap"
-	"weft/router/drop"
-	"weft/router/fib"
-	"weft/router/packet"
+	"weft/fib"
+	"weft/packet"
 )
 
 // outbound takes packets from one TUN queue to the peers. Its functions stand in

@@ -14,10 +14,11 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"weft/drop"
 	"weft/encap"
-	"weft/router/drop"
-	"weft/router/fib"
-	"weft/router/packet"
+	"weft/fib"
+	"weft/packet"
+	"weft/peer"
 )
 
 // Queue is what a lane needs of a TUN device; package tun documents it.
@@ -39,12 +40,12 @@ type Conn interface {
 type Codec interface {
 	// Encode adds to out what carries the packet f to the peer to. It may write into
 	// f's headroom, and what it adds may share f's memory.
-	Encode(out *encap.Batch, f *packet.Frame, from, to *encap.Peer) drop.Reason
+	Encode(out *encap.Batch, f *packet.Frame, from, to *peer.Peer) drop.Reason
 
 	// Decode checks r, pulls everything off it that is not the packet, and returns
 	// the peer that sent it. Without a peer, there is nothing to deliver; drop.None then
 	// says that nothing is lost.
-	Decode(r *encap.Received, table *fib.Table) (*encap.Peer, drop.Reason)
+	Decode(r *encap.Received, table *fib.Table) (*peer.Peer, drop.Reason)
 }
 
 // Lane is one queue's path, shared with no other lane.

@@ -13,19 +13,20 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"weft/drop"
 	"weft/encap"
 	"weft/encap/vxlan"
 	"weft/encap/vxlan/vxlantest"
+	"weft/fib"
+	"weft/packet"
+	"weft/packet/packettest"
+	"weft/peer"
 	"weft/router"
-	"weft/router/drop"
-	"weft/router/fib"
-	"weft/router/packet"
-	"weft/router/packet/packettest"
 	"weft/router/tun/tuntest"
 )
 
-func node(name, endpoint string, prefixes ...string) *encap.Peer {
-	p := &encap.Peer{Name: name, Endpoint: netip.MustParseAddrPort(endpoint), VTEPMAC: encap.DeriveMAC(name)}
+func node(name, endpoint string, prefixes ...string) *peer.Peer {
+	p := &peer.Peer{Name: name, Endpoint: netip.MustParseAddrPort(endpoint), VTEPMAC: peer.DeriveMAC(name)}
 	for _, prefix := range prefixes {
 		p.Prefixes = append(p.Prefixes, netip.MustParsePrefix(prefix))
 	}
@@ -55,7 +56,7 @@ type socket struct {
 	queue  chan datagram
 	closed chan struct{}
 	once   sync.Once
-	refuse func(to *encap.Peer) syscall.Errno
+	refuse func(to *peer.Peer) syscall.Errno
 
 	received []encap.Received
 }
@@ -126,14 +127,14 @@ type running struct {
 	socket *socket
 }
 
-func start(t *testing.T, w *wire, self *encap.Peer, peers ...*encap.Peer) running {
+func start(t *testing.T, w *wire, self *peer.Peer, peers ...*peer.Peer) running {
 	t.Helper()
 	queue, socket := tuntest.NewQueue(), w.attach(self.Endpoint)
 	return running{startLane(t, queue, socket, self, peers...), queue, socket}
 }
 
 // startLane starts a router of one lane.
-func startLane(t *testing.T, queue router.Queue, conn router.Conn, self *encap.Peer, peers ...*encap.Peer) *router.Router {
+func startLane(t *testing.T, queue router.Queue, conn router.Conn, self *peer.Peer, peers ...*peer.Peer) *router.Router {
 	t.Helper()
 	table, err := fib.New(self, peers)
 	if err != nil {
@@ -216,7 +217,7 @@ func TestOutboundPacketsAreDroppedUnderTheirReason(t *testing.T) {
 func TestInboundPacketsAreDroppedUnderTheirReasonAndNotAnswered(t *testing.T) {
 	w := newWire()
 	n2 := start(t, w, node2, node1, node3)
-	sniffer := map[*encap.Peer]*socket{node1: w.attach(node1.Endpoint), node3: w.attach(node3.Endpoint)}
+	sniffer := map[*peer.Peer]*socket{node1: w.attach(node1.Endpoint), node3: w.attach(node3.Endpoint)}
 	good := vxlantest.Datagram(udp("10.244.1.5", "10.244.2.5"), node1, node2)
 	stranger := netip.MustParseAddrPort("192.168.77.99:9338")
 	for _, tc := range []struct {
@@ -267,7 +268,7 @@ func TestAPeerThatCannotBeReachedLosesOnlyItsOwnPackets(t *testing.T) {
 		unix.ENOMEM:       drop.SendFailed,
 	} {
 		arrived, dropped := len(n3.queue.Written()), n1.Stats().Drops[want]
-		n1.socket.refuse = func(to *encap.Peer) syscall.Errno {
+		n1.socket.refuse = func(to *peer.Peer) syscall.Errno {
 			if to == node2 {
 				return errno
 			}
@@ -298,7 +299,7 @@ func TestAPublishedTableCountsFromTheNextBatchOn(t *testing.T) {
 	n1.queue.Inject(udp("10.244.1.5", "10.244.3.5"))
 	eventually(t, "node3 is not known yet", func() bool { return n1.Stats().Drops[drop.NoRoute] == 1 })
 
-	table, err := fib.New(node1, []*encap.Peer{node2, node3})
+	table, err := fib.New(node1, []*peer.Peer{node2, node3})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,7 +3,7 @@ package router
 import (
 	"sync/atomic"
 
-	"weft/router/drop"
+	"weft/drop"
 )
 
 // counters are one lane's in one direction. One goroutine writes them, others read:

@@ -5,8 +5,8 @@ import (
 	"net/netip"
 	"testing"
 
-	"weft/encap"
-	"weft/router/fib"
+	"weft/fib"
+	"weft/peer"
 )
 
 // size is that of a cluster.
@@ -26,10 +26,10 @@ var (
 
 // cluster returns all nodes, this one first. Port tells clusters apart that are
 // otherwise the same.
-func (s size) cluster(port uint16) []*encap.Peer {
-	nodes := make([]*encap.Peer, s.nodes)
+func (s size) cluster(port uint16) []*peer.Peer {
+	nodes := make([]*peer.Peer, s.nodes)
 	for i := range nodes {
-		p := &encap.Peer{
+		p := &peer.Peer{
 			Name:     fmt.Sprintf("node%d", i),
 			Endpoint: netip.AddrPortFrom(netip.AddrFrom4([4]byte{172, 16, byte(i >> 8), byte(i)}), port),
 		}
@@ -63,7 +63,7 @@ func (s size) addrs(ipv6 bool) []netip.Addr {
 	return all
 }
 
-func newTable(tb testing.TB, nodes []*encap.Peer) *fib.Table {
+func newTable(tb testing.TB, nodes []*peer.Peer) *fib.Table {
 	tb.Helper()
 	table, err := fib.New(nodes[0], nodes[1:])
 	if err != nil {

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"weft/encap"
-	"weft/router/packet"
+	"weft/packet"
 )
 
 const (

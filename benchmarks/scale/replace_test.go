@@ -7,11 +7,11 @@ import (
 	"testing"
 	"time"
 
+	"weft/drop"
 	"weft/encap/vxlan"
 	"weft/encap/vxlan/vxlantest"
+	"weft/packet/packettest"
 	"weft/router"
-	"weft/router/drop"
-	"weft/router/packet/packettest"
 )
 
 // flows is how many different packets go each way, to and from prefixes at random.

@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"weft/control"
-	"weft/encap"
 	"weft/internal/marks"
+	"weft/peer"
 )
 
 // MostNodes is how many nodes can be simulated: Kubernetes supports half as many.
@@ -33,7 +33,7 @@ func simulated(number, moves, cidrs int) control.Node {
 	n := control.Node{
 		Name:     fmt.Sprintf("sim%d", number),
 		Endpoint: netip.AddrPortFrom(netip.AddrFrom4([4]byte{172, 16 + byte(moves%16), hi, lo}), 9338),
-		Key:      encap.Fingerprint{1, hi, lo, byte(moves)},
+		Key:      peer.Fingerprint{1, hi, lo, byte(moves)},
 	}
 	// All that MostNodes need must fit the cluster CIDR.
 	bits := 24

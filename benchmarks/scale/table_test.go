@@ -6,7 +6,7 @@ import (
 	"runtime"
 	"testing"
 
-	"weft/router/fib"
+	"weft/fib"
 )
 
 var sizes = []size{largest, million}

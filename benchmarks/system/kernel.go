@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 
-	"weft/encap"
+	"weft/peer"
 )
 
 // connectDirect has the nodes route pods' packets over the wire as they are: what
@@ -33,14 +33,14 @@ func connectKernelVXLAN(ctx context.Context, s *site) (*Path, error) {
 	}
 	p.device = "vxlan1"
 	for i, n := range p.Nodes {
-		peer := 1 - i
-		mac, peerMAC := encap.DeriveMAC(fmt.Sprint("node", i)), encap.DeriveMAC(fmt.Sprint("node", peer))
+		other := 1 - i
+		mac, peerMAC := peer.DeriveMAC(fmt.Sprint("node", i)), peer.DeriveMAC(fmt.Sprint("node", other))
 		err := run(ctx, n,
 			fmt.Sprintf("ip link add vxlan1 address %s mtu %d type vxlan id 1 dstport 4789 local %s nolearning", mac, InnerMTU, underlay[i].Addr()),
 			"ip link set vxlan1 up",
-			fmt.Sprintf("bridge fdb add %s dev vxlan1 dst %s", peerMAC, underlay[peer].Addr()),
-			fmt.Sprintf("ip neigh add %s lladdr %s dev vxlan1", gateway[peer].Addr(), peerMAC),
-			fmt.Sprintf("ip route add %s via %s dev vxlan1 onlink", podCIDR[peer], gateway[peer].Addr()))
+			fmt.Sprintf("bridge fdb add %s dev vxlan1 dst %s", peerMAC, underlay[other].Addr()),
+			fmt.Sprintf("ip neigh add %s lladdr %s dev vxlan1", gateway[other].Addr(), peerMAC),
+			fmt.Sprintf("ip route add %s via %s dev vxlan1 onlink", podCIDR[other], gateway[other].Addr()))
 		if err != nil {
 			return nil, err
 		}

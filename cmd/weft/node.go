@@ -15,8 +15,8 @@ import (
 
 	"weft/control"
 	"weft/control/sources"
-	"weft/encap"
 	"weft/internal/config"
+	"weft/peer"
 )
 
 // sourceLimit is how long the control source may take to answer.
@@ -32,12 +32,12 @@ type nodeList struct {
 
 // node is one of a nodeList.
 type node struct {
-	Name      string            `json:"name"`
-	Endpoint  netip.AddrPort    `json:"endpoint"`
-	Addresses []netip.Addr      `json:"addresses,omitempty"`
-	PodCIDRs  []netip.Prefix    `json:"podCIDRs"`
-	Key       encap.Fingerprint `json:"key,omitzero"`
-	LeftOut   string            `json:"leftOut,omitempty"` // why it can't be a peer
+	Name      string           `json:"name"`
+	Endpoint  netip.AddrPort   `json:"endpoint"`
+	Addresses []netip.Addr     `json:"addresses,omitempty"`
+	PodCIDRs  []netip.Prefix   `json:"podCIDRs"`
+	Key       peer.Fingerprint `json:"key,omitzero"`
+	LeftOut   string           `json:"leftOut,omitempty"` // why it can't be a peer
 }
 
 func newNodeCommand() *cobra.Command {
@@ -147,7 +147,7 @@ func printNodes(out io.Writer, list nodeList) error {
 	fmt.Fprintf(w, "NODE\tENDPOINT\tPOD CIDRS\tKEY\n")
 	for _, n := range list.Nodes {
 		key := "-"
-		if n.Key != (encap.Fingerprint{}) {
+		if n.Key != (peer.Fingerprint{}) {
 			key = n.Key.String()[:16] + "…"
 		}
 		at := n.Endpoint.String()

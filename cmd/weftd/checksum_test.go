@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"weft/internal/testnet"
-	"weft/router/packet/packettest"
+	"weft/packet/packettest"
 )
 
 // sendRaw sends packets as they are, but for IPv4's own checksum (raw(7), ipv6(7)).

@@ -43,7 +43,7 @@ func TestSessionsLiveWhenTheClockJumpsByAYear(t *testing.T) {
 			t.Errorf("the clock is wrong by %v: the nodes had agreed on keys %v times, and now %v", wrong, before, after)
 		}
 		// Times are told by the clock as it is now, so that weft shows how long ago they are.
-		expectTold(t, "the keys began", peer(t, node, "node2").KeysBegan, started, wrong)
+		expectTold(t, "the keys began", shownPeer(t, node, "node2").KeysBegan, started, wrong)
 		expectTold(t, "the list came into force", report(t, node).State.Applied, started.Add(-time.Minute), wrong)
 
 		for _, n := range []*testnet.Node{node, other} {

@@ -5,8 +5,8 @@ import (
 	"log/slog"
 	"time"
 
+	"weft/drop"
 	"weft/router"
-	"weft/router/drop"
 )
 
 // dropLogInterval bounds the log: one line for each reason in this time at the most.

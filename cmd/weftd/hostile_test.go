@@ -10,10 +10,10 @@ import (
 	"testing"
 	"time"
 
-	"weft/encap"
 	"weft/encap/vxlan/vxlantest"
 	"weft/internal/testnet"
-	"weft/router/packet/packettest"
+	"weft/packet/packettest"
+	"weft/peer"
 )
 
 // socketAt opens a UDP socket in a namespace.
@@ -30,7 +30,7 @@ func socketAt(t *testing.T, at *testnet.Namespace, port int) *net.UDPConn {
 // datagram is what node2 would send to node1 for a pod's packet.
 func datagram(from, to string) []byte {
 	inner := packettest.UDP(netip.MustParseAddr(from), netip.MustParseAddr(to), 64)
-	return vxlantest.Datagram(inner, &encap.Peer{VTEPMAC: encap.DeriveMAC("node2")}, &encap.Peer{VTEPMAC: encap.DeriveMAC("node1")})
+	return vxlantest.Datagram(inner, &peer.Peer{VTEPMAC: peer.DeriveMAC("node2")}, &peer.Peer{VTEPMAC: peer.DeriveMAC("node1")})
 }
 
 func TestHostileDatagramsAreCountedByReasonDroppedAndNotAnswered(t *testing.T) {

@@ -21,8 +21,8 @@ func sealedPods(t *testing.T) (cluster *testnet.Cluster, pod1, pod2 *testnet.Pod
 	return cluster, addPod(t, cluster.Nodes()[0], "a"), addPod(t, cluster.Nodes()[1], "b")
 }
 
-// peer is what a node says of another one, as a program asks.
-func peer(t *testing.T, node *testnet.Node, name string) status.Peer {
+// shownPeer is what a node says of another one, as a program asks.
+func shownPeer(t *testing.T, node *testnet.Node, name string) status.Peer {
 	t.Helper()
 	shown := weft(t, node, "peers", "-o", "json", name)
 	var peers []status.Peer
@@ -51,7 +51,7 @@ func TestPeersShowsWhoIsUpAndHowMuchPasses(t *testing.T) {
 	began := time.Now()
 	cluster, pod1, pod2 := sealedPods(t)
 	node := cluster.Nodes()[0]
-	if got := peer(t, node, "node2"); got.State != "no keys" || !got.KeysBegan.IsZero() {
+	if got := shownPeer(t, node, "node2"); got.State != "no keys" || !got.KeysBegan.IsZero() {
 		t.Errorf("before any packet: %+v", got.Link)
 	}
 	expectState(t, node, "no_keys")
@@ -64,7 +64,7 @@ func TestPeersShowsWhoIsUpAndHowMuchPasses(t *testing.T) {
 		}
 		return nil
 	})
-	got := peer(t, node, "node2")
+	got := shownPeer(t, node, "node2")
 	if got.Key != cluster.Nodes()[1].Entry().Key || got.RTT <= 0 || got.KeysBegan.Before(began) || got.Error != "" {
 		t.Errorf("%+v", got.Link)
 	}
@@ -95,11 +95,11 @@ func TestRotatingKeysLosesNoPacket(t *testing.T) {
 	told := regexp.MustCompile(`^new keys with 1 peer in [0-9]+ ms\n$`)
 	for i, args := range [][]string{{"rotate-key"}, {"rotate-key", "node2"}, {"rotate-key"}} {
 		node := cluster.Nodes()[0]
-		before := peer(t, node, "node2").KeysBegan
+		before := shownPeer(t, node, "node2").KeysBegan
 		if got := weft(t, node, args...); got.status != 0 || got.stderr != "" || !told.MatchString(got.stdout) {
 			t.Errorf("weft %v: %+v", args, got)
 		}
-		if after := peer(t, node, "node2").KeysBegan; !after.After(before) {
+		if after := shownPeer(t, node, "node2").KeysBegan; !after.After(before) {
 			t.Errorf("rotation %d: the keys began at %v before and at %v after it", i, before, after)
 		}
 		if got := weft(t, cluster.Nodes()[1], "rotate-key"); got.status != 0 || !told.MatchString(got.stdout) {
@@ -158,7 +158,7 @@ func TestPeersSaysWhyAKilledNodeIsUnreachable(t *testing.T) {
 		return nil
 	})
 	t.Log(weft(t, node, "peers").stdout)
-	if got := peer(t, node, "node2"); got.Error == "" || got.RTT != 0 {
+	if got := shownPeer(t, node, "node2"); got.Error == "" || got.RTT != 0 {
 		t.Errorf("%+v", got.Link)
 	}
 	expectState(t, node, "unreachable")

@@ -13,14 +13,14 @@ import (
 
 	"github.com/google/renameio/v2"
 
-	"weft/encap"
 	"weft/internal/nodefile"
+	"weft/peer"
 )
 
 // proven are the further addresses at which peers have shown their keys. A restart must not
 // forget them: connections of pods to them would break, as they left the overlay meanwhile.
 // A reboot does.
-type proven map[netip.Addr]encap.Fingerprint
+type proven map[netip.Addr]peer.Fingerprint
 
 func provenFile(runDir string) string { return filepath.Join(runDir, nodefile.ProvenName) }
 

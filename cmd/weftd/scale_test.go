@@ -17,8 +17,8 @@ import (
 	"google.golang.org/grpc"
 
 	"weft/control"
-	"weft/encap"
 	"weft/internal/testnet"
+	"weft/peer"
 )
 
 // simulated is a node that is registered in etcd and nothing else.
@@ -27,7 +27,7 @@ func simulated(number int) control.Node {
 	return control.Node{
 		Name:     fmt.Sprintf("sim%d", number),
 		Endpoint: netip.AddrPortFrom(netip.AddrFrom4([4]byte{172, 16, hi, lo}), 9338),
-		Key:      encap.Fingerprint{1, hi, lo},
+		Key:      peer.Fingerprint{1, hi, lo},
 		PodCIDRs: []netip.Prefix{
 			netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 100 + hi, lo, 0}), 24),
 			netip.PrefixFrom(netip.AddrFrom16([16]byte{0xfd, 0, 0x03, 0x00, 0, 0, hi, lo}), 64),

@@ -20,15 +20,16 @@ import (
 
 	"github.com/quic-go/quic-go"
 
+	"weft/drop"
 	"weft/encap"
 	"weft/encap/sealed"
 	"weft/encap/sealed/handshake"
+	"weft/fib"
 	"weft/internal/nodekey"
 	"weft/internal/testnet"
-	"weft/router/drop"
-	"weft/router/fib"
-	"weft/router/packet"
-	"weft/router/packet/packettest"
+	"weft/packet"
+	"weft/packet/packettest"
+	"weft/peer"
 )
 
 // accomplice is a peer of node1 with keys, taken over by somebody: what it sends is up to
@@ -36,8 +37,8 @@ import (
 type accomplice struct {
 	at      *testnet.Namespace
 	conn    *encap.Conn
-	node1   *encap.Peer
-	self    *encap.Peer
+	node1   *peer.Peer
+	self    *peer.Peer
 	codec   *sealed.Codec
 	manager *handshake.Manager
 	table   *fib.Table
@@ -73,7 +74,7 @@ func besideAccomplice(t *testing.T) (cluster *testnet.Cluster, pod *testnet.Pod,
 	own := testnet.NodeEntry{Name: "node2", Endpoint: netip.MustParseAddrPort(accompliceAddr + ":9338"),
 		PodCIDRs: prefixes("10.244.2.0/24"), Key: nodekey.FingerprintOf(key.Public().(ed25519.PublicKey)).String()}
 	silent := testnet.NodeEntry{Name: "node3", Endpoint: netip.MustParseAddrPort("192.168.77.3:9338"),
-		PodCIDRs: prefixes("10.244.3.0/24"), Key: encap.Fingerprint{3}.String()}
+		PodCIDRs: prefixes("10.244.3.0/24"), Key: peer.Fingerprint{3}.String()}
 	if err := node.SetNodes([]testnet.NodeEntry{node.Entry(), own, silent}); err != nil {
 		t.Fatal(err)
 	}
@@ -96,7 +97,7 @@ func (a *accomplice) start(t *testing.T, key ed25519.PrivateKey, own, node1 test
 	t.Helper()
 	a.self, a.node1 = peerOf(t, own), peerOf(t, node1)
 	var err error
-	if a.table, err = fib.New(a.self, []*encap.Peer{a.node1}); err != nil {
+	if a.table, err = fib.New(a.self, []*peer.Peer{a.node1}); err != nil {
 		t.Fatal(err)
 	}
 	// A process that another test is about to start holds, until it does, all sockets that
@@ -115,7 +116,7 @@ func (a *accomplice) start(t *testing.T, key ed25519.PrivateKey, own, node1 test
 	if a.manager, err = handshake.New(key, 1, peers, a.conn, a.self.Endpoint, slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatal(err)
 	}
-	a.manager.Update(a.self, []*encap.Peer{a.node1})
+	a.manager.Update(a.self, []*peer.Peer{a.node1})
 	a.codec = sealed.NewCodec(peers, a.manager, 0, 1)
 	ctx, cancel := context.WithCancel(context.Background())
 	var tasks sync.WaitGroup
@@ -128,13 +129,13 @@ func (a *accomplice) start(t *testing.T, key ed25519.PrivateKey, own, node1 test
 	})
 }
 
-func peerOf(t *testing.T, n testnet.NodeEntry) *encap.Peer {
+func peerOf(t *testing.T, n testnet.NodeEntry) *peer.Peer {
 	t.Helper()
-	key, err := encap.ParseFingerprint(n.Key)
+	key, err := peer.ParseFingerprint(n.Key)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &encap.Peer{Name: n.Name, Endpoint: n.Endpoint, Prefixes: n.PodCIDRs, Key: key}
+	return &peer.Peer{Name: n.Name, Endpoint: n.Endpoint, Prefixes: n.PodCIDRs, Key: key}
 }
 
 func (a *accomplice) receive() {

@@ -15,14 +15,14 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"weft/control"
-	"weft/encap"
+	"weft/drop"
 	"weft/encap/sealed/handshake"
 	"weft/internal/metrics"
 	"weft/internal/status"
 	"weft/internal/version"
 	"weft/internal/warning"
+	"weft/peer"
 	"weft/router"
-	"weft/router/drop"
 )
 
 // serveStatus answers weft, the operator's command, on the unix socket.
@@ -135,11 +135,11 @@ func (d *daemon) report() status.Report {
 }
 
 // links returns the state of the keys with each peer.
-func (k *keys) links() map[encap.Fingerprint]*status.Link {
+func (k *keys) links() map[peer.Fingerprint]*status.Link {
 	if k == nil {
 		return nil
 	}
-	links := map[encap.Fingerprint]*status.Link{}
+	links := map[peer.Fingerprint]*status.Link{}
 	for _, s := range k.manager.Status() {
 		l := &status.Link{
 			Key: s.Key.String(), State: string(s.State), KeysBegan: byTheClock(s.Began), KeysOverdue: s.Overdue,

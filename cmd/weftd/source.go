@@ -19,11 +19,11 @@ import (
 	"weft/control/file"
 	"weft/control/snapshot"
 	"weft/control/sources"
-	"weft/encap"
 	"weft/internal/advertise"
 	"weft/internal/config"
 	"weft/internal/nodefile"
 	"weft/internal/owned"
+	"weft/peer"
 )
 
 // source is the control source and, where nodes register, what this one says of itself.
@@ -37,7 +37,7 @@ type source struct {
 	self control.Self
 }
 
-func newSource(c config.Config, key encap.Fingerprint, log *slog.Logger) (*source, error) {
+func newSource(c config.Config, key peer.Fingerprint, log *slog.Logger) (*source, error) {
 	opened, err := sources.Open(c)
 	if err != nil {
 		return nil, err

@@ -25,6 +25,7 @@ import (
 	"weft/internal/nodefile"
 	"weft/internal/status"
 	"weft/internal/warning"
+	"weft/peer"
 )
 
 // daemon is the state of a running weftd. Its methods may be called from several
@@ -207,7 +208,7 @@ func (d *daemon) logApply(ctx context.Context, err error) {
 
 // roam is a peer that is not where the control source says.
 type roam struct {
-	key    encap.Fingerprint
+	key    peer.Fingerprint
 	listed netip.AddrPort
 	addr   netip.Addr
 }

@@ -5,8 +5,8 @@ import (
 	"strings"
 	"testing"
 
-	"weft/encap"
 	"weft/internal/testnet"
+	"weft/peer"
 	"weft/router/tun"
 )
 
@@ -92,7 +92,7 @@ func addKernelNode(t *testing.T, network *testnet.Net, cluster *testnet.Cluster)
 	if err != nil {
 		t.Fatal(err)
 	}
-	weft, weftMAC := cluster.Nodes()[0].Entry(), encap.DeriveMAC("node1").String()
+	weft, weftMAC := cluster.Nodes()[0].Entry(), peer.DeriveMAC("node1").String()
 	for _, command := range []string{
 		"sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1",
 		"ip link add vxlan1 address " + kernelMAC + " mtu 1450 type vxlan id 1 dstport 9338 local " + kernelEndpoint + " nolearning",

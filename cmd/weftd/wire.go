@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"weft/control"
+	"weft/drop"
 	"weft/encap"
 	"weft/encap/sealed"
 	"weft/encap/sealed/handshake"
@@ -16,7 +17,6 @@ import (
 	"weft/internal/nodekey"
 	"weft/internal/warning"
 	"weft/router"
-	"weft/router/drop"
 )
 
 // identify returns what the node knows of itself by its configuration, and its key if

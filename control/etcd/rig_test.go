@@ -16,8 +16,8 @@ import (
 	"google.golang.org/grpc"
 
 	"weft/control"
-	"weft/encap"
 	"weft/internal/testnet"
+	"weft/peer"
 )
 
 // rig is an etcd cluster, and a host beside it in which sources run.
@@ -117,7 +117,7 @@ func selfOf(name string) control.Self {
 	sum := sha256.Sum256([]byte(name))
 	return control.Self{
 		Endpoint: netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, sum[0], sum[1], sum[2]}), 9338),
-		Key:      encap.Fingerprint(sum),
+		Key:      peer.Fingerprint(sum),
 	}
 }
 

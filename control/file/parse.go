@@ -6,9 +6,9 @@ import (
 	"net/netip"
 
 	"weft/control"
-	"weft/encap"
 	"weft/internal/strict"
 	"weft/internal/strict/yamltree"
+	"weft/peer"
 )
 
 // Parse returns the State that data describes, which was read from path. Its error
@@ -102,16 +102,16 @@ func parseAddr(text string) (netip.Addr, error) {
 	return addr, nil
 }
 
-func parseMAC(text string) (encap.MAC, error) {
-	mac, err := encap.ParseMAC(text)
+func parseMAC(text string) (peer.MAC, error) {
+	mac, err := peer.ParseMAC(text)
 	if err != nil {
 		return mac, fmt.Errorf("%s is not an Ethernet address; write it like 02:00:00:00:00:01, or remove the key", strict.Quote(text))
 	}
 	return mac, nil
 }
 
-func parseKey(text string) (encap.Fingerprint, error) {
-	key, err := encap.ParseFingerprint(text)
+func parseKey(text string) (peer.Fingerprint, error) {
+	key, err := peer.ParseFingerprint(text)
 	if err != nil {
 		return key, fmt.Errorf("%s is no fingerprint; write the %d hexadecimal digits that `weft keygen` prints, or remove the key", strict.Quote(text), hex.EncodedLen(len(key)))
 	}

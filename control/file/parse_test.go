@@ -9,7 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"weft/control"
-	"weft/encap"
+	"weft/peer"
 )
 
 const twoNodes = `nodes:
@@ -39,7 +39,7 @@ func TestNodesAreReadWithTheirLines(t *testing.T) {
 		Name: "node2", Endpoint: netip.MustParseAddrPort("[fd00:77::2]:9338"), Origin: "nodes.yaml:5",
 		Addresses: []netip.Addr{netip.MustParseAddr("192.168.78.2"), netip.MustParseAddr("fd00:78::2")},
 		PodCIDRs:  []netip.Prefix{netip.MustParsePrefix("10.244.2.0/24")},
-		VTEPMAC:   encap.MAC{2, 0, 0, 0, 0, 2},
+		VTEPMAC:   peer.MAC{2, 0, 0, 0, 0, 2},
 	}}}
 	if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b }),
 		cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }), cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
@@ -70,7 +70,7 @@ func TestANodesKeyIsReadHoweverItsDigitsLook(t *testing.T) {
 			continue
 		}
 		want := strings.ToLower(strings.Trim(text, "'"))
-		if got := state.Nodes[1].Key.String(); got != want || state.Nodes[0].Key != (encap.Fingerprint{}) {
+		if got := state.Nodes[1].Key.String(); got != want || state.Nodes[0].Key != (peer.Fingerprint{}) {
 			t.Errorf("%s: the keys are %s and %s", text, state.Nodes[0].Key, got)
 		}
 	}

@@ -9,8 +9,8 @@ import (
 	core "k8s.io/api/core/v1"
 
 	"weft/control"
-	"weft/encap"
 	"weft/internal/strict"
+	"weft/peer"
 )
 
 // weft's annotations of a Node.
@@ -100,13 +100,13 @@ func (r *reader) weft() {
 		return nil
 	})
 	r.optional(annotationKey, func(text string) (err error) {
-		if r.node.Key, err = encap.ParseFingerprint(text); err != nil {
+		if r.node.Key, err = peer.ParseFingerprint(text); err != nil {
 			return fmt.Errorf("%s is no fingerprint; write the %d hexadecimal digits that `weft keygen` prints, or remove the annotation", strict.Quote(text), hex.EncodedLen(len(r.node.Key)))
 		}
 		return nil
 	})
 	r.optional(annotationVTEPMAC, func(text string) (err error) {
-		if r.node.VTEPMAC, err = encap.ParseMAC(text); err != nil {
+		if r.node.VTEPMAC, err = peer.ParseMAC(text); err != nil {
 			return fmt.Errorf("%s is not an Ethernet address; write it like 02:00:00:00:00:01, or remove the annotation", strict.Quote(text))
 		}
 		return nil

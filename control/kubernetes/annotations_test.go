@@ -13,7 +13,7 @@ import (
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"weft/control"
-	"weft/encap"
+	"weft/peer"
 )
 
 // fingerprint is one, as `weft keygen` prints it.
@@ -47,10 +47,10 @@ func said(n *core.Node, o Options) string {
 	if len(node.Addresses) > 0 {
 		text += fmt.Sprintf(" also %s", node.Addresses)
 	}
-	if node.VTEPMAC != (encap.MAC{}) {
+	if node.VTEPMAC != (peer.MAC{}) {
 		text += " " + node.VTEPMAC.String()
 	}
-	if node.Key != (encap.Fingerprint{}) {
+	if node.Key != (peer.Fingerprint{}) {
 		text += " " + node.Key.String()[:8]
 	}
 	return text

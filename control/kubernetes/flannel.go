@@ -7,8 +7,8 @@ import (
 	"net/netip"
 	"slices"
 
-	"weft/encap"
 	"weft/internal/strict"
+	"weft/peer"
 )
 
 // flannel's annotations of a Node, as its subnet manager for Kubernetes has them; see
@@ -65,17 +65,17 @@ func (r *reader) flannel(vni uint32) {
 	r.node.PodCIDRs = slices.DeleteFunc(r.node.PodCIDRs, func(p netip.Prefix) bool { return p.Addr().Is4() != addr.Is4() })
 }
 
-func parseFlannelData(text string, vni uint32) (encap.MAC, error) {
+func parseFlannelData(text string, vni uint32) (peer.MAC, error) {
 	var data flannelVXLAN
 	if err := json.Unmarshal([]byte(text), &data); err != nil {
-		return encap.MAC{}, fmt.Errorf("%s is no data of flannel's backend vxlan", strict.Quote(text))
+		return peer.MAC{}, fmt.Errorf("%s is no data of flannel's backend vxlan", strict.Quote(text))
 	}
 	if data.VNI != vni {
-		return encap.MAC{}, fmt.Errorf("flannel's VNI is %d there, and this node's %d; give both the same one, here under the configuration's key vxlan.vni", data.VNI, vni)
+		return peer.MAC{}, fmt.Errorf("flannel's VNI is %d there, and this node's %d; give both the same one, here under the configuration's key vxlan.vni", data.VNI, vni)
 	}
-	mac, err := encap.ParseMAC(data.VtepMAC)
+	mac, err := peer.ParseMAC(data.VtepMAC)
 	if err != nil {
-		return encap.MAC{}, errors.New(strict.Quote(data.VtepMAC) + " is not an Ethernet address")
+		return peer.MAC{}, errors.New(strict.Quote(data.VtepMAC) + " is not an Ethernet address")
 	}
 	return mac, nil
 }
@@ -84,7 +84,7 @@ func parseFlannelData(text string, vni uint32) (encap.MAC, error) {
 // They are of the endpoint's family only. A flannel that serves both families refuses a node
 // that has not both, so weft can't join nodes of a flannel with dual stack.
 func addFlannel(want map[string]string, node string, endpoint netip.Addr, vni uint32) {
-	data, _ := json.Marshal(flannelVXLAN{vni, encap.DeriveMAC(node).String()}) // a number and a string
+	data, _ := json.Marshal(flannelVXLAN{vni, peer.DeriveMAC(node).String()}) // a number and a string
 	want[flannelManaged] = "true"
 	want[flannelBackend] = "vxlan"
 	want[flannelData], want[flannelPublicIP] = string(data), endpoint.String()

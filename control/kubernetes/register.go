@@ -16,9 +16,9 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"weft/control"
-	"weft/encap"
 	"weft/internal/advertise"
 	"weft/internal/strict"
+	"weft/peer"
 )
 
 // entry returns the annotations that this node's Node must have; empty ones must not be there.
@@ -34,7 +34,7 @@ func (s *Source) entry(own *core.Node, self control.Self) (map[string]string, er
 		return nil, fmt.Errorf("the Node %s: %w", s.Node, err)
 	}
 	want := map[string]string{annotationEndpoint: endpoint.String(), annotationAddresses: "", annotationKey: ""}
-	if self.Key != (encap.Fingerprint{}) { // without one, nobody could prove an address
+	if self.Key != (peer.Fingerprint{}) { // without one, nobody could prove an address
 		want[annotationKey] = self.Key.String()
 		want[annotationAddresses] = s.addresses(own, self.Addresses, endpoint.Addr())
 	}

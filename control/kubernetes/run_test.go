@@ -23,8 +23,8 @@ import (
 	clienttesting "k8s.io/client-go/testing"
 
 	"weft/control"
-	"weft/encap"
 	"weft/internal/advertise"
+	"weft/peer"
 )
 
 var _ control.Registry = (*Source)(nil)
@@ -151,11 +151,11 @@ func kubeletNode(name, addr, podCIDR string) *core.Node {
 }
 
 func self(endpoint string) control.Self {
-	return control.Self{Endpoint: netip.MustParseAddrPort(endpoint), Key: encap.Fingerprint{1}}
+	return control.Self{Endpoint: netip.MustParseAddrPort(endpoint), Key: peer.Fingerprint{1}}
 }
 
 // portOnly leaves the address to the Source.
-var portOnly = control.Self{Endpoint: netip.AddrPortFrom(netip.Addr{}, 9338), Key: encap.Fingerprint{1}}
+var portOnly = control.Self{Endpoint: netip.AddrPortFrom(netip.Addr{}, 9338), Key: peer.Fingerprint{1}}
 
 func TestANodeRegistersAndSeesTheOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -184,7 +184,7 @@ func TestNoStateHasAnOldEntryOfThisNode(t *testing.T) {
 		r := start(t, Options{}, fake.NewClientset(object("node1", []string{"10.244.1.0/24"}, annotationEndpoint, "192.168.77.9:1", annotationKey, fingerprint, "example.com/other", "kept")))
 		r.Register(self("192.168.77.1:9338"))
 		r.expect("node1 192.168.77.1:9338")
-		if n := r.node("node1"); n.Annotations[annotationKey] != (encap.Fingerprint{1}).String() || n.Annotations["example.com/other"] != "kept" {
+		if n := r.node("node1"); n.Annotations[annotationKey] != (peer.Fingerprint{1}).String() || n.Annotations["example.com/other"] != "kept" {
 			t.Errorf("%v", n.Annotations)
 		}
 		r.change("node1", func(n *core.Node) { n.Annotations = nil })
@@ -556,7 +556,7 @@ func TestFlannelsNodesFindThisOne(t *testing.T) {
 		want := map[string]string{
 			"flannel.alpha.coreos.com/kube-subnet-manager": "true",
 			"flannel.alpha.coreos.com/backend-type":        "vxlan",
-			"flannel.alpha.coreos.com/backend-data":        `{"VNI":1,"VtepMAC":"` + encap.DeriveMAC("node1").String() + `"}`,
+			"flannel.alpha.coreos.com/backend-data":        `{"VNI":1,"VtepMAC":"` + peer.DeriveMAC("node1").String() + `"}`,
 			"flannel.alpha.coreos.com/public-ip":           "192.168.77.1",
 			annotationEndpoint:                             "192.168.77.1:8472",
 		}

@@ -14,7 +14,7 @@ import (
 	"github.com/google/renameio/v2"
 
 	"weft/control"
-	"weft/encap"
+	"weft/peer"
 )
 
 // mostBytes is far more than the largest cluster needs: 150,000 prefixes are 4 MB.
@@ -28,7 +28,7 @@ type content struct {
 	Registered bool           `json:"registered"`
 	Nodes      []control.Node `json:"nodes"`
 
-	Gone map[string]encap.Fingerprint `json:"gone,omitempty"`
+	Gone map[string]peer.Fingerprint `json:"gone,omitempty"`
 }
 
 const version = 1

@@ -17,14 +17,14 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"weft/control"
-	"weft/encap"
+	"weft/peer"
 )
 
 var state = control.State{Origin: "etcd /weft", Registered: true, Nodes: []control.Node{
-	{Name: "node1", Endpoint: netip.MustParseAddrPort("192.168.77.1:9338"), Key: encap.Fingerprint{1}, Origin: "etcd /weft/nodes/node1",
+	{Name: "node1", Endpoint: netip.MustParseAddrPort("192.168.77.1:9338"), Key: peer.Fingerprint{1}, Origin: "etcd /weft/nodes/node1",
 		PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24"), netip.MustParsePrefix("fd00:244:1::/64")}},
-	{Name: "node2", Endpoint: netip.MustParseAddrPort("[fd00:77::2]:9338"), VTEPMAC: encap.MAC{2, 0, 0, 0, 0, 2}, PodCIDRs: []netip.Prefix{}},
-}, Gone: map[string]encap.Fingerprint{"node3": {3}}}
+	{Name: "node2", Endpoint: netip.MustParseAddrPort("[fd00:77::2]:9338"), VTEPMAC: peer.MAC{2, 0, 0, 0, 0, 2}, PodCIDRs: []netip.Prefix{}},
+}, Gone: map[string]peer.Fingerprint{"node3": {3}}}
 
 func write(t *testing.T) string {
 	t.Helper()

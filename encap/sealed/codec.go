@@ -3,10 +3,11 @@ package sealed
 import (
 	"net/netip"
 
+	"weft/drop"
 	"weft/encap"
-	"weft/router/drop"
-	"weft/router/fib"
-	"weft/router/packet"
+	"weft/fib"
+	"weft/packet"
+	"weft/peer"
 )
 
 // Handshakes takes what arrives that is not data.
@@ -25,7 +26,7 @@ type Codec struct {
 
 	out struct { // where the packet before went to: most go to the same peer
 		known *known
-		to    *encap.Peer
+		to    *peer.Peer
 		peer  *Peer
 
 		epoch  *Epoch // that was last sealed with
@@ -35,7 +36,7 @@ type Codec struct {
 		opener *opener
 		index  uint32
 		table  *fib.Table
-		peer   *encap.Peer
+		peer   *peer.Peer
 	}
 }
 
@@ -46,7 +47,7 @@ func NewCodec(peers *Peers, handshakes Handshakes, lane, lanes int) *Codec {
 
 // Encode adds the datagrams that carry f to the batch. They share f's memory. A packet
 // to a peer with whom no keys are agreed yet waits, and Encode returns drop.None.
-func (c *Codec) Encode(out *encap.Batch, f *packet.Frame, _, to *encap.Peer) drop.Reason {
+func (c *Codec) Encode(out *encap.Batch, f *packet.Frame, _, to *peer.Peer) drop.Reason {
 	peer := c.peer(to)
 	if peer == nil {
 		return drop.NoKeys
@@ -98,7 +99,7 @@ func isSource(f *packet.Frame, addr netip.Addr) bool {
 }
 
 // peer returns whom to's keys are agreed with.
-func (c *Codec) peer(to *encap.Peer) *Peer {
+func (c *Codec) peer(to *peer.Peer) *Peer {
 	known := c.peers.known.Load()
 	if last := &c.out; last.to != to || last.known != known {
 		last.to, last.known, last.peer, last.epoch = to, known, known.peers[to.Key], nil
@@ -108,7 +109,7 @@ func (c *Codec) peer(to *encap.Peer) *Peer {
 
 // Decode checks and opens a datagram, and returns the peer whose key sealed it. What
 // belongs to a handshake it hands on: then both results are zero.
-func (c *Codec) Decode(r *encap.Received, table *fib.Table) (*encap.Peer, drop.Reason) {
+func (c *Codec) Decode(r *encap.Received, table *fib.Table) (*peer.Peer, drop.Reason) {
 	b := r.Packet()
 	if len(b) > 0 && b[0] >= quicBit {
 		return nil, c.handshakes.Receive(b, r.From)

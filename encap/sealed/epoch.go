@@ -12,9 +12,10 @@ import (
 	"sync/atomic"
 	"time"
 
+	"weft/drop"
 	"weft/encap"
-	"weft/router/drop"
-	"weft/router/packet"
+	"weft/packet"
+	"weft/peer"
 )
 
 // How much one key seals. With 2^28 datagrams of up to 2 KiB the advantage of an attacker
@@ -144,7 +145,7 @@ func (e *Epoch) newSealer(lane int) *sealer {
 
 // seal adds the datagrams that carry f to the batch. What was sealed in place shares
 // f's memory.
-func (s *sealer) seal(out *encap.Batch, f *packet.Frame, to *encap.Peer) drop.Reason {
+func (s *sealer) seal(out *encap.Batch, f *packet.Frame, to *peer.Peer) drop.Reason {
 	class := packet.TrafficClass(f.Packet())
 	if f.Virtio.GSOType != 0 {
 		return s.sealSuper(out, f, to, class)
@@ -164,7 +165,7 @@ func (s *sealer) seal(out *encap.Batch, f *packet.Frame, to *encap.Peer) drop.Re
 // sealSuper seals each segment of a super-packet out of the frame and into a datagram. A
 // segment's headers are written in front of its payload, over that of the segment before,
 // which is sealed by then: so nothing is copied to make the two contiguous.
-func (s *sealer) sealSuper(out *encap.Batch, f *packet.Frame, to *encap.Peer, class uint8) drop.Reason {
+func (s *sealer) sealSuper(out *encap.Batch, f *packet.Frame, to *peer.Peer, class uint8) drop.Reason {
 	segments, ok := f.Cut(false)
 	if !ok {
 		return drop.Unfinished

@@ -9,10 +9,11 @@ import (
 	"sync/atomic"
 	"time"
 
+	"weft/drop"
 	"weft/encap"
-	"weft/router/drop"
-	"weft/router/fib"
-	"weft/router/packet"
+	"weft/fib"
+	"weft/packet"
+	"weft/peer"
 )
 
 // How much may wait for keys, in bytes, for one peer and for all: about what a neighbour
@@ -47,13 +48,13 @@ type Peers struct {
 
 // Move tells where a peer's datagrams come from.
 type Move struct {
-	Peer *encap.Peer
+	Peer *peer.Peer
 	Addr netip.Addr
 }
 
 // known is never changed.
 type known struct {
-	peers map[encap.Fingerprint]*Peer
+	peers map[peer.Fingerprint]*Peer
 }
 
 // NewPeers returns an empty set.
@@ -65,9 +66,9 @@ func NewPeers() *Peers {
 
 // Set makes the peers those of a State. It returns who was not there before, and who is
 // not there any more: their keys are not used from now on, in either direction.
-func (p *Peers) Set(all []*encap.Peer) (come, gone []*Peer) {
+func (p *Peers) Set(all []*peer.Peer) (come, gone []*Peer) {
 	before := p.known.Load().peers
-	now := make(map[encap.Fingerprint]*Peer, len(all))
+	now := make(map[peer.Fingerprint]*Peer, len(all))
 	for _, e := range all {
 		peer, ok := before[e.Key]
 		if !ok {
@@ -87,10 +88,10 @@ func (p *Peers) Set(all []*encap.Peer) (come, gone []*Peer) {
 }
 
 // Find returns the peer with a key, or nil.
-func (p *Peers) Find(key encap.Fingerprint) *Peer { return p.known.Load().peers[key] }
+func (p *Peers) Find(key peer.Fingerprint) *Peer { return p.known.Load().peers[key] }
 
 // All returns all peers.
-func (p *Peers) All() map[encap.Fingerprint]*Peer { return maps.Clone(p.known.Load().peers) }
+func (p *Peers) All() map[peer.Fingerprint]*Peer { return maps.Clone(p.known.Load().peers) }
 
 // stranger is told of a datagram with an index that nobody has. If it comes from where
 // a peer is, with whom there are no keys, this node has been restarted, and the peer
@@ -105,7 +106,7 @@ func (p *Peers) stranger(from netip.Addr, table *fib.Table) {
 	}
 }
 
-func (p *Peers) moved(peer *encap.Peer, to netip.Addr) {
+func (p *Peers) moved(peer *peer.Peer, to netip.Addr) {
 	select {
 	case p.Moved <- Move{peer, to}:
 	default: // the next datagram will tell as well
@@ -115,7 +116,7 @@ func (p *Peers) moved(peer *encap.Peer, to netip.Addr) {
 // Peer is another node.
 type Peer struct {
 	// Key is who it is.
-	Key encap.Fingerprint
+	Key peer.Fingerprint
 
 	peers   *Peers
 	sending atomic.Pointer[Epoch] // what is sealed with; nil until keys are agreed

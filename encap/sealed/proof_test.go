@@ -5,10 +5,10 @@ import (
 	"net/netip"
 	"testing"
 
+	"weft/drop"
 	"weft/encap"
 	"weft/encap/sealed"
-	"weft/router/drop"
-	"weft/router/packet/packettest"
+	"weft/packet/packettest"
 )
 
 // A node may claim any endpoint in the list. It gets that address' packets, and may send under

@@ -8,17 +8,18 @@ import (
 	"slices"
 	"testing"
 
+	"weft/drop"
 	"weft/encap"
 	"weft/encap/sealed"
-	"weft/router/drop"
-	"weft/router/fib"
-	"weft/router/packet"
-	"weft/router/packet/packettest"
+	"weft/fib"
+	"weft/packet"
+	"weft/packet/packettest"
+	"weft/peer"
 )
 
 // end is one of several nodes that know each other.
 type end struct {
-	self   *encap.Peer
+	self   *peer.Peer
 	peers  *sealed.Peers
 	table  *fib.Table
 	quic   [][]byte // what was handed on as part of a handshake
@@ -37,13 +38,13 @@ func (e *end) Receive(payload []byte, _ netip.AddrPort) drop.Reason {
 // newEnds returns n nodes that know each other, without keys.
 func newEnds(t testing.TB, n, lanes int) []*end {
 	t.Helper()
-	var all []*encap.Peer
+	var all []*peer.Peer
 	for i := range n {
-		all = append(all, &encap.Peer{
+		all = append(all, &peer.Peer{
 			Name:     fmt.Sprintf("node%d", i+1),
 			Endpoint: netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 168, 77, byte(i + 1)}), 9338),
 			Prefixes: []netip.Prefix{netip.MustParsePrefix(fmt.Sprintf("10.244.%d.0/24", i+1))},
-			Key:      encap.Fingerprint{byte(i + 1)},
+			Key:      peer.Fingerprint{byte(i + 1)},
 		})
 	}
 	var ends []*end
@@ -122,7 +123,7 @@ func (e *end) encode(t testing.TB, lane int, o *end, f packet.Frame) (datagrams 
 }
 
 // decode returns the packet in a datagram that o has sent to e, and where it was refused why.
-func (e *end) decode(datagram []byte, from netip.Addr) ([]byte, *encap.Peer, drop.Reason) {
+func (e *end) decode(datagram []byte, from netip.Addr) ([]byte, *peer.Peer, drop.Reason) {
 	lane := 0
 	if len(datagram) > 7 {
 		lane = int(datagram[7]&31) % e.lanes
@@ -584,9 +585,9 @@ func TestAPeerHasFewEpochsHoweverFastKeysChange(t *testing.T) {
 }
 
 func TestKeyedAreAllPeersWithEpochsAndNoOthers(t *testing.T) {
-	var all []*encap.Peer
+	var all []*peer.Peer
 	for i := range 1000 { // more than a chunk of the sessions has
-		all = append(all, &encap.Peer{Key: encap.Fingerprint{byte(i >> 8), byte(i)}})
+		all = append(all, &peer.Peer{Key: peer.Fingerprint{byte(i >> 8), byte(i)}})
 	}
 	peers := sealed.NewPeers()
 	expect := func(when string, want int) {
@@ -601,7 +602,7 @@ func TestKeyedAreAllPeersWithEpochsAndNoOthers(t *testing.T) {
 			}
 		}
 	}
-	begin := func(some []*encap.Peer) {
+	begin := func(some []*peer.Peer) {
 		for _, p := range some {
 			if _, err := peers.Find(p.Key).Begin(new(sealed.Secrets), p.Endpoint.Addr()); err != nil {
 				t.Fatal(err)

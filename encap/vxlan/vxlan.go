@@ -9,10 +9,11 @@ import (
 	"encoding/binary"
 	"net/netip"
 
+	"weft/drop"
 	"weft/encap"
-	"weft/router/drop"
-	"weft/router/fib"
-	"weft/router/packet"
+	"weft/fib"
+	"weft/packet"
+	"weft/peer"
 )
 
 const (
@@ -52,7 +53,7 @@ type Codec struct {
 	last struct { // who sent the datagram before: most come from the same peer
 		table *fib.Table
 		addr  netip.Addr
-		peer  *encap.Peer
+		peer  *peer.Peer
 	}
 }
 
@@ -60,7 +61,7 @@ type Codec struct {
 func New(vni uint32) *Codec { return &Codec{vni: vni << 8} }
 
 // Encode adds the datagrams that carry f to the batch. They share f's memory.
-func (c *Codec) Encode(out *encap.Batch, f *packet.Frame, from, to *encap.Peer) drop.Reason {
+func (c *Codec) Encode(out *encap.Batch, f *packet.Frame, from, to *peer.Peer) drop.Reason {
 	ipv4, class := packet.IsIPv4(f.Packet()), packet.TrafficClass(f.Packet())
 	if f.Virtio.GSOType == 0 {
 		if to.Kernel && !f.Complete() {
@@ -92,7 +93,7 @@ func (c *Codec) Encode(out *encap.Batch, f *packet.Frame, from, to *encap.Peer) 
 	return drop.None
 }
 
-func (c *Codec) header(h []byte, ipv4 bool, from, to *encap.Peer) {
+func (c *Codec) header(h []byte, ipv4 bool, from, to *peer.Peer) {
 	etherType := uint16(etherTypeIPv6)
 	if ipv4 {
 		etherType = etherTypeIPv4
@@ -107,9 +108,9 @@ func (c *Codec) header(h []byte, ipv4 bool, from, to *encap.Peer) {
 // Decode checks and removes the headers, and returns the peer that the datagram
 // comes from by its underlay address. The source port is not looked at: RFC 7348
 // §5 has the sender choose it per flow.
-func (c *Codec) Decode(r *encap.Received, table *fib.Table) (*encap.Peer, drop.Reason) {
-	peer := c.sender(r.From.Addr(), table)
-	if peer == nil {
+func (c *Codec) Decode(r *encap.Received, table *fib.Table) (*peer.Peer, drop.Reason) {
+	from := c.sender(r.From.Addr(), table)
+	if from == nil {
 		return nil, drop.UnknownPeer
 	}
 	h := r.Packet()
@@ -122,18 +123,18 @@ func (c *Codec) Decode(r *encap.Received, table *fib.Table) (*encap.Peer, drop.R
 	if binary.BigEndian.Uint32(h[4:]) != c.vni {
 		return nil, drop.WrongVNI
 	}
-	if encap.MAC(h[8:14]) != table.Self().VTEPMAC {
+	if peer.MAC(h[8:14]) != table.Self().VTEPMAC {
 		return nil, drop.WrongMAC
 	}
 	if e := binary.BigEndian.Uint16(h[20:]); e != etherTypeIPv4 && e != etherTypeIPv6 {
 		return nil, drop.NotIP
 	}
 	r.Pull(HeaderLen)
-	return peer, drop.None
+	return from, drop.None
 }
 
 // sender returns the peer that has the underlay address addr, or nil.
-func (c *Codec) sender(addr netip.Addr, table *fib.Table) *encap.Peer {
+func (c *Codec) sender(addr netip.Addr, table *fib.Table) *peer.Peer {
 	if last := &c.last; last.addr != addr || last.table != table {
 		last.addr, last.table = addr, table
 		last.peer, _ = table.Sender(addr)

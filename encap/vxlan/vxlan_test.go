@@ -6,17 +6,18 @@ import (
 	"net/netip"
 	"testing"
 
+	"weft/drop"
 	"weft/encap"
 	"weft/encap/vxlan"
-	"weft/router/drop"
-	"weft/router/fib"
-	"weft/router/packet"
-	"weft/router/packet/packettest"
+	"weft/fib"
+	"weft/packet"
+	"weft/packet/packettest"
+	"weft/peer"
 )
 
 var (
-	node1 = &encap.Peer{Name: "node1", Endpoint: netip.MustParseAddrPort("192.168.77.1:9338"), VTEPMAC: encap.MAC{2, 0, 0, 0, 0, 1}}
-	node2 = &encap.Peer{Name: "node2", Endpoint: netip.MustParseAddrPort("192.168.77.2:9338"), VTEPMAC: encap.MAC{2, 0, 0, 0, 0, 2}}
+	node1 = &peer.Peer{Name: "node1", Endpoint: netip.MustParseAddrPort("192.168.77.1:9338"), VTEPMAC: peer.MAC{2, 0, 0, 0, 0, 1}}
+	node2 = &peer.Peer{Name: "node2", Endpoint: netip.MustParseAddrPort("192.168.77.2:9338"), VTEPMAC: peer.MAC{2, 0, 0, 0, 0, 2}}
 	inner = packettest.UDP(netip.MustParseAddr("10.244.1.2"), netip.MustParseAddr("10.244.2.3"), 8)
 )
 
@@ -36,7 +37,7 @@ func encode(t *testing.T, inner []byte) []byte {
 	return datagrams[0]
 }
 
-func encodeFrame(t *testing.T, f *packet.Frame, from, to *encap.Peer) [][]byte {
+func encodeFrame(t *testing.T, f *packet.Frame, from, to *peer.Peer) [][]byte {
 	t.Helper()
 	var out encap.Batch
 	if reason := vxlan.New(0x123456).Encode(&out, f, from, to); reason != drop.None {
@@ -53,9 +54,9 @@ func encodeFrame(t *testing.T, f *packet.Frame, from, to *encap.Peer) [][]byte {
 }
 
 // decode has node2 decode what arrives from an address of the underlay.
-func decode(t *testing.T, datagram []byte, from string) (*encap.Received, *encap.Peer, drop.Reason) {
+func decode(t *testing.T, datagram []byte, from string) (*encap.Received, *peer.Peer, drop.Reason) {
 	t.Helper()
-	table, err := fib.New(node2, []*encap.Peer{node1})
+	table, err := fib.New(node2, []*peer.Peer{node1})
 	if err != nil {
 		t.Fatal(err)
 	}

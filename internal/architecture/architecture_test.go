@@ -24,38 +24,39 @@ func TestPackagesKnowOnlyWhatTheirPlaceAllows(t *testing.T) {
 		may    []string // of weft's own packages; empty: any
 		mayNot []string // import path prefixes
 	}{
+		{of: "weft/peer", may: []string{"weft/peer"}},
+		{of: "weft/packet", may: []string{"weft/packet"}},
+		{of: "weft/drop", may: []string{"weft/drop"}},
+		{of: "weft/fib", may: []string{"weft/fib", "weft/peer"}},
 		{
 			of:  "weft/router",
-			may: []string{"weft/router", "weft/router/fib", "weft/router/packet", "weft/router/drop", "weft/encap", "weft/internal/poller"},
+			may: []string{"weft/router", "weft/fib", "weft/packet", "weft/drop", "weft/peer", "weft/encap", "weft/internal/poller"},
 			mayNot: []string{"k8s.io", "sigs.k8s.io", "go.etcd.io", "go.yaml.in", "github.com/vishvananda/netlink",
 				"github.com/prometheus", "github.com/quic-go", "net/http", "log/slog"},
 		},
-		{of: "weft/router/fib", may: []string{"weft/router/fib", "weft/encap", "weft/router/packet", "weft/internal/poller"}},
-		{of: "weft/router/tun", may: []string{"weft/router/tun", "weft/router/packet", "weft/internal/poller"}},
-		{of: "weft/encap", may: []string{"weft/encap", "weft/router/packet", "weft/internal/poller"}},
-		{of: "weft/encap/vxlan", may: []string{"weft/encap/vxlan", "weft/encap", "weft/router/fib", "weft/router/packet", "weft/router/drop", "weft/internal/poller"}},
+		{of: "weft/router/tun", may: []string{"weft/router/tun", "weft/packet", "weft/internal/poller"}},
+		{of: "weft/encap", may: []string{"weft/encap", "weft/packet", "weft/peer", "weft/internal/poller"}},
+		{of: "weft/encap/vxlan", may: []string{"weft/encap/vxlan", "weft/encap", "weft/fib", "weft/packet", "weft/drop", "weft/peer", "weft/internal/poller"}},
 		{
 			of:     "weft/encap/sealed", // the handshake knows the data path, not the other way round
-			may:    []string{"weft/encap/sealed", "weft/encap", "weft/router/fib", "weft/router/packet", "weft/router/drop", "weft/internal/poller"},
+			may:    []string{"weft/encap/sealed", "weft/encap", "weft/fib", "weft/packet", "weft/drop", "weft/peer", "weft/internal/poller"},
 			mayNot: []string{"github.com/quic-go", "crypto/tls", "log/slog"},
 		},
 		{of: "weft/ipam", may: []string{"weft/ipam"}},
 		{
-			of: "weft/control",
-			may: []string{"weft/control", "weft/encap", "weft/router/fib", "weft/router/packet",
-				"weft/internal/strict", "weft/internal/warning", "weft/internal/poller"},
+			of:     "weft/control", // a planner has no sockets
+			may:    []string{"weft/control", "weft/peer", "weft/fib", "weft/internal/strict", "weft/internal/warning"},
 			mayNot: []string{"net/http", "github.com/vishvananda/netlink", "go.etcd.io", "google.golang.org/grpc"},
 		},
 		{
-			of: "weft/control/etcd",
-			may: []string{"weft/control/etcd", "weft/control", "weft/encap", "weft/router/fib", "weft/router/packet",
-				"weft/internal/strict", "weft/internal/warning", "weft/internal/poller"},
+			of:     "weft/control/etcd",
+			may:    []string{"weft/control/etcd", "weft/control", "weft/peer", "weft/fib", "weft/internal/strict", "weft/internal/warning"},
 			mayNot: []string{"k8s.io", "github.com/vishvananda/netlink"},
 		},
 		{
 			of: "weft/control/kubernetes", // a source knows no other one, and not the data path
-			may: []string{"weft/control/kubernetes", "weft/control", "weft/encap", "weft/router/fib", "weft/router/packet",
-				"weft/internal/advertise", "weft/internal/marks", "weft/internal/rtnetlink", "weft/internal/strict", "weft/internal/warning", "weft/internal/poller", "weft/internal/version"},
+			may: []string{"weft/control/kubernetes", "weft/control", "weft/peer", "weft/fib", "weft/internal/advertise", "weft/internal/marks",
+				"weft/internal/rtnetlink", "weft/internal/strict", "weft/internal/warning", "weft/internal/version"},
 			// They know every kind of object there is, and would double weftd's size.
 			mayNot: []string{"k8s.io/client-go/kubernetes", "k8s.io/client-go/applyconfigurations", "k8s.io/client-go/informers", "github.com/google/gnostic-models"},
 		},
@@ -78,6 +79,50 @@ func TestPackagesKnowOnlyWhatTheirPlaceAllows(t *testing.T) {
 					t.Errorf("%s must not bring in %s", rule.of, dependency)
 				}
 			}
+		}
+	}
+}
+
+// unit is what must not import each other in a circle: a top-level folder, or one of internal's.
+func unit(pkg string) string {
+	path := strings.Split(strings.TrimPrefix(pkg, "weft/"), "/")
+	if path[0] == "internal" && len(path) > 1 {
+		return path[0] + "/" + path[1]
+	}
+	return path[0]
+}
+
+func TestFoldersImportOneWay(t *testing.T) {
+	out, err := exec.Command("go", "list", "-f", `{{.ImportPath}} {{join .Imports " "}}`, "weft/...").Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	imports := map[string]map[string]bool{}
+	for line := range strings.Lines(string(out)) {
+		packages := strings.Fields(line)
+		from := unit(packages[0])
+		if imports[from] == nil {
+			imports[from] = map[string]bool{}
+		}
+		for _, to := range packages[1:] {
+			if strings.HasPrefix(to, "weft/") && unit(to) != from {
+				imports[from][unit(to)] = true
+			}
+		}
+	}
+	for len(imports) > 0 {
+		leaf := ""
+		for from, all := range imports {
+			if len(all) == 0 {
+				leaf = from
+			}
+		}
+		if leaf == "" {
+			t.Fatalf("these folders import each other in circles, or import such: %v", imports)
+		}
+		delete(imports, leaf)
+		for _, all := range imports {
+			delete(all, leaf)
 		}
 	}
 }

@@ -10,8 +10,8 @@ import (
 
 	"weft/control"
 	"weft/control/file"
-	"weft/encap"
 	"weft/internal/config"
+	"weft/peer"
 )
 
 // expectPlan checks that two files are right together, for the first node of the list.
@@ -31,7 +31,7 @@ func expectPlan(t *testing.T, weft, nodes string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Encapsulation != config.EncapsulationSealed || self.Key == (encap.Fingerprint{}) {
+	if c.Encapsulation != config.EncapsulationSealed || self.Key == (peer.Fingerprint{}) {
 		t.Errorf("encapsulation %s, key %s", c.Encapsulation, self.Key)
 	}
 	if _, err := control.NewPlan(state, control.Options{Node: c.Node, ClusterCIDRs: c.ClusterCIDRs, Key: self.Key}); err != nil {

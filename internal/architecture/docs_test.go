@@ -12,8 +12,8 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"weft/drop"
 	"weft/internal/config"
-	"weft/router/drop"
 )
 
 func read(t *testing.T, path string) string {

@@ -14,10 +14,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"weft/drop"
 	"weft/internal/version"
 	"weft/internal/warning"
 	"weft/router"
-	"weft/router/drop"
 )
 
 // Daemon is what is shown.

@@ -13,11 +13,11 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
+	"weft/drop"
 	"weft/internal/metrics"
 	"weft/internal/version"
 	"weft/internal/warning"
 	"weft/router"
-	"weft/router/drop"
 )
 
 // daemon is a weftd whose every number is another.

@@ -16,7 +16,7 @@ import (
 	"path/filepath"
 	"syscall"
 
-	"weft/encap"
+	"weft/peer"
 )
 
 // FileName is the name of the file that Generate writes.
@@ -28,7 +28,7 @@ const blockType = "PRIVATE KEY" // PKCS #8 (RFC 7468 §10)
 // (SubjectPublicKeyInfo, RFC 8410 §4). OpenSSL says the same:
 //
 //	openssl pkey -in node.key -pubout -outform DER | sha256sum
-func FingerprintOf(key ed25519.PublicKey) encap.Fingerprint {
+func FingerprintOf(key ed25519.PublicKey) peer.Fingerprint {
 	der, err := x509.MarshalPKIXPublicKey(key)
 	if err != nil {
 		panic(err) // only for other kinds of keys
@@ -38,18 +38,18 @@ func FingerprintOf(key ed25519.PublicKey) encap.Fingerprint {
 
 // Generate makes a key and writes it to a file in dir, which only its owner can read. A
 // file that is there already stays as it is, and is an error that wraps fs.ErrExist.
-func Generate(dir string) (path string, _ encap.Fingerprint, _ error) {
+func Generate(dir string) (path string, _ peer.Fingerprint, _ error) {
 	path = filepath.Join(dir, FileName)
 	public, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
-		return path, encap.Fingerprint{}, fmt.Errorf("make a key: %w", err)
+		return path, peer.Fingerprint{}, fmt.Errorf("make a key: %w", err)
 	}
 	der, err := x509.MarshalPKCS8PrivateKey(private)
 	if err != nil {
-		return path, encap.Fingerprint{}, fmt.Errorf("encode the key: %w", err)
+		return path, peer.Fingerprint{}, fmt.Errorf("encode the key: %w", err)
 	}
 	if err := write(path, pem.EncodeToMemory(&pem.Block{Type: blockType, Bytes: der})); err != nil {
-		return path, encap.Fingerprint{}, err
+		return path, peer.Fingerprint{}, err
 	}
 	return path, FingerprintOf(public), nil
 }

@@ -21,12 +21,12 @@ import (
 	"syscall"
 	"testing"
 
-	"weft/encap"
 	"weft/internal/nodekey"
+	"weft/peer"
 )
 
 // generate makes a key in a folder of its own.
-func generate(t testing.TB) (path string, fingerprint encap.Fingerprint) {
+func generate(t testing.TB) (path string, fingerprint peer.Fingerprint) {
 	t.Helper()
 	path, fingerprint, err := nodekey.Generate(t.TempDir())
 	if err != nil {
@@ -52,7 +52,7 @@ func put(t testing.TB, path string, text []byte) {
 	}
 }
 
-func fingerprintOf(key ed25519.PrivateKey) encap.Fingerprint {
+func fingerprintOf(key ed25519.PrivateKey) peer.Fingerprint {
 	return nodekey.FingerprintOf(key.Public().(ed25519.PublicKey))
 }
 
@@ -134,7 +134,7 @@ func TestTheFingerprintIsThatOfThePublicKeyAsCertificatesHoldIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	spki = append(spki, key.Public().(ed25519.PublicKey)...)
-	if want := encap.Fingerprint(sha256.Sum256(spki)); fingerprint != want {
+	if want := peer.Fingerprint(sha256.Sum256(spki)); fingerprint != want {
 		t.Errorf("%s; want %s", fingerprint, want)
 	}
 }

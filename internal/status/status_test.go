@@ -16,9 +16,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"weft/drop"
 	"weft/internal/status"
 	"weft/router"
-	"weft/router/drop"
 )
 
 func socketPath(t *testing.T) string { return filepath.Join(t.TempDir(), status.SocketName) }

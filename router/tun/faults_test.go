@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"weft/internal/testnet"
-	"weft/router/packet"
-	"weft/router/packet/packettest"
+	"weft/packet"
+	"weft/packet/packettest"
 	"weft/router/tun"
 )
 

@@ -9,8 +9,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"weft/router/packet"
-	"weft/router/packet/packettest"
+	"weft/packet"
+	"weft/packet/packettest"
 )
 
 // refuseJoined has the kernel answer EINVAL to this thread when it writes several pieces

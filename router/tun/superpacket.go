@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"weft/internal/poller"
-	"weft/router/packet"
+	"weft/packet"
 )
 
 // superpackets is how many frames a Read of the driver superpacket returns at the

@@ -7,8 +7,8 @@ import (
 	"testing"
 
 	"weft/internal/testnet"
-	"weft/router/packet"
-	"weft/router/packet/packettest"
+	"weft/packet"
+	"weft/packet/packettest"
 	"weft/router/tun"
 )
 

@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"weft/router/packet"
+	"weft/packet"
 )
 
 // Queue is one of the device's queues. Its reading and its writing half may each

@@ -14,8 +14,8 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"weft/internal/testnet"
-	"weft/router/packet"
-	"weft/router/packet/packettest"
+	"weft/packet"
+	"weft/packet/packettest"
 	"weft/router/tun"
 )
 

@@ -3,7 +3,7 @@ package tun
 import (
 	"github.com/songgao/water"
 
-	"weft/router/packet"
+	"weft/packet"
 )
 
 // waterQueue drives a queue by github.com/songgao/water: one packet a system call,

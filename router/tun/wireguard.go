@@ -6,7 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 	wgtun "golang.zx2c4.com/wireguard/tun"
 
-	"weft/router/packet"
+	"weft/packet"
 )
 
 // wireguard drives a queue by golang.zx2c4.com/wireguard/tun: the kernel hands

@@ -7,7 +7,7 @@ import (
 
 	"github.com/quic-go/quic-go"
 
-	"weft/encap"
+	"weft/peer"
 )
 
 // accept agrees on keys with whoever has dialed and is known.
@@ -74,7 +74,7 @@ func (m *Manager) answered(l *link, err error) {
 }
 
 // known decides about a node that wants to agree on keys.
-func (m *Manager) known(key encap.Fingerprint) error {
+func (m *Manager) known(key peer.Fingerprint) error {
 	if m.peers.Find(key) == nil {
 		return fmt.Errorf("no node in the list has the key %s", key)
 	}
@@ -83,7 +83,7 @@ func (m *Manager) known(key encap.Fingerprint) error {
 
 // knownFrom is known with a word to the operator, who may have written another key for the
 // node that is there.
-func (m *Manager) knownFrom(key encap.Fingerprint, from netip.Addr) error {
+func (m *Manager) knownFrom(key peer.Fingerprint, from netip.Addr) error {
 	err := m.known(key)
 	if err != nil && m.refusals.Allow() {
 		m.log.Warn("handshake refused", "from", from, "peer", m.nameAt(from), "error", err)

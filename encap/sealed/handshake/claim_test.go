@@ -3,8 +3,8 @@ package handshake_test
 import (
 	"testing"
 
-	"weft/router/drop"
-	"weft/router/packet/packettest"
+	"weft/drop"
+	"weft/packet/packettest"
 )
 
 // A node that registers an endpoint of its choice neither sends under that address nor gets

@@ -10,8 +10,8 @@ import (
 
 	"github.com/quic-go/quic-go"
 
-	"weft/encap"
 	"weft/encap/sealed"
+	"weft/peer"
 )
 
 // dialSoon dials unless a handshake is under way: when its turn comes, and not before the time to
@@ -148,7 +148,7 @@ func (m *Manager) connect(d *dial, config *quic.Config) (*quic.Conn, *sealed.Epo
 }
 
 // follow says that keys were agreed with a peer at an address, if that is not its endpoint's.
-func (m *Manager) follow(node *encap.Peer, addr netip.Addr) {
+func (m *Manager) follow(node *peer.Peer, addr netip.Addr) {
 	if addr == node.Endpoint.Addr() {
 		return
 	}
@@ -159,8 +159,8 @@ func (m *Manager) follow(node *encap.Peer, addr netip.Addr) {
 }
 
 // pinned accepts one key only.
-func pinned(key encap.Fingerprint) func(shown encap.Fingerprint) error {
-	return func(shown encap.Fingerprint) error {
+func pinned(key peer.Fingerprint) func(shown peer.Fingerprint) error {
+	return func(shown peer.Fingerprint) error {
 		if shown != key {
 			return keyError{shown}
 		}

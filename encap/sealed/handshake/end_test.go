@@ -9,19 +9,19 @@ import (
 	"testing"
 	"time"
 
-	"weft/encap"
 	"weft/encap/sealed"
 	"weft/encap/sealed/handshake"
 	"weft/internal/testnet"
+	"weft/peer"
 )
 
 // A list of nodes may be under way to a manager when weftd ends.
 func TestAManagerThatHasEndedTakesNoMoreLists(t *testing.T) {
-	for name, list := range map[string]func(b, c *encap.Peer) []*encap.Peer{
-		"with the same peer":    func(b, c *encap.Peer) []*encap.Peer { return []*encap.Peer{b} },
-		"with one more":         func(b, c *encap.Peer) []*encap.Peer { return []*encap.Peer{b, c} },
-		"without any":           func(b, c *encap.Peer) []*encap.Peer { return nil },
-		"with another in place": func(b, c *encap.Peer) []*encap.Peer { return []*encap.Peer{c} },
+	for name, list := range map[string]func(b, c *peer.Peer) []*peer.Peer{
+		"with the same peer":    func(b, c *peer.Peer) []*peer.Peer { return []*peer.Peer{b} },
+		"with one more":         func(b, c *peer.Peer) []*peer.Peer { return []*peer.Peer{b, c} },
+		"without any":           func(b, c *peer.Peer) []*peer.Peer { return nil },
+		"with another in place": func(b, c *peer.Peer) []*peer.Peer { return []*peer.Peer{c} },
 	} {
 		t.Run(name, func(t *testing.T) {
 			nodes := newNodes(t, 3)

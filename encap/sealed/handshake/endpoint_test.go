@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"weft/encap"
+	"weft/peer"
 )
 
 // A peer whose endpoint changes in the list is dialed there at once, however its old one
@@ -49,7 +49,7 @@ func (n *node) endpointOf(number int) netip.AddrPort {
 }
 
 // at is the same node elsewhere.
-func at(p *encap.Peer, endpoint netip.AddrPort) *encap.Peer {
+func at(p *peer.Peer, endpoint netip.AddrPort) *peer.Peer {
 	other := *p
 	other.Endpoint = endpoint
 	return &other
@@ -60,10 +60,10 @@ func at(p *encap.Peer, endpoint netip.AddrPort) *encap.Peer {
 func TestRoamedPeerComesBack(t *testing.T) {
 	for _, tc := range []struct {
 		name  string
-		begin func(a, b *node, roamed *encap.Peer)
+		begin func(a, b *node, roamed *peer.Peer)
 	}{
-		{"and dials", func(a, b *node, _ *encap.Peer) { b.send(a.self, "from b") }},
-		{"and is dialed", func(a, _ *node, roamed *encap.Peer) { a.send(roamed, "from a") }},
+		{"and dials", func(a, b *node, _ *peer.Peer) { b.send(a.self, "from b") }},
+		{"and is dialed", func(a, _ *node, roamed *peer.Peer) { a.send(roamed, "from a") }},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			nodes := newNodes(t, 2)

@@ -10,11 +10,11 @@ import (
 	"github.com/quic-go/quic-go"
 	"golang.org/x/sys/unix"
 
-	"weft/encap"
+	"weft/peer"
 )
 
 // keyError says that a node has shown another key than the one that belongs there.
-type keyError struct{ shown encap.Fingerprint }
+type keyError struct{ shown peer.Fingerprint }
 
 func (e keyError) Error() string { return fmt.Sprintf("the node shows the key %s", e.shown) }
 
@@ -49,7 +49,7 @@ func (m *Manager) explain(l *link, to netip.AddrPort, err error) error {
 	return err
 }
 
-func (m *Manager) meaning(peer *encap.Peer, to netip.AddrPort, err error) string {
+func (m *Manager) meaning(peer *peer.Peer, to netip.AddrPort, err error) string {
 	name := peer.Name
 	if wrong, ok := errors.AsType[keyError](err); ok {
 		return fmt.Sprintf("this node's list has another key for %s than the node at %s shows; write key: %s there if that is %s", name, to, wrong.shown, name)

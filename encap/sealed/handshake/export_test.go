@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 	"golang.org/x/time/rate"
 
-	"weft/encap"
+	"weft/peer"
 )
 
 // CloseIdle closes all connections, as if no packets had passed for long enough.
@@ -26,7 +26,7 @@ func (m *Manager) CloseIdle() {
 
 // DialInVain has a peer begin an epoch, and breaks off before the peer knows that this node
 // has the keys.
-func (m *Manager) DialInVain(ctx context.Context, peer *encap.Peer) error {
+func (m *Manager) DialInVain(ctx context.Context, peer *peer.Peer) error {
 	conn, err := m.transport.Dial(ctx, net.UDPAddrFromAddrPort(peer.Endpoint), tlsConfig(m.certificate, pinned(peer.Key)), m.config)
 	if err != nil {
 		return err
@@ -65,7 +65,7 @@ func (n narrow) WriteTo(payload []byte, to netip.AddrPort) error {
 // Explain returns what weft says of an error of a handshake with node2.
 func (m *Manager) Explain(err error) string {
 	to := netip.MustParseAddrPort("192.168.0.2:9338")
-	return m.explain(&link{node: &encap.Peer{Name: "node2", Endpoint: to}}, to, err).Error()
+	return m.explain(&link{node: &peer.Peer{Name: "node2", Endpoint: to}}, to, err).Error()
 }
 
 // The codes by which an end closes a connection.
@@ -98,8 +98,8 @@ func (m *Manager) TriedClaims() (n int) {
 // Claims are what peers claim, without dials, in a time of their own.
 type Claims struct {
 	Dials   int
-	Logged  []string                           // the names of peers
-	Answers map[netip.Addr][]encap.Fingerprint // who shows its key where
+	Logged  []string                          // the names of peers
+	Answers map[netip.Addr][]peer.Fingerprint // who shows its key where
 
 	proofs *proofs
 	now    time.Time
@@ -109,14 +109,14 @@ type Claims struct {
 func NewClaims() *Claims { return &Claims{proofs: newProofs(), now: time.Now()} }
 
 // Proven returns what is proven.
-func (c *Claims) Proven() map[netip.Addr]encap.Fingerprint { return c.proofs.proven() }
+func (c *Claims) Proven() map[netip.Addr]peer.Fingerprint { return c.proofs.proven() }
 
 // Agree has keys be agreed with a peer.
-func (c *Claims) Agree(peer *encap.Peer) { c.proofs.soon(peer.Key, peer.Claimed, c.now) }
+func (c *Claims) Agree(peer *peer.Peer) { c.proofs.soon(peer.Key, peer.Claimed, c.now) }
 
 // Pass lets time pass, and has all dials end that are due with the claims of these peers: they
 // fail where the peer does not answer.
-func (c *Claims) Pass(d time.Duration, peers ...*encap.Peer) {
+func (c *Claims) Pass(d time.Duration, peers ...*peer.Peer) {
 	c.now = c.now.Add(d)
 	c.proofs.set(peers, func(netip.Addr) bool { return true }, c.now)
 	for {

@@ -8,10 +8,10 @@ import (
 	"testing"
 	"time"
 
-	"weft/encap"
+	"weft/drop"
 	"weft/encap/sealed/handshake"
 	"weft/internal/testnet"
-	"weft/router/drop"
+	"weft/peer"
 )
 
 func TestTheFirstPacketMakesTwoNodesAgreeOnKeysAndArrives(t *testing.T) {
@@ -138,9 +138,9 @@ func TestAWrongKeyIsRefused(t *testing.T) {
 }
 
 // withKey is the same node with another key.
-func withKey(p *encap.Peer, first byte) *encap.Peer {
+func withKey(p *peer.Peer, first byte) *peer.Peer {
 	other := *p
-	other.Key = encap.Fingerprint{first}
+	other.Key = peer.Fingerprint{first}
 	return &other
 }
 

@@ -8,8 +8,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"weft/drop"
 	"weft/encap/sealed/handshake"
-	"weft/router/drop"
 )
 
 // up has two nodes agree on keys.

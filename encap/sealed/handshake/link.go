@@ -10,8 +10,8 @@ import (
 
 	"github.com/quic-go/quic-go"
 
-	"weft/encap"
 	"weft/encap/sealed"
+	"weft/peer"
 )
 
 // Why a connection is closed, as the other node is told.
@@ -42,8 +42,8 @@ const courtesy = 300 * time.Millisecond
 // link is what is known about a peer. The manager's lock guards it.
 type link struct {
 	peer  *sealed.Peer
-	node  *encap.Peer // as the newest list of nodes has it
-	using sync.Mutex  // held while an epoch begins to be used
+	node  *peer.Peer // as the newest list of nodes has it
+	using sync.Mutex // held while an epoch begins to be used
 
 	conn      *quic.Conn // of the newest epoch, or nil
 	wanted    bool       // Settle is due
@@ -138,11 +138,11 @@ func (l *link) endOld(now time.Time, overlap time.Duration) {
 	}
 }
 
-func less(a, b encap.Fingerprint) bool { return bytes.Compare(a[:], b[:]) < 0 }
+func less(a, b peer.Fingerprint) bool { return bytes.Compare(a[:], b[:]) < 0 }
 
 // dialWins reports whether this node's dial is to go on when the peer dials too. Both
 // come to the same result.
-func (l *link) dialWins(self encap.Fingerprint) bool {
+func (l *link) dialWins(self peer.Fingerprint) bool {
 	return l.dial != nil && less(self, l.peer.Key) && time.Since(l.dial.began) < courtesy
 }
 

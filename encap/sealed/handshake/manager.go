@@ -21,10 +21,10 @@ import (
 	"github.com/quic-go/quic-go"
 	"golang.org/x/time/rate"
 
-	"weft/encap"
+	"weft/drop"
 	"weft/encap/sealed"
 	"weft/internal/nodekey"
-	"weft/router/drop"
+	"weft/peer"
 )
 
 // What is not configurable, since nobody could know better values.
@@ -88,7 +88,7 @@ const asksPerTick = 64
 // Manager agrees on keys with peers. Its methods may be called from several goroutines.
 type Manager struct {
 	certificate tls.Certificate
-	self        encap.Fingerprint
+	self        peer.Fingerprint
 	peers       *sealed.Peers
 	lanes       int
 	conn        *packetConn
@@ -113,11 +113,11 @@ type Manager struct {
 
 	expected atomic.Pointer[map[netip.Addr]struct{}] // where QUIC packets may come from
 
-	mu      sync.Mutex                  // guards what follows
-	links   map[encap.Fingerprint]*link // nil when Run has ended
-	lost    map[*link]struct{}          // those that do not answer
-	turns   turns                       // of this node's dials
-	changed chan struct{}               // closed when a handshake has ended or the peers change, and replaced
+	mu      sync.Mutex                 // guards what follows
+	links   map[peer.Fingerprint]*link // nil when Run has ended
+	lost    map[*link]struct{}         // those that do not answer
+	turns   turns                      // of this node's dials
+	changed chan struct{}              // closed when a handshake has ended or the peers change, and replaced
 	counts  Counts
 }
 
@@ -148,7 +148,7 @@ func New(key ed25519.PrivateKey, lanes int, peers *sealed.Peers, socket Socket, 
 		limit:       limit,
 		turns:       turns{limit: limit},
 		timing:      usual,
-		links:       map[encap.Fingerprint]*link{},
+		links:       map[peer.Fingerprint]*link{},
 		lost:        map[*link]struct{}{},
 		changed:     make(chan struct{}),
 		Followed:    make(chan sealed.Move, 64),
@@ -186,7 +186,7 @@ func New(key ed25519.PrivateKey, lanes int, peers *sealed.Peers, socket Socket, 
 }
 
 // Update makes the peers those of a State, in which this node is self, until Run has ended.
-func (m *Manager) Update(self *encap.Peer, all []*encap.Peer) {
+func (m *Manager) Update(self *peer.Peer, all []*peer.Peer) {
 	m.mu.Lock() // before the peers are there, and wish for keys
 	defer m.mu.Unlock()
 	if m.links == nil {
@@ -213,7 +213,7 @@ func (m *Manager) Update(self *encap.Peer, all []*encap.Peer) {
 
 // place notes where a peer is. That it did not answer at another endpoint says nothing about
 // this one. The manager's lock is held.
-func (m *Manager) place(l *link, node *encap.Peer) {
+func (m *Manager) place(l *link, node *peer.Peer) {
 	before := l.node
 	l.node = node
 	if before != nil && before.Endpoint == node.Endpoint && before.Listed == node.Listed {
@@ -264,7 +264,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	config := tlsConfig(m.certificate, m.known)
 	config.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 		from := addrOf(hello.Conn.RemoteAddr())
-		config := tlsConfig(m.certificate, func(key encap.Fingerprint) error { return m.knownFrom(key, from) })
+		config := tlsConfig(m.certificate, func(key peer.Fingerprint) error { return m.knownFrom(key, from) })
 		config.NextProtos = m.protocols
 		return config, nil
 	}

@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"weft/router/drop"
+	"weft/drop"
 )
 
 // Socket sends from the port that all nodes listen on.

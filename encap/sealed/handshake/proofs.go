@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/time/rate"
 
-	"weft/encap"
+	"weft/peer"
 )
 
 // A node may have further addresses beside its endpoint's, such as a second InternalIP. Like
@@ -42,7 +42,7 @@ const (
 
 // claim is an address that a peer says it has.
 type claim struct {
-	key  encap.Fingerprint
+	key  peer.Fingerprint
 	addr netip.Addr
 }
 
@@ -71,23 +71,23 @@ type proofs struct {
 
 	mu     sync.Mutex // guards what follows
 	claims map[claim]*proof
-	pace   map[encap.Fingerprint]*rate.Limiter // of each peer
-	before map[netip.Addr]encap.Fingerprint    // what was proven before a restart, until set has seen it
+	pace   map[peer.Fingerprint]*rate.Limiter // of each peer
+	before map[netip.Addr]peer.Fingerprint    // what was proven before a restart, until set has seen it
 }
 
 func newProofs() *proofs {
-	return &proofs{renew: 15 * time.Minute, lapse: KeyLimit, perPeer: rate.Every(peerPause), changed: make(chan struct{}, 1), proved: make(chan struct{}, 1), claims: map[claim]*proof{}, pace: map[encap.Fingerprint]*rate.Limiter{}}
+	return &proofs{renew: 15 * time.Minute, lapse: KeyLimit, perPeer: rate.Every(peerPause), changed: make(chan struct{}, 1), proved: make(chan struct{}, 1), claims: map[claim]*proof{}, pace: map[peer.Fingerprint]*rate.Limiter{}}
 }
 
 // set makes the claims those of the peers, as far as this node can prove them.
-func (p *proofs) set(peers []*encap.Peer, canProve func(netip.Addr) bool, now time.Time) {
+func (p *proofs) set(peers []*peer.Peer, canProve func(netip.Addr) bool, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	was := p.proven()
 	if p.before != nil {
 		was = p.before
 	}
-	claims, pace := map[claim]*proof{}, map[encap.Fingerprint]*rate.Limiter{}
+	claims, pace := map[claim]*proof{}, map[peer.Fingerprint]*rate.Limiter{}
 	for _, peer := range peers {
 		if before, ok := p.pace[peer.Key]; ok {
 			pace[peer.Key] = before
@@ -212,7 +212,7 @@ func (o *proof) note(err error, p *proofs, now time.Time) {
 
 // soon has the claims of a peer that could not be proven tried once more now: it answers again.
 // Those that fail for another reason are tried no more often afterwards than before.
-func (p *proofs) soon(key encap.Fingerprint, addrs []netip.Addr, now time.Time) {
+func (p *proofs) soon(key peer.Fingerprint, addrs []netip.Addr, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, addr := range addrs {
@@ -224,8 +224,8 @@ func (p *proofs) soon(key encap.Fingerprint, addrs []netip.Addr, now time.Time) 
 }
 
 // proven is Proven; the lock is held.
-func (p *proofs) proven() map[netip.Addr]encap.Fingerprint {
-	all := map[netip.Addr]encap.Fingerprint{}
+func (p *proofs) proven() map[netip.Addr]peer.Fingerprint {
+	all := map[netip.Addr]peer.Fingerprint{}
 	for c, o := range p.claims {
 		if !o.proven.IsZero() {
 			all[c.addr] = c.key
@@ -235,7 +235,7 @@ func (p *proofs) proven() map[netip.Addr]encap.Fingerprint {
 }
 
 // Proven returns who has shown its key at which of the further addresses that peers claim.
-func (m *Manager) Proven() map[netip.Addr]encap.Fingerprint {
+func (m *Manager) Proven() map[netip.Addr]peer.Fingerprint {
 	m.proofs.mu.Lock()
 	defer m.proofs.mu.Unlock()
 	return m.proofs.proven()
@@ -246,11 +246,11 @@ func (m *Manager) Proved() <-chan struct{} { return m.proofs.proved }
 
 // Restore has what Proven has returned before a restart count as proven now, where the peers of
 // the next Update claim it. There must have been no Update yet.
-func (m *Manager) Restore(proven map[netip.Addr]encap.Fingerprint) { m.proofs.before = proven }
+func (m *Manager) Restore(proven map[netip.Addr]peer.Fingerprint) { m.proofs.before = proven }
 
 // canProve reports whether a peer at an address may answer: whether this node, self, has a socket
 // in that family, and the peer knows an address of it there.
-func (m *Manager) canProve(self *encap.Peer, at netip.Addr) bool {
+func (m *Manager) canProve(self *peer.Peer, at netip.Addr) bool {
 	like := func(a netip.Addr) bool { return a.Is4() == at.Is4() }
 	local := addrPortOf(m.conn.local).Addr()
 	return (local == netip.IPv6Unspecified() || like(local)) && (like(self.Endpoint.Addr()) || slices.ContainsFunc(self.Claimed, like))

@@ -9,8 +9,8 @@ import (
 	"testing"
 	"time"
 
-	"weft/encap"
 	"weft/encap/sealed/handshake"
+	"weft/peer"
 )
 
 // Of the further addresses that nodes claim, each gets those at which it answers with its key,
@@ -25,10 +25,10 @@ func TestFurtherAddressesAreProvenByTheKeyAlone(t *testing.T) {
 	there.know(a.self)
 	a.know(claiming(b.self, second, nobodys, c.self.Endpoint.Addr()), claiming(c.self, second, b.self.Endpoint.Addr()))
 
-	proven := func(want map[netip.Addr]encap.Fingerprint) func() bool {
+	proven := func(want map[netip.Addr]peer.Fingerprint) func() bool {
 		return func() bool { return maps.Equal(a.manager.Proven(), want) }
 	}
-	isB := map[netip.Addr]encap.Fingerprint{second: b.self.Key}
+	isB := map[netip.Addr]peer.Fingerprint{second: b.self.Key}
 	eventually(t, "what answers is proven", proven(isB))
 	eventually(t, "all claims are tried", func() bool { return a.manager.TriedClaims() == 5 })
 	if !proven(isB)() {
@@ -41,7 +41,7 @@ func TestFurtherAddressesAreProvenByTheKeyAlone(t *testing.T) {
 	there.stop()
 	there = startNode(t, int(nextSubnet.Load()), 5, c.key)
 	there.know(a.self)
-	eventually(t, "the address moves to the node that answers", proven(map[netip.Addr]encap.Fingerprint{second: c.self.Key}))
+	eventually(t, "the address moves to the node that answers", proven(map[netip.Addr]peer.Fingerprint{second: c.self.Key}))
 	there.stop()
 	eventually(t, "nobody answers any more", proven(nil))
 }
@@ -68,20 +68,20 @@ func TestOlderNodesProveNothing(t *testing.T) {
 
 // A node that starts again goes on with what was proven, where the same node claims it still.
 func TestProofsOutliveARestart(t *testing.T) {
-	a, b := newNodes(t, 1)[0], encap.Fingerprint{1}
+	a, b := newNodes(t, 1)[0], peer.Fingerprint{1}
 	kept, others, gone := a.endpointOf(5).Addr(), a.endpointOf(6).Addr(), a.endpointOf(7).Addr()
-	a.manager.Restore(map[netip.Addr]encap.Fingerprint{kept: b, others: {2}, gone: b})
-	peer := &encap.Peer{Name: "b", Key: b, Endpoint: a.endpointOf(8)}
-	a.know(claiming(peer, kept, others))
-	if got, want := a.manager.Proven(), (map[netip.Addr]encap.Fingerprint{kept: b}); !maps.Equal(got, want) {
+	a.manager.Restore(map[netip.Addr]peer.Fingerprint{kept: b, others: {2}, gone: b})
+	claimant := &peer.Peer{Name: "b", Key: b, Endpoint: a.endpointOf(8)}
+	a.know(claiming(claimant, kept, others))
+	if got, want := a.manager.Proven(), (map[netip.Addr]peer.Fingerprint{kept: b}); !maps.Equal(got, want) {
 		t.Errorf("after a restart %v, want %v", got, want)
 	}
 	<-a.manager.Proved() // it is less than before
-	a.know(claiming(peer, kept, others, gone))
-	if got, want := a.manager.Proven(), (map[netip.Addr]encap.Fingerprint{kept: b}); !maps.Equal(got, want) {
+	a.know(claiming(claimant, kept, others, gone))
+	if got, want := a.manager.Proven(), (map[netip.Addr]peer.Fingerprint{kept: b}); !maps.Equal(got, want) {
 		t.Errorf("with a claim that is made later %v, want %v", got, want)
 	}
-	a.know(peer)
+	a.know(claimant)
 	<-a.manager.Proved()
 	if got := a.manager.Proven(); len(got) > 0 {
 		t.Errorf("without claims %v is proven", got)
@@ -91,14 +91,14 @@ func TestProofsOutliveARestart(t *testing.T) {
 // A peer that claims other addresses all the time has this node dial no more of them.
 func TestClaimsThatChangeGetFewDials(t *testing.T) {
 	const minutes = 20
-	peer := &encap.Peer{Name: "b", Key: encap.Fingerprint{1}, Endpoint: netip.MustParseAddrPort("192.168.77.2:9338")}
+	claimant := &peer.Peer{Name: "b", Key: peer.Fingerprint{1}, Endpoint: netip.MustParseAddrPort("192.168.77.2:9338")}
 	claims := handshake.NewClaims()
 	for second := range minutes * 60 {
-		peer.Claimed = []netip.Addr{netip.AddrFrom4([4]byte{198, 51, byte(second >> 8), byte(second)})}
+		claimant.Claimed = []netip.Addr{netip.AddrFrom4([4]byte{198, 51, byte(second >> 8), byte(second)})}
 		if second%7 == 0 {
-			peer.Claimed = nil
+			claimant.Claimed = nil
 		}
-		claims.Pass(time.Second, peer)
+		claims.Pass(time.Second, claimant)
 	}
 	if got := claims.Dials; got < 12 || got > 12+minutes/2 {
 		t.Errorf("%d dials in %d minutes; want 12, and one more every 2 minutes", got, minutes)
@@ -108,14 +108,14 @@ func TestClaimsThatChangeGetFewDials(t *testing.T) {
 // An address stays with the peer that has proven it for as long as that one answers, though
 // another one does too: a Service can lead one port of it to a pod of any node.
 func TestProofsAreNotTakenOver(t *testing.T) {
-	owner, taker := encap.Fingerprint{1}, encap.Fingerprint{2}
+	owner, taker := peer.Fingerprint{1}, peer.Fingerprint{2}
 	addr := netip.MustParseAddr("192.168.78.1")
-	peers := []*encap.Peer{
+	peers := []*peer.Peer{
 		{Name: "owner", Key: owner, Endpoint: netip.MustParseAddrPort("192.168.77.1:9338")},
 		{Name: "taker", Key: taker, Endpoint: netip.MustParseAddrPort("192.168.77.2:31000"), Claimed: []netip.Addr{addr}},
 	}
 	claims := handshake.NewClaims()
-	expect := func(what string, want encap.Fingerprint) {
+	expect := func(what string, want peer.Fingerprint) {
 		t.Helper()
 		if got := claims.Proven(); len(got) != 1 || got[addr] != want {
 			t.Fatalf("%s: proven are %v", what, got)
@@ -125,16 +125,16 @@ func TestProofsAreNotTakenOver(t *testing.T) {
 		claims.Pass(time.Minute, peers...)
 	}
 	peers[0].Claimed = []netip.Addr{addr}
-	claims.Answers = map[netip.Addr][]encap.Fingerprint{addr: {owner}}
+	claims.Answers = map[netip.Addr][]peer.Fingerprint{addr: {owner}}
 	claims.Pass(time.Second, peers...)
 	expect("the owner alone answers", owner)
-	claims.Answers[addr] = []encap.Fingerprint{owner, taker}
+	claims.Answers[addr] = []peer.Fingerprint{owner, taker}
 	for range 200 {
 		claims.Pass(time.Minute, peers...)
 		expect("both answer", owner)
 	}
 	before := claims.Dials
-	claims.Answers[addr] = []encap.Fingerprint{taker}
+	claims.Answers[addr] = []peer.Fingerprint{taker}
 	for range 25 { // the next dial of either finds it out
 		claims.Pass(time.Minute, peers...)
 	}
@@ -150,16 +150,16 @@ func TestProofsAreNotTakenOver(t *testing.T) {
 // With very many claims a proof is renewed late. That a single dial gets lost then ends none.
 func TestLateProofsSurviveALostDial(t *testing.T) {
 	addr := netip.MustParseAddr("192.168.78.1")
-	peer := &encap.Peer{Name: "b", Key: encap.Fingerprint{1}, Endpoint: netip.MustParseAddrPort("192.168.77.2:9338"), Claimed: []netip.Addr{addr}}
+	claimant := &peer.Peer{Name: "b", Key: peer.Fingerprint{1}, Endpoint: netip.MustParseAddrPort("192.168.77.2:9338"), Claimed: []netip.Addr{addr}}
 	claims := handshake.NewClaims()
-	claims.Answers = map[netip.Addr][]encap.Fingerprint{addr: {peer.Key}}
-	claims.Pass(time.Second, peer)
+	claims.Answers = map[netip.Addr][]peer.Fingerprint{addr: {claimant.Key}}
+	claims.Pass(time.Second, claimant)
 	claims.Answers = nil
-	claims.Pass(40*time.Minute, peer)
+	claims.Pass(40*time.Minute, claimant)
 	if len(claims.Proven()) != 1 {
 		t.Error("one lost dial ended a proof")
 	}
-	claims.Pass(time.Minute, peer)
+	claims.Pass(time.Minute, claimant)
 	if got := claims.Proven(); len(got) != 0 {
 		t.Errorf("after two failures proven are %v", got)
 	}
@@ -168,17 +168,17 @@ func TestLateProofsSurviveALostDial(t *testing.T) {
 // An address that is never proven, such as behind a firewall, is tried once when keys are agreed
 // with its peer, which happens all the time where packets pass now and then.
 func TestKeysAgreedCostADialEach(t *testing.T) {
-	peer := &encap.Peer{Name: "b", Key: encap.Fingerprint{1}, Endpoint: netip.MustParseAddrPort("192.168.77.2:9338"), Claimed: []netip.Addr{netip.MustParseAddr("192.168.78.1")}}
+	claimant := &peer.Peer{Name: "b", Key: peer.Fingerprint{1}, Endpoint: netip.MustParseAddrPort("192.168.77.2:9338"), Claimed: []netip.Addr{netip.MustParseAddr("192.168.78.1")}}
 	claims := handshake.NewClaims()
 	for range 60 {
-		claims.Pass(time.Minute, peer)
+		claims.Pass(time.Minute, claimant)
 	}
 	const times = 20
 	before := claims.Dials
 	for range times {
-		claims.Agree(peer)
+		claims.Agree(claimant)
 		for range 6 {
-			claims.Pass(time.Minute, peer)
+			claims.Pass(time.Minute, claimant)
 		}
 	}
 	if dials := claims.Dials - before; dials < times || dials > 2*times {
@@ -186,7 +186,7 @@ func TestKeysAgreedCostADialEach(t *testing.T) {
 	}
 }
 
-func claiming(p *encap.Peer, addrs ...netip.Addr) *encap.Peer {
+func claiming(p *peer.Peer, addrs ...netip.Addr) *peer.Peer {
 	other := *p
 	other.Claimed = addrs
 	return &other

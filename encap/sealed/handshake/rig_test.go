@@ -14,21 +14,22 @@ import (
 	"testing"
 	"time"
 
+	"weft/drop"
 	"weft/encap"
 	"weft/encap/sealed"
 	"weft/encap/sealed/handshake"
+	"weft/fib"
 	"weft/internal/nodekey"
 	"weft/internal/testnet"
-	"weft/router/drop"
-	"weft/router/fib"
-	"weft/router/packet"
-	"weft/router/packet/packettest"
+	"weft/packet"
+	"weft/packet/packettest"
+	"weft/peer"
 )
 
 // node is a daemon's sealed half, on a real socket of the loopback.
 type node struct {
 	number  int
-	self    *encap.Peer
+	self    *peer.Peer
 	key     ed25519.PrivateKey
 	conn    *encap.Conn
 	peers   *sealed.Peers
@@ -63,7 +64,7 @@ func newNodes(t testing.TB, n int, options ...func(*handshake.Manager)) []*node 
 func startNode(t testing.TB, subnet, number int, key ed25519.PrivateKey, options ...func(*handshake.Manager)) *node {
 	t.Helper()
 	n := &node{number: number, key: key, arrived: make(chan []byte, 1024)}
-	n.self = &encap.Peer{
+	n.self = &peer.Peer{
 		Name:     fmt.Sprintf("node%d", number),
 		Endpoint: netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, byte(subnet), byte(number >> 8), byte(number)}), 9338),
 		Prefixes: []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(number >> 8), byte(number), 0}), 24)},
@@ -104,8 +105,8 @@ func startNode(t testing.TB, subnet, number int, key ed25519.PrivateKey, options
 }
 
 // know makes others, without n itself, the peers of n.
-func (n *node) know(others ...*encap.Peer) {
-	others = slices.DeleteFunc(others, func(p *encap.Peer) bool { return p == n.self })
+func (n *node) know(others ...*peer.Peer) {
+	others = slices.DeleteFunc(others, func(p *peer.Peer) bool { return p == n.self })
 	table, err := fib.New(n.self, others)
 	if err != nil {
 		panic(err)
@@ -117,7 +118,7 @@ func (n *node) know(others ...*encap.Peer) {
 // acquaint makes all nodes peers of each other.
 func acquaint(nodes ...*node) {
 	for _, n := range nodes {
-		var all []*encap.Peer
+		var all []*peer.Peer
 		for _, o := range nodes {
 			all = append(all, o.self)
 		}
@@ -147,21 +148,21 @@ func (n *node) receive() {
 }
 
 // send is what a lane does outbound, with a packet that holds text.
-func (n *node) send(to *encap.Peer, text string) drop.Reason {
+func (n *node) send(to *peer.Peer, text string) drop.Reason {
 	return n.sendFrom(n.conn, to, text)
 }
 
 // sendFrom sends from a socket that may be elsewhere.
-func (n *node) sendFrom(conn *encap.Conn, to *encap.Peer, text string) drop.Reason {
+func (n *node) sendFrom(conn *encap.Conn, to *peer.Peer, text string) drop.Reason {
 	ip := packettest.UDP(pod(n.self), pod(to), len(text))
 	copy(ip[28:], text)
 	return n.sendIPFrom(conn, to, ip)
 }
 
 // sendIP sends a packet of any kind.
-func (n *node) sendIP(to *encap.Peer, ip []byte) drop.Reason { return n.sendIPFrom(n.conn, to, ip) }
+func (n *node) sendIP(to *peer.Peer, ip []byte) drop.Reason { return n.sendIPFrom(n.conn, to, ip) }
 
-func (n *node) sendIPFrom(conn *encap.Conn, to *encap.Peer, ip []byte) drop.Reason {
+func (n *node) sendIPFrom(conn *encap.Conn, to *peer.Peer, ip []byte) drop.Reason {
 	f := packet.NewFrames(1, 2000)[0]
 	f.Fill(copy(f.Reset(), ip))
 	n.out.Reset()
@@ -176,7 +177,7 @@ func (n *node) peerEndpoint(of *node) netip.Addr {
 }
 
 // pod is one of a node's pods.
-func pod(of *encap.Peer) netip.Addr { return of.Prefixes[0].Addr().Next() }
+func pod(of *peer.Peer) netip.Addr { return of.Prefixes[0].Addr().Next() }
 
 // expect waits for a packet that holds text; others before it are skipped.
 func (n *node) expect(t testing.TB, text string) {

@@ -13,14 +13,15 @@ import (
 	"testing"
 	"time"
 
+	"weft/drop"
 	"weft/encap"
 	"weft/encap/sealed"
 	"weft/encap/sealed/handshake"
+	"weft/fib"
 	"weft/internal/nodekey"
-	"weft/router/drop"
-	"weft/router/fib"
-	"weft/router/packet"
-	"weft/router/packet/packettest"
+	"weft/packet"
+	"weft/packet/packettest"
+	"weft/peer"
 )
 
 // sim is an underlay in memory: in a bubble of package synctest hours last a moment.
@@ -38,7 +39,7 @@ type sim struct {
 // simNode is a daemon's sealed half on a sim.
 type simNode struct {
 	sim     *sim
-	self    *encap.Peer
+	self    *peer.Peer
 	peers   *sealed.Peers
 	manager *handshake.Manager
 	log     *strings.Builder // under lane
@@ -71,7 +72,7 @@ func simNodes(t *testing.T, n int) (*sim, []*simNode) {
 
 func (s *sim) start(t *testing.T, number int, key ed25519.PrivateKey) *simNode {
 	n := &simNode{sim: s, peers: sealed.NewPeers(), log: new(strings.Builder)}
-	n.self = &encap.Peer{
+	n.self = &peer.Peer{
 		Name:     fmt.Sprintf("node%d", number),
 		Endpoint: netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 168, byte(number >> 8), byte(number)}), 9338),
 		Prefixes: []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(number >> 8), byte(number), 0}), 24)},
@@ -118,7 +119,7 @@ func (n *simNode) logged(text string) int {
 }
 
 func (n *simNode) know(nodes ...*simNode) {
-	var others []*encap.Peer
+	var others []*peer.Peer
 	for _, o := range nodes {
 		if o != n {
 			others = append(others, o.self)
@@ -127,7 +128,7 @@ func (n *simNode) know(nodes ...*simNode) {
 	n.knowPeers(others...)
 }
 
-func (n *simNode) knowPeers(others ...*encap.Peer) {
+func (n *simNode) knowPeers(others ...*peer.Peer) {
 	table, err := fib.New(n.self, others)
 	if err != nil {
 		panic(err)
@@ -176,7 +177,7 @@ func (n *simNode) receive(payload []byte, from netip.AddrPort) {
 }
 
 // send sends a packet of a pod that holds text to a pod of another node.
-func (n *simNode) send(to *encap.Peer, text string) drop.Reason {
+func (n *simNode) send(to *peer.Peer, text string) drop.Reason {
 	ip := packettest.UDP(pod(n.self), pod(to), len(text))
 	copy(ip[28:], text)
 	f := packet.NewFrames(1, 2000)[0]

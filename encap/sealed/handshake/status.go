@@ -12,8 +12,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"weft/encap"
 	"weft/encap/sealed"
+	"weft/peer"
 )
 
 // State says how this node and a peer stand.
@@ -34,7 +34,7 @@ func States() []State { return []State{NoKeys, Agreeing, Up, Idle, Unreachable} 
 // Status is what is known about a peer.
 type Status struct {
 	Name     string
-	Key      encap.Fingerprint
+	Key      peer.Fingerprint
 	Endpoint netip.AddrPort
 	State    State
 	Began    time.Time     // of the present keys; zero if there are none

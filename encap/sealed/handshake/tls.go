@@ -11,9 +11,9 @@ import (
 	"slices"
 	"time"
 
-	"weft/encap"
 	"weft/encap/sealed"
 	"weft/internal/nodekey"
+	"weft/peer"
 )
 
 // protocol is negotiated with every connection (RFC 7301); the number grows with every
@@ -40,7 +40,7 @@ func newCertificate(key ed25519.PrivateKey) (tls.Certificate, error) {
 
 // tlsConfig returns what both ends of a connection use. pinned decides about the other
 // end's key.
-func tlsConfig(own tls.Certificate, pinned func(encap.Fingerprint) error) *tls.Config {
+func tlsConfig(own tls.Certificate, pinned func(peer.Fingerprint) error) *tls.Config {
 	return &tls.Config{
 		Certificates:           []tls.Certificate{own},
 		NextProtos:             []string{protocol},
@@ -53,7 +53,7 @@ func tlsConfig(own tls.Certificate, pinned func(encap.Fingerprint) error) *tls.C
 	}
 }
 
-func verify(s tls.ConnectionState, pinned func(encap.Fingerprint) error) error {
+func verify(s tls.ConnectionState, pinned func(peer.Fingerprint) error) error {
 	if s.Version != tls.VersionTLS13 || s.CurveID != tls.X25519MLKEM768 {
 		return fmt.Errorf("agreed on %s with %s, where TLS 1.3 with X25519MLKEM768 must be", tls.VersionName(s.Version), s.CurveID)
 	}
@@ -64,13 +64,13 @@ func verify(s tls.ConnectionState, pinned func(encap.Fingerprint) error) error {
 	return pinned(fingerprint)
 }
 
-func peerFingerprint(s tls.ConnectionState) (encap.Fingerprint, error) {
+func peerFingerprint(s tls.ConnectionState) (peer.Fingerprint, error) {
 	if len(s.PeerCertificates) == 0 {
-		return encap.Fingerprint{}, errors.New("the other node has shown no key")
+		return peer.Fingerprint{}, errors.New("the other node has shown no key")
 	}
 	key, ok := s.PeerCertificates[0].PublicKey.(ed25519.PublicKey)
 	if !ok {
-		return encap.Fingerprint{}, errors.New("the other node's key is not an Ed25519 key")
+		return peer.Fingerprint{}, errors.New("the other node's key is not an Ed25519 key")
 	}
 	return nodekey.FingerprintOf(key), nil
 }
@@ -78,7 +78,7 @@ func peerFingerprint(s tls.ConnectionState) (encap.Fingerprint, error) {
 // export returns what the data keys of a connection's epoch are made of. The context says
 // which end sends with them, and which keys both ends have: the session's own secret does not
 // depend on the dialer's certificate (RFC 8446 §7.1).
-func export(s tls.ConnectionState, self, peer encap.Fingerprint, dialed bool) (*sealed.Secrets, error) {
+func export(s tls.ConnectionState, self, peer peer.Fingerprint, dialed bool) (*sealed.Secrets, error) {
 	var secrets sealed.Secrets
 	dialer, acceptor := peer, self
 	fromDialer, fromAcceptor := secrets.Receive[:], secrets.Send[:]

@@ -7,16 +7,16 @@ import (
 	"net"
 	"testing"
 
-	"weft/encap"
 	"weft/encap/sealed"
+	"weft/peer"
 )
 
 // Both ends make the same data keys, and others as soon as one of them takes either end's key
 // for another.
 func TestDataKeysBindBothNodes(t *testing.T) {
-	dialer, acceptor := encap.Fingerprint{1}, encap.Fingerprint{2}
+	dialer, acceptor := peer.Fingerprint{1}, peer.Fingerprint{2}
 	atDialer, atAcceptor := session(t)
-	export := func(s tls.ConnectionState, self, peer encap.Fingerprint, dialed bool) sealed.Secrets {
+	export := func(s tls.ConnectionState, self, peer peer.Fingerprint, dialed bool) sealed.Secrets {
 		t.Helper()
 		secrets, err := export(s, self, peer, dialed)
 		if err != nil {
@@ -29,8 +29,8 @@ func TestDataKeysBindBothNodes(t *testing.T) {
 		t.Fatal("the ends have no keys in common, or the same for both directions")
 	}
 	for name, other := range map[string]sealed.Secrets{
-		"the acceptor takes the dialer for another": export(atAcceptor, acceptor, encap.Fingerprint{3}, false),
-		"the acceptor has another key":              export(atAcceptor, encap.Fingerprint{3}, dialer, false),
+		"the acceptor takes the dialer for another": export(atAcceptor, acceptor, peer.Fingerprint{3}, false),
+		"the acceptor has another key":              export(atAcceptor, peer.Fingerprint{3}, dialer, false),
 		"both take themselves for the dialer":       export(atAcceptor, acceptor, dialer, true),
 	} {
 		if other.Receive == dials.Send || other.Send == dials.Receive {
@@ -47,7 +47,7 @@ func session(t *testing.T) (dialer, acceptor tls.ConnectionState) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	anyone := func(encap.Fingerprint) error { return nil }
+	anyone := func(peer.Fingerprint) error { return nil }
 	left, right := net.Pipe()
 	client, server := tls.Client(left, tlsConfig(certificate, anyone)), tls.Server(right, tlsConfig(certificate, anyone))
 	done := make(chan error, 1)

@@ -4,12 +4,13 @@ package vxlantest
 import (
 	"weft/encap"
 	"weft/encap/vxlan"
-	"weft/router/packet"
+	"weft/packet"
+	"weft/peer"
 )
 
 // Datagram returns the UDP payload in which one node sends an IP packet to another, in
 // the VXLAN network 1.
-func Datagram(ip []byte, from, to *encap.Peer) []byte {
+func Datagram(ip []byte, from, to *peer.Peer) []byte {
 	f := packet.NewFrames(1, len(ip))[0]
 	f.Fill(copy(f.Reset(), ip))
 	var out encap.Batch

@@ -7,7 +7,7 @@ import (
 	"os"
 	"sync"
 
-	"weft/router/packet"
+	"weft/packet"
 )
 
 // Queue is a queue that reads what a test injects and keeps what is written.

@@ -6,19 +6,19 @@ import (
 	"net/netip"
 	"testing"
 
-	"weft/encap"
-	"weft/router/fib"
+	"weft/fib"
+	"weft/peer"
 )
 
-func peer(name, endpoint string, prefixes ...string) *encap.Peer {
-	p := &encap.Peer{Name: name, Endpoint: netip.MustParseAddrPort(endpoint)}
+func newPeer(name, endpoint string, prefixes ...string) *peer.Peer {
+	p := &peer.Peer{Name: name, Endpoint: netip.MustParseAddrPort(endpoint)}
 	for _, text := range prefixes {
 		p.Prefixes = append(p.Prefixes, netip.MustParsePrefix(text))
 	}
 	return p
 }
 
-func newTable(t testing.TB, self *encap.Peer, peers ...*encap.Peer) *fib.Table {
+func newTable(t testing.TB, self *peer.Peer, peers ...*peer.Peer) *fib.Table {
 	t.Helper()
 	table, err := fib.New(self, peers)
 	if err != nil {
@@ -28,12 +28,12 @@ func newTable(t testing.TB, self *encap.Peer, peers ...*encap.Peer) *fib.Table {
 }
 
 func TestLongestPrefixWins(t *testing.T) {
-	self := peer("self", "192.168.77.1:9338", "10.244.1.0/24", "fd00:244:0:1::/64", "192.168.77.1/32")
-	wide := peer("wide", "192.168.77.2:9338", "10.244.0.0/16", "fd00:244::/48")
-	narrow := peer("narrow", "[fd00:77::3]:9338", "10.244.7.128/25", "10.244.7.200/32", "fd00:244:0:7::/64", "fd00:77::3/128")
+	self := newPeer("self", "192.168.77.1:9338", "10.244.1.0/24", "fd00:244:0:1::/64", "192.168.77.1/32")
+	wide := newPeer("wide", "192.168.77.2:9338", "10.244.0.0/16", "fd00:244::/48")
+	narrow := newPeer("narrow", "[fd00:77::3]:9338", "10.244.7.128/25", "10.244.7.200/32", "fd00:244:0:7::/64", "fd00:77::3/128")
 	table := newTable(t, self, wide, narrow)
 	for addr, want := range map[string]struct {
-		owner  *encap.Peer
+		owner  *peer.Peer
 		prefix string
 	}{
 		"10.244.1.255":         {self, "10.244.1.0/24"},
@@ -73,10 +73,10 @@ func TestLongestPrefixWins(t *testing.T) {
 }
 
 func TestSendersAreKnownByEndpointAddress(t *testing.T) {
-	self := peer("self", "192.168.77.1:9338")
-	two, three := peer("two", "192.168.77.2:9338"), peer("three", "[fd00:77::3]:9338")
+	self := newPeer("self", "192.168.77.1:9338")
+	two, three := newPeer("two", "192.168.77.2:9338"), newPeer("three", "[fd00:77::3]:9338")
 	table := newTable(t, self, two, three)
-	for addr, want := range map[string]*encap.Peer{
+	for addr, want := range map[string]*peer.Peer{
 		"192.168.77.2": two, "fd00:77::3": three, "192.168.77.1": nil, "192.168.77.4": nil, "::ffff:192.168.77.2": nil,
 	} {
 		if got, ok := table.Sender(netip.MustParseAddr(addr)); got != want || ok != (want != nil) {
@@ -89,18 +89,18 @@ func TestSendersAreKnownByEndpointAddress(t *testing.T) {
 }
 
 func TestNothingBelongsToTwoNodes(t *testing.T) {
-	self := peer("self", "192.168.77.1:9338", "10.244.1.0/24")
+	self := newPeer("self", "192.168.77.1:9338", "10.244.1.0/24")
 	for name, tt := range map[string]struct {
-		peers []*encap.Peer
+		peers []*peer.Peer
 		want  string
 	}{
-		"a prefix of this node": {[]*encap.Peer{peer("two", "192.168.77.2:9338", "10.244.1.0/24")},
+		"a prefix of this node": {[]*peer.Peer{newPeer("two", "192.168.77.2:9338", "10.244.1.0/24")},
 			"nodes self and two both own 10.244.1.0/24"},
-		"a prefix of two peers": {[]*encap.Peer{peer("two", "192.168.77.2:9338", "fd00:244:0:2::/64"), peer("three", "192.168.77.3:9338", "fd00:244:0:2::/64")},
+		"a prefix of two peers": {[]*peer.Peer{newPeer("two", "192.168.77.2:9338", "fd00:244:0:2::/64"), newPeer("three", "192.168.77.3:9338", "fd00:244:0:2::/64")},
 			"nodes two and three both own fd00:244:0:2::/64"},
-		"an endpoint address of two peers": {[]*encap.Peer{peer("two", "192.168.77.2:9338"), peer("three", "192.168.77.2:9339")},
+		"an endpoint address of two peers": {[]*peer.Peer{newPeer("two", "192.168.77.2:9338"), newPeer("three", "192.168.77.2:9339")},
 			"nodes two and three both have the endpoint address 192.168.77.2"},
-		"this node's endpoint address": {[]*encap.Peer{peer("two", "192.168.77.1:9339")},
+		"this node's endpoint address": {[]*peer.Peer{newPeer("two", "192.168.77.1:9339")},
 			"nodes self and two both have the endpoint address 192.168.77.1"},
 	} {
 		if table, err := fib.New(self, tt.peers); table != nil || err == nil || err.Error() != tt.want {
@@ -110,9 +110,9 @@ func TestNothingBelongsToTwoNodes(t *testing.T) {
 }
 
 // oracle is the table that nobody can get wrong: it looks at every prefix.
-type oracle struct{ nodes []*encap.Peer }
+type oracle struct{ nodes []*peer.Peer }
 
-func (o oracle) lookup(addr netip.Addr) (owner *encap.Peer) {
+func (o oracle) lookup(addr netip.Addr) (owner *peer.Peer) {
 	longest := -1
 	for _, n := range o.nodes {
 		for _, p := range n.Prefixes {
@@ -144,11 +144,11 @@ func TestTableAgreesWithAScanOfAllPrefixes(t *testing.T) {
 
 // randomNodes returns nodes with prefixes of all lengths, close together, so that
 // many contain each other.
-func randomNodes(random *rand.Rand, nodes, prefixes int) []*encap.Peer {
+func randomNodes(random *rand.Rand, nodes, prefixes int) []*peer.Peer {
 	taken := make(map[netip.Prefix]bool)
-	var all []*encap.Peer
+	var all []*peer.Peer
 	for i := range nodes {
-		p := &encap.Peer{
+		p := &peer.Peer{
 			Name:     fmt.Sprintf("node%d", i),
 			Endpoint: netip.AddrPortFrom(netip.AddrFrom4([4]byte{172, 16, byte(i >> 8), byte(i)}), 9338),
 		}
@@ -178,7 +178,7 @@ func randomAddr(random *rand.Rand) netip.Addr {
 }
 
 func TestLookupAllocatesNothing(t *testing.T) {
-	table := newTable(t, peer("self", "192.168.77.1:9338", "10.244.1.0/24"), peer("two", "[fd00:77::2]:9338", "fd00:244:0:2::/64"))
+	table := newTable(t, newPeer("self", "192.168.77.1:9338", "10.244.1.0/24"), newPeer("two", "[fd00:77::2]:9338", "fd00:244:0:2::/64"))
 	v4, v6, sender := netip.MustParseAddr("10.244.1.7"), netip.MustParseAddr("fd00:244:0:2::7"), netip.MustParseAddr("fd00:77::2")
 	if n := testing.AllocsPerRun(1000, func() {
 		table.Lookup(v4)

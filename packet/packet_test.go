@@ -6,8 +6,8 @@ import (
 	"net/netip"
 	"testing"
 
-	"weft/router/packet"
-	"weft/router/packet/packettest"
+	"weft/packet"
+	"weft/packet/packettest"
 )
 
 var (

@@ -10,8 +10,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"weft/router/packet"
-	"weft/router/packet/packettest"
+	"weft/packet"
+	"weft/packet/packettest"
 )
 
 // tunnelled are packets as the kernel hands them over that a pod's tunnel made.

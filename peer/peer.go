@@ -1,4 +1,6 @@
-package encap
+// Package peer says what a node is to the others: its name, addresses and key. It knows no
+// sockets, so that a planner can use it.
+package peer
 
 import (
 	"crypto/sha256"

@@ -9,8 +9,8 @@ import (
 	"slices"
 	"testing"
 
-	"weft/router/packet"
-	"weft/router/packet/packettest"
+	"weft/packet"
+	"weft/packet/packettest"
 )
 
 var timestamps = []byte{1, 1, 8, 10, 0, 0, 0, 7, 0, 0, 0, 9}

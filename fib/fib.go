@@ -11,27 +11,27 @@ import (
 
 	"github.com/gaissmai/bart"
 
-	"weft/encap"
+	"weft/peer"
 )
 
 // Table answers for every address which node it belongs to, and for every
 // underlay address which peer sends from it.
 type Table struct {
-	self    *encap.Peer
-	senders map[netip.Addr]*encap.Peer
-	keys    map[encap.Fingerprint]*encap.Peer
+	self    *peer.Peer
+	senders map[netip.Addr]*peer.Peer
+	keys    map[peer.Fingerprint]*peer.Peer
 
 	// owners is the larger and faster kind: with a million prefixes 31 in place of 22
 	// bytes for each, and 18 in place of 25 ns for a packet of the flow before
 	// (go test -bench . ./scale in benchmarks).
-	owners bart.Fast[*encap.Peer]
+	owners bart.Fast[*peer.Peer]
 }
 
 // New builds the table of a node that is described by self and knows peers.
 // It refuses a prefix or an underlay address that two nodes claim: the planner
 // has told the operator about it before it comes here.
-func New(self *encap.Peer, peers []*encap.Peer) (*Table, error) {
-	t := &Table{self: self, senders: make(map[netip.Addr]*encap.Peer, len(peers)), keys: make(map[encap.Fingerprint]*encap.Peer, len(peers))}
+func New(self *peer.Peer, peers []*peer.Peer) (*Table, error) {
+	t := &Table{self: self, senders: make(map[netip.Addr]*peer.Peer, len(peers)), keys: make(map[peer.Fingerprint]*peer.Peer, len(peers))}
 	if err := t.own(self); err != nil {
 		return nil, err
 	}
@@ -52,7 +52,7 @@ func New(self *encap.Peer, peers []*encap.Peer) (*Table, error) {
 	return t, nil
 }
 
-func (t *Table) own(p *encap.Peer) error {
+func (t *Table) own(p *peer.Peer) error {
 	for _, prefix := range p.Prefixes {
 		if other, taken := t.owners.Get(prefix); taken {
 			return fmt.Errorf("nodes %s and %s both own %s", other.Name, p.Name, prefix)
@@ -64,25 +64,25 @@ func (t *Table) own(p *encap.Peer) error {
 
 // Lookup returns the node with the longest prefix that contains addr: a peer, or
 // this node itself (see Self).
-func (t *Table) Lookup(addr netip.Addr) (*encap.Peer, bool) { return t.owners.Lookup(addr) }
+func (t *Table) Lookup(addr netip.Addr) (*peer.Peer, bool) { return t.owners.Lookup(addr) }
 
 // LookupPrefix is Lookup for people: it also returns the prefix that matched.
-func (t *Table) LookupPrefix(addr netip.Addr) (netip.Prefix, *encap.Peer, bool) {
+func (t *Table) LookupPrefix(addr netip.Addr) (netip.Prefix, *peer.Peer, bool) {
 	return t.owners.LookupPrefixLPM(netip.PrefixFrom(addr, addr.BitLen()))
 }
 
 // Self is this node.
-func (t *Table) Self() *encap.Peer { return t.self }
+func (t *Table) Self() *peer.Peer { return t.self }
 
 // Sender returns the peer whose datagrams come from the underlay address addr,
 // which must not be IPv4-mapped.
-func (t *Table) Sender(addr netip.Addr) (*encap.Peer, bool) {
+func (t *Table) Sender(addr netip.Addr) (*peer.Peer, bool) {
 	p, ok := t.senders[addr]
 	return p, ok
 }
 
 // ByKey returns the peer that has a key, or nil.
-func (t *Table) ByKey(key encap.Fingerprint) *encap.Peer { return t.keys[key] }
+func (t *Table) ByKey(key peer.Fingerprint) *peer.Peer { return t.keys[key] }
 
 // Peers returns the number of other nodes.
 func (t *Table) Peers() int { return len(t.senders) }

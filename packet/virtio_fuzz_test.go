@@ -8,8 +8,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"weft/router/packet"
-	"weft/router/packet/packettest"
+	"weft/packet"
+	"weft/packet/packettest"
 )
 
 // FuzzVirtio takes what a TUN device might hand over, a virtio-net header and a packet

@@ -4,8 +4,8 @@ import (
 	"bytes"
 	"testing"
 
-	"weft/router/packet"
-	"weft/router/packet/packettest"
+	"weft/packet"
+	"weft/packet/packettest"
 )
 
 // withClass returns a packet of either family with a traffic class.

@@ -6,7 +6,7 @@ import (
 	"net/netip"
 	"slices"
 
-	"weft/router/packet"
+	"weft/packet"
 )
 
 // tunnels are what pods may put between an outer IP header and an inner packet.

@@ -4,7 +4,7 @@ import (
 	"encoding/binary"
 	"net/netip"
 
-	"weft/router/packet"
+	"weft/packet"
 )
 
 // TCP describes a TCP packet.
