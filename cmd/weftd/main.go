@@ -16,6 +16,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"weft/daemon"
 	"weft/internal/config"
 	"weft/internal/version"
 )
@@ -32,19 +33,6 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	os.Exit(run(ctx, os.Args[1:], os.Environ(), os.Stdout, os.Stderr))
-}
-
-// limitMemory bounds what lists of many nodes take that come and go. Packets allocate nothing.
-// Twice the memory of a list would be too much where it is large; to collect more often always
-// would cost a quarter of the time of a change. GOMEMLIMIT overrules it.
-func limitMemory(prefixes int) {
-	const (
-		least     = 120 << 20
-		perPrefix = 800 // bytes: of two Plans, and of what they are made of
-	)
-	if limit := max(least, int64(prefixes)*perPrefix); os.Getenv("GOMEMLIMIT") == "" && limit != debug.SetMemoryLimit(-1) {
-		debug.SetMemoryLimit(limit)
-	}
 }
 
 func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
@@ -79,7 +67,7 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		fmt.Fprintln(stderr, err)
 		return exitUsage
 	}
-	if err := checkFiles(config.Path(flags, environ), c); err != nil {
+	if err := daemon.CheckFiles(config.Path(flags, environ), c); err != nil {
 		fmt.Fprintln(stderr, err)
 		return exitUsage
 	}
@@ -88,7 +76,7 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	c.TUN.Lanes = c.Lanes() // by the number of processors, so before it is changed
 	runtime.GOMAXPROCS(max(8, 4*c.TUN.Lanes))
 	if *check {
-		if err := checkNode(ctx, c); err != nil {
+		if err := daemon.Check(ctx, c); err != nil {
 			fmt.Fprintln(stderr, "weftd:", err)
 			return exitUsage
 		}
@@ -96,9 +84,9 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		return 0
 	}
 	log := slog.New(slog.NewTextHandler(stderr, nil)).With("node", c.Node)
-	if err := serve(ctx, c, log); err != nil {
+	if err := daemon.Run(ctx, c, log); err != nil {
 		fmt.Fprintln(stderr, "weftd:", err)
-		if errors.As(err, new(unfit)) {
+		if errors.As(err, new(daemon.Unfit)) {
 			return exitUsage
 		}
 		return exitFailure

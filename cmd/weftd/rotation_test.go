@@ -8,9 +8,9 @@ import (
 	"testing"
 	"time"
 
-	"weft/internal/testnet"
-
 	"golang.org/x/sys/unix"
+
+	"weft/internal/testnet"
 )
 
 // stream is datagrams with numbers, a thousand a second or some more.

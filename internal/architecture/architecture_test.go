@@ -66,7 +66,7 @@ func TestPackagesKnowOnlyWhatTheirPlaceAllows(t *testing.T) {
 		},
 		{
 			of:     "weft/cmd/weft-cni",
-			mayNot: []string{"k8s.io", "go.etcd.io", "google.golang.org/grpc", "go.uber.org", "github.com/quic-go", "net/http", "github.com/prometheus", "weft/control", "weft/router/tun"},
+			mayNot: []string{"weft/cniplugin/conflist", "k8s.io", "go.etcd.io", "google.golang.org/grpc", "go.uber.org", "github.com/quic-go", "net/http", "github.com/prometheus", "weft/control", "weft/router/tun"},
 		},
 	} {
 		for _, dependency := range dependencies(t, rule.of) {

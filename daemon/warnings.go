@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import (
 	"context"
@@ -11,6 +11,7 @@ import (
 	"slices"
 	"time"
 
+	"weft/cniplugin/conflist"
 	"weft/control"
 	"weft/internal/config"
 	"weft/internal/hostnet"
@@ -88,7 +89,7 @@ func (d *daemon) look() {
 	if err == nil {
 		d.publishStranded(stranded)
 	}
-	found := slices.Concat(runtimeWarnings(d.config.CNI), trustWarnings(d.config), d.leaseWarnings(stranded, err))
+	found := slices.Concat(conflist.Warnings(d.config.CNI), trustWarnings(d.config), d.leaseWarnings(stranded, err))
 	overlaps, err := d.overlaps()
 	if err != nil {
 		overlaps = []string{err.Error()}

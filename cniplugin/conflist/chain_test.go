@@ -1,4 +1,4 @@
-package main
+package conflist
 
 import (
 	"bytes"
@@ -32,23 +32,23 @@ echo '{"cniVersion":"1.0.0","supportedVersions":%s}'
 `, list)
 }
 
-// conflistRig writes a conflist out of plugins that are shell scripts.
-type conflistRig struct {
-	*conflistWriter
+// rig writes a conflist out of plugins that are shell scripts.
+type rig struct {
+	*Writer
 	t   *testing.T
 	log *bytes.Buffer
 }
 
-func newConflistRig(t *testing.T, plugins ...string) *conflistRig {
+func newConflistRig(t *testing.T, plugins ...string) *rig {
 	t.Helper()
 	log := &bytes.Buffer{}
 	c := config.Config{RunDir: "/r", StateDir: "/s", CNI: config.CNI{ConfDir: t.TempDir(), BinDir: t.TempDir(), Chain: plugins, Name: "weft"}}
-	return &conflistRig{newConflistWriter(c, slog.New(slog.NewTextHandler(log, nil))), t, log}
+	return &rig{New(c, slog.New(slog.NewTextHandler(log, nil))), t, log}
 }
 
-func (r *conflistRig) plugin(name string) string { return filepath.Join(r.config.CNI.BinDir, name) }
+func (r *rig) plugin(name string) string { return filepath.Join(r.config.CNI.BinDir, name) }
 
-func (r *conflistRig) install(name, script string) {
+func (r *rig) install(name, script string) {
 	r.t.Helper()
 	// No process that is started meanwhile shall inherit the open file: the kernel executes
 	// none that somebody can write to (ETXTBSY).
@@ -59,11 +59,11 @@ func (r *conflistRig) install(name, script string) {
 	}
 }
 
-// conflist writes the conflist and returns it, and what weftd logs meanwhile.
-func (r *conflistRig) conflist() (list conflist, log string) {
+// conflist writes it and returns it, and what weftd logs meanwhile.
+func (r *rig) conflist() (list networkList, log string) {
 	r.t.Helper()
 	r.log.Reset()
-	if err := r.write(r.t.Context()); err != nil {
+	if err := r.Write(r.t.Context()); err != nil {
 		r.t.Fatal(err)
 	}
 	content, err := os.ReadFile(r.path())
@@ -77,12 +77,12 @@ func (r *conflistRig) conflist() (list conflist, log string) {
 }
 
 // asked is how often the plugin has been asked for its versions.
-func (r *conflistRig) asked(name string) int {
+func (r *rig) asked(name string) int {
 	lines, _ := os.ReadFile(r.plugin(name + ".asked"))
 	return bytes.Count(lines, []byte("\n"))
 }
 
-func types(list conflist) string {
+func types(list networkList) string {
 	var names []string
 	for _, entry := range list.Plugins {
 		var p plugin
@@ -110,7 +110,7 @@ func TestTheConflistChainsThePluginsWithWhatTheyNeed(t *testing.T) {
 		r.install(name, speaking("0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0", "1.2.0"))
 	}
 	list, log := r.conflist()
-	want := conflist{CNIVersion: "1.0.0", CNIVersions: cniplugin.Versions.SupportedVersions(), Name: "weft", Plugins: []json.RawMessage{
+	want := networkList{CNIVersion: "1.0.0", CNIVersions: cniplugin.Versions.SupportedVersions(), Name: "weft", Plugins: []json.RawMessage{
 		encode(plugin{Type: "weft-cni", RunDir: "/r", StateDir: "/s", Capabilities: map[string]bool{"ips": true, "mac": true}, Chained: r.config.CNI.Chain}),
 		encode(plugin{Type: "portmap", SNAT: true, Capabilities: map[string]bool{"portMappings": true}}),
 		encode(plugin{Type: "bandwidth", Capabilities: map[string]bool{"bandwidth": true}}),
@@ -160,19 +160,19 @@ func TestTheConflistOffersTheVersionsThatAllPluginsSpeak(t *testing.T) {
 func TestAPluginThatCannotBeCalledIsLeftOutAndNamedOnce(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
-		prepare func(r *conflistRig)
+		prepare func(r *rig)
 		why     string
 	}{
-		{"absent", func(*conflistRig) {}, "no such file or directory"},
-		{"a folder", func(r *conflistRig) { _ = os.Mkdir(r.plugin("portmap"), 0o755) }, "permission denied"},
-		{"not executable", func(r *conflistRig) {
+		{"absent", func(*rig) {}, "no such file or directory"},
+		{"a folder", func(r *rig) { _ = os.Mkdir(r.plugin("portmap"), 0o755) }, "permission denied"},
+		{"not executable", func(r *rig) {
 			r.install("portmap", speaking("1.0.0"))
 			_ = os.Chmod(r.plugin("portmap"), 0o644)
 		}, "permission denied"},
-		{"not a program", func(r *conflistRig) { r.install("portmap", "\x00\x01") }, "exec format error"},
-		{"failing", func(r *conflistRig) { r.install("portmap", "#!/bin/sh\necho no such command >&2\nexit 3\n") }, "exit status 3: no such command"},
-		{"not a plugin", func(r *conflistRig) { r.install("portmap", "#!/bin/sh\necho hello\n") }, "decoding version info"},
-		{"silent", func(r *conflistRig) { r.install("portmap", "#!/bin/sh\nsleep 60\n") }, "no answer in 2s"},
+		{"not a program", func(r *rig) { r.install("portmap", "\x00\x01") }, "exec format error"},
+		{"failing", func(r *rig) { r.install("portmap", "#!/bin/sh\necho no such command >&2\nexit 3\n") }, "exit status 3: no such command"},
+		{"not a plugin", func(r *rig) { r.install("portmap", "#!/bin/sh\necho hello\n") }, "decoding version info"},
+		{"silent", func(r *rig) { r.install("portmap", "#!/bin/sh\nsleep 60\n") }, "no answer in 2s"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -264,7 +264,7 @@ func TestAnEndingWeftdDoesNotTakeSilenceForAnAbsentPlugin(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	r.install("portmap", speaking("0.4.0", "1.0.0"))
-	if err := r.write(ctx); err == nil {
+	if err := r.Write(ctx); err == nil {
 		t.Error("the conflist was written by what could not be asked")
 	}
 	content, err := os.ReadFile(r.path())

@@ -1,4 +1,4 @@
-package main
+package conflist
 
 import (
 	"encoding/json"
@@ -11,7 +11,7 @@ import (
 )
 
 // edit changes the entries of the conflist as another program would.
-func (r *conflistRig) edit(change func([]json.RawMessage) []json.RawMessage) {
+func (r *rig) edit(change func([]json.RawMessage) []json.RawMessage) {
 	r.t.Helper()
 	content, err := os.ReadFile(r.path())
 	if err != nil {
@@ -37,7 +37,7 @@ func (r *conflistRig) edit(change func([]json.RawMessage) []json.RawMessage) {
 }
 
 // insert puts entries at a place of the conflist.
-func (r *conflistRig) insert(at int, entries ...string) {
+func (r *rig) insert(at int, entries ...string) {
 	r.edit(func(there []json.RawMessage) []json.RawMessage {
 		for i, e := range entries {
 			there = slices.Insert(there, at+i, json.RawMessage(e))
@@ -47,10 +47,10 @@ func (r *conflistRig) insert(at int, entries ...string) {
 }
 
 // restart goes on as the next weftd does, with another configuration.
-func (r *conflistRig) restart(change func(*config.CNI)) {
+func (r *rig) restart(change func(*config.CNI)) {
 	c := r.config
 	change(&c.CNI)
-	r.conflistWriter = newConflistWriter(c, r.chain.log)
+	r.Writer = New(c, r.chain.log)
 }
 
 // What other programs chain behind weft-cni stays, in its order, whatever weftd has to
@@ -59,41 +59,41 @@ func TestForeignEntriesStayInOrder(t *testing.T) {
 	const mesh, probe = `{"type":"istio-cni","kubernetes":{"kubeconfig":"/x"},"n":1.50}`, `{"type":"probe"}`
 	for _, tt := range []struct {
 		name string
-		do   func(r *conflistRig)
+		do   func(r *rig)
 		want string
 	}{
-		{"added behind", func(r *conflistRig) { r.insert(2, mesh, probe) }, "weft-cni portmap istio-cni probe"},
-		{"added between", func(r *conflistRig) { r.insert(1, probe, mesh) }, "weft-cni portmap probe istio-cni"},
-		{"of a type that weftd chains too", func(r *conflistRig) { r.insert(2, `{"type":"portmap","snat":false}`, mesh) }, "weft-cni portmap portmap istio-cni"},
-		{"removed by its owner", func(r *conflistRig) {
+		{"added behind", func(r *rig) { r.insert(2, mesh, probe) }, "weft-cni portmap istio-cni probe"},
+		{"added between", func(r *rig) { r.insert(1, probe, mesh) }, "weft-cni portmap probe istio-cni"},
+		{"of a type that weftd chains too", func(r *rig) { r.insert(2, `{"type":"portmap","snat":false}`, mesh) }, "weft-cni portmap portmap istio-cni"},
+		{"removed by its owner", func(r *rig) {
 			r.insert(2, mesh, probe)
 			r.conflist()
 			r.edit(func(there []json.RawMessage) []json.RawMessage { return slices.Delete(there, 2, 3) })
 		}, "weft-cni portmap probe"},
-		{"a plugin of weftd's appears", func(r *conflistRig) {
+		{"a plugin of weftd's appears", func(r *rig) {
 			r.insert(2, mesh)
 			r.install("tuning", speaking("1.0.0"))
 		}, "weft-cni portmap tuning istio-cni"},
-		{"a plugin of weftd's goes", func(r *conflistRig) {
+		{"a plugin of weftd's goes", func(r *rig) {
 			r.insert(2, mesh)
 			_ = os.Remove(r.plugin("portmap"))
 		}, "weft-cni istio-cni"},
-		{"weftd restarts", func(r *conflistRig) {
+		{"weftd restarts", func(r *rig) {
 			r.insert(2, mesh, probe)
 			r.restart(func(*config.CNI) {})
 		}, "weft-cni portmap istio-cni probe"},
-		{"weftd restarts with another chain", func(r *conflistRig) {
+		{"weftd restarts with another chain", func(r *rig) {
 			r.insert(2, mesh)
 			r.restart(func(c *config.CNI) { c.Chain, c.Name = []string{"tuning"}, "other" })
 		}, "weft-cni istio-cni"},
-		{"an extra entry is no longer configured", func(r *conflistRig) {
+		{"an extra entry is no longer configured", func(r *rig) {
 			r.install("sbr", speaking("1.0.0"))
 			r.restart(func(c *config.CNI) { c.Extra = []config.CNIEntry{{Type: "sbr", JSON: `{"type":"sbr","x":1}`}} })
 			r.conflist()
 			r.insert(3, mesh)
 			r.restart(func(c *config.CNI) { c.Extra = nil })
 		}, "weft-cni portmap istio-cni"},
-		{"the mesh replaces what is configured for it", func(r *conflistRig) {
+		{"the mesh replaces what is configured for it", func(r *rig) {
 			r.install("istio-cni", speaking("1.0.0"))
 			r.restart(func(c *config.CNI) { c.Extra = []config.CNIEntry{{Type: "istio-cni", JSON: mesh}} })
 			r.conflist()
@@ -101,27 +101,27 @@ func TestForeignEntriesStayInOrder(t *testing.T) {
 				return append(there[:2], json.RawMessage(`{"type":"istio-cni","its":"own"}`))
 			})
 		}, "weft-cni portmap istio-cni"},
-		{"weftd is upgraded", func(r *conflistRig) {
+		{"weftd is upgraded", func(r *rig) {
 			r.edit(func([]json.RawMessage) []json.RawMessage {
 				return []json.RawMessage{encode(plugin{Type: "weft-cni"}), pluginEntry("portmap"), pluginEntry("tuning"), json.RawMessage(mesh)}
 			})
 			r.restart(func(c *config.CNI) { c.Chain = nil })
 		}, "weft-cni istio-cni"},
-		{"weft-cni's own entry is lost", func(r *conflistRig) {
+		{"weft-cni's own entry is lost", func(r *rig) {
 			r.insert(2, mesh)
 			r.edit(func(there []json.RawMessage) []json.RawMessage { return there[1:] })
 		}, "weft-cni portmap istio-cni"},
-		{"the file is half written", func(r *conflistRig) {
+		{"the file is half written", func(r *rig) {
 			r.insert(2, mesh)
 			r.conflist()
 			_ = os.WriteFile(r.path(), []byte(`{"plugins":[`), 0o600)
 		}, "weft-cni portmap istio-cni"},
-		{"the file is removed", func(r *conflistRig) {
+		{"the file is removed", func(r *rig) {
 			r.insert(2, mesh)
 			r.conflist()
 			_ = os.Remove(r.path())
 		}, "weft-cni portmap istio-cni"},
-		{"entries that no runtime takes", func(r *conflistRig) {
+		{"entries that no runtime takes", func(r *rig) {
 			r.insert(2, `{"type":"../x"}`, `{"kind":"x"}`, `7`, mesh, `{"type":"weft-cni"}`)
 			r.insert(0, probe)
 		}, "weft-cni portmap istio-cni"},

@@ -1,4 +1,4 @@
-package main
+package conflist
 
 import (
 	"bytes"
@@ -135,7 +135,7 @@ func (c *chain) admit(foreign []foreignEntry) []foreignEntry {
 
 // note logs something about a foreign plugin once.
 func (c *chain) note(level slog.Level, message, plugin string, err error) {
-	args := []any{"plugin", plugin, "conflist", conflistName}
+	args := []any{"plugin", plugin, "conflist", config.ConflistName}
 	if err != nil {
 		args = append(args, "error", err)
 	}

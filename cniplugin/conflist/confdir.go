@@ -1,4 +1,4 @@
-package main
+package conflist
 
 import (
 	"encoding/json"
@@ -20,10 +20,10 @@ import (
 // networkExtensions are those of the files that runtimes read networks from (go-cni, ocicni).
 var networkExtensions = []string{".conf", ".conflist", ".json"}
 
-// runtimeWarnings says which files of the runtime's folder keep it from taking weft's: it
+// Warnings says which files of the runtime's folder keep it from taking weft's: it
 // takes the first by name. containerd takes none at all while one before it is wrong, which
 // CRI-O skips.
-func runtimeWarnings(c config.CNI) []warning.Warning {
+func Warnings(c config.CNI) []warning.Warning {
 	files, err := libcni.ConfFiles(c.ConfDir, networkExtensions)
 	if err != nil {
 		return []warning.Warning{{Code: "cni_network", Text: fmt.Sprintf("weftd can't list %s, where the container runtime looks for networks: %v", c.ConfDir, err)}}
@@ -31,7 +31,7 @@ func runtimeWarnings(c config.CNI) []warning.Warning {
 	slices.Sort(files)
 	var all []warning.Warning
 	for _, file := range files {
-		if filepath.Base(file) >= conflistName {
+		if filepath.Base(file) >= config.ConflistName {
 			break
 		}
 		network, err := readNetwork(file)
@@ -40,13 +40,13 @@ func runtimeWarnings(c config.CNI) []warning.Warning {
 			continue // removed since
 		case err != nil:
 			all = append(all, warning.Warning{Code: "cni_network", Text: fmt.Sprintf("the container runtime finds %s before %s and can't use it (%v), so it may add no pods; remove %s",
-				file, conflistName, err, file)})
+				file, config.ConflistName, err, file)})
 			continue
 		case leadsTo(network.Bytes, c):
 			return all
 		}
 		return append(all, warning.Warning{Code: "cni_network", Text: fmt.Sprintf("the container runtime takes %s (network %s) and not %s, so new pods are not on weft's network; remove %s",
-			file, network.Name, conflistName, file)})
+			file, network.Name, config.ConflistName, file)})
 	}
 	return all
 }
@@ -77,7 +77,7 @@ func leadsTo(network []byte, c config.CNI) bool {
 	}
 	return names(document, "", func(key, text string) bool {
 		return key == "type" && text == cniplugin.Type ||
-			key == "clusterNetwork" && (text == c.Name || strings.HasSuffix(text, "/"+conflistName))
+			key == "clusterNetwork" && (text == c.Name || strings.HasSuffix(text, "/"+config.ConflistName))
 	})
 }
 

@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import (
 	"context"
@@ -13,10 +13,10 @@ import (
 	"weft/internal/hostnet"
 )
 
-// checkNode returns all that keeps a weftd with this configuration from starting here, as far
+// Check returns all that keeps a weftd with this configuration from starting here, as far
 // as that can be seen without changing anything and without a control source that is
 // elsewhere. Beside a running weftd it leaves out what that one holds.
-func checkNode(ctx context.Context, c config.Config) error {
+func Check(ctx context.Context, c config.Config) error {
 	log := slog.New(slog.DiscardHandler)
 	errs := []error{hostnet.Check()}
 	if running, err := alone.Held(c.RunDir); err != nil {

@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import (
 	"errors"
@@ -13,10 +13,10 @@ import (
 	"weft/internal/warning"
 )
 
-// checkFiles returns which of the files that decide what weftd believes other users of the host
+// CheckFiles returns which of the files that decide what weftd believes other users of the host
 // can change: then they would be root here, or any node of the cluster. The list of nodes is
 // checked whenever it is read.
-func checkFiles(path string, c config.Config) error {
+func CheckFiles(path string, c config.Config) error {
 	files := []string{path}
 	if c.Encapsulation == config.EncapsulationSealed {
 		files = append(files, filepath.Dir(c.KeyFile)) // nodekey checks the file

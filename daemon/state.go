@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import (
 	"context"
@@ -16,6 +16,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"weft/cniplugin"
+	"weft/cniplugin/conflist"
 	"weft/control"
 	"weft/encap"
 	"weft/encap/sealed"
@@ -39,7 +40,7 @@ type daemon struct {
 	control *source              // set before the data path
 	path    atomic.Pointer[path] // nil until weftd has its device and its sockets
 
-	conflist *conflistWriter
+	conflist *conflist.Writer
 
 	hangups <-chan os.Signal // each asks to read the list of nodes again
 
@@ -68,7 +69,7 @@ type daemon struct {
 }
 
 func newDaemon(c config.Config, log *slog.Logger, hangups <-chan os.Signal) *daemon {
-	return &daemon{config: c, log: log, host: hostnet.New(log), conflist: newConflistWriter(c, log), hangups: hangups,
+	return &daemon{config: c, log: log, host: hostnet.New(log), conflist: conflist.New(c, log), hangups: hangups,
 		raised: map[string]warning.Warning{}, order: order{done: map[cniplugin.Action]uint64{}}, lists: rate.NewLimiter(1, 30), starting: errors.New("weftd is starting")}
 }
 
@@ -409,7 +410,7 @@ func every(ctx context.Context, interval time.Duration, do func() error) error {
 // refreshConflist follows what has happened to the chained plugins, and brings back a
 // conflist that somebody removed.
 func (d *daemon) refreshConflist(ctx context.Context) error {
-	err := d.conflist.write(ctx)
+	err := d.conflist.Write(ctx)
 	if err != nil && ctx.Err() == nil {
 		d.log.Error("conflist not written", "error", err, "retry", reapplyInterval)
 	}

@@ -1,4 +1,6 @@
-package main
+// Package conflist keeps the network configuration list by which container runtimes call weft-cni,
+// and the plugins behind it.
+package conflist
 
 import (
 	"context"
@@ -17,19 +19,17 @@ import (
 	"weft/internal/config"
 )
 
-const conflistName = config.ConflistName
-
 // cniVersions are the versions of the CNI specification that weft-cni speaks, in order.
 var cniVersions = cniplugin.Versions.SupportedVersions()
 
-// conflist is the network configuration list of the CNI specification, version 1.1.0.
+// networkList is the network configuration list of the CNI specification, version 1.1.0.
 //
 // A runtime whose libcni is older than 1.2, as containerd 1.6's, reads only cniVersion,
 // and can't parse results of a version that it does not know. So cniVersion is at most
 // 1.0.0, and 1.1.0 is only among cniVersions: newer runtimes take the highest of both
 // that they know. All plugins of the list are called with the one that was taken, and
 // refuse it if they don't speak it.
-type conflist struct {
+type networkList struct {
 	CNIVersion  string            `json:"cniVersion"`
 	CNIVersions []string          `json:"cniVersions"`
 	Name        string            `json:"name"`
@@ -53,9 +53,9 @@ type plugin struct {
 // forOldRuntimes is the newest version that every runtime in use understands.
 const forOldRuntimes = "1.0.0"
 
-func newConflist(c config.Config, chain []chained) conflist {
+func newList(c config.Config, chain []chained) networkList {
 	own := plugin{Type: cniplugin.Type, RunDir: c.RunDir, StateDir: c.StateDir, Capabilities: map[string]bool{"ips": true, "mac": true}, Chained: []string{}}
-	list := conflist{CNIVersions: cniVersions, Name: c.CNI.Name, Plugins: []json.RawMessage{nil}}
+	list := networkList{CNIVersions: cniVersions, Name: c.CNI.Name, Plugins: []json.RawMessage{nil}}
 	for _, p := range chain {
 		if !p.foreign {
 			own.Chained = append(own.Chained, p.name)
@@ -110,7 +110,7 @@ type foreignEntry struct {
 // foreignEntries returns the entries of a conflist that weftd did not make, in their order.
 // A service mesh chains its own plugin behind weft's this way.
 func foreignEntries(content []byte) ([]foreignEntry, error) {
-	var list conflist
+	var list networkList
 	if err := json.Unmarshal(content, &list); err != nil {
 		return nil, err
 	}
@@ -160,10 +160,10 @@ func sameJSON(a, b []byte) bool {
 	return json.Unmarshal(a, &x) == nil && json.Unmarshal(b, &y) == nil && reflect.DeepEqual(x, y)
 }
 
-// conflistWriter keeps the conflist as the configuration and the plugins at hand want it.
+// Writer keeps the conflist as the configuration and the plugins at hand want it.
 // It stays when weftd ends: without it containerd could not remove pods, which needs no
 // weftd. weft-cni itself refuses to add any until weftd is back.
-type conflistWriter struct {
+type Writer struct {
 	config config.Config
 
 	mu      sync.Mutex // guards what follows
@@ -171,17 +171,18 @@ type conflistWriter struct {
 	foreign []foreignEntry // as last read
 }
 
-func newConflistWriter(c config.Config, log *slog.Logger) *conflistWriter {
-	return &conflistWriter{config: c, chain: newChain(c.CNI, log)}
+// New returns the writer for a configuration.
+func New(c config.Config, log *slog.Logger) *Writer {
+	return &Writer{config: c, chain: newChain(c.CNI, log)}
 }
 
-func (w *conflistWriter) path() string { return filepath.Join(w.config.CNI.ConfDir, conflistName) }
+func (w *Writer) path() string { return filepath.Join(w.config.CNI.ConfDir, config.ConflistName) }
 
-// write has the container runtime add pods, and by which plugins. Entries of
+// Write has the container runtime add pods, and by which plugins. Entries of
 // other programs stay, behind weftd's. If the file says all that already, nothing is
 // written: runtimes and other programs watch the folder. Only the rename makes
 // the file visible, so that no runtime reads half of it.
-func (w *conflistWriter) write(ctx context.Context) error {
+func (w *Writer) Write(ctx context.Context) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	there, err := os.ReadFile(w.path())
@@ -195,7 +196,7 @@ func (w *conflistWriter) write(ctx context.Context) error {
 	if ctx.Err() != nil { // so the plugins could not answer
 		return ctx.Err()
 	}
-	data, err := json.MarshalIndent(newConflist(w.config, usable), "", "  ")
+	data, err := json.MarshalIndent(newList(w.config, usable), "", "  ")
 	if err != nil {
 		return fmt.Errorf("encode the conflist: %w", err)
 	}

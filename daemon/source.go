@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import (
 	"context"
@@ -59,11 +59,11 @@ func (s *source) first(ctx context.Context, next func(control.State) (*control.P
 	if s.registry == nil {
 		state, err := s.Load(ctx)
 		if err != nil {
-			return nil, unfit{err}
+			return nil, Unfit{err}
 		}
 		plan, err := next(state)
 		if err != nil {
-			return nil, unfit{err}
+			return nil, Unfit{err}
 		}
 		return plan, nil
 	}

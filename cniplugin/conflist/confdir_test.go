@@ -1,10 +1,9 @@
-package main
+package conflist
 
 import (
 	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
@@ -44,7 +43,7 @@ func TestRuntimeTakesWeftsNetwork(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := t.TempDir()
-			tt.files = mapWith(tt.files, conflistName, `{"name":"weft","plugins":[{"type":"weft-cni"}]}`)
+			tt.files = mapWith(tt.files, config.ConflistName, `{"name":"weft","plugins":[{"type":"weft-cni"}]}`)
 			for name, content := range tt.files {
 				if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
 					t.Fatal(err)
@@ -53,7 +52,7 @@ func TestRuntimeTakesWeftsNetwork(t *testing.T) {
 			if err := os.Mkdir(filepath.Join(dir, "01-folder.conf"), 0o755); err != nil {
 				t.Fatal(err)
 			}
-			got := runtimeWarnings(config.CNI{ConfDir: dir, Name: "weft"})
+			got := Warnings(config.CNI{ConfDir: dir, Name: "weft"})
 			if len(got) != len(tt.want) {
 				t.Fatalf("%d warnings, want %d: %v", len(got), len(tt.want), got)
 			}
@@ -64,7 +63,7 @@ func TestRuntimeTakesWeftsNetwork(t *testing.T) {
 			}
 		})
 	}
-	if got := runtimeWarnings(config.CNI{ConfDir: filepath.Join(t.TempDir(), "absent")}); len(got) > 0 {
+	if got := Warnings(config.CNI{ConfDir: filepath.Join(t.TempDir(), "absent")}); len(got) > 0 {
 		t.Errorf("without the folder: %v", got)
 	}
 }
@@ -73,29 +72,4 @@ func mapWith(m map[string]string, key, value string) map[string]string {
 	with := map[string]string{key: value}
 	maps.Copy(with, m)
 	return with
-}
-
-// Each scrape of metrics asks for the warnings: it costs no look at files.
-func TestWarningsAreAsLastSeen(t *testing.T) {
-	dir := t.TempDir()
-	d := &daemon{config: config.Config{StateDir: dir, CNI: config.CNI{ConfDir: dir, Name: "weft"}}}
-	file := filepath.Join(dir, "05-old.conf")
-	if err := os.WriteFile(file, []byte(`{"cniVersion":"1.0.0","name":"old","type":"bridge"}`), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	expect := func(when string, want ...string) {
-		t.Helper()
-		if got := codes(d.Warnings()); !slices.Equal(got, want) {
-			t.Errorf("%s: warnings %v, want %v", when, got, want)
-		}
-	}
-	expect("before weftd has looked")
-	d.look()
-	expect("once it has", "cni_network")
-	if err := os.Remove(file); err != nil {
-		t.Fatal(err)
-	}
-	expect("before it looks again", "cni_network")
-	d.look()
-	expect("after that")
 }

@@ -1,4 +1,6 @@
-package main
+// Package daemon is weftd: it brings a node up, applies what its control source lists, and answers
+// operators and probes.
+package daemon
 
 import (
 	"context"
@@ -25,11 +27,11 @@ import (
 	"weft/router/tun"
 )
 
-// unfit is an error that an operator must repair before weftd can start at all: of
+// Unfit is an error that an operator must repair before weftd can start at all: of
 // the host, or in the list of nodes.
-type unfit struct{ error }
+type Unfit struct{ error }
 
-func (u unfit) Unwrap() error { return u.error }
+func (u Unfit) Unwrap() error { return u.error }
 
 // reapplyInterval is how often the host's network is compared with the Plan, so
 // that what another program changed without an event (see hostnet.Host.Watch) comes
@@ -39,16 +41,16 @@ const reapplyInterval = 10 * time.Second
 // retryInterval is how often weftd tries again what its start can't do without.
 const retryInterval = time.Second
 
-// serve runs the daemon until ctx is done. The order is that of docs/DESIGN.md, "A node's
-// life": what protects pods comes first and stays when serve returns; what can fail for a
+// Run runs the daemon until ctx is done. The order is that of docs/DESIGN.md, "A node's
+// life": what protects pods comes first and stays when Run returns; what can fail for a
 // while is tried until it succeeds.
-func serve(ctx context.Context, c config.Config, log *slog.Logger) error {
+func Run(ctx context.Context, c config.Config, log *slog.Logger) error {
 	// As early as possible and never undone: a SIGHUP that nobody takes ends the
 	// process, in the middle of what it does to the host.
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP)
 	if err := hostnet.Check(); err != nil {
-		return unfit{err}
+		return Unfit{err}
 	}
 	lock, err := alone.Lock(c.RunDir)
 	if err != nil {
@@ -57,7 +59,7 @@ func serve(ctx context.Context, c config.Config, log *slog.Logger) error {
 	defer lock.Close()
 	d := newDaemon(c, log, hangups)
 	if err := d.checkOverlap(); err != nil {
-		return unfit{err}
+		return Unfit{err}
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	d.serveStatus(ctx, group)
@@ -86,11 +88,11 @@ func (d *daemon) run(ctx context.Context, group *errgroup.Group) error {
 	_, _ = sd.SdNotify(false, sd.SdNotifyReady+"\nSTATUS=protected, not forwarding yet")
 	options, key, err := identify(d.config)
 	if err != nil {
-		return unfit{err}
+		return Unfit{err}
 	}
 	source, err := newSource(d.config, options.Key, d.log)
 	if err != nil {
-		return unfit{err}
+		return Unfit{err}
 	}
 	d.mu.Lock()
 	d.control, d.guard.Options, d.guard.HoldKeys = source, options, d.config.Control.TrustKeyChange == config.TrustNever

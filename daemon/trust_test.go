@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import (
 	"errors"
@@ -61,7 +61,7 @@ func TestFilesThatOthersChangeAreRefused(t *testing.T) {
 		dir, configs := trustRig(t)
 		c := configs[source]
 		believed := func() error {
-			if err := checkFiles(filepath.Join(dir, "weft.yaml"), c); err != nil || source != config.SourceFile {
+			if err := CheckFiles(filepath.Join(dir, "weft.yaml"), c); err != nil || source != config.SourceFile {
 				return err
 			}
 			s, err := newSource(c, [32]byte{1}, nil)
