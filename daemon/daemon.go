@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"weft/control"
+	"weft/daemon/engine"
 	"weft/encap"
 	"weft/internal/alone"
 	"weft/internal/config"
@@ -95,7 +96,8 @@ func (d *daemon) run(ctx context.Context, group *errgroup.Group) error {
 		return Unfit{err}
 	}
 	d.mu.Lock()
-	d.control, d.guard.Options, d.guard.HoldKeys = source, options, d.config.Control.TrustKeyChange == config.TrustNever
+	d.control = source
+	d.engine.Configure(options, d.config.Control.TrustKeyChange == config.TrustNever)
 	d.mu.Unlock()
 	// Before this node registers: the others would send to it what another program gets.
 	if err := d.awaitPort(ctx); err != nil {
@@ -154,7 +156,7 @@ func (d *daemon) until(ctx context.Context, what string, do func() error) error 
 // waits says why weftd does not forward yet.
 func (d *daemon) waits(why error) {
 	d.mu.Lock()
-	d.starting = why
+	d.engine.Waits(why)
 	d.mu.Unlock()
 	_, _ = sd.SdNotify(false, "STATUS=not forwarding: "+strings.ReplaceAll(why.Error(), "\n", "; "))
 }
@@ -163,7 +165,7 @@ func (d *daemon) waits(why error) {
 func (d *daemon) first(state control.State) (*control.Plan, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.guard.Next(state, time.Now())
+	return d.engine.First(state, time.Now())
 }
 
 // path is the data path: the lanes, and the keys that they share.
@@ -187,10 +189,8 @@ func (d *daemon) openPath(ctx context.Context, key ed25519.PrivateKey, plan *con
 		return err
 	}
 	proven := d.restoreProven(keys)
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.proven = proven
-	d.list(plan)
+	had := d.control.had()
+	d.carryOut(ctx, d.decide(func(e *engine.Engine) engine.Decision { return e.Begin(plan, had, proven) }))
 	d.path.Store(&path{newRouter(d.config, keys, conns, queues, plan), conns, keys})
 	return nil
 }
@@ -250,17 +250,14 @@ func (d *daemon) up(ctx context.Context, group *errgroup.Group) error {
 // new ones can, but those that there are have their network.
 func (d *daemon) becomeReady(ctx context.Context) {
 	err := d.refreshConflist(ctx)
-	d.mu.Lock()
-	d.starting = err
-	podCIDRs := d.plan.PodCIDRs
-	d.mu.Unlock()
+	do := d.decide(func(e *engine.Engine) engine.Decision { return e.Ready(err) })
 	if err != nil {
 		return
 	}
 	d.log.Info("forwarding", "encapsulation", d.config.Encapsulation, "listen", d.config.Listen,
 		"tun", d.config.TUN.Name, "driver", d.config.TUN.Driver, "lanes", d.config.Lanes(),
 		"mtu", d.report().TUN.MTU, "peers", d.Peers())
-	d.control.reachable(podCIDRs, "")
+	d.carryOut(ctx, do)
 	_, _ = sd.SdNotify(false, "STATUS=forwarding")
 }
 

@@ -1,15 +1,18 @@
 package daemon
 
 import (
+	"log/slog"
 	"net/netip"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"weft/control"
+	"weft/daemon/engine"
 	"weft/internal/config"
 	"weft/internal/warning"
 	"weft/ipam"
@@ -35,10 +38,16 @@ func codes(all []warning.Warning) (codes []string) {
 	return codes
 }
 
+// activate makes a plan the one that was applied last.
+func activate(d *daemon, plan *control.Plan) {
+	d.engine.Begin(plan, nil, nil)
+	d.engine.Applied(d.engine.Job(), nil, time.Now())
+}
+
 // A node that got other pod CIDRs names each pod that no other node reaches.
 func TestStrandedPodsAreNamed(t *testing.T) {
-	d := &daemon{config: config.Config{StateDir: t.TempDir(), CNI: config.CNI{Name: "weft"}}}
-	d.plan = &control.Plan{PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.7.0/24"), netip.MustParsePrefix("fd00:244:7::/64")}}
+	d := newDaemon(config.Config{StateDir: t.TempDir(), CNI: config.CNI{Name: "weft"}}, slog.New(slog.DiscardHandler), nil)
+	activate(d, &control.Plan{PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.7.0/24"), netip.MustParsePrefix("fd00:244:7::/64")}})
 	leaseTo(t, d, "old4", "10.244.1.2", "weft1")
 	leaseTo(t, d, "old6", "fd00:244:1::2", "weft2")
 	leaseTo(t, d, "new4", "10.244.7.2", "weft3")
@@ -56,7 +65,7 @@ func TestStrandedPodsAreNamed(t *testing.T) {
 	if pods, err := d.Stranded(); err != nil || len(pods) != 2 {
 		t.Errorf("%v, %v", pods, err)
 	}
-	d.plan = nil // not known yet
+	d.engine = engine.New(0) // not known yet
 	if got := d.leaseWarnings(d.Stranded()); len(got) > 0 {
 		t.Errorf("without a plan: %v", got)
 	}
@@ -64,8 +73,8 @@ func TestStrandedPodsAreNamed(t *testing.T) {
 
 // A pool without a free address is a warning, and one in which addresses cool down is not.
 func TestAnExhaustedPoolIsNamed(t *testing.T) {
-	d := &daemon{config: config.Config{StateDir: t.TempDir(), CNI: config.CNI{Name: "weft"}}}
-	d.plan = &control.Plan{PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/30")}, NodeAddresses: []netip.Addr{netip.MustParseAddr("10.244.1.1")}}
+	d := newDaemon(config.Config{StateDir: t.TempDir(), CNI: config.CNI{Name: "weft"}}, slog.New(slog.DiscardHandler), nil)
+	activate(d, &control.Plan{PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/30")}, NodeAddresses: []netip.Addr{netip.MustParseAddr("10.244.1.1")}})
 	if got := d.leaseWarnings(d.Stranded()); len(got) > 0 {
 		t.Errorf("with a free address: %v", got)
 	}
@@ -109,7 +118,7 @@ func TestAnUnwritableStateDirIsNamed(t *testing.T) {
 	warns("")
 	mount(unix.MS_REMOUNT|unix.MS_RDONLY, "size=8m")
 	warns("read-only file system")
-	d := &daemon{config: config.Config{StateDir: dir, CNI: config.CNI{Name: "weft"}}}
+	d := newDaemon(config.Config{StateDir: dir, CNI: config.CNI{Name: "weft"}}, slog.New(slog.DiscardHandler), nil)
 	if got := d.leaseWarnings(d.Stranded()); !slices.Equal(codes(got), []string{"state_dir"}) {
 		t.Errorf("warnings: %v", got)
 	}

@@ -93,10 +93,8 @@ func (d *daemon) lookAtOthers(ctx context.Context) {
 
 // needs is what other programs must let pass.
 func (d *daemon) needs() hostcheck.Host {
-	d.mu.Lock()
-	defer d.mu.Unlock()
 	return hostcheck.Host{
-		TUN: d.config.TUN.Name, Port: d.config.Listen.Port(), ClusterCIDRs: d.config.ClusterCIDRs, PodCIDRs: d.plan.PodCIDRs,
+		TUN: d.config.TUN.Name, Port: d.config.Listen.Port(), ClusterCIDRs: d.config.ClusterCIDRs, PodCIDRs: d.activePlan().PodCIDRs,
 		AcceptChain: d.config.Host.AcceptForwardChain,
 	}
 }

@@ -6,26 +6,21 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"time"
 
 	"github.com/google/renameio/v2"
 
+	"weft/daemon/engine"
 	"weft/internal/nodefile"
-	"weft/peer"
 )
-
-// proven are the further addresses at which peers have shown their keys. A restart must not
-// forget them: connections of pods to them would break, as they left the overlay meanwhile.
-// A reboot does.
-type proven map[netip.Addr]peer.Fingerprint
 
 func provenFile(runDir string) string { return filepath.Join(runDir, nodefile.ProvenName) }
 
-// readProven returns what the weftd before has written; nothing if it has not.
-func readProven(runDir string) (proven, error) {
+// readProven returns which further addresses were proven before a restart. It must not forget them:
+// connections of pods to them would break, as they left the overlay meanwhile. A reboot does.
+func readProven(runDir string) (engine.Proven, error) {
 	data, err := os.ReadFile(provenFile(runDir))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -33,7 +28,7 @@ func readProven(runDir string) (proven, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the proven addresses: %w", err)
 	}
-	var p proven
+	var p engine.Proven
 	if err := json.Unmarshal(data, &p); err != nil {
 		return nil, fmt.Errorf("parse %s: %w", provenFile(runDir), err)
 	}
@@ -42,7 +37,7 @@ func readProven(runDir string) (proven, error) {
 
 // restoreProven has what was proven before a restart count as proven. Without keys nothing is,
 // not even what a weftd with keys has left.
-func (d *daemon) restoreProven(k *keys) proven {
+func (d *daemon) restoreProven(k *keys) engine.Proven {
 	if k == nil {
 		return nil
 	}
@@ -54,7 +49,7 @@ func (d *daemon) restoreProven(k *keys) proven {
 	return proven
 }
 
-func (p proven) write(runDir string) error {
+func writeProven(runDir string, p engine.Proven) error {
 	data, err := json.MarshalIndent(p, "", "  ")
 	if err != nil {
 		return fmt.Errorf("encode the proven addresses: %w", err)
@@ -87,13 +82,9 @@ func (d *daemon) proved(ctx context.Context) error {
 			return nil
 		case <-time.After(provedSettles):
 		}
-		all := proven(path.keys.manager.Proven())
-		d.mu.Lock()
-		d.proven = all
-		d.list(d.listed)
-		d.mu.Unlock()
-		d.logApply(ctx, d.apply(ctx))
-		if err := all.write(d.config.RunDir); err != nil {
+		all := path.keys.manager.Proven()
+		d.carryOut(ctx, d.decide(func(e *engine.Engine) engine.Decision { return e.Proved(all) }))
+		if err := writeProven(d.config.RunDir, all); err != nil {
 			d.log.Warn("proven addresses not saved", "error", err)
 		}
 	}

@@ -50,7 +50,7 @@ func (d *daemon) reconcile(ctx context.Context) {
 	waiting, cancel := context.WithTimeout(ctx, reconcileWait)
 	defer cancel()
 	d.mu.Lock()
-	own := d.next.NodeAddresses
+	own := d.engine.Next().NodeAddresses
 	d.mu.Unlock()
 	changes, err := cniplugin.Reconcile(waiting, d.config.StateDir, d.config.CNI.Name, own)
 	if ctx.Err() != nil { // whatever could not be done, the next weftd does it
@@ -114,9 +114,7 @@ func (d *daemon) Leases() (held, resting int, err error) {
 // Stranded returns the leases of pods whose addresses are outside this node's pod CIDRs: the
 // node got others, and the pods must be made anew.
 func (d *daemon) Stranded() ([]ipam.Lease, error) {
-	d.mu.Lock()
-	plan := d.plan
-	d.mu.Unlock()
+	plan := d.activePlan()
 	if plan == nil {
 		return nil, nil
 	}
@@ -146,9 +144,7 @@ func (d *daemon) publishStranded(leases []ipam.Lease) {
 // leaseWarnings says which pods are stranded, and what keeps new ones from being added. stranded
 // and err are what Stranded returned.
 func (d *daemon) leaseWarnings(stranded []ipam.Lease, err error) []warning.Warning {
-	d.mu.Lock()
-	plan := d.plan
-	d.mu.Unlock()
+	plan := d.activePlan()
 	var all []warning.Warning
 	if err := checkStateDir(d.config.StateDir); err != nil {
 		all = append(all, warning.Warning{Code: "state_dir", Text: fmt.Sprintf("pods can't be added or removed: %v", err)})

@@ -33,7 +33,7 @@ func newReconciler(t *testing.T) *reconciler {
 	var log bytes.Buffer
 	c := config.Config{StateDir: t.TempDir(), CNI: config.CNI{Name: "weft"}, IPAM: config.IPAM{Rest: time.Minute}}
 	r := &reconciler{newDaemon(c, slog.New(slog.NewTextHandler(&log, nil)), nil), t, at, &log}
-	r.next = &control.Plan{}
+	r.engine.Begin(&control.Plan{}, nil, nil)
 	return r
 }
 

@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -94,7 +93,7 @@ func (d *daemon) report() status.Report {
 	links, leases, stats, warnings := d.keys().links(), d.leases(), d.Stats(), d.Warnings()
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	plan := d.plan
+	plan, since := d.engine.Active()
 	if plan == nil { // not forwarding yet
 		plan = &control.Plan{PodCIDRs: []netip.Prefix{}}
 	}
@@ -107,21 +106,21 @@ func (d *daemon) report() status.Report {
 		PodCIDRs:      plan.PodCIDRs,
 		Peers:         []status.Peer{},
 		Warnings:      warnings,
-		State:         status.State{Source: d.guard.State().Origin, Applied: byTheClock(d.applied)},
+		State:         status.State{Source: d.engine.Origin(), Applied: byTheClock(since)},
 		Leases:        leases,
 		Stats:         stats,
 		Drops:         map[string]uint64{},
 	}
-	if err := d.notReady(); err != nil {
+	if err := d.engine.NotReady(); err != nil {
 		r.NotReady = err.Error()
 	} else {
 		r.Ready = true
 	}
-	if rejected := d.rejected(); rejected != nil {
+	if rejected := d.engine.Rejected(); rejected != nil {
 		r.State.Rejected = rejected.Error()
 	}
-	if d.listed != nil && d.listed.Refused != nil {
-		r.State.LeftOut = d.listed.Refused.Error()
+	if leftOut := d.engine.LeftOut(); leftOut != nil {
+		r.State.LeftOut = leftOut.Error()
 	}
 	for _, p := range plan.Peers {
 		r.Peers = append(r.Peers, status.Peer{Name: p.Name, Endpoint: p.Endpoint, Prefixes: p.Prefixes, Link: links[p.Key]})
@@ -284,14 +283,14 @@ func (d *daemon) GuardDrops() (map[string]uint64, error) {
 func (d *daemon) Rejections() (total int, newest bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.rejections, d.rejected() != nil
+	return d.engine.Rejections(), d.engine.Rejected() != nil
 }
 
 // LeftOut reports whether some nodes of the State are no peers.
 func (d *daemon) LeftOut() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.listed != nil && d.listed.Refused != nil
+	return d.engine.LeftOut() != nil
 }
 
 // Healthy returns why the host is not as it must be, or nil. That the lanes run
@@ -299,15 +298,20 @@ func (d *daemon) LeftOut() bool {
 func (d *daemon) Healthy() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.hostErr
+	return d.engine.HostErr()
 }
 
 // Ready returns why pods can't be wired yet, or nil.
 func (d *daemon) Ready() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.notReady()
+	return d.engine.NotReady()
 }
 
-// notReady is Ready with d.mu held.
-func (d *daemon) notReady() error { return cmp.Or(d.hostErr, d.fenced, d.starting) }
+// activePlan is the Plan that was applied last, or nil.
+func (d *daemon) activePlan() *control.Plan {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	plan, _ := d.engine.Active()
+	return plan
+}

@@ -219,24 +219,17 @@ func (d *daemon) saveNowAndThen(ctx context.Context) error {
 	var saved *control.Plan
 	save := func() error {
 		d.mu.Lock()
-		listed, fenced := d.listed, d.fenced != nil
-		news := !fenced && saved != listed
-		var state control.State
-		if news {
-			state = d.guard.Snapshot()
-		}
+		state, plan := d.engine.Snapshot(saved)
 		d.mu.Unlock()
-		if fenced {
-			saved = nil // forget may have removed it
-		}
-		if !news {
+		if plan == saved || plan == nil {
+			saved = plan
 			return nil
 		}
 		if err := snapshot.Write(d.control.snapshot(), d.control.registry.Identity(), state); err != nil {
 			d.log.Error("snapshot of node list not written", "error", err, "retry", saveInterval)
 			return nil
 		}
-		saved = listed
+		saved = plan
 		return nil
 	}
 	_ = save()

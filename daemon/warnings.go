@@ -29,7 +29,8 @@ func (d *daemon) Warnings() []warning.Warning {
 	all := slices.Concat(d.offloadWarnings(), d.others.warnings(), d.keys().warnings())
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for _, c := range d.guard.KeyChanges() {
+	waiting, _ := d.engine.KeyChanges()
+	for _, c := range waiting {
 		all = append(all, c.Warning())
 	}
 	for _, w := range d.raised {
@@ -97,12 +98,11 @@ func (d *daemon) look() {
 	for _, text := range overlaps {
 		found = append(found, warning.Warning{Code: "cluster_overlap", Text: text})
 	}
-	facts := d.facts()
+	if plan := d.activePlan(); plan != nil {
+		found = append(found, control.Warnings(plan, d.facts())...)
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.plan != nil {
-		found = append(found, control.Warnings(d.plan, facts)...)
-	}
 	d.found = found
 }
 
@@ -146,5 +146,6 @@ func (d *daemon) checkOverlap() error {
 func (d *daemon) KeyChanges() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.guard.KeyChangesTotal()
+	_, total := d.engine.KeyChanges()
+	return total
 }

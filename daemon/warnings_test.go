@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,7 +13,7 @@ import (
 // Each scrape of metrics asks for the warnings: it costs no look at files.
 func TestWarningsAreAsLastSeen(t *testing.T) {
 	dir := t.TempDir()
-	d := &daemon{config: config.Config{StateDir: dir, CNI: config.CNI{ConfDir: dir, Name: "weft"}}}
+	d := newDaemon(config.Config{StateDir: dir, CNI: config.CNI{ConfDir: dir, Name: "weft"}}, slog.New(slog.DiscardHandler), nil)
 	file := filepath.Join(dir, "05-old.conf")
 	if err := os.WriteFile(file, []byte(`{"cniVersion":"1.0.0","name":"old","type":"bridge"}`), 0o600); err != nil {
 		t.Fatal(err)

@@ -2,7 +2,10 @@
 package architecture
 
 import (
+	"os"
 	"os/exec"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -42,6 +45,7 @@ func TestPackagesKnowOnlyWhatTheirPlaceAllows(t *testing.T) {
 			may:    []string{"weft/encap/sealed", "weft/encap", "weft/fib", "weft/packet", "weft/drop", "weft/peer", "weft/internal/poller"},
 			mayNot: []string{"github.com/quic-go", "crypto/tls", "log/slog"},
 		},
+		{of: "weft/daemon/engine", may: []string{"weft/daemon/engine", "weft/control", "weft/peer", "weft/fib", "weft/internal/strict", "weft/internal/warning"}},
 		{of: "weft/ipam", may: []string{"weft/ipam"}},
 		{
 			of:     "weft/control", // a planner has no sockets
@@ -79,6 +83,33 @@ func TestPackagesKnowOnlyWhatTheirPlaceAllows(t *testing.T) {
 					t.Errorf("%s must not bring in %s", rule.of, dependency)
 				}
 			}
+		}
+	}
+}
+
+// TestTheEngineIsPure: what decides about a node asks nobody, and waits for nothing.
+func TestTheEngineIsPure(t *testing.T) {
+	out, err := exec.Command("go", "list", "-f", `{{join .Imports " "}}`, "weft/daemon/engine").Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	may := []string{"cmp", "errors", "fmt", "log/slog", "net/netip", "slices", "strings", "time", "weft/control", "weft/peer"}
+	for _, imported := range strings.Fields(string(out)) {
+		if !slices.Contains(may, imported) {
+			t.Errorf("the engine must not import %s", imported)
+		}
+	}
+	code, err := filepath.Glob("../../daemon/engine/*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range code {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if word := regexp.MustCompile(`\btime\.(Now|Since|Until|After|Sleep|New|Tick)|\bslog\.(Info|Warn|Error|Debug|Default)\b|\bgo (func|[a-z])`).FindString(string(text)); word != "" && !strings.HasSuffix(file, "_test.go") {
+			t.Errorf("%s has %s", file, word)
 		}
 	}
 }
