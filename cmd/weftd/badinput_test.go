@@ -127,6 +127,7 @@ func TestWhatPeopleWriteWrongIsRefusedWithTheRemedyAndNothingChanges(t *testing.
 			}
 			if strings.HasPrefix(tt.want, "weftd: DIR/") { // what the configuration alone protects, it protects
 				run(t, node.Namespace, "nft", "delete", "table", "inet", "weft")
+				run(t, node.Namespace, "nft", "delete", "table", "bridge", "weft")
 				run(t, node.Namespace, "ip", "route", "del", "unreachable", "10.244.0.0/16", "metric", "1073741824", "proto", "93")
 			}
 			expectSame(t, "the node's network", before, network(t, node.Namespace))
