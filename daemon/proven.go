@@ -60,9 +60,13 @@ func writeProven(runDir string, p engine.Proven) error {
 	return nil
 }
 
-// provedSettles is how long to wait for more after an address was proven: each change makes a
-// new table.
-const provedSettles = time.Second
+// After an address was proven, more may follow: at the start of a large cluster thousands within
+// minutes. Each change is a new table and a look at the whole host, so weftd waits 20 times as long
+// as the last one took.
+const (
+	leastProvedWait = time.Second
+	mostProvedWait  = time.Minute
+)
 
 // proved puts the addresses behind peers that they have proven, whenever that has changed, until
 // ctx is done.
@@ -71,7 +75,7 @@ func (d *daemon) proved(ctx context.Context) error {
 	if path.keys == nil {
 		return nil
 	}
-	for {
+	for wait := leastProvedWait; ; {
 		select {
 		case <-ctx.Done():
 			return nil
@@ -80,10 +84,11 @@ func (d *daemon) proved(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(provedSettles):
+		case <-time.After(wait):
 		}
-		all := path.keys.manager.Proven()
+		all, began := path.keys.manager.Proven(), time.Now()
 		d.carryOut(ctx, d.decide(func(e *engine.Engine) engine.Decision { return e.Proved(all) }))
+		wait = min(max(leastProvedWait, 20*time.Since(began)), mostProvedWait)
 		if err := writeProven(d.config.RunDir, all); err != nil {
 			d.log.Warn("proven addresses not saved", "error", err)
 		}

@@ -30,6 +30,9 @@ const (
 	peerPause = 2 * time.Minute
 	peerBurst = 12
 
+	// restored is for how long a proof of before a restart stands, as it may be old.
+	restored = 10 * time.Minute
+
 	// firstProof is how long to wait after a failure, and twice as long after each further one:
 	// lastProof at the most while an earlier proof stands, and else as long as renew.
 	firstProof = 2 * time.Second
@@ -115,7 +118,7 @@ func (p *proofs) keep(c claim, to netip.AddrPort, now time.Time) *proof {
 		return o
 	}
 	if key, ok := p.before[c.addr]; ok && key == c.key {
-		return &proof{to: to, due: now, proven: now}
+		return &proof{to: to, due: now, proven: now.Add(restored - p.lapse)}
 	}
 	return &proof{to: to, due: now}
 }
