@@ -246,6 +246,7 @@ type Job struct {
 	Fenced bool // no pod may be added
 }
 
+// Job returns what is to be applied now. Applied follows.
 func (e *Engine) Job() Job {
 	return Job{e.next, e.next != e.active, e.fenced != nil && !errors.Is(e.fenced, errNotApplied)}
 }

@@ -154,7 +154,7 @@ func (p *play) event(t *testing.T, line string) string {
 
 // brief is the beginning of a message.
 func brief(err error) string {
-	const most = 60
+	const most = 62
 	if text := err.Error(); len(text) > most {
 		return text[:most] + "..."
 	}
@@ -206,7 +206,7 @@ func (p *play) tell(d engine.Decision) string {
 // engine decides, [the peers to apply], and whether pods can be added. A peer is its number, with
 // @N where it has roamed to, and +N for a further address.
 func TestTranscripts(t *testing.T) {
-	for _, scenario := range strings.Split(strings.TrimSpace(transcripts), "\n\n") {
+	for scenario := range strings.SplitSeq(strings.TrimSpace(transcripts), "\n\n") {
 		title, script, _ := strings.Cut(scenario, "\n")
 		t.Run(strings.TrimPrefix(title, "# "), func(t *testing.T) {
 			p := newPlay(strings.Contains(title, "(keys held)"))

@@ -94,7 +94,7 @@ func TestTheEngineIsPure(t *testing.T) {
 		t.Fatalf("go list: %v", err)
 	}
 	may := []string{"cmp", "errors", "fmt", "log/slog", "net/netip", "slices", "strings", "time", "weft/control", "weft/peer"}
-	for _, imported := range strings.Fields(string(out)) {
+	for imported := range strings.FieldsSeq(string(out)) {
 		if !slices.Contains(may, imported) {
 			t.Errorf("the engine must not import %s", imported)
 		}
