@@ -30,7 +30,7 @@ type ipamConfig struct {
 	// the addresses are the node's pods'. What follows goes with them.
 	Ranges   [][]rangeConfig `json:"ranges"`
 	Reserved []string        `json:"reserved"`
-	Rest     string          `json:"rest"`
+	Cooldown string          `json:"cooldown"`
 }
 
 // rangeConfig is a part of a network's addresses.
@@ -47,8 +47,8 @@ func (c ipamConfig) own() bool { return c.Type == "" || c.Type == IPAMType || c.
 // check refuses what weft-cni can't do. DEL does not ask: whatever the configuration has
 // become, a pod must be able to go.
 func (c ipamConfig) check() error {
-	if c.own() && (len(c.Ranges) > 0 || len(c.Reserved) > 0 || c.Rest != "") {
-		return invalid("ipam has ranges, reserved or rest: weft-cni leases this node's pod CIDRs, as weftd is configured (ipam.reserved, ipam.rest)")
+	if c.own() && (len(c.Ranges) > 0 || len(c.Reserved) > 0 || c.Cooldown != "") {
+		return invalid("ipam has ranges, reserved or cooldown: weft-cni leases this node's pod CIDRs, as weftd is configured (ipam.reserved, ipam.cooldown)")
 	}
 	return nil
 }
@@ -58,7 +58,7 @@ func NodePool(node nodefile.Node) ipam.Pool {
 	pool := ipam.Pool{
 		Sets:     ipam.ByFamily(node.PodCIDRs),
 		Reserved: slices.Clone(node.Reserved),
-		Rest:     time.Duration(node.RestSeconds) * time.Second,
+		Cooldown: time.Duration(node.CooldownSeconds) * time.Second,
 	}
 	for _, addr := range node.Addresses {
 		pool.Reserved = append(pool.Reserved, netip.PrefixFrom(addr, addr.BitLen()))

@@ -14,7 +14,7 @@ import (
 func FuzzRequest(f *testing.F) {
 	f.Add("pod", "eth0", "K8S_POD_NAMESPACE=n;K8S_POD_NAME=p;IP=10.244.1.9;MAC=02:00:00:00:00:01", []byte(`{
 		"cniVersion":"1.1.0","name":"weft","mtu":1300,"runtimeConfig":{"ips":["10.244.1.7/24"]},
-		"ipam":{"type":"weft-ipam","ranges":[[{"subnet":"10.9.0.0/24","rangeStart":"10.9.0.9"}]],"reserved":["10.9.0.1"],"rest":"3s",
+		"ipam":{"type":"weft-ipam","ranges":[[{"subnet":"10.9.0.0/24","rangeStart":"10.9.0.9"}]],"reserved":["10.9.0.1"],"cooldown":"3s",
 		"routes":[{"dst":"::/0","gw":"fe80::1"}]},"prevResult":{"cniVersion":"1.0.0","interfaces":[{"name":"eth0"}]},
 		"cni.dev/valid-attachments":[{"containerID":"a","ifname":"eth0"}]}`))
 	f.Add("../pod", "eth0/..", "IP=", []byte(`{"ipam":{"ranges":[[]]}}`))

@@ -140,7 +140,7 @@ func (c *config) addressing() (addressing, error) {
 		}
 		return n, nil
 	}
-	n := addressing{pool: ipam.Pool{Rest: defaultRest}}
+	n := addressing{pool: ipam.Pool{Cooldown: defaultCooldown}}
 	for _, set := range c.IPAM.Ranges {
 		var ranges []ipam.Range
 		for _, r := range set {
@@ -159,12 +159,12 @@ func (c *config) addressing() (addressing, error) {
 		}
 		n.pool.Reserved = append(n.pool.Reserved, prefix)
 	}
-	if c.IPAM.Rest != "" {
-		rest, err := time.ParseDuration(c.IPAM.Rest)
-		if err != nil || rest < 0 {
-			return addressing{}, invalid("ipam.rest is %q: must be a duration such as 120s", c.IPAM.Rest)
+	if c.IPAM.Cooldown != "" {
+		cooldown, err := time.ParseDuration(c.IPAM.Cooldown)
+		if err != nil || cooldown < 0 {
+			return addressing{}, invalid("ipam.cooldown is %q: must be a duration such as 120s", c.IPAM.Cooldown)
 		}
-		n.pool.Rest = rest
+		n.pool.Cooldown = cooldown
 	}
 	if err := n.pool.Check(); err != nil {
 		return addressing{}, invalid("ipam.ranges: %w", err)
@@ -181,8 +181,8 @@ func (n *addressing) add(r rangeConfig) {
 	n.pool.Reserved = append(n.pool.Reserved, netip.PrefixFrom(r.Gateway, r.Gateway.BitLen()))
 }
 
-// defaultRest is how long a released address stays unused.
-const defaultRest = 2 * time.Minute
+// defaultCooldown is how long a released address stays unused.
+const defaultCooldown = 2 * time.Minute
 
 // firstOf returns the first address of a subnet that a host can have.
 func firstOf(subnet netip.Prefix) netip.Addr { return subnet.Masked().Addr().Next() }

@@ -104,7 +104,7 @@ func TestOtherMainPluginsGetAddressesOfTheirOwnRanges(t *testing.T) {
 			[]any{map[string]any{"subnet": "fd09::/64", "gateway": "fd09::2"}},
 		},
 		"reserved": []string{"10.9.0.2", "10.9.0.4/31"},
-		"rest":     "1h",
+		"cooldown": "1h",
 	})
 	if err := os.Remove(filepath.Join(n.runDir, nodefile.Name)); err != nil {
 		t.Fatal(err) // weftd is not needed
@@ -137,13 +137,13 @@ func TestRangesThatCannotBeAreRefused(t *testing.T) {
 	f := n.plugin.IPAMFuncs()
 	of := func(r map[string]any) []any { return []any{[]any{r}} }
 	for name, section := range map[string]map[string]any{
-		"no subnet":         {"ranges": of(map[string]any{})},
-		"a bound outside":   {"ranges": of(map[string]any{"subnet": "10.9.0.0/24", "rangeStart": "10.8.0.1"})},
-		"an odd rest":       {"ranges": of(map[string]any{"subnet": "10.9.0.0/24"}), "rest": "soon"},
-		"an odd reserve":    {"ranges": of(map[string]any{"subnet": "10.9.0.0/24"}), "reserved": []string{"x"}},
-		"nothing in a set":  {"ranges": []any{[]any{}}},
-		"a negative rest":   {"ranges": of(map[string]any{"subnet": "10.9.0.0/24"}), "rest": "-1s"},
-		"IPv4 in IPv6 form": {"ranges": of(map[string]any{"subnet": "::ffff:10.9.0.0/120"})},
+		"no subnet":           {"ranges": of(map[string]any{})},
+		"a bound outside":     {"ranges": of(map[string]any{"subnet": "10.9.0.0/24", "rangeStart": "10.8.0.1"})},
+		"an odd cooldown":     {"ranges": of(map[string]any{"subnet": "10.9.0.0/24"}), "cooldown": "soon"},
+		"an odd reserve":      {"ranges": of(map[string]any{"subnet": "10.9.0.0/24"}), "reserved": []string{"x"}},
+		"nothing in a set":    {"ranges": []any{[]any{}}},
+		"a negative cooldown": {"ranges": of(map[string]any{"subnet": "10.9.0.0/24"}), "cooldown": "-1s"},
+		"IPv4 in IPv6 form":   {"ranges": of(map[string]any{"subnet": "::ffff:10.9.0.0/120"})},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := n.ipamCall(t, f.Add, n.ipamConf(section), "pod")

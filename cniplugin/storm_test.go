@@ -58,7 +58,7 @@ func TestIncompleteADDsNeedNoCooldown(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			n, pod := newNode(t, families["dual stack"]...), newNamespace(t)
-			n.describeNode(func(node *nodefile.Node) { node.RestSeconds = 120 })
+			n.describeNode(func(node *nodefile.Node) { node.CooldownSeconds = 120 })
 			n.plugin.runStep = func(s step) error {
 				if s.what == tt.at {
 					return tt.do(s)
@@ -78,7 +78,7 @@ func TestIncompleteADDsNeedNoCooldown(t *testing.T) {
 // Sandboxes that fail after ADD, one after the other, leave an address for the next pod.
 func TestARetryStormLeavesAnAddress(t *testing.T) {
 	n, pod := newNode(t, "10.244.1.0/29", "fd00:244:1::/125"), newNamespace(t)
-	n.describeNode(func(node *nodefile.Node) { node.RestSeconds = 120 })
+	n.describeNode(func(node *nodefile.Node) { node.CooldownSeconds = 120 })
 	for i := range 12 {
 		id := fmt.Sprintf("sandbox%d", i)
 		if err := n.call(n.plugin.Add, n.args(id, pod.Path())); err != nil {

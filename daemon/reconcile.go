@@ -32,9 +32,9 @@ const (
 
 // order is what was done to reconcile pods' leases with pods, and what could not be.
 type order struct {
-	mu       sync.Mutex // guards what follows
-	done     map[cniplugin.Action]uint64
-	unmended []string // what the last reconcile could not repair, a line each
+	mu           sync.Mutex // guards what follows
+	done         map[cniplugin.Action]uint64
+	unreconciled []string // what the last reconcile could not repair, a line each
 }
 
 // reconcileNowAndThen repairs what a crash, or a runtime that forgot something, has left.
@@ -61,8 +61,8 @@ func (d *daemon) reconcile(ctx context.Context) {
 	}
 	d.order.mu.Lock()
 	defer d.order.mu.Unlock()
-	before := d.order.unmended
-	d.order.unmended = nil
+	before := d.order.unreconciled
+	d.order.unreconciled = nil
 	for _, c := range changes {
 		if !isKept(c) {
 			d.order.done[c.Action]++
@@ -70,12 +70,12 @@ func (d *daemon) reconcile(ctx context.Context) {
 			continue
 		}
 		line := c.String()
-		d.order.unmended = append(d.order.unmended, line)
+		d.order.unreconciled = append(d.order.unreconciled, line)
 		if !slices.Contains(before, line) {
 			d.log.Error("pod lease not reconciled", about(c)...)
 		}
 	}
-	if len(before) > 0 && len(d.order.unmended) == 0 && ctx.Err() == nil {
+	if len(before) > 0 && len(d.order.unreconciled) == 0 && ctx.Err() == nil {
 		d.log.Info("all pod leases reconciled")
 	}
 }
@@ -92,23 +92,23 @@ func about(c cniplugin.Change) []any {
 
 // Reconciled returns how often each action was taken, and how much only an operator can
 // repair.
-func (d *daemon) Reconciled() (actions map[string]uint64, unmended int) {
+func (d *daemon) Reconciled() (actions map[string]uint64, unreconciled int) {
 	d.order.mu.Lock()
 	defer d.order.mu.Unlock()
 	actions = map[string]uint64{}
 	for _, a := range []cniplugin.Action{cniplugin.Freed, cniplugin.Adopted, cniplugin.Rebuilt, cniplugin.Rewired} {
 		actions[string(a)] = d.order.done[a]
 	}
-	return actions, len(d.order.unmended)
+	return actions, len(d.order.unreconciled)
 }
 
 // Leases reads the lease file of weftd's network, which takes a millisecond.
-func (d *daemon) Leases() (held, resting int, err error) {
+func (d *daemon) Leases() (held, cooling int, err error) {
 	store, err := ipam.Open(d.config.StateDir, d.config.CNI.Name)
 	if err != nil {
 		return 0, 0, err
 	}
-	return store.Usage(d.config.IPAM.Rest)
+	return store.Usage(d.config.IPAM.Cooldown)
 }
 
 // Stranded returns the leases of pods whose addresses are outside this node's pod CIDRs: the
@@ -159,7 +159,7 @@ func (d *daemon) leaseWarnings(stranded []ipam.Lease, err error) []warning.Warni
 	store, err := ipam.Open(d.config.StateDir, d.config.CNI.Name)
 	if err == nil {
 		err = store.Available(cniplugin.NodePool(nodefile.Node{PodCIDRs: plan.PodCIDRs, Addresses: plan.NodeAddresses,
-			Reserved: d.config.IPAM.Reserved, RestSeconds: int(d.config.IPAM.Rest.Seconds())}))
+			Reserved: d.config.IPAM.Reserved, CooldownSeconds: int(d.config.IPAM.Cooldown.Seconds())}))
 	}
 	if errors.Is(err, ipam.ErrExhausted) {
 		all = append(all, warning.Warning{Code: "pool_exhausted", Text: fmt.Sprintf("no pod can be added: %v; remove pods, or give the node more addresses", err)})
@@ -198,12 +198,12 @@ func join[T fmt.Stringer](items []T) string {
 
 // leases is what `weft status` shows of them.
 func (d *daemon) leases() status.Leases {
-	held, resting, err := d.Leases()
+	held, cooling, err := d.Leases()
 	d.order.mu.Lock()
 	defer d.order.mu.Unlock()
-	l := status.Leases{Held: held, Resting: resting, Unmended: append([]string{}, d.order.unmended...)}
-	if err != nil && len(l.Unmended) == 0 { // the next reconcile says what becomes of it
-		l.Unmended = append(l.Unmended, err.Error())
+	l := status.Leases{Held: held, CoolingDown: cooling, Unreconciled: append([]string{}, d.order.unreconciled...)}
+	if err != nil && len(l.Unreconciled) == 0 { // the next reconcile says what becomes of it
+		l.Unreconciled = append(l.Unreconciled, err.Error())
 	}
 	return l
 }

@@ -31,7 +31,7 @@ func newReconciler(t *testing.T) *reconciler {
 		t.Fatal(err)
 	}
 	var log bytes.Buffer
-	c := config.Config{StateDir: t.TempDir(), CNI: config.CNI{Name: "weft"}, IPAM: config.IPAM{Rest: time.Minute}}
+	c := config.Config{StateDir: t.TempDir(), CNI: config.CNI{Name: "weft"}, IPAM: config.IPAM{Cooldown: time.Minute}}
 	r := &reconciler{newDaemon(c, slog.New(slog.NewTextHandler(&log, nil)), nil), t, at, &log}
 	r.engine.Begin(&control.Plan{}, nil, nil)
 	return r
@@ -66,13 +66,13 @@ func (r *reconciler) lease(network, id, addr string) {
 	}
 }
 
-func (r *reconciler) expectLeases(held, resting, freed, unmended int) {
+func (r *reconciler) expectLeases(held, cooling, freed, unreconciled int) {
 	r.t.Helper()
-	gotHeld, gotResting, err := r.Leases()
+	gotHeld, gotCooling, err := r.Leases()
 	actions, open := r.Reconciled()
-	if gotHeld != held || gotResting != resting || err != nil || int(actions["freed"]) != freed || open != unmended {
-		r.t.Errorf("%d held, %d resting, %v, done %v, %d not mended; want %d, %d, %d freed, %d",
-			gotHeld, gotResting, err, actions, open, held, resting, freed, unmended)
+	if gotHeld != held || gotCooling != cooling || err != nil || int(actions["freed"]) != freed || open != unreconciled {
+		r.t.Errorf("%d held, %d cooling down, %v, done %v, %d not mended; want %d, %d, %d freed, %d",
+			gotHeld, gotCooling, err, actions, open, held, cooling, freed, unreconciled)
 	}
 }
 
@@ -127,7 +127,7 @@ func TestWhatOnlyAnOperatorCanMendIsLoggedWhenItAppearsAndWhenItIsGone(t *testin
 	}
 	expect(r.turn())
 	r.expectLeases(0, 0, 0, 1)
-	if shown := r.leases().Unmended; len(shown) != 1 || !strings.Contains(shown[0], r.store("two").Path()) {
+	if shown := r.leases().Unreconciled; len(shown) != 1 || !strings.Contains(shown[0], r.store("two").Path()) {
 		t.Errorf("weft status would show %q", shown)
 	}
 	if err := os.Remove(r.store("two").Path()); err != nil {
@@ -148,13 +148,13 @@ func TestADamagedFileShowsBeforeTheNextReconcile(t *testing.T) {
 	if _, _, err := r.Leases(); err == nil {
 		t.Error("a damaged file was counted")
 	}
-	if shown := r.leases().Unmended; len(shown) != 1 || !strings.Contains(shown[0], "damaged") {
+	if shown := r.leases().Unreconciled; len(shown) != 1 || !strings.Contains(shown[0], "damaged") {
 		t.Errorf("weft status would show %q", shown)
 	}
 	if got := r.turn(); !strings.Contains(got, "action=rebuilt why=") {
 		t.Errorf("logged:\n%s", got)
 	}
-	if shown := r.leases().Unmended; shown == nil || len(shown) != 0 {
+	if shown := r.leases().Unreconciled; shown == nil || len(shown) != 0 {
 		t.Errorf("weft status would show %q", shown)
 	}
 }
@@ -170,8 +170,8 @@ func TestReconcileThatCannotEvenLookIsLoggedOnce(t *testing.T) {
 	if got := r.turn(); got != "" {
 		t.Errorf("logged again:\n%s", got)
 	}
-	if _, unmended := r.Reconciled(); unmended != 1 {
-		t.Errorf("%d not mended, want 1", unmended)
+	if _, unreconciled := r.Reconciled(); unreconciled != 1 {
+		t.Errorf("%d not mended, want 1", unreconciled)
 	}
 }
 

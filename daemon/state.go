@@ -151,7 +151,7 @@ func (d *daemon) apply(ctx context.Context) error {
 		err = errors.Join(err, nodefile.Write(d.config.RunDir, nodefile.Node{
 			Name: d.config.Node, Guard: guard, PodCIDRs: plan.PodCIDRs, Addresses: plan.NodeAddresses, TUN: d.config.TUN.Name, MTU: mtu,
 			GSOMaxSize: encap.MaxSuperPacket, GSOMaxSegs: encap.MaxSegments,
-			Reserved: d.config.IPAM.Reserved, RestSeconds: int(d.config.IPAM.Rest.Seconds())}))
+			Reserved: d.config.IPAM.Reserved, CooldownSeconds: int(d.config.IPAM.Cooldown.Seconds())}))
 	}
 	if err == nil && !job.Fenced {
 		err = nodefile.Forwards(d.config.RunDir)

@@ -147,7 +147,7 @@ func (s *Store) Acquire(ctx context.Context, wanted Lease, pool Pool) (lease Lea
 			}
 			st.remove(wanted.Attachment, at)
 		}
-		st.wakeAll(at, pool.Rest)
+		st.endCooldowns(at, pool.Cooldown)
 		wanted.Since = time.Now().UTC().Truncate(time.Second)
 		lease, err = st.allocate(wanted, pool, sets, at)
 		return true, err
@@ -188,7 +188,7 @@ func (s *Store) end(ctx context.Context, a Attachment, used bool) (lease Lease, 
 	err = s.update(ctx, func(st *state, at moment) (bool, error) {
 		if lease, ok = st.remove(a, at); ok && !used && !lease.Early {
 			for _, addr := range lease.Addresses {
-				st.wake(addr)
+				st.endCooldown(addr)
 			}
 		}
 		return ok, nil
@@ -211,22 +211,22 @@ func (s *Store) Find(a Attachment) (lease Lease, ok bool, err error) {
 	return Lease{}, false, nil
 }
 
-// List returns every lease, the oldest first, and the addresses that rest or have rested
-// since the last lease, as they stood at one moment. It waits for no lock.
-func (s *Store) List() (leases []Lease, resting []netip.Addr, err error) {
+// List returns every lease, the oldest first, and the addresses that cool down, or have cooled
+// down since the last lease, as they stood at one moment. It waits for no lock.
+func (s *Store) List() (leases []Lease, cooling []netip.Addr, err error) {
 	st, err := readState(s.Path())
 	if err != nil {
 		return nil, nil, fmt.Errorf("list leases: %w", err)
 	}
-	for _, r := range st.Resting {
-		resting = append(resting, r.Address)
+	for _, r := range st.CoolingDown {
+		cooling = append(cooling, r.Address)
 	}
-	return st.Leases, resting, nil
+	return st.Leases, cooling, nil
 }
 
-// Usage returns how many leases there are, and how many addresses rest at the moment. It
+// Usage returns how many leases there are, and how many addresses cool down at the moment. It
 // waits for no lock.
-func (s *Store) Usage(rest time.Duration) (leases, resting int, err error) {
+func (s *Store) Usage(cooldown time.Duration) (leases, cooling int, err error) {
 	st, err := readState(s.Path())
 	if err != nil {
 		return 0, 0, fmt.Errorf("count leases: %w", err)
@@ -235,8 +235,8 @@ func (s *Store) Usage(rest time.Duration) (leases, resting int, err error) {
 	if err != nil {
 		return 0, 0, err
 	}
-	st.wakeAll(at, rest)
-	return len(st.Leases), len(st.Resting), nil
+	st.endCooldowns(at, cooldown)
+	return len(st.Leases), len(st.CoolingDown), nil
 }
 
 // Available returns why a new attachment could get no lease now, as Acquire would. It
@@ -254,13 +254,13 @@ func (s *Store) Available(pool Pool) error {
 	if err != nil {
 		return err
 	}
-	st.wakeAll(at, pool.Rest)
+	st.endCooldowns(at, pool.Cooldown)
 	_, err = st.allocate(Lease{}, pool, sets, at)
 	return err
 }
 
 // Rebuild replaces a damaged lease file by one with the given leases, and keeps the old
-// one at the path that it returns. What rested is forgotten. A file that is not damaged
+// one at the path that it returns. It forgets cooldowns. A file that is not damaged
 // is left alone, and the path is empty.
 func (s *Store) Rebuild(ctx context.Context, leases []Lease) (damaged string, err error) {
 	unlock, err := s.lock(ctx, s.network+".lock", 0)
@@ -336,13 +336,13 @@ func (st *state) put(lease Lease) error {
 		}
 	}
 	for _, addr := range lease.Addresses {
-		st.wake(addr)
+		st.endCooldown(addr)
 	}
 	st.Leases = append(st.Leases, lease)
 	return nil
 }
 
-// remove ends the lease of a and lays its addresses to rest.
+// remove ends the lease of a, and starts the cooldown of its addresses.
 func (st *state) remove(a Attachment, at moment) (Lease, bool) {
 	held := st.find(a)
 	if held == nil {
@@ -350,7 +350,7 @@ func (st *state) remove(a Attachment, at moment) (Lease, bool) {
 	}
 	lease := *held
 	st.Leases = slices.DeleteFunc(st.Leases, func(l Lease) bool { return l.Attachment == a })
-	st.layToRest(lease.Addresses, at)
+	st.startCooldown(lease.Addresses, at)
 	return lease, true
 }
 

@@ -39,7 +39,7 @@ func acquire(t *testing.T, s *Store, n int, ranges []netip.Prefix, reserved ...n
 	return lease.Addresses
 }
 
-// pool has nothing rest.
+// pool has no cooldown.
 func pool(ranges []netip.Prefix, reserved ...netip.Addr) Pool {
 	p := Pool{Sets: ByFamily(ranges)}
 	for _, a := range reserved {

@@ -27,9 +27,9 @@ func (m *model) unheld(addr netip.Addr) bool {
 }
 
 // cooling reports whether addr was released too short a time ago.
-func (m *model) cooling(addr netip.Addr, at, rest time.Duration) bool {
+func (m *model) cooling(addr netip.Addr, at, cooldown time.Duration) bool {
 	released, ok := m.released[addr]
-	return ok && rest > 0 && at < released+rest
+	return ok && cooldown > 0 && at < released+cooldown
 }
 
 // better returns an address that had to be given before one that still cools down: one of
@@ -41,7 +41,7 @@ func (m *model) better(than netip.Addr, s set, p Pool, at time.Duration) (netip.
 				continue
 			}
 			// The store rounds a cooldown up, by a millisecond at most.
-			if !m.cooling(addr, at-time.Millisecond, p.Rest) || m.cooling(addr, at, p.Rest) && m.released[addr] < m.released[than]-time.Millisecond {
+			if !m.cooling(addr, at-time.Millisecond, p.Cooldown) || m.cooling(addr, at, p.Cooldown) && m.released[addr] < m.released[than]-time.Millisecond {
 				return addr, true
 			}
 		}
@@ -60,7 +60,7 @@ func FuzzOperations(f *testing.F) {
 		dir, c := t.TempDir(), &clock{moment{"boot", time.Hour}}
 		m := &model{map[int][]netip.Addr{}, map[int]bool{}, map[netip.Addr]time.Duration{}}
 		p := pool(prefixes("10.0.0.0/29", "10.0.9.0/30", "fd00::/125"), addrs("10.0.0.1")...)
-		p.Rest = 90 * time.Second
+		p.Cooldown = 90 * time.Second
 		for i := 0; i+1 < len(calls) && i < 200; i += 2 {
 			what, whom := calls[i]%8, int(calls[i+1]%10)
 			s := c.install(open(t, dir)) // nothing is remembered but the file
@@ -121,7 +121,7 @@ func (m *model) acquire(t *testing.T, s *Store, p Pool, asked Lease, whom int, a
 		if !m.unheld(addr) {
 			t.Errorf("%s was given to %d, and is another's", addr, whom)
 		}
-		cooling := m.cooling(addr, at, p.Rest)
+		cooling := m.cooling(addr, at, p.Cooldown)
 		if other, ok := m.better(addr, sets[i], p, at); ok && cooling && !slices.Contains(asked.Addresses, addr) {
 			t.Errorf("%s was given to %d too early: %s is free, or was released longer ago", addr, whom, other)
 		}
@@ -189,7 +189,7 @@ func (m *model) cancel(t *testing.T, s *Store, whom int, at time.Duration) {
 	delete(m.held, whom)
 }
 
-// damage has the file rebuilt from what runs. What rested is forgotten.
+// damage has the file rebuilt from what runs. Cooldowns are forgotten.
 func (m *model) damage(t *testing.T, s *Store) {
 	t.Helper()
 	if len(m.held) == 0 {

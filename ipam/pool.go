@@ -18,11 +18,11 @@ type Pool struct {
 	// Reserved are never given out. Those that are in no range do no harm.
 	Reserved []netip.Prefix
 
-	// Rest is how long an address stays unused after its release while others are free, so
+	// Cooldown is how long an address stays unused after its release while others are free, so
 	// that what other nodes remember of the last pod (connection tracking, caches) does not
 	// meet the next one. Where none is free, the one that was released longest ago is given
 	// out. An address that is asked for by name need not have cooled down.
-	Rest time.Duration
+	Cooldown time.Duration
 }
 
 // Range is a part of a network's addresses.
@@ -202,7 +202,7 @@ func (st *state) allocate(wanted Lease, pool Pool, sets []set, at moment) (Lease
 		}
 	}
 	cooling := map[netip.Addr]bool{}
-	for _, r := range st.Resting {
+	for _, r := range st.CoolingDown {
 		taken[r.Address], cooling[r.Address] = true, true
 	}
 	lease := wanted
@@ -243,16 +243,16 @@ func (st *state) pick(s set, pool Pool, taken map[netip.Addr]bool, at moment) (n
 		}
 	}
 	longest := -1
-	for i, r := range st.Resting {
+	for i, r := range st.CoolingDown {
 		if !s.contains(r.Address) || pool.reserves(r.Address) {
 			continue
 		}
-		if longest < 0 || r.left(at, pool.Rest) < st.Resting[longest].left(at, pool.Rest) {
+		if longest < 0 || r.left(at, pool.Cooldown) < st.CoolingDown[longest].left(at, pool.Cooldown) {
 			longest = i
 		}
 	}
 	if longest >= 0 {
-		return st.Resting[longest].Address, nil
+		return st.CoolingDown[longest].Address, nil
 	}
 	return netip.Addr{}, fmt.Errorf("%w in %s", ErrExhausted, s)
 }

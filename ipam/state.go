@@ -30,8 +30,8 @@ type state struct {
 	// behind them.
 	Cursors map[netip.Prefix]netip.Addr `json:"cursors"`
 
-	// Resting are the free addresses that were released of late, the last one at the end.
-	Resting []rested `json:"resting"`
+	// CoolingDown are the free addresses that were released recently, the last one at the end.
+	CoolingDown []coolingAddr `json:"resting"`
 }
 
 const (
@@ -42,10 +42,10 @@ const (
 
 func newState() *state {
 	return &state{
-		Version: stateVersion,
-		Leases:  []Lease{},
-		Cursors: map[netip.Prefix]netip.Addr{},
-		Resting: []rested{},
+		Version:     stateVersion,
+		Leases:      []Lease{},
+		Cursors:     map[netip.Prefix]netip.Addr{},
+		CoolingDown: []coolingAddr{},
 	}
 }
 
@@ -94,7 +94,7 @@ func checksum(file []byte) string {
 // validate checks what a right checksum does not show: that no field is missing, and that
 // no two leases contradict each other.
 func (st *state) validate() error {
-	if st.Leases == nil || st.Cursors == nil || st.Resting == nil {
+	if st.Leases == nil || st.Cursors == nil || st.CoolingDown == nil {
 		return errors.New("a field is null")
 	}
 	holders := map[netip.Addr]Attachment{}

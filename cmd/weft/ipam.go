@@ -38,8 +38,8 @@ func newIPAMCommand() *cobra.Command {
 
 // listing is what `weft ipam list` shows.
 type listing struct {
-	Leases  []attachment `json:"leases"`
-	Resting []resting    `json:"resting"`
+	Leases      []attachment `json:"leases"`
+	CoolingDown []cooling    `json:"coolingDown"`
 
 	stores []*ipam.Store // those that could be read
 }
@@ -49,7 +49,7 @@ type attachment struct {
 	Trouble string `json:"trouble,omitempty"`
 }
 
-type resting struct {
+type cooling struct {
 	Network   string       `json:"network"`
 	Addresses []netip.Addr `json:"addresses"`
 }
@@ -94,7 +94,7 @@ func openStores(stateDir string) ([]*ipam.Store, error) {
 // readListing returns all that can be read; the error says what can't be. Which addresses
 // are this node's is known as weftd has described it in runDir.
 func readListing(stores []*ipam.Store, runDir string) (listing, error) {
-	list := listing{Leases: []attachment{}, Resting: []resting{}}
+	list := listing{Leases: []attachment{}, CoolingDown: []cooling{}}
 	var errs []error
 	for _, s := range stores {
 		_, addresses, err := s.List()
@@ -104,7 +104,7 @@ func readListing(stores []*ipam.Store, runDir string) (listing, error) {
 		}
 		list.stores = append(list.stores, s)
 		if len(addresses) > 0 {
-			list.Resting = append(list.Resting, resting{s.Network(), addresses})
+			list.CoolingDown = append(list.CoolingDown, cooling{s.Network(), addresses})
 		}
 	}
 	unreadable := len(errs) > 0
@@ -149,8 +149,8 @@ func printListing(out io.Writer, list listing, now time.Time) error {
 	if err := w.Flush(); err != nil {
 		return err
 	}
-	for _, r := range list.Resting {
-		if _, err := fmt.Fprintf(out, "\nresting in %s, or about to be free: %s\n", oneLine(r.Network), join(r.Addresses)); err != nil {
+	for _, r := range list.CoolingDown {
+		if _, err := fmt.Fprintf(out, "\ncooling down in %s, or about to be free: %s\n", oneLine(r.Network), join(r.Addresses)); err != nil {
 			return err
 		}
 	}

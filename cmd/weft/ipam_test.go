@@ -34,7 +34,7 @@ func listed() listing {
 	gone.HasVeth, gone.Complete = false, false
 	nameless := cniplugin.Found{HasVeth: true}
 	nameless.Veth, nameless.Addresses = "weftfedcba98765", []netip.Addr{}
-	l := listing{Resting: []resting{{"weft", []netip.Addr{netip.MustParseAddr("10.244.1.9"), netip.MustParseAddr("fd00:244:1::9")}}}}
+	l := listing{CoolingDown: []cooling{{"weft", []netip.Addr{netip.MustParseAddr("10.244.1.9"), netip.MustParseAddr("fd00:244:1::9")}}}}
 	for _, f := range []cniplugin.Found{running, gone, nameless} {
 		l.Leases = append(l.Leases, attachment{f, f.Trouble()})
 	}
@@ -52,7 +52,7 @@ ADDRESSES                  POD                           CONTAINER           VET
 10.244.1.3                 default/?[31mred?and?tab      short/eth0          weft0123456789a  weft     26h0m0s  -                 its veth is gone
 -                          -                             -                   weftfedcba98765  -        -        -                 its ADD has not come to an end, and it has no lease
 
-resting in weft, or about to be free: 10.244.1.9, fd00:244:1::9
+cooling down in weft, or about to be free: 10.244.1.9, fd00:244:1::9
 `
 	text := strings.ReplaceAll(got.String(), "\ufffd", "?")
 	if diff := cmp.Diff(squeezed(want), squeezed(text)); diff != "" {
@@ -128,7 +128,7 @@ func leased(t *testing.T) (dir string, store *ipam.Store) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pool := ipam.Pool{Sets: ipam.ByFamily([]netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")}), Rest: time.Hour}
+	pool := ipam.Pool{Sets: ipam.ByFamily([]netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")}), Cooldown: time.Hour}
 	for _, id := range []string{"a", "ab", "b", "rested"} {
 		lease := ipam.Lease{Attachment: ipam.Attachment{ContainerID: id, IfName: "eth0"}, Pod: "default/" + id}
 		if id == "b" {
@@ -163,7 +163,7 @@ func TestLeasesWithoutWeftdFromListToRelease(t *testing.T) {
 	code, stdout, stderr := ipamCommand(t, dir, "list")
 	lines := squeezed(stdout)
 	if code != 0 || stderr != "" || len(lines) != 6 || !strings.HasPrefix(lines[3], "10.244.1.3 default/b b/eth0 weftffffffffff weft ") ||
-		!strings.HasSuffix(lines[3], "s - its veth is gone") || lines[5] != "resting in weft, or about to be free: 10.244.1.4" {
+		!strings.HasSuffix(lines[3], "s - its veth is gone") || lines[5] != "cooling down in weft, or about to be free: 10.244.1.4" {
 		t.Fatalf("list: exit status %d, %s\n%s", code, stderr, stdout)
 	}
 	const trouble = "b/eth0 (pod default/b) 10.244.1.3: its veth is gone\n"
@@ -191,7 +191,7 @@ func TestLeasesWithoutWeftdFromListToRelease(t *testing.T) {
 
 func TestTheListForProgramsHasNoNulls(t *testing.T) {
 	dir := t.TempDir()
-	expectIPAM(t, dir, []string{"list", "-o", "json"}, 0, "{\n  \"leases\": [],\n  \"resting\": []\n}\n", "")
+	expectIPAM(t, dir, []string{"list", "-o", "json"}, 0, "{\n  \"leases\": [],\n  \"coolingDown\": []\n}\n", "")
 	expectIPAM(t, dir, []string{"list"}, 0, "ADDRESSES  POD  CONTAINER  VETH  NETWORK  AGE  PROCESSES  TROUBLE\n", "")
 	dir, _ = leased(t)
 	_, stdout, _ := ipamCommand(t, dir, "list", "-o", "json")
@@ -202,7 +202,7 @@ func TestTheListForProgramsHasNoNulls(t *testing.T) {
 			HasVeth                                    *bool
 			Since                                      time.Time
 		}
-		Resting []struct {
+		CoolingDown []struct {
 			Network   string
 			Addresses []string
 		}
@@ -212,7 +212,7 @@ func TestTheListForProgramsHasNoNulls(t *testing.T) {
 	}
 	b := got.Leases[2]
 	if len(got.Leases) != 3 || b.ContainerID != "b" || b.Pod != "default/b" || b.Network != "weft" || b.Trouble != "its veth is gone" ||
-		b.Addresses[0] != "10.244.1.3" || b.HasVeth == nil || b.Since.IsZero() || got.Resting[0].Addresses[0] != "10.244.1.4" {
+		b.Addresses[0] != "10.244.1.3" || b.HasVeth == nil || b.Since.IsZero() || got.CoolingDown[0].Addresses[0] != "10.244.1.4" {
 		t.Errorf("%+v\n%s", got, stdout)
 	}
 }

@@ -56,8 +56,8 @@ func printStatus(out io.Writer, r status.Report, now time.Time) error {
 	if r.State.LeftOut != "" {
 		fmt.Fprintf(w, "\tLEFT OUT: %s\n", inColumn(printable(r.State.LeftOut)))
 	}
-	fmt.Fprintf(w, "leases\t%d held, %d resting\n", r.Leases.Held, r.Leases.Resting)
-	for _, trouble := range r.Leases.Unmended {
+	fmt.Fprintf(w, "leases\t%d held, %d cooling down\n", r.Leases.Held, r.Leases.CoolingDown)
+	for _, trouble := range r.Leases.Unreconciled {
 		fmt.Fprintf(w, "\tNOT IN ORDER: %s\n", inColumn(printable(trouble)))
 	}
 	fmt.Fprintf(w, "outbound\t%d %s, %s\n", r.Outbound.Packets, plural(r.Outbound.Packets, "packet"), size(r.Outbound.Bytes))

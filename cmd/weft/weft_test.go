@@ -39,7 +39,7 @@ func healthy() status.Report {
 			{Name: "a-node-with-a-longer-name", Endpoint: netip.MustParseAddrPort("[fd00:77::3]:9338"), Prefixes: []netip.Prefix{netip.MustParsePrefix("10.244.3.0/24")}},
 		},
 		State:  status.State{Source: "/etc/weft/nodes.yaml", Applied: now.Add(-26*time.Hour - 3*time.Second - 700*time.Millisecond)},
-		Leases: status.Leases{Held: 12, Resting: 3},
+		Leases: status.Leases{Held: 12, CoolingDown: 3},
 		Stats:  router.Stats{Outbound: router.Traffic{Packets: 12345, Bytes: 3 << 30}, Inbound: router.Traffic{Packets: 1, Bytes: 84}},
 	}
 }
@@ -52,7 +52,7 @@ pod CIDRs      10.244.1.0/24, fd00:244:1::/64
 datagrams      vxlan on 0.0.0.0:9338
 TUN            weft0, MTU 1450, driver wireguard, 2 lanes
 list of nodes  /etc/weft/nodes.yaml, applied 26h0m4s ago
-leases         12 held, 3 resting
+leases         12 held, 3 cooling down
 outbound       12345 packets, 3.0 GiB
 inbound        1 packet, 84 B
 
@@ -68,7 +68,7 @@ func TestStatusOfANodeInTrouble(t *testing.T) {
 	r.Warnings = []warning.Warning{{Code: "key_changed", Text: "the key of node node2 changed\x1b; accept it with `weft confirm`"}, {Code: "x", Text: "another"}}
 	r.State.Rejected = "/etc/weft/nodes.yaml:4: nodes[0].podCIDRs[0]: \"a\" is not an IP prefix\n/etc/weft/nodes.yaml:7: nodes[1].colour: unknown key"
 	r.TUN.Lanes = 1
-	r.Leases = status.Leases{Unmended: []string{
+	r.Leases = status.Leases{Unreconciled: []string{
 		"kept abc/eth0 (pod default/web\x1b) 10.244.1.2: its veth is gone: no space left on device",
 		"kept weft0123456789a: its ADD has not come to an end"}}
 	r.Peers = nil
@@ -85,7 +85,7 @@ TUN            weft0, MTU 1450, driver wireguard, 1 lane
 list of nodes  /etc/weft/nodes.yaml, applied 26h0m4s ago
                NOT UP TO DATE: /etc/weft/nodes.yaml:4: nodes[0].podCIDRs[0]: "a" is not an IP prefix
                /etc/weft/nodes.yaml:7: nodes[1].colour: unknown key
-leases         0 held, 0 resting
+leases         0 held, 0 cooling down
                NOT IN ORDER: kept abc/eth0 (pod default/web`+"\ufffd"+`) 10.244.1.2: its veth is gone: no space left on device
                NOT IN ORDER: kept weft0123456789a: its ADD has not come to an end
 outbound       12345 packets, 3.0 GiB

@@ -83,7 +83,7 @@ func TestAFloodFromAStrangerLeavesPeersTheirShare(t *testing.T) {
 	if n := number(t, metric(t, node2, `weft_drops_total{reason="unknown_index"}`)); n == 0 {
 		t.Error("nothing of the flood came as far as weftd")
 	}
-	if n := number(t, metric(t, node2, `weft_guard_drops_total{counter="stranger_flood"}`)); n == 0 {
+	if n := number(t, metric(t, node2, `weft_guard_drops_total{counter="nonpeer_flood"}`)); n == 0 {
 		t.Error("all of the flood came as far as weftd")
 	}
 }

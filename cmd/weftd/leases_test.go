@@ -71,7 +71,7 @@ func vanish(t *testing.T, pods ...*testnet.Pod) {
 
 // twoForPods leaves a node 10.244.1.2 and .3 for pods.
 func twoForPods(weft map[string]any) {
-	weft["ipam"] = map[string]any{"rest": "10m", "reserved": []string{
+	weft["ipam"] = map[string]any{"cooldown": "10m", "reserved": []string{
 		"10.244.1.4", "10.244.1.5", "10.244.1.6/31", "10.244.1.8/29", "10.244.1.16/28", "10.244.1.32/27", "10.244.1.64/26", "10.244.1.128/25",
 		"fd00:244:1::2"}}
 }
@@ -120,11 +120,11 @@ func TestAfterARebootStaleLeasesAreFreedBeforePodsAreAdded(t *testing.T) {
 		}
 	}
 
-	if shown := weft(t, node, "status").stdout; !strings.Contains(shown, "leases         0 held, 4 resting\n") {
+	if shown := weft(t, node, "status").stdout; !strings.Contains(shown, "leases         0 held, 4 cooling down\n") {
 		t.Errorf("weft status:\n%s", shown)
 	}
-	if got := metric(t, node, "weft_resting_addresses"); got != "4" {
-		t.Errorf("weft_resting_addresses is %s", got)
+	if got := metric(t, node, "weft_cooling_down_addresses"); got != "4" {
+		t.Errorf("weft_cooling_down_addresses is %s", got)
 	}
 	d := addPod(t, node, "d") // no other address is free, so cooling down ends early
 	if !slices.Contains(slices.Concat(a.Addrs, b.Addrs), addrOf(t, d, false)) {
@@ -150,7 +150,7 @@ func TestAPodThatVanishedWhileWeftdRunsIsFreedAtAnOperatorsWord(t *testing.T) {
 	if leases := leasesOf(t, node); len(leases) != 1 || leases[b.Name()].Trouble != "" {
 		t.Errorf("leases: %v", leases)
 	}
-	for name, want := range map[string]string{"weft_leases": "1", "weft_resting_addresses": "2", "weft_leases_unmended": "0", `weft_reconciled_total{action="freed"}`: "0"} {
+	for name, want := range map[string]string{"weft_leases": "1", "weft_cooling_down_addresses": "2", "weft_leases_unreconciled": "0", `weft_reconciled_total{action="freed"}`: "0"} {
 		if got := metric(t, node, name); got != want {
 			t.Errorf("%s is %s, want %s", name, got, want)
 		}
@@ -287,8 +287,8 @@ func TestWhatOnlyAnOperatorCanMendIsShownByStatusAndMetrics(t *testing.T) {
 	if shown := weft(t, node, "status").stdout; !strings.Contains(shown, "NOT IN ORDER: list leases: "+other+": lease file is damaged") {
 		t.Errorf("weft status:\n%s", shown)
 	}
-	if got := metric(t, node, "weft_leases_unmended"); got != "1" {
-		t.Errorf("weft_leases_unmended is %s", got)
+	if got := metric(t, node, "weft_leases_unreconciled"); got != "1" {
+		t.Errorf("weft_leases_unreconciled is %s", got)
 	}
 	pingGateway(t, addPod(t, node, "pod")) // it is none of this network's business
 }
@@ -296,7 +296,7 @@ func TestWhatOnlyAnOperatorCanMendIsShownByStatusAndMetrics(t *testing.T) {
 func TestAKillWhileLeasesArePutInOrderHarmsNothing(t *testing.T) {
 	t.Parallel()
 	node := startCluster(t, testnet.ClusterOptions{Nodes: 1, Configure: func(weft map[string]any) {
-		weft["ipam"] = map[string]any{"rest": "0s"}
+		weft["ipam"] = map[string]any{"cooldown": "0s"}
 	}}).Nodes()[0]
 	alive := map[string]*testnet.Pod{"steady": addPod(t, node, "steady")}
 	const left = 50

@@ -169,7 +169,7 @@ func TestTheRuntimeSeesTheNetworkWholeAndOnlyWhenPodsCanBeWired(t *testing.T) {
 		Name: "node1", PodCIDRs: prefixes("10.244.1.0/24", "fd00:244:1::/64"), TUN: "weft0", MTU: 1450,
 		Addresses: []netip.Addr{netip.MustParseAddr("10.244.1.1"), netip.MustParseAddr("fd00:244:1::1")},
 
-		RestSeconds: 120,
+		CooldownSeconds: 120,
 
 		GSOMaxSize: 61000, GSOMaxSegs: 64,
 	}

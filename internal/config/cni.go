@@ -66,13 +66,13 @@ func addExtra(c *Config, text string) error {
 	return nil
 }
 
-func setRest(c *Config, text string) error {
+func setCooldown(c *Config, text string) error {
 	const most = 24 * time.Hour
-	rest, err := time.ParseDuration(text)
-	if err != nil || rest < 0 || rest > most || rest%time.Second != 0 {
+	cooldown, err := time.ParseDuration(text)
+	if err != nil || cooldown < 0 || cooldown > most || cooldown%time.Second != 0 {
 		return fmt.Errorf("%s is not a number of whole seconds up to a day; write one with its unit, such as 120s or 2m", strict.Quote(text))
 	}
-	c.IPAM.Rest = rest
+	c.IPAM.Cooldown = cooldown
 	return nil
 }
 

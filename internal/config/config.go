@@ -230,8 +230,8 @@ type CNIEntry struct {
 
 // IPAM says how pods' addresses are given out.
 type IPAM struct {
-	// Rest is how long a released address stays unused; whole seconds.
-	Rest time.Duration
+	// Cooldown is how long a released address stays unused; whole seconds.
+	Cooldown time.Duration
 
 	// Reserved are given to no pod. Other nodes' may be among them.
 	Reserved []netip.Prefix

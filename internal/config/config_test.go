@@ -41,7 +41,7 @@ var example = Config{
 	VXLAN:         VXLAN{VNI: 1},
 	StateDir:      "/var/lib/weft",
 	RunDir:        "/run/weft",
-	IPAM:          IPAM{Rest: 2 * time.Minute},
+	IPAM:          IPAM{Cooldown: 2 * time.Minute},
 	CNI:           CNI{ConfDir: "/etc/cni/net.d", BinDir: "/opt/cni/bin", Chain: []string{"portmap", "bandwidth", "tuning"}, Name: "weft"},
 	Host:          Host{MarkMask: marks.DefaultMask},
 	Egress:        Egress{RandomPorts: true},
@@ -132,7 +132,7 @@ func TestEveryKeyIsAFlagAndAVariable(t *testing.T) {
 	want.VXLAN.VNI = 1<<24 - 1
 	want.UDP.GSO = GSOOff
 	want.StateDir, want.RunDir = "/s", "/r"
-	want.IPAM = IPAM{Rest: 0, Reserved: []netip.Prefix{netip.MustParsePrefix("10.1.0.9/32"), netip.MustParsePrefix("10.2.0.0/28")}}
+	want.IPAM = IPAM{Cooldown: 0, Reserved: []netip.Prefix{netip.MustParsePrefix("10.1.0.9/32"), netip.MustParsePrefix("10.2.0.0/28")}}
 	want.Host = Host{MarkMask: 0x300, AcceptForward: true, AcceptForwardChain: "inet filter forward"}
 	want.Guard, want.Egress = Guard{Trusted: []string{"wg0", "docker0"}}, Egress{}
 	want.CNI = CNI{ConfDir: "/c", BinDir: "/b", Chain: []string{"firewall", "portmap"}, Name: "pods",
@@ -166,7 +166,7 @@ func wantEveryKey(t *testing.T, want Config, control map[string]string) {
 		"node": "node2", "cluster-cidrs": "10.1.0.0/16, 10.2.0.0/16", "encapsulation": "vxlan", "key-file": "/k", "listen": "[::]:4790",
 		"tun-driver": "water", "tun-name": "tun7", "tun-lanes": "16", "tun-mtu": "1280",
 		"udp-gso": "off", "vxlan-vni": "16777215", "state-dir": "/s/", "run-dir": "/r", "cni-conf-dir": "/c", "cni-bin-dir": "/b", "cni-chain": "firewall, portmap", "cni-extra": `{"type": "mesh", "a": [1, true]}, {"type": "mesh"}`, "cni-name": "pods",
-		"ipam-rest": "0s", "ipam-reserved": "10.1.0.9,10.2.0.0/28", "host-mark-mask": "0x300", "guard-trusted": "wg0,docker0", "egress-random-ports": "false", "host-accept-forward": "true", "host-accept-forward-chain": "inet filter forward", "metrics-listen": "",
+		"ipam-cooldown": "0s", "ipam-reserved": "10.1.0.9,10.2.0.0/28", "host-mark-mask": "0x300", "guard-trusted": "wg0,docker0", "egress-random-ports": "false", "host-accept-forward": "true", "host-accept-forward-chain": "inet filter forward", "metrics-listen": "",
 	}
 	maps.Copy(values, control)
 	var args, environ []string

@@ -8,6 +8,7 @@ func TestMistakesInTheFile(t *testing.T) {
 		{"misspelt group", minimal + "tunn: {driver: water}\n", `weft.yaml:3: tunn: unknown key; did you mean tun?`},
 		{"other case", "node: node1\nclustercidrs: [10.244.0.0/16]\nencapsulation: vxlan\n", `weft.yaml: clusterCIDRs: missing; write the ranges that all pods' addresses come from, such as clusterCIDRs: [10.244.0.0/16]
 weft.yaml:2: clustercidrs: unknown key; did you mean clusterCIDRs?`},
+		{"key with its earlier name", minimal + "ipam: {rest: 2m}\n", `weft.yaml:3: ipam.rest: unknown key; renamed to ipam.cooldown`},
 		{"key outside its group", minimal + "vni: 7\n", `weft.yaml:3: vni: unknown key; did you mean vxlan.vni?`},
 		{"key that is like no other", minimal + "colour: blue\n", `weft.yaml:3: colour: unknown key; remove it`},
 		{"another control source", minimal + "control: {consul: {endpoints: ['http://[::1]:2379']}}\n", `weft.yaml:3: control.consul: unknown key; remove it`},
@@ -84,7 +85,7 @@ weft.yaml:4: runDir: "./run" is not an absolute path; write it with all folders 
 weft.yaml:5: control.file: "nodes.yaml" is not an absolute path; write it with all folders from / on
 weft.yaml:6: cni.confDir: "" is not an absolute path; write it with all folders from / on`},
 		{"network name", minimal + "cni: {name: ../weft}\n", `weft.yaml:3: cni.name: "../weft" can't be a network's name; write at most 63 letters, digits, '_', '.' and '-', such as weft`},
-		{"ipam", minimal + "ipam:\n  rest: '120'\n  reserved: [10.1.0.1/24, 10.1.0.300]\n", `weft.yaml:4: ipam.rest: "120" is not a number of whole seconds up to a day; write one with its unit, such as 120s or 2m
+		{"ipam", minimal + "ipam:\n  cooldown: '120'\n  reserved: [10.1.0.1/24, 10.1.0.300]\n", `weft.yaml:4: ipam.cooldown: "120" is not a number of whole seconds up to a day; write one with its unit, such as 120s or 2m
 weft.yaml:5: ipam.reserved[0]: 10.1.0.1/24 has bits set behind its length; write 10.1.0.0/24; or a single address
 weft.yaml:5: ipam.reserved[1]: "10.1.0.300" is not an IP prefix; write it like 10.244.0.0/16 or fd00:244::/48; or a single address`},
 		{"chain", minimal + "cni: {binDir: bin, chain: [../portmap, portmap, weft-cni, '', tuning, portmap]}\n", `weft.yaml:3: cni.binDir: "bin" is not an absolute path; write it with all folders from / on
@@ -139,6 +140,7 @@ func TestMistakesInFlagsAndVariables(t *testing.T) {
 WEFT_COLOUR: unknown variable; remove it
 WEFT_CONFIGURATION: unknown variable; remove it
 WEFT_TUN_DRIVR: unknown variable; did you mean WEFT_TUN_DRIVER?`},
+		{"variable with its earlier name", nil, []string{"WEFT_IPAM_REST=2m"}, `WEFT_IPAM_REST: unknown variable; renamed to WEFT_IPAM_COOLDOWN`},
 		{"list", []string{"--cluster-cidrs=10.244.0.0/16,,10.244.7.0/24"}, nil, `--cluster-cidrs: "" is not an IP prefix; write it like 10.244.0.0/16 or fd00:244::/48
 --cluster-cidrs: 10.244.7.0/24 overlaps 10.244.0.0/16; remove one of them`},
 		{"empty list", nil, []string{"WEFT_CLUSTER_CIDRS="}, `WEFT_CLUSTER_CIDRS: the list is empty; write the ranges that all pods' addresses come from, such as clusterCIDRs: [10.244.0.0/16]`},

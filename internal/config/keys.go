@@ -107,7 +107,7 @@ var keys = []key{
 		fallback: "portmap,bandwidth,tuning", set: addChained},
 	{path: "cni.extra", arg: "JSON,...", help: "entries of further CNI plugins behind those of cni.chain, each an object with its type and other keys", list: true, objects: true, mayBeEmpty: true, set: addExtra},
 	{path: "cni.name", arg: "NAME", help: "name of the CNI network", fallback: "weft", set: setCNIName},
-	{path: "ipam.rest", arg: "DURATION", help: "how long a released pod address stays unused, at most 24h", fallback: "2m", set: setRest},
+	{path: "ipam.cooldown", arg: "DURATION", help: "how long a released pod address stays unused, at most 24h", fallback: "2m", set: setCooldown},
 	{path: "ipam.reserved", arg: "PREFIX,...", help: "addresses that no pod gets, beside the nodes' own", list: true, mayBeEmpty: true, set: addReserved},
 	{path: "host.markMask", arg: "MASK", help: "the two bits of packets' marks that are weft's", fallback: "0x30000000", set: setMarkMask},
 	{path: "host.acceptForward", arg: "BOOL", help: "add rules that accept pods' packets where another program's filter drops what is forwarded", fallback: "false",
@@ -117,6 +117,20 @@ var keys = []key{
 	{path: "egress.randomPorts", arg: "BOOL", help: "give what pods send outside the cluster a random source port; false: the pod's own where it is free", fallback: "true",
 		set: func(c *Config, text string) error { return setBool(&c.Egress.RandomPorts, text) }},
 	{path: "metrics.listen", arg: "ADDR:PORT", help: "where metrics and health are served; empty: nowhere", fallback: "127.0.0.1:9339", set: setMetricsListen},
+}
+
+// renamed maps the paths that keys had in earlier versions to those of now.
+var renamed = map[string]string{"ipam.rest": "ipam.cooldown"}
+
+// unknown returns the remedy for a name that no key has. nameOf is how the file, or the
+// environment, names a key; others are the names there that are no key's.
+func unknown(name string, nameOf func(key) string, others ...string) string {
+	for before, now := range renamed {
+		if name == nameOf(key{path: before}) {
+			return "renamed to " + nameOf(key{path: now})
+		}
+	}
+	return strict.DidYouMean(name, append(names(nameOf), others...))
 }
 
 // flag returns the name of the key's flag: tun.driver → tun-driver,

@@ -50,7 +50,7 @@ func flatten(n *yamltree.Node, emit func(path string, s setting), problems *stri
 				flatten(child, emit, problems)
 			}
 		case i < 0:
-			problems.Addf(child.Origin(), path, "unknown key; %s", strict.DidYouMean(path, append(names(func(k key) string { return k.path }), groups()...)))
+			problems.Addf(child.Origin(), path, "unknown key; %s", unknown(path, func(k key) string { return k.path }, groups()...))
 		default:
 			emit(path, settingOf(child, keys[i], problems))
 		}
@@ -161,7 +161,7 @@ func fromEnviron(environ []string, problems *strict.Problems) map[string]setting
 		case i >= 0:
 			written[keys[i].path] = settingOfText(name, texts[name], keys[i])
 		case name != variable(configFlag) && !serviceLink.MatchString(name):
-			problems.Addf(name, "", "unknown variable; %s", strict.DidYouMean(name, append(names(key.variable), variable(configFlag))))
+			problems.Addf(name, "", "unknown variable; %s", unknown(name, key.variable, variable(configFlag)))
 		}
 	}
 	return written

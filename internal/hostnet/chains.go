@@ -128,7 +128,7 @@ func rules(n Network) []guardRule {
 		{"datagrams", fmt.Sprintf("ip6 saddr . udp sport @%s6 accept", setTranslated), "an answer to another program's translation"},
 		{"datagrams", "ip saddr @senders4 notrack accept", "a full connection table must not stop the overlay"},
 		{"datagrams", "ip6 saddr @senders6 notrack accept", "a full connection table must not stop the overlay"},
-		{"datagrams", strangers + drop(dropStranger), "peers' datagrams must not wait behind a flood of others; joined ones count as one"},
+		{"datagrams", strangers + drop(dropNonPeer), "peers' datagrams must not wait behind a flood of others; joined ones count as one"},
 		{"datagrams", "notrack accept", "weftd tells strangers from peers that have moved"},
 
 		{"input", toPort + " goto to_port", "most of what comes to a node"},

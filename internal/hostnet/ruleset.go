@@ -16,7 +16,7 @@ const (
 	dropSpoofed        = "spoofed_by_pod"   // a pod's packet with a source that isn't the pod's
 	dropRouterAdvert   = "router_advert"    // a pod posing as a router
 	dropTunnelInTunnel = "tunnel_in_tunnel" // to weft's port, by a pod or through the overlay
-	dropStranger       = "stranger_flood"   // to weft's port, by no peer, and more than enough
+	dropNonPeer        = "nonpeer_flood"    // to weft's port, by no peer, and more than enough
 	dropTransit        = "overlay_transit"  // out of the overlay, to neither a pod nor this node
 	dropLeak           = "bare_to_underlay" // to a pod or by a pod to a peer, past the overlay
 	dropPathMTU        = "path_mtu_report"  // "too big" by ICMP, about weft's own datagrams
@@ -26,7 +26,7 @@ const (
 )
 
 var dropCounters = []string{
-	dropForeignSource, dropBare, dropSpoofed, dropRouterAdvert, dropTunnelInTunnel, dropStranger, dropTransit, dropLeak, dropPathMTU, dropLoopback, dropLocalSender, dropLocalSpoof,
+	dropForeignSource, dropBare, dropSpoofed, dropRouterAdvert, dropTunnelInTunnel, dropNonPeer, dropTransit, dropLeak, dropPathMTU, dropLoopback, dropLocalSender, dropLocalSpoof,
 }
 
 // The sets of the table; each is followed by 4 or 6.

@@ -359,7 +359,7 @@ func (r *verdictRig) becomes(t testing.TB, c packetClass) string {
 		t.Fatalf("%s: what was sent behind it is lost", c)
 	}
 	for name, n := range r.counters(t) {
-		if n > before[name] && name != "stranger_flood" {
+		if n > before[name] && name != "nonpeer_flood" {
 			places = append(places, strings.Replace(name, "delivered", "node", 1))
 		}
 	}

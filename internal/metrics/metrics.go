@@ -49,12 +49,12 @@ type Daemon interface {
 	// GuardDrops returns the packets that the guard table has dropped, by its counters.
 	GuardDrops() (map[string]uint64, error)
 
-	// Leases returns how many leases this node's pods hold, and how many addresses rest.
-	Leases() (held, resting int, err error)
+	// Leases returns how many leases this node's pods hold, and how many addresses cool down.
+	Leases() (held, cooling int, err error)
 
 	// Reconciled returns how often leases were put in order, by action, and how much of
 	// them only an operator can put in order.
-	Reconciled() (actions map[string]uint64, unmended int)
+	Reconciled() (actions map[string]uint64, unreconciled int)
 
 	// Links returns how this node and its peers stand, or nil where packets are not sealed.
 	Links() *Links
@@ -103,11 +103,11 @@ var (
 		"Times that a peer stopped answering.", nil, nil)
 	leases = prometheus.NewDesc("weft_leases",
 		"Leases of this node's pods.", nil, nil)
-	resting = prometheus.NewDesc("weft_resting_addresses",
+	coolingDown = prometheus.NewDesc("weft_cooling_down_addresses",
 		"Pod addresses that were released of late, and are given to no pod yet.", nil, nil)
 	reconciled = prometheus.NewDesc("weft_reconciled_total",
 		"What weftd did to reconcile leases (docs/OPERATIONS.md).", []string{"action"}, nil)
-	unmended = prometheus.NewDesc("weft_leases_unmended",
+	unreconciled = prometheus.NewDesc("weft_leases_unreconciled",
 		"Leases and veths of pods that only an operator can put in order.", nil, nil)
 	rejected = prometheus.NewDesc("weft_state_rejected_total",
 		"Times that the control source had no State that could be put into force as a whole.", nil, nil)
@@ -129,7 +129,7 @@ type collector struct{ Daemon }
 
 func (c collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{packets, bytes, superPackets, udpGSO, tunJoins, udpGRO, drops, guardDrops, peers, prefixes,
-		sealedPeers, handshakes, unreachable, leases, resting, reconciled, unmended, rejected, current, leftOut, keyChanges, warnings, ready, buildInfo} {
+		sealedPeers, handshakes, unreachable, leases, coolingDown, reconciled, unreconciled, rejected, current, leftOut, keyChanges, warnings, ready, buildInfo} {
 		out <- d
 	}
 }
@@ -174,15 +174,15 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 		counter(handshakes, links.TurnedAway, "turned_away")
 		counter(unreachable, links.Unreachable)
 	}
-	if held, rest, err := c.Leases(); err == nil { // otherwise weft_leases_unmended tells
+	if held, cooling, err := c.Leases(); err == nil { // otherwise weft_leases_unreconciled tells
 		gauge(leases, float64(held))
-		gauge(resting, float64(rest))
+		gauge(coolingDown, float64(cooling))
 	}
 	actions, open := c.Reconciled()
 	for action, n := range actions {
 		counter(reconciled, n, action)
 	}
-	gauge(unmended, float64(open))
+	gauge(unreconciled, float64(open))
 	total, newest := c.Rejections()
 	counter(rejected, uint64(total))
 	gauge(current, number(!newest))

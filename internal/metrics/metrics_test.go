@@ -97,7 +97,7 @@ func TestEveryCountIsExportedAndEveryDropReasonIsOne(t *testing.T) {
 		`weft_handshakes_total{result="agreed"} 24`, `weft_handshakes_total{result="failed"} 25`,
 		`weft_handshakes_total{result="refused"} 27`, `weft_handshakes_total{result="turned_away"} 28`,
 		"weft_peer_unreachable_total 26",
-		"weft_leases 31", "weft_resting_addresses 32", "weft_leases_unmended 35", "weft_nodes_left_out 1", "weft_key_changes_total 36",
+		"weft_leases 31", "weft_cooling_down_addresses 32", "weft_leases_unreconciled 35", "weft_nodes_left_out 1", "weft_key_changes_total 36",
 		`weft_warnings{code="a"} 1`, `weft_warnings{code="b"} 2`,
 		`weft_reconciled_total{action="freed"} 33`, `weft_reconciled_total{action="adopted"} 34`, `weft_reconciled_total{action="rebuilt"} 0`,
 		"weft_peers 7", "weft_fib_prefixes 8", "weft_state_rejected_total 9", "weft_state_current 1", "weft_ready 1",
@@ -180,11 +180,11 @@ func TestLeasesThatCannotBeReadAreNotZero(t *testing.T) {
 	d.unreadable = errors.New("the lease file is damaged")
 	got := ours(t, d)
 	for _, line := range got {
-		if strings.HasPrefix(line, "weft_leases ") || strings.HasPrefix(line, "weft_resting_addresses") {
+		if strings.HasPrefix(line, "weft_leases ") || strings.HasPrefix(line, "weft_cooling_down_addresses") {
 			t.Errorf("%s is there", line)
 		}
 	}
-	if !slices.Contains(got, "weft_leases_unmended 35") {
+	if !slices.Contains(got, "weft_leases_unreconciled 35") {
 		t.Errorf("what is not mended is missing in %v", got)
 	}
 }

@@ -41,8 +41,8 @@ type Node struct {
 	// Reserved is what else no pod may get.
 	Reserved []netip.Prefix `json:"reserved,omitempty"`
 
-	// RestSeconds is how long a released address stays unused.
-	RestSeconds int `json:"restSeconds"`
+	// CooldownSeconds is how long a released address stays unused.
+	CooldownSeconds int `json:"cooldownSeconds"`
 
 	// TUN is the name of the device that leads to the other nodes' pods.
 	TUN string `json:"tun"`

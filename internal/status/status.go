@@ -144,11 +144,11 @@ type State struct {
 
 // Leases are those of this node's pods.
 type Leases struct {
-	Held    int `json:"held"`
-	Resting int `json:"resting"` // addresses that were released of late
+	Held        int `json:"held"`
+	CoolingDown int `json:"coolingDown"` // addresses that were released recently
 
-	// Unmended is what is wrong with pods' leases and veths that weftd can't mend, a line each.
-	Unmended []string `json:"unmended"`
+	// Unreconciled is what is wrong with pods' leases and veths that weftd can't mend, a line each.
+	Unreconciled []string `json:"unreconciled"`
 }
 
 // Listen opens the socket at path. One that a killed daemon left is replaced: the

@@ -25,7 +25,7 @@ func (c *clock) reboot() { c.moment = moment{c.boot + "'", 0} }
 // twoAddresses is a pool in which what was released is soon needed again.
 func twoAddresses() Pool {
 	p := pool(prefixes("10.0.0.0/30"))
-	p.Rest = 2 * time.Minute
+	p.Cooldown = 2 * time.Minute
 	return p
 }
 
@@ -34,7 +34,7 @@ func twoAddresses() Pool {
 func TestAReleasedAddressCoolsDown(t *testing.T) {
 	dir, c := t.TempDir(), &clock{moment{"boot", time.Hour}}
 	p := pool(prefixes("10.0.0.0/29"), addrs("10.0.0.6")...)
-	p.Rest = 2 * time.Minute
+	p.Cooldown = 2 * time.Minute
 	reopened := func() *Store { return c.install(open(t, dir)) } // as each call of the plugin does
 	take := func(n int, want string) {
 		t.Helper()
@@ -49,14 +49,14 @@ func TestAReleasedAddressCoolsDown(t *testing.T) {
 	release(t, reopened(), 2)
 	c.pass(50 * time.Second)
 	release(t, reopened(), 0)
-	if leases, resting, err := reopened().Usage(p.Rest); leases != 2 || resting != 2 || err != nil {
-		t.Errorf("in use: %d leases, %d cooling down, %v; want 2 and 2", leases, resting, err)
+	if leases, cooling, err := reopened().Usage(p.Cooldown); leases != 2 || cooling != 2 || err != nil {
+		t.Errorf("in use: %d leases, %d cooling down, %v; want 2 and 2", leases, cooling, err)
 	}
-	if _, resting, err := reopened().Usage(30 * time.Second); resting != 1 || err != nil {
-		t.Errorf("by a shorter cooldown: %d cooling down, %v; want 1", resting, err)
+	if _, cooling, err := reopened().Usage(30 * time.Second); cooling != 1 || err != nil {
+		t.Errorf("by a shorter cooldown: %d cooling down, %v; want 1", cooling, err)
 	}
-	if _, resting, _ := reopened().List(); len(resting) != 2 {
-		t.Errorf("cooling down: %v, want both", resting)
+	if _, cooling, _ := reopened().List(); len(cooling) != 2 {
+		t.Errorf("cooling down: %v, want both", cooling)
 	}
 	take(4, "10.0.0.5") // the last one that is free
 	if err := reopened().Available(p); err != nil {
@@ -88,7 +88,7 @@ func TestFailedPodsDoNotEmptyThePool(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			c, p := &clock{moment{"boot", time.Hour}}, pool(prefixes("10.0.0.0/28", "fd00::/124"))
-			p.Rest = 2 * time.Minute
+			p.Cooldown = 2 * time.Minute
 			s := c.install(open(t, t.TempDir()))
 			last := map[netip.Addr]int{}
 			for n := range 60 {
@@ -107,9 +107,9 @@ func TestFailedPodsDoNotEmptyThePool(t *testing.T) {
 				}
 				c.pass(time.Second)
 			}
-			_, resting, err := s.List()
-			if err != nil || (len(resting) == 0) != (name == "never complete") {
-				t.Errorf("cooling down: %v, %v", resting, err)
+			_, cooling, err := s.List()
+			if err != nil || (len(cooling) == 0) != (name == "never complete") {
+				t.Errorf("cooling down: %v, %v", cooling, err)
 			}
 		})
 	}
@@ -132,8 +132,8 @@ func TestCancelledLeasesWereUsedBefore(t *testing.T) {
 			if _, ok, err := s.Cancel(t.Context(), attachment(3)); !ok || err != nil {
 				t.Fatal(ok, err)
 			}
-			if _, resting, err := s.List(); err != nil || len(resting) != 1 {
-				t.Errorf("cooling down: %v, %v", resting, err)
+			if _, cooling, err := s.List(); err != nil || len(cooling) != 1 {
+				t.Errorf("cooling down: %v, %v", cooling, err)
 			}
 		})
 	}
@@ -150,12 +150,12 @@ func TestCooldownAfterARebootCountsFromIt(t *testing.T) {
 	}
 	c.reboot()
 	c.pass(2*time.Minute - time.Millisecond)
-	if _, resting, err := s.Usage(p.Rest); resting != 2 || err != nil {
-		t.Errorf("cooling down: %d, %v; want 2", resting, err)
+	if _, cooling, err := s.Usage(p.Cooldown); cooling != 2 || err != nil {
+		t.Errorf("cooling down: %d, %v; want 2", cooling, err)
 	}
 	c.pass(time.Millisecond)
-	if _, resting, err := s.Usage(p.Rest); resting != 0 || err != nil {
-		t.Errorf("cooling down: %d, %v; want none", resting, err)
+	if _, cooling, err := s.Usage(p.Cooldown); cooling != 0 || err != nil {
+		t.Errorf("cooling down: %d, %v; want none", cooling, err)
 	}
 }
 
@@ -176,15 +176,15 @@ func TestClockStepsDoNotShortenCooldown(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, r := range st.Resting {
-		left := r.left(before, p.Rest)
-		if r.Boot != before.boot || left < p.Rest-time.Minute || left > p.Rest+time.Second {
-			t.Errorf("%+v rests for %s more", r, left)
+	for _, r := range st.CoolingDown {
+		left := r.left(before, p.Cooldown)
+		if r.Boot != before.boot || left < p.Cooldown-time.Minute || left > p.Cooldown+time.Second {
+			t.Errorf("%+v cools down for %s more", r, left)
 		}
 	}
-	p.Rest = 0
+	p.Cooldown = 0
 	if _, err := s.Acquire(t.Context(), wanted(3), p); err != nil {
-		t.Errorf("without a rest: %v", err)
+		t.Errorf("without a cooldown: %v", err)
 	}
 }
 
@@ -208,7 +208,7 @@ func TestACallerThatCannotTellTheTimeReleasesNothing(t *testing.T) {
 
 func TestAnAddressIsHadByName(t *testing.T) {
 	p := pool(prefixes("10.0.0.0/24", "10.0.8.0/24", "fd00::/64"), addrs("10.0.0.1")...)
-	p.Rest = time.Hour
+	p.Cooldown = time.Hour
 	s := open(t, t.TempDir())
 	take := func(n int, names ...string) ([]netip.Addr, error) {
 		l, err := s.Acquire(t.Context(), wanted(n, names...), p)
@@ -244,7 +244,7 @@ func TestAnAddressIsHadByName(t *testing.T) {
 	// Who asks for an address by name follows the pod that had it.
 	release(t, s, 0)
 	if got, err := take(9, "10.0.0.9"); err != nil || got[0] != addrs("10.0.0.9")[0] {
-		t.Errorf("an address that rests: %v, %v", got, err)
+		t.Errorf("an address that cools down: %v, %v", got, err)
 	}
 	// A repeated call that asks for another address does not get the old one.
 	if got, err := take(9, "10.0.0.10"); err != nil || got[0] != addrs("10.0.0.10")[0] {

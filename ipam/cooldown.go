@@ -33,8 +33,8 @@ func now() (moment, error) {
 	return moment{strings.TrimSpace(string(id)), time.Duration(up.Nano())}, nil
 }
 
-// rested is an address that was released.
-type rested struct {
+// coolingAddr is an address that was released.
+type coolingAddr struct {
 	Address netip.Addr `json:"address"`
 
 	// Boot and UptimeMS are when that was.
@@ -42,33 +42,33 @@ type rested struct {
 	UptimeMS int64  `json:"uptimeMilliseconds"`
 }
 
-// left is how much longer the address rests. After a reboot nobody knows how long the
-// machine was off, so it counts as released at the boot.
-func (r rested) left(at moment, rest time.Duration) time.Duration {
-	if rest == 0 {
+// left is how much longer the address cools down. After a reboot it counts as released at
+// the boot, because the time that the machine was off is unknown.
+func (r coolingAddr) left(at moment, cooldown time.Duration) time.Duration {
+	if cooldown == 0 {
 		return 0
 	}
 	released := time.Duration(r.UptimeMS) * time.Millisecond
 	if r.Boot != at.boot {
 		released = 0
 	}
-	return max(0, released+rest-at.uptime)
+	return max(0, released+cooldown-at.uptime)
 }
 
-// layToRest has addresses rest from now on.
-func (st *state) layToRest(addresses []netip.Addr, at moment) {
+// startCooldown has addresses cool down from now on.
+func (st *state) startCooldown(addresses []netip.Addr, at moment) {
 	for _, addr := range addresses {
-		st.wake(addr)
-		// Rounded up: no address shall rest too little.
-		st.Resting = append(st.Resting, rested{addr, at.boot, at.uptime.Milliseconds() + 1})
+		st.endCooldown(addr)
+		// Rounded up, so that no cooldown is too short.
+		st.CoolingDown = append(st.CoolingDown, coolingAddr{addr, at.boot, at.uptime.Milliseconds() + 1})
 	}
 }
 
-// wakeAll forgets the addresses that have rested enough.
-func (st *state) wakeAll(at moment, rest time.Duration) {
-	st.Resting = slices.DeleteFunc(st.Resting, func(r rested) bool { return r.left(at, rest) == 0 })
+// endCooldowns forgets the addresses that have cooled down.
+func (st *state) endCooldowns(at moment, cooldown time.Duration) {
+	st.CoolingDown = slices.DeleteFunc(st.CoolingDown, func(r coolingAddr) bool { return r.left(at, cooldown) == 0 })
 }
 
-func (st *state) wake(addr netip.Addr) {
-	st.Resting = slices.DeleteFunc(st.Resting, func(r rested) bool { return r.Address == addr })
+func (st *state) endCooldown(addr netip.Addr) {
+	st.CoolingDown = slices.DeleteFunc(st.CoolingDown, func(r coolingAddr) bool { return r.Address == addr })
 }
