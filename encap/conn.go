@@ -193,7 +193,7 @@ func open(ctx context.Context, addr netip.AddrPort, lane int, o Options) (c *Con
 	if c.sending, err = detach(sending); err != nil {
 		return nil, err
 	}
-	if err := deafen(int(c.sending.Fd())); err != nil {
+	if err := dropAll(int(c.sending.Fd())); err != nil {
 		return nil, err
 	}
 	fd := int(c.receiving.Fd())

@@ -43,8 +43,8 @@ func openSource(ctx context.Context, addr netip.AddrPort, lane int, mark uint32)
 	return nil, fmt.Errorf("open a UDP port between %d and %d to send from: %w", firstSource, lastSource, err)
 }
 
-// deafen drops what comes to a socket that nobody reads.
-func deafen(fd int) error {
+// dropAll has the kernel drop all that arrives at a socket that weft only sends from.
+func dropAll(fd int) error {
 	return attach(fd, unix.SO_ATTACH_FILTER, []bpf.Instruction{bpf.RetConstant{Val: 0}})
 }
 

@@ -27,7 +27,7 @@ func (c *contest) wrote(entry string) {
 	if entry == "" {
 		return
 	}
-	if entry != c.entry || time.Since(c.at) > calm {
+	if entry != c.entry || time.Since(c.at) > stableAfter {
 		c.pause.reset()
 	}
 	c.entry, c.at = entry, time.Now()
@@ -37,7 +37,7 @@ func (c *contest) wrote(entry string) {
 // lost reports whether the entry that must be written was written not long ago. If it was
 // long ago, there need be nobody who goes on: etcd may have been restored from a backup.
 func (c *contest) lost(entry string) bool {
-	if entry == "" || entry != c.entry || time.Since(c.at) > calm {
+	if entry == "" || entry != c.entry || time.Since(c.at) > stableAfter {
 		return false
 	}
 	c.loss = time.Now()
@@ -54,7 +54,7 @@ func (c *contest) wait(entry string) time.Duration {
 }
 
 // over reports whether nobody else has written the entry for a while.
-func (c *contest) over() bool { return time.Since(c.loss) > calm }
+func (c *contest) over() bool { return time.Since(c.loss) > stableAfter }
 
 // anotherMachine returns the endpoint in this node's entry, if the entry is that of another
 // machine than the one that self describes.

@@ -15,10 +15,10 @@ import (
 )
 
 const (
-	// quiet is how long nothing must have changed before a State is emitted, and patience
-	// how long that is put off if it never gets quiet.
-	quiet    = 20 * time.Millisecond
-	patience = 200 * time.Millisecond
+	// debounceInterval is how long nothing must have changed before a State is emitted.
+	// Changes without a pause put it off by longestDebounce at most.
+	debounceInterval = 20 * time.Millisecond
+	longestDebounce  = 200 * time.Millisecond
 
 	// progressInterval is how often etcd is asked how far the watch is. If it says nothing
 	// for silence, the watch is dead.
@@ -29,9 +29,9 @@ const (
 	// half as long at least.
 	sessionLife = time.Hour
 
-	// calm is how long a watch must have lasted for its end to be no sign of trouble, and how
-	// long nobody else may have written this node's entry.
-	calm = 10 * time.Second
+	// stableAfter is how long a watch must have lasted for its end to be no sign of trouble,
+	// and how long no other machine may have written this node's entry.
+	stableAfter = 10 * time.Second
 
 	// shortestRetry is about how long it takes at most to connect again. A password costs etcd
 	// some 50 ms of a processor for each time that a node connects.
@@ -49,7 +49,7 @@ func (s *Source) Run(ctx context.Context, reload <-chan struct{}, emit func(cont
 	for failures := 0; ctx.Err() == nil; {
 		started := time.Now()
 		listed, err := r.session(ctx)
-		if time.Since(started) > calm {
+		if time.Since(started) > stableAfter {
 			failures = 0
 			pause.reset()
 		}
@@ -87,12 +87,12 @@ type run struct {
 	told map[string]time.Time
 
 	contest  contest
-	settling control.Settling
+	debounce control.Debounce
 }
 
 func newRun(s *Source, reload <-chan struct{}, emit func(control.State, error)) *run {
 	return &run{Source: s, reload: reload, emit: emit, always: true, told: make(map[string]time.Time),
-		contest: newContest(), settling: control.Settling{Quiet: quiet, Patience: patience}}
+		contest: newContest(), debounce: control.Debounce{Interval: debounceInterval, Longest: longestDebounce}}
 }
 
 // size returns how many nodes there were when it was last known.
@@ -161,16 +161,16 @@ func (f *follower) follow(ctx context.Context) error {
 	watchCtx := clientv3.WithRequireLeader(ctx)
 	watch := f.client.Watch(watchCtx, f.options.folder(), clientv3.WithPrefix(), clientv3.WithRev(f.listing.revision+1))
 	heard := time.Now()
-	settle := func() {
+	act := func() {
 		began := time.Now()
-		f.settle(ctx)
+		f.act(ctx)
 		heard = heard.Add(time.Since(began)) // meanwhile nobody listened
 	}
 	progress := time.NewTicker(progressInterval)
 	defer progress.Stop()
 	age := time.After(sessionLife/2 + rand.N(sessionLife/2))
 	address := f.address()
-	settle()
+	act()
 	for {
 		select {
 		case <-ctx.Done():
@@ -189,12 +189,12 @@ func (f *follower) follow(ctx context.Context) error {
 			address = f.address()
 			f.listing.changed = true
 			f.again = nil // what could not be written may be something else now
-			settle()
-		case <-f.settling.Settled:
-			settle()
+			act()
+		case <-f.debounce.Due:
+			act()
 		case <-f.again:
 			f.again = nil
-			settle()
+			act()
 		case answer, open := <-watch:
 			if err := f.check(answer, open); err != nil {
 				return err
@@ -202,7 +202,7 @@ func (f *follower) follow(ctx context.Context) error {
 			heard = time.Now()
 			f.listing.apply(answer.Events)
 			if len(answer.Events) > 0 {
-				f.settling.Disturb()
+				f.debounce.Disturb()
 			}
 		case <-progress.C:
 			if time.Since(heard) > silence {
@@ -243,10 +243,10 @@ func (f *follower) askForProgress(watchCtx context.Context) {
 	_ = f.client.RequestProgress(ctx) // what fails is followed by silence
 }
 
-// settle acts on what is known: it registers this node if that is needed, and emits a
+// act does what the listing asks for: it registers this node if that is needed, and emits a
 // State if this node stands in it.
-func (f *follower) settle(ctx context.Context) {
-	f.settling.Done()
+func (f *follower) act(ctx context.Context) {
+	f.debounce.Done()
 	l := f.listing
 	if l.revision < f.written {
 		return // the watch will tell
@@ -312,6 +312,6 @@ func (f *follower) emitState(self *control.Node, well bool) {
 	}
 	if f.listing.changed || f.always || recovered {
 		f.listing.changed, f.always = false, false
-		f.settling.Emit(func() { f.emit(f.listing.state(self), nil) })
+		f.debounce.Emit(func() { f.emit(f.listing.state(self), nil) })
 	}
 }

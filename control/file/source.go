@@ -19,12 +19,12 @@ import (
 )
 
 const (
-	// quiet is how long nothing must have happened beside the file before it is
+	// debounceInterval is how long nothing must have happened beside the file before it is
 	// read: an editor or a copy that writes in pieces should be done.
-	quiet = 100 * time.Millisecond
+	debounceInterval = 100 * time.Millisecond
 
-	// patience is how long reading is put off at most, if it never gets quiet.
-	patience = time.Second
+	// longestDebounce is how long changes without a pause put reading off at most.
+	longestDebounce = time.Second
 
 	// pollInterval is how often the file is read without having been told to: for
 	// what inotify(7) doesn't tell, such as a folder that is replaced as a whole, a
@@ -75,7 +75,7 @@ func (s *Source) read() ([]byte, error) {
 // Run implements control.Source. What is unchanged since the last call of emit,
 // good or bad, is emitted again on reload only.
 func (s *Source) Run(ctx context.Context, reload <-chan struct{}, emit func(control.State, error)) error {
-	w := watch{source: s, emit: emit, settling: control.Settling{Quiet: quiet, Patience: patience}}
+	w := watch{source: s, emit: emit, debounce: control.Debounce{Interval: debounceInterval, Longest: longestDebounce}}
 	// Without a watcher, reading every now and then must do: the limit of inotify
 	// instances is the host's, and may be used up by others.
 	var events <-chan fsnotify.Event
@@ -101,10 +101,10 @@ func (s *Source) Run(ctx context.Context, reload <-chan struct{}, emit func(cont
 			}
 			w.check(true)
 		case <-events:
-			w.settling.Disturb()
+			w.debounce.Disturb()
 		case <-lost: //nolint:errcheck // reading the file makes up for any event that was lost
-			w.settling.Disturb()
-		case <-w.settling.Settled:
+			w.debounce.Disturb()
+		case <-w.debounce.Due:
 			w.check(false)
 		case <-poll.C:
 			if w.watchFolders(); !w.unchanged() {
@@ -128,12 +128,12 @@ type watch struct {
 	failure string
 	stamp   stamp
 
-	settling control.Settling // of what happens beside the file, until it is read
+	debounce control.Debounce // of what happens beside the file, until it is read
 }
 
 // check reads the file and emits what it says, if it is news or if told to.
 func (w *watch) check(always bool) {
-	w.settling.Done()
+	w.debounce.Done()
 	// Before reading, so that no change falls in between.
 	w.watchFolders()
 	w.stamp = stampOf(w.source.path)

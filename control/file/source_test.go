@@ -103,7 +103,7 @@ func (w *watched) wantSilence() {
 	select {
 	case e := <-w.emissions:
 		w.t.Fatalf("emitted %q, %v; want nothing", e.names, e.err)
-	case <-time.After(4 * quiet):
+	case <-time.After(4 * debounceInterval):
 	}
 }
 
@@ -153,7 +153,7 @@ func TestChangesAreEmitted(t *testing.T) {
 func TestUnchangedContentIsNotEmittedAgain(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "nodes.yaml")
 	write(t, path, nodesFile("a"))
-	w := run(t, path, quiet/2)
+	w := run(t, path, debounceInterval/2)
 	w.wantNodes("a")
 
 	replace(t, path, nodesFile("a"))
@@ -201,7 +201,7 @@ func TestEndlessNoiseDoesNotDelayForEver(t *testing.T) {
 	w := run(t, path, never)
 	w.wantNodes("a")
 	write(t, path, nodesFile("b"))
-	for end := time.Now().Add(hangLimit); time.Now().Before(end); time.Sleep(quiet / 4) {
+	for end := time.Now().Add(hangLimit); time.Now().Before(end); time.Sleep(debounceInterval / 4) {
 		write(t, path+".log", time.Now().String())
 		if len(w.emissions) > 0 {
 			w.wantNodes("b")
@@ -289,7 +289,7 @@ func TestReplacedFolderIsFoundByPolling(t *testing.T) {
 		}
 		write(t, filepath.Join(folder, "nodes.yaml"), nodesFile(name))
 	}
-	w := run(t, filepath.Join(dir, "nodes.yaml"), quiet)
+	w := run(t, filepath.Join(dir, "nodes.yaml"), debounceInterval)
 	_ = w.wantError() // the folder doesn't exist yet
 	fill(dir, "a")
 	w.wantNodes("a")

@@ -20,10 +20,10 @@ import (
 )
 
 const (
-	// quietTime is how long no Node must have changed before a State is emitted, and patience
-	// how long that is put off if it never gets quiet.
-	quietTime = 20 * time.Millisecond
-	patience  = 150 * time.Millisecond
+	// debounceInterval is how long no Node must have changed before a State is emitted.
+	// Changes without a pause put it off by longestDebounce at most.
+	debounceInterval = 20 * time.Millisecond
+	longestDebounce  = 150 * time.Millisecond
 
 	// retryInterval is how often what could not be done yet is looked at again.
 	retryInterval = time.Second
@@ -42,7 +42,7 @@ const (
 func (s *Source) Run(ctx context.Context, reload <-chan struct{}, emit func(control.State, error)) error {
 	ctx, cancel := context.WithCancel(ctx)
 	r := run{Source: s, emit: emit, wake: make(chan struct{}, 1), written: make(chan done, 1),
-		settling: control.Settling{Quiet: quietTime, Patience: patience}}
+		debounce: control.Debounce{Interval: debounceInterval, Longest: longestDebounce}}
 	defer r.group.Wait()
 	defer cancel()
 	r.nodes = newNodes(s.Options, func() { signal(r.wake) })
@@ -60,9 +60,9 @@ func (s *Source) Run(ctx context.Context, reload <-chan struct{}, emit func(cont
 			r.due, r.again, r.noState, r.noCondition = true, true, trouble{}, trouble{}
 			r.step(ctx)
 		case <-r.wake:
-			r.settling.Disturb()
-		case <-r.settling.Settled:
-			r.settling.Done()
+			r.debounce.Disturb()
+		case <-r.debounce.Due:
+			r.debounce.Done()
 			r.due = true
 			r.step(ctx)
 		case <-s.registered:
@@ -86,7 +86,7 @@ type run struct {
 
 	wake chan struct{} // receives after nodes or link have changed
 
-	settling control.Settling // of what changes, until a State is due
+	debounce control.Debounce // of what changes, until a State is due
 	retry    <-chan time.Time // receives when what could not be done is to be looked at again
 
 	// due says that a State is due as soon as there can be one; again, that it is even if
@@ -140,7 +140,7 @@ func (r *run) do(ctx context.Context) (left bool) {
 	missing.event = r.event(self)
 	r.start(ctx, missing)
 	if r.due && registered(own, want) {
-		r.settling.Emit(func() {
+		r.debounce.Emit(func() {
 			state := r.nodes.state()
 			if r.again || !reflect.DeepEqual(state, r.emitted) {
 				r.emit(state, nil)

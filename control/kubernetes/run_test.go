@@ -342,10 +342,10 @@ func TestManyChangesAtOnceMakeFewStates(t *testing.T) {
 			if _, err := r.api.CoreV1().Nodes().Create(t.Context(), n, meta.CreateOptions{}); err != nil {
 				t.Fatal(err)
 			}
-			time.Sleep(quietTime / 2)
+			time.Sleep(debounceInterval / 2)
 		}
-		time.Sleep(patience)
-		most := int(many*quietTime/2/patience) + 1
+		time.Sleep(longestDebounce)
+		most := int(many*debounceInterval/2/longestDebounce) + 1
 		if states := len(r.emitted); states < most/2 || states > most {
 			t.Errorf("%d States; want %d", states, most)
 		}
@@ -366,8 +366,8 @@ func TestNobodySetsThePaceOfAllOthers(t *testing.T) {
 		r.expect("node1 192.168.77.1:9338")
 		const took, during = 400 * time.Millisecond, 5 * time.Second
 		r.takes.Store(int64(took))
-		for i := range during / (quietTime / 2) {
-			time.Sleep(quietTime / 2)
+		for i := range during / (debounceInterval / 2) {
+			time.Sleep(debounceInterval / 2)
 			r.change("node2", func(n *core.Node) {
 				n.Annotations = map[string]string{annotationEndpoint: fmt.Sprintf("192.168.77.2:%d", i+1)}
 			})

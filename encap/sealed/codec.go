@@ -123,7 +123,7 @@ func (c *Codec) Decode(r *encap.Received, table *fib.Table) (*peer.Peer, drop.Re
 	}
 	o := c.opener(h.index)
 	if o == nil {
-		c.peers.stranger(r.From.Addr(), table)
+		c.peers.unknownIndex(r.From.Addr(), table)
 		return nil, drop.UnknownIndex
 	}
 	plain, reason := o.open(b, h.counter)

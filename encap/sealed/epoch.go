@@ -46,7 +46,7 @@ type Epoch struct {
 	lanes     atomic.Int32 // of the peer: others send nothing
 	retired   atomic.Bool  // its keys are not used any more
 	proven    atomic.Bool  // the peer is known to have its keys
-	worn      atomic.Bool  // a lane wants new keys
+	rekeyDue  atomic.Bool  // a lane wants new keys
 	senders   [maxLanes]atomic.Pointer[sealer]
 	receivers [maxLanes]atomic.Pointer[opener]
 }
@@ -57,8 +57,8 @@ func (e *Epoch) Began() time.Time { return e.began }
 // At returns the address at which the peer has shown, by a handshake, that it is there.
 func (e *Epoch) At() netip.Addr { return e.at }
 
-// Worn reports whether a lane has sealed so much that new keys are due.
-func (e *Epoch) Worn() bool { return e.worn.Load() }
+// RekeyDue reports whether a lane has sealed so much that new keys are due.
+func (e *Epoch) RekeyDue() bool { return e.rekeyDue.Load() }
 
 // aead returns the cipher of a lane.
 func aead(secret *[sha256.Size]byte, lane int) cipher.AEAD {
@@ -124,7 +124,7 @@ func (e *Epoch) sealer(lane int) *sealer {
 		}
 	}
 	if s.next >= rekeyAfter {
-		e.worn.Store(true)
+		e.rekeyDue.Store(true)
 		if s.next >= counterLimit-packet.MaxCut { // a super-packet needs as many
 			return nil
 		}

@@ -6,8 +6,8 @@ const (
 	CounterLimit = counterLimit
 )
 
-// Wear has a lane go on as if it had sealed n datagrams with the present key.
-func (p *Peer) Wear(lane int, n uint64) { p.sending.Load().sealer(lane).next = n }
+// SetCounter has a lane go on as if it had sealed n datagrams with the present key.
+func (p *Peer) SetCounter(lane int, n uint64) { p.sending.Load().sealer(lane).next = n }
 
 // Secrets returns where the epoch holds its secrets.
 func (e *Epoch) Secrets() *Secrets { return e.secrets }

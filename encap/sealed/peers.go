@@ -37,8 +37,8 @@ type Peers struct {
 
 	sentPackets, sentBytes, lost atomic.Uint64 // of what has waited
 
-	// Wanted receives peers with whom keys are to be agreed, each once until Settle is
-	// called for it.
+	// Wanted receives peers to agree on keys with, each once until HandshakeDone is called for
+	// it.
 	Wanted chan *Peer
 
 	// Moved receives peers of which authentic datagrams come from another address than
@@ -93,10 +93,10 @@ func (p *Peers) Find(key peer.Fingerprint) *Peer { return p.known.Load().peers[k
 // All returns all peers.
 func (p *Peers) All() map[peer.Fingerprint]*Peer { return maps.Clone(p.known.Load().peers) }
 
-// stranger is told of a datagram with an index that nobody has. If it comes from where
-// a peer is, with whom there are no keys, this node has been restarted, and the peer
+// unknownIndex takes notice of a datagram with an index that no session has. If it comes from
+// the address of a peer with which there are no keys, this node was restarted, and the peer
 // does not know yet.
-func (p *Peers) stranger(from netip.Addr, table *fib.Table) {
+func (p *Peers) unknownIndex(from netip.Addr, table *fib.Table) {
 	at, ok := table.Sender(from)
 	if !ok {
 		return
@@ -296,9 +296,9 @@ func (p *Peer) cutOff() {
 	}
 }
 
-// Settle says that the wish for keys was answered or given up; the next packet without
-// keys wishes again. What waits in vain is lost.
-func (p *Peer) Settle(agreed bool) {
+// HandshakeDone ends the pending handshake: it agreed on keys or was given up. The next packet
+// without keys asks for another. If none were agreed, the waiting packets are lost.
+func (p *Peer) HandshakeDone(agreed bool) {
 	p.wanted.Store(false)
 	if !agreed {
 		p.mu.Lock()

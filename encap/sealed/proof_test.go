@@ -54,7 +54,7 @@ func TestEndpointMustBeProven(t *testing.T) {
 				for _, at := range tc.agreed[1:] {
 					agreeAt(t, a, b, at)
 				}
-				a.knows(b).Settle(true)
+				a.knows(b).HandshakeDone(true)
 				for len(a.peers.Wanted) > 0 {
 					<-a.peers.Wanted
 				}

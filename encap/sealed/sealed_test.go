@@ -348,7 +348,7 @@ func TestWhatWaitsIsBounded(t *testing.T) {
 	if kept < 100 || kept > 256 {
 		t.Errorf("%d packets of 1 KB wait", kept)
 	}
-	a.knows(b).Settle(false)
+	a.knows(b).HandshakeDone(false)
 	if got := a.peers.Waited(); got != (sealed.Waited{Lost: uint64(kept)}) {
 		t.Errorf("of %d packets is told: %+v", kept, got)
 	}
@@ -399,7 +399,7 @@ func TestARestartedNodeAsksForKeysWhenItReceivesWithout(t *testing.T) {
 	datagram := a.encode(t, 0, b, frame(from1to2(10)))[0]
 	restarted.decode(datagram, netip.MustParseAddr("192.168.77.99"))
 	if len(restarted.peers.Wanted) != 0 {
-		t.Error("a stranger makes it ask for keys")
+		t.Error("a non-peer makes it ask for keys")
 	}
 	restarted.decode(datagram, a.addr())
 	if len(restarted.peers.Wanted) != 1 {
@@ -540,28 +540,28 @@ func BenchmarkSealSuperPacket(b *testing.B) {
 	}
 }
 
-func TestAWornKeyIsReplacedAndASpentOneSealsNothing(t *testing.T) {
+func TestAnExhaustedKeySealsNothing(t *testing.T) {
 	a, b := pair(t, 2)
 	a.encode(t, 0, b, frame(from1to2(10)))
 	a.encode(t, 1, b, frame(from1to2(10)))
 	peer := a.knows(b)
-	if peer.Sending().Worn() {
-		t.Error("a fresh key is worn")
+	if peer.Sending().RekeyDue() {
+		t.Error("a fresh key is due for rekeying")
 	}
-	peer.Wear(0, sealed.RekeyAfter)
+	peer.SetCounter(0, sealed.RekeyAfter)
 	for _, datagram := range a.encode(t, 0, b, frame(from1to2(10))) {
 		if _, _, reason := b.decode(datagram, a.addr()); reason != drop.None {
-			t.Errorf("what a worn key seals: %v", reason)
+			t.Errorf("what a key that is due for rekeying seals: %v", reason)
 		}
 	}
-	if !peer.Sending().Worn() {
-		t.Error("a worn key is not told")
+	if !peer.Sending().RekeyDue() {
+		t.Error("a rekey that is due is not reported")
 	}
-	peer.Wear(0, sealed.CounterLimit-1)
+	peer.SetCounter(0, sealed.CounterLimit-1)
 	var out encap.Batch
 	f := frame(from1to2(10))
 	if reason := a.codecs[0].Encode(&out, &f, a.self, b.self); reason != drop.NoKeys || out.Len() != 0 {
-		t.Errorf("a spent key seals: %v", reason)
+		t.Errorf("an exhausted key seals: %v", reason)
 	}
 	a.encode(t, 1, b, frame(from1to2(10))) // another lane has a key of its own
 	agree(t, a, b)

@@ -61,8 +61,8 @@ type decision struct {
 // How long after a decision packets of the same dial may arrive. A dialer that was refused makes
 // no new dial before; one that makes a new dial may be asked for a proof in vain.
 const (
-	provesFor  = patience
-	refusedFor = courtesy
+	provesFor  = handshakeTimeout
+	refusedFor = simultaneousOpenWindow
 )
 
 type admissionKey struct{}
@@ -178,7 +178,7 @@ func (a *admission) decidedFor(s sender) (decision, bool) {
 // decide decides about what arrives from an address. The lock is held.
 func (a *admission) decide(from netip.Addr, prove bool) {
 	now := time.Now()
-	if now.Sub(a.lastDecided) > patience {
+	if now.Sub(a.lastDecided) > handshakeTimeout {
 		clear(a.decided)
 	}
 	stands := provesFor

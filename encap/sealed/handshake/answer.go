@@ -67,7 +67,7 @@ func (m *Manager) answered(l *link, err error) {
 		return
 	}
 	m.log.Debug("a handshake failed", "peer", l.node.Name, "error", err)
-	m.tellChanged()
+	m.notifyChanged()
 	if l.wanted && m.links[l.peer.Key] == l {
 		m.dialSoon(l)
 	}

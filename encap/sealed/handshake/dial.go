@@ -82,15 +82,15 @@ func (m *Manager) look(moved sealed.Move) {
 	}
 	since := time.Since(l.looked)
 	if l.answering > 0 || l.node.Endpoint.Addr() == moved.Addr || since < l.lookAgain {
-		return // or later: the next datagram tells again
+		return // or later: the next datagram reports it again
 	}
-	// Each move costs a handshake and a table: who moves to and fro has to wait for longer.
+	// Each move costs a handshake and a table: a peer that roams to and fro has to wait for longer.
 	l.lookAgain = min(2*l.lookAgain, time.Minute)
 	if since > 10*time.Minute || l.lookAgain == 0 {
-		l.lookAgain = courtesy
+		l.lookAgain = simultaneousOpenWindow
 	}
 	l.looked = time.Now()
-	m.stopDialing(l) // where nobody may be any more
+	m.stopDialing(l) // to where the peer may not be any more
 	m.start(l, &dial{moved: &moved}, 0)
 	m.expect()
 }
@@ -120,7 +120,7 @@ func (m *Manager) dial(d *dial) {
 	}
 	d.to = to
 	config := m.config.Clone()
-	config.HandshakeIdleTimeout = min(patience<<min(l.failures, 10), mostPatience)
+	config.HandshakeIdleTimeout = min(handshakeTimeout<<min(l.failures, 10), longestHandshakeTimeout)
 	m.mu.Unlock()
 
 	conn, epoch, err := m.connect(d, config)
@@ -184,18 +184,18 @@ func (m *Manager) agreed(l *link, conn *quic.Conn, epoch *sealed.Epoch) {
 	l.close(codeReplaced)
 	l.conn = conn
 	l.delivery.known = false // the peer may have been restarted
-	l.settle(true)
+	l.handshakeDone(true)
 	m.found(l)
 	l.failures, l.refusals, l.retry, l.lastErr, l.overdue = 0, 0, time.Time{}, nil, false
 	l.rekey = m.timing.rekey + rand.N(m.timing.rekeySpread)
 	l.active = time.Now()
 	l.heard = l.active
 	m.counts.Agreed++
-	m.tellChanged()
+	m.notifyChanged()
 	go m.attend(l, conn)
 }
 
-// failed counts and tells, and lets time pass before the next attempt.
+// failed counts and reports a failure, and lets time pass before the next attempt.
 func (m *Manager) failed(d *dial, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -204,8 +204,8 @@ func (m *Manager) failed(d *dial, err error) {
 		return
 	}
 	l.dial = nil
-	m.tellChanged()
-	if d.moved != nil { // nobody is there, or somebody else; the endpoint is as good as before
+	m.notifyChanged()
+	if d.moved != nil { // the peer is not there; the endpoint is as good as before
 		m.expect()
 		if l.wanted {
 			m.dialSoon(l)
@@ -214,7 +214,7 @@ func (m *Manager) failed(d *dial, err error) {
 	}
 	if mayRetry(err) {
 		l.refusals++
-		l.retry = time.Now().Add(backoff(courtesy, l.refusals))
+		l.retry = time.Now().Add(backoff(simultaneousOpenWindow, l.refusals))
 		m.counts.Refused++
 		if l.wanted { // what waits goes on waiting
 			m.dialSoon(l)
@@ -224,15 +224,15 @@ func (m *Manager) failed(d *dial, err error) {
 	l.failures++
 	l.retry = time.Now().Add(backoff(firstBackoff, l.failures))
 	m.counts.Failed++
-	l.settle(false)
+	l.handshakeDone(false)
 	l.lastErr = m.explain(l, d.to, err)
 	if l.conn == nil {
 		m.lose(l)
 	}
 }
 
-// tellChanged wakes who waits for a handshake to end, or for its peer to go.
-func (m *Manager) tellChanged() {
+// notifyChanged wakes callers that wait for a handshake to end, or for its peer to go.
+func (m *Manager) notifyChanged() {
 	close(m.changed)
 	m.changed = make(chan struct{})
 }

@@ -51,7 +51,7 @@ func (m *Manager) offer(l *link, conn *quic.Conn) (*sealed.Epoch, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open a stream: %w", err)
 	}
-	_ = stream.SetDeadline(time.Now().Add(patience))
+	_ = stream.SetDeadline(time.Now().Add(handshakeTimeout))
 	epoch, err := m.begin(l, conn, true)
 	if err != nil {
 		return nil, err
@@ -75,13 +75,13 @@ func (m *Manager) offer(l *link, conn *quic.Conn) (*sealed.Epoch, error) {
 // has them: by the end of the stream, or by the first datagram that was sealed with them. From its hello on the dialer may use them, so an epoch that comes to nothing
 // after that is not ended at once, but like one that was replaced.
 func (m *Manager) answer(l *link, conn *quic.Conn) (*sealed.Epoch, error) {
-	ctx, cancel := context.WithTimeout(conn.Context(), patience)
+	ctx, cancel := context.WithTimeout(conn.Context(), handshakeTimeout)
 	defer cancel()
 	stream, err := conn.AcceptStream(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("accept a stream: %w", err)
 	}
-	_ = stream.SetDeadline(time.Now().Add(patience))
+	_ = stream.SetDeadline(time.Now().Add(handshakeTimeout))
 	theirs, err := readHello(stream)
 	if err != nil {
 		return nil, err

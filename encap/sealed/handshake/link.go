@@ -14,7 +14,7 @@ import (
 	"weft/peer"
 )
 
-// Why a connection is closed, as the other node is told.
+// Why a connection is closed, as the other node learns.
 const (
 	codeReplaced quic.ApplicationErrorCode = iota // newer keys are agreed
 	codeIdle                                      // no packets pass
@@ -35,9 +35,9 @@ const (
 // either node busy.
 const soonAgain = 5
 
-// courtesy is for how long a dial of this node goes before one of the other node, if it
-// does at all: a dial that has gone on for longer met a node that was not there yet.
-const courtesy = 300 * time.Millisecond
+// simultaneousOpenWindow is how long a dial of this node takes precedence over one of the other
+// node, if it does at all: a dial that has gone on for longer met a node that was not there yet.
+const simultaneousOpenWindow = 300 * time.Millisecond
 
 // link is what is known about a peer. The manager's lock guards it.
 type link struct {
@@ -46,7 +46,7 @@ type link struct {
 	using sync.Mutex // held while an epoch begins to be used
 
 	conn      *quic.Conn // of the newest epoch, or nil
-	wanted    bool       // Settle is due
+	wanted    bool       // HandshakeDone is due
 	answering int        // handshakes of the peer that are under way
 	dial      *dial      // under way, or nil
 
@@ -143,7 +143,7 @@ func less(a, b peer.Fingerprint) bool { return bytes.Compare(a[:], b[:]) < 0 }
 // dialWins reports whether this node's dial is to go on when the peer dials too. Both
 // come to the same result.
 func (l *link) dialWins(self peer.Fingerprint) bool {
-	return l.dial != nil && less(self, l.peer.Key) && time.Since(l.dial.began) < courtesy
+	return l.dial != nil && less(self, l.peer.Key) && time.Since(l.dial.began) < simultaneousOpenWindow
 }
 
 func (l *link) close(code quic.ApplicationErrorCode) {
@@ -153,11 +153,11 @@ func (l *link) close(code quic.ApplicationErrorCode) {
 	}
 }
 
-// settle answers the wish for keys, if there is one.
-func (l *link) settle(agreed bool) {
+// handshakeDone ends the pending handshake, if there is one.
+func (l *link) handshakeDone(agreed bool) {
 	if l.wanted {
 		l.wanted = false
-		l.peer.Settle(agreed)
+		l.peer.HandshakeDone(agreed)
 	}
 }
 

@@ -27,12 +27,13 @@ import (
 	"weft/peer"
 )
 
-// What is not configurable, since nobody could know better values.
+// These are not configurable: no operator could know better values.
 const (
-	// patience is how long a handshake may be without an answer, and the exchange after it.
-	// After each failure in a row a dial has twice the time: the other node may be that slow.
-	patience     = 3 * time.Second
-	mostPatience = 12 * time.Second
+	// handshakeTimeout is how long a handshake, and the exchange after it, may go without an
+	// answer. After each failure in a row a dial has twice the time, up to
+	// longestHandshakeTimeout: the other node may be that slow.
+	handshakeTimeout        = 3 * time.Second
+	longestHandshakeTimeout = 12 * time.Second
 
 	// silence is after how long without an answer a node is unreachable; it is asked for a
 	// sign of life every keepAlive.
@@ -52,7 +53,7 @@ type timing struct {
 	overlap time.Duration
 
 	// rekey is after how long keys are replaced at the earliest if packets pass. Up to
-	// rekeySpread is added, by chance for each epoch and each end, so that nodes which
+	// rekeySpread is added, at random for each epoch and each end, so that nodes which
 	// started together don't go on together.
 	rekey, rekeySpread time.Duration
 
@@ -103,8 +104,8 @@ type Manager struct {
 	refusals    *rate.Limiter // of what is logged about strange keys
 	begun       chan struct{} // receives when there is something to look after: see tick
 
-	// Followed receives peers that have moved, once keys are agreed with them where they
-	// are now.
+	// Followed receives peers that roamed, once keys are agreed with them at their new
+	// address.
 	Followed chan sealed.Move
 
 	// Runs reports whether datagrams go out in runs, unless they get lost so: see delivery.
@@ -168,7 +169,7 @@ func New(key ed25519.PrivateKey, lanes int, peers *sealed.Peers, socket Socket, 
 	}
 	m.config = &quic.Config{
 		Versions:                []quic.Version{quic.Version1},
-		HandshakeIdleTimeout:    patience,
+		HandshakeIdleTimeout:    handshakeTimeout,
 		MaxIdleTimeout:          silence,
 		KeepAlivePeriod:         keepAlive,
 		MaxIncomingStreams:      1,
@@ -187,7 +188,7 @@ func New(key ed25519.PrivateKey, lanes int, peers *sealed.Peers, socket Socket, 
 
 // Update makes the peers those of a State, in which this node is self, until Run has ended.
 func (m *Manager) Update(self *peer.Peer, all []*peer.Peer) {
-	m.mu.Lock() // before the peers are there, and wish for keys
+	m.mu.Lock() // before the peers are there, and ask for keys
 	defer m.mu.Unlock()
 	if m.links == nil {
 		return
@@ -208,7 +209,7 @@ func (m *Manager) Update(self *peer.Peer, all []*peer.Peer) {
 	}
 	m.proofs.set(all, func(to netip.Addr) bool { return m.canProve(self, to) }, time.Now())
 	m.expect()
-	m.tellChanged()
+	m.notifyChanged()
 }
 
 // place notes where a peer is. That it did not answer at another endpoint says nothing about
@@ -231,7 +232,7 @@ func (m *Manager) place(l *link, node *peer.Peer) {
 	}
 }
 
-// Receive implements sealed.Handshakes: nobody who is not where a peer is gets an answer.
+// Receive implements sealed.Handshakes: only the addresses of peers get an answer.
 func (m *Manager) Receive(payload []byte, from netip.AddrPort) drop.Reason {
 	if _, ok := (*m.expected.Load())[from.Addr()]; !ok {
 		return drop.UnknownPeer
@@ -295,5 +296,5 @@ func (m *Manager) closeAll() {
 		l.close(codeGone)
 	}
 	m.links = nil // what is still under way leads nowhere, and nothing is begun any more
-	m.tellChanged()
+	m.notifyChanged()
 }

@@ -303,7 +303,7 @@ func (m *Manager) awaitClaims(ctx context.Context, wait time.Duration) bool {
 }
 
 func (m *Manager) proveOne(ctx context.Context, c claim, to netip.AddrPort) {
-	dialing, cancel := context.WithTimeout(ctx, mostPatience)
+	dialing, cancel := context.WithTimeout(ctx, longestHandshakeTimeout)
 	defer cancel()
 	config := tlsConfig(m.certificate, pinned(c.key))
 	config.NextProtos = []string{proofProtocol}

@@ -85,7 +85,7 @@ func (m *Manager) attendKeys(l *link, now time.Time, budget *int) {
 		m.log.Error("data keys too old, ended", "peer", l.node.Name, "age", age.Round(time.Second), "error", l.lastErr)
 	case age > m.timing.overdue && !passing:
 		using.End()
-	case passing && (l.conn == nil || using.Worn() || age > l.rekey):
+	case passing && (l.conn == nil || using.RekeyDue() || age > l.rekey):
 		m.dialWithin(budget, l, now)
 	}
 	if overdue && !l.overdue {

@@ -12,7 +12,7 @@ import (
 func settled(t *testing.T, took time.Duration, changes []time.Duration) (at []time.Duration) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		s := Settling{Quiet: 20 * time.Millisecond, Patience: 200 * time.Millisecond}
+		s := Debounce{Interval: 20 * time.Millisecond, Longest: 200 * time.Millisecond}
 		began := time.Now()
 		change := make(chan struct{}, len(changes))
 		go func() {
@@ -28,7 +28,7 @@ func settled(t *testing.T, took time.Duration, changes []time.Duration) (at []ti
 				return
 			case <-change:
 				s.Disturb()
-			case <-s.Settled:
+			case <-s.Due:
 				s.Done()
 				at = append(at, time.Since(began))
 				s.Emit(func() { time.Sleep(took) })
@@ -38,7 +38,7 @@ func settled(t *testing.T, took time.Duration, changes []time.Duration) (at []ti
 	return at
 }
 
-func TestChangesAreActedOnWhenItIsQuietButNotForeverPutOff(t *testing.T) {
+func TestChangesWaitForThePauseButNotForever(t *testing.T) {
 	const ms = time.Millisecond
 	every := func(interval time.Duration, count int) (changes []time.Duration) {
 		for i := range count {
@@ -53,7 +53,7 @@ func TestChangesAreActedOnWhenItIsQuietButNotForeverPutOff(t *testing.T) {
 		want    []time.Duration
 	}{
 		{"a single one", 100 * ms, []time.Duration{0}, []time.Duration{20 * ms}},
-		{"one after a calm", 100 * ms, []time.Duration{0, 220 * ms}, []time.Duration{20 * ms, 240 * ms}},
+		{"one after a pause", 100 * ms, []time.Duration{0, 220 * ms}, []time.Duration{20 * ms, 240 * ms}},
 		{"a few at once", 100 * ms, []time.Duration{0, 10 * ms, 25 * ms}, []time.Duration{20*ms + 25*ms}},
 		{"without end", 0, every(15*ms, 40), []time.Duration{200 * ms, 410 * ms, 605 * ms}},
 		{"while a State is made", 100 * ms, []time.Duration{0, 30 * ms}, []time.Duration{20 * ms, 220 * ms}},
