@@ -66,11 +66,6 @@ func (t *Table) own(p *peer.Peer) error {
 // this node itself (see Self).
 func (t *Table) Lookup(addr netip.Addr) (*peer.Peer, bool) { return t.owners.Lookup(addr) }
 
-// LookupPrefix is Lookup for people: it also returns the prefix that matched.
-func (t *Table) LookupPrefix(addr netip.Addr) (netip.Prefix, *peer.Peer, bool) {
-	return t.owners.LookupPrefixLPM(netip.PrefixFrom(addr, addr.BitLen()))
-}
-
 // Self is this node.
 func (t *Table) Self() *peer.Peer { return t.self }
 

@@ -32,39 +32,29 @@ func TestLongestPrefixWins(t *testing.T) {
 	wide := newPeer("wide", "192.168.77.2:9338", "10.244.0.0/16", "fd00:244::/48")
 	narrow := newPeer("narrow", "[fd00:77::3]:9338", "10.244.7.128/25", "10.244.7.200/32", "fd00:244:0:7::/64", "fd00:77::3/128")
 	table := newTable(t, self, wide, narrow)
-	for addr, want := range map[string]struct {
-		owner  *peer.Peer
-		prefix string
-	}{
-		"10.244.1.255":         {self, "10.244.1.0/24"},
-		"10.244.2.0":           {wide, "10.244.0.0/16"},
-		"10.244.7.127":         {wide, "10.244.0.0/16"},
-		"10.244.7.128":         {narrow, "10.244.7.128/25"},
-		"10.244.7.200":         {narrow, "10.244.7.200/32"},
-		"192.168.77.1":         {self, "192.168.77.1/32"},
-		"192.168.77.2":         {nil, ""},
-		"10.245.0.0":           {nil, ""},
-		"fd00:244:0:1::9":      {self, "fd00:244:0:1::/64"},
-		"fd00:244:0:7::9":      {narrow, "fd00:244:0:7::/64"},
-		"fd00:244:0:8::9":      {wide, "fd00:244::/48"},
-		"fd00:77::3":           {narrow, "fd00:77::3/128"},
-		"fd00:77::4":           {nil, ""},
-		"::ffff:10.244.1.255":  {nil, ""}, // not an IPv4 address; see netip.Addr.Unmap
-		"::10.244.1.255":       {nil, ""},
-		"0.0.0.0":              {nil, ""},
-		"255.255.255.255":      {nil, ""},
-		"fd00:244:0:1::9%eth0": {self, "fd00:244:0:1::/64"},
+	for addr, want := range map[string]*peer.Peer{
+		"10.244.1.255":         self,
+		"10.244.2.0":           wide,
+		"10.244.7.127":         wide,
+		"10.244.7.128":         narrow,
+		"10.244.7.200":         narrow,
+		"192.168.77.1":         self,
+		"192.168.77.2":         nil,
+		"10.245.0.0":           nil,
+		"fd00:244:0:1::9":      self,
+		"fd00:244:0:7::9":      narrow,
+		"fd00:244:0:8::9":      wide,
+		"fd00:77::3":           narrow,
+		"fd00:77::4":           nil,
+		"::ffff:10.244.1.255":  nil, // not an IPv4 address; see netip.Addr.Unmap
+		"::10.244.1.255":       nil,
+		"0.0.0.0":              nil,
+		"255.255.255.255":      nil,
+		"fd00:244:0:1::9%eth0": self,
 	} {
 		got, ok := table.Lookup(netip.MustParseAddr(addr))
-		if got != want.owner || ok != (want.owner != nil) {
-			t.Errorf("Lookup(%s) = %v, %v; want %v", addr, got, ok, want.owner)
-		}
-		if netip.MustParseAddr(addr).Zone() != "" {
-			continue
-		}
-		prefix, got, ok := table.LookupPrefix(netip.MustParseAddr(addr))
-		if got != want.owner || ok != (want.owner != nil) || ok && prefix.String() != want.prefix {
-			t.Errorf("LookupPrefix(%s) = %s, %v, %v; want %s, %v", addr, prefix, got, ok, want.prefix, want.owner)
+		if got != want || ok != (want != nil) {
+			t.Errorf("Lookup(%s) = %v, %v; want %v", addr, got, ok, want)
 		}
 	}
 	if owner, ok := table.Lookup(netip.Addr{}); ok {
@@ -134,9 +124,6 @@ func TestTableAgreesWithAScanOfAllPrefixes(t *testing.T) {
 			want := oracle{nodes}.lookup(addr)
 			if got, ok := table.Lookup(addr); got != want || ok != (want != nil) {
 				t.Fatalf("seed %d: Lookup(%s) = %v; want %v", seed, addr, got, want)
-			}
-			if _, got, ok := table.LookupPrefix(addr); got != want || ok != (want != nil) {
-				t.Fatalf("seed %d: LookupPrefix(%s) = %v; want %v", seed, addr, got, want)
 			}
 		}
 	}

@@ -30,14 +30,6 @@ type Frame struct {
 // segments, those.
 func (f *Frame) Packets() int { return 1 + len(f.Rest) }
 
-// Count returns how many packets the frames stand for.
-func Count(frames []Frame) (n int) {
-	for i := range frames {
-		n += frames[i].Packets()
-	}
-	return n
-}
-
 // NewFrames returns n empty frames for packets of up to size bytes.
 func NewFrames(n, size int) []Frame {
 	frames := make([]Frame, n)

@@ -60,7 +60,7 @@ func (e *endless) ReadBatch() ([]encap.Received, error) {
 }
 
 func (e *endless) Write(frames []packet.Frame) (int, error) {
-	return packet.Count(frames), nil
+	return packettest.Count(frames), nil
 }
 
 func (e *endless) WriteBatch(batch *encap.Batch) encap.Sent {

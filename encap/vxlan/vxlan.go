@@ -20,9 +20,6 @@ const (
 	// HeaderLen is what VXLAN puts before a packet: its own header and Ethernet's.
 	HeaderLen = vxlanLen + ethernetLen
 
-	// MaxVNI is the largest network identifier (24 bits).
-	MaxVNI = 1<<24 - 1
-
 	vxlanLen    = 8
 	ethernetLen = 14
 
@@ -57,7 +54,7 @@ type Codec struct {
 	}
 }
 
-// New returns the codec for vni, which must not exceed MaxVNI.
+// New returns the codec for a network identifier of 24 bits.
 func New(vni uint32) *Codec { return &Codec{vni: vni << 8} }
 
 // Encode adds the datagrams that carry f to the batch. They share f's memory.

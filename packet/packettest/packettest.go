@@ -4,6 +4,8 @@ package packettest
 import (
 	"encoding/binary"
 	"net/netip"
+
+	"weft/packet"
 )
 
 // UDP returns a complete UDP packet of IPv4 or IPv6, by the family of from, with a
@@ -51,4 +53,12 @@ func sum(b []byte, s uint32) uint16 {
 		s = s>>16 + s&0xffff
 	}
 	return uint16(s)
+}
+
+// Count returns how many packets frames stand for.
+func Count(frames []packet.Frame) (n int) {
+	for i := range frames {
+		n += frames[i].Packets()
+	}
+	return n
 }
