@@ -13,13 +13,13 @@ type contest struct {
 	entry     string    // as this node has written it last
 	at        time.Time // when that was
 	notBefore time.Time // when the same may be written again
-	pause     backoff
+	pause     control.Backoff
 	loss      time.Time // when another one was found in its place
 }
 
 func newContest() contest {
 	// A pause is random, and half as long at least.
-	return contest{pause: backoff{shortest: 2 * time.Second, longest: 5 * time.Second}}
+	return contest{pause: control.Backoff{Shortest: 2 * time.Second, Longest: 5 * time.Second}}
 }
 
 // wrote takes notice of what this node has written; empty if its entry was right.
@@ -28,10 +28,10 @@ func (c *contest) wrote(entry string) {
 		return
 	}
 	if entry != c.entry || time.Since(c.at) > stableAfter {
-		c.pause.reset()
+		c.pause.Reset()
 	}
 	c.entry, c.at = entry, time.Now()
-	c.notBefore = c.at.Add(c.pause.wait())
+	c.notBefore = c.at.Add(c.pause.Wait())
 }
 
 // lost reports whether the entry that must be written was written not long ago. If it was

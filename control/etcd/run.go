@@ -45,13 +45,13 @@ const (
 // or, before Register was called, when it was registered by an earlier weftd.
 func (s *Source) Run(ctx context.Context, reload <-chan struct{}, emit func(control.State, error)) error {
 	r := newRun(s, reload, emit)
-	pause := backoff{shortest: 100 * time.Millisecond, longest: shortestRetry}
+	pause := control.Backoff{Shortest: 100 * time.Millisecond, Longest: shortestRetry}
 	for failures := 0; ctx.Err() == nil; {
 		started := time.Now()
 		listed, err := r.session(ctx)
 		if time.Since(started) > stableAfter {
 			failures = 0
-			pause.reset()
+			pause.Reset()
 		}
 		if err == nil || ctx.Err() != nil {
 			continue
@@ -60,12 +60,12 @@ func (s *Source) Run(ctx context.Context, reload <-chan struct{}, emit func(cont
 		if failures++; !listed || failures > 2 {
 			r.tell(s.explain("follow the nodes", err))
 		}
-		pause.longest = max(shortestRetry, control.ReconnectPause(r.size()))
+		pause.Longest = max(shortestRetry, control.ReconnectPause(r.size()))
 		select {
 		case <-ctx.Done():
 		case _, open := <-r.reload:
 			r.reloaded(open)
-		case <-time.After(pause.wait()):
+		case <-time.After(pause.Wait()):
 		}
 	}
 	return nil
@@ -138,7 +138,7 @@ func (r *run) session(ctx context.Context) (listed bool, err error) {
 		return false, err
 	}
 	r.listing = l
-	f := follower{run: r, client: client, pause: backoff{shortest: 20 * time.Millisecond, longest: 5 * time.Second}}
+	f := follower{run: r, client: client, pause: control.Backoff{Shortest: 20 * time.Millisecond, Longest: 5 * time.Second}}
 	return true, f.follow(ctx)
 }
 
@@ -149,7 +149,7 @@ type follower struct {
 
 	// again receives when writing is to be tried again; nil if it isn't to be.
 	again <-chan time.Time
-	pause backoff
+	pause control.Backoff
 
 	// written is the revision of what this node wrote last: until the watch has told of
 	// that, it is not known who claimed what before.
@@ -291,16 +291,16 @@ func (f *follower) register(ctx context.Context, r registration) {
 	switch {
 	case err == nil:
 		f.written = revision
-		f.pause.reset()
+		f.pause.Reset()
 		f.contest.wrote(r.entry)
 		return
 	case ctx.Err() != nil:
 		return
 	case errors.Is(err, errOvertaken): // soon the watch tells by what
-		f.again = time.After(min(f.pause.wait(), time.Second))
+		f.again = time.After(min(f.pause.Wait(), time.Second))
 	default:
 		f.tell(f.explain("register this node", err))
-		f.again = time.After(f.pause.wait())
+		f.again = time.After(f.pause.Wait())
 	}
 }
 

@@ -3,7 +3,6 @@ package etcd
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -176,17 +175,3 @@ func (s *Source) list(ctx context.Context, client *clientv3.Client, before *list
 	}
 	return newListing(&s.options, answer, before), nil
 }
-
-// backoff is how long to wait before trying again.
-type backoff struct{ shortest, longest, next time.Duration }
-
-// wait returns a time about twice as long as the last one. It is random, so that nodes
-// which failed together don't try again together.
-func (b *backoff) wait() time.Duration {
-	b.next = max(b.shortest, min(b.next, b.longest))
-	wait := b.next/2 + rand.N(b.next)
-	b.next *= 2
-	return wait
-}
-
-func (b *backoff) reset() { b.next = 0 }

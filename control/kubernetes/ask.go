@@ -3,7 +3,6 @@ package kubernetes
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -30,8 +29,9 @@ const (
 // for the Reflector to act upon. A watch that goes on where it was costs the API server less
 // than a new list, so it is worth waiting for.
 func (r *run) ask(ctx context.Context, question func(nodeAPI) error) error {
-	pause := firstPause
+	pause := control.Backoff{Shortest: firstPause}
 	for failures := 1; ; failures++ {
+		pause.Longest = control.ReconnectPause(r.nodes.count())
 		err := question(r.currentAPI())
 		r.report(ctx, err)
 		if err == nil || ctx.Err() != nil || !passes(err) || apierrors.IsInternalError(err) && failures >= mostFailures {
@@ -43,9 +43,8 @@ func (r *run) ask(ctx context.Context, question func(nodeAPI) error) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(pause + rand.N(pause/2)):
+		case <-time.After(pause.Wait()):
 		}
-		pause = min(2*pause, control.ReconnectPause(r.nodes.count()))
 	}
 }
 

@@ -107,7 +107,7 @@ func TestCurrentSoonAfterAnOutage(t *testing.T) {
 					time.Sleep(tt.each)
 				}
 				during := tt.each * time.Duration(len(tt.away))
-				if asked, least, most := o.asked.Load(), int32(during/(2*time.Second)), int32(during/time.Second)+3; asked < least || asked > most {
+				if asked, least, most := o.asked.Load(), int32(during/(2*time.Second)), int32(during*5/4/time.Second)+4; asked < least || asked > most {
 					t.Errorf("asked %d times in %v; want %d to %d times", asked, during, least, most)
 				}
 				r.expect(tt.first)

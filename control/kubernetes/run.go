@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"reflect"
 	"sync"
 	"time"
@@ -42,7 +41,7 @@ const (
 func (s *Source) Run(ctx context.Context, reload <-chan struct{}, emit func(control.State, error)) error {
 	ctx, cancel := context.WithCancel(ctx)
 	r := run{Source: s, emit: emit, wake: make(chan struct{}, 1), written: make(chan done, 1),
-		debounce: control.Debounce{Interval: debounceInterval, Longest: longestDebounce}}
+		debounce: control.Debounce{Interval: debounceInterval, Longest: longestDebounce}, pause: control.Backoff{Shortest: shortestPause, Longest: longestPause}}
 	defer r.group.Wait()
 	defer cancel()
 	r.nodes = newNodes(s.Options, func() { signal(r.wake) })
@@ -103,7 +102,7 @@ type run struct {
 	written   chan done // receives when writing has ended
 	last      todo      // what was written last, or could not be
 	notBefore time.Time // when the same may be written again
-	pause     time.Duration
+	pause     control.Backoff
 }
 
 // step does whatever can be done now, and has the rest tried again.
@@ -120,7 +119,8 @@ func (r *run) step(ctx context.Context) {
 func (r *run) do(ctx context.Context) (left bool) {
 	if err := r.link.get(); err != nil {
 		r.tell(r.noList(err))
-		r.pause, r.notBefore = 0, time.Time{} // what failed meanwhile failed for that reason
+		r.pause.Reset()
+		r.notBefore = time.Time{} // what failed meanwhile failed for that reason
 		return true
 	}
 	self, ok := r.registration()
@@ -176,11 +176,9 @@ func (r *run) start(ctx context.Context, t todo) {
 func (r *run) finish(d done) {
 	r.writing = false
 	if d.err() == nil {
-		r.pause = shortestPause
-	} else {
-		r.pause = min(max(2*r.pause, shortestPause), longestPause)
+		r.pause.Reset()
 	}
-	r.notBefore = time.Now().Add(r.pause + rand.N(r.pause/2))
+	r.notBefore = time.Now().Add(r.pause.Wait())
 	r.finishEvent(d.event)
 	if r.link.get() != nil {
 		return // which says it all
