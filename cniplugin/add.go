@@ -36,7 +36,7 @@ func (p *Plugin) add(args *skel.CmdArgs) error {
 		return err
 	}
 	if podInterface(prev, req) >= 0 {
-		return invalid("prevResult has %s in the pod already: weft-cni makes that interface itself, so it must come before the plugin that did, or do without it",
+		return invalid("prevResult has %s in the pod already: weft-cni makes that interface itself; put weft-cni before the plugin that made it, or remove that plugin",
 			req.attachment.IfName)
 	}
 	k, err := openBoth(req.netns)
@@ -90,7 +90,7 @@ func (p *Plugin) attach(req *request, k *kernel, node nodefile.Node, store *ipam
 	}
 	// A lease that could not be written may be there all the same.
 	if undoErr := p.detach(req, k, store, incompleteVeth); undoErr != nil {
-		return fmt.Errorf("%w; and undoing it failed: %w", err, undoErr)
+		return fmt.Errorf("%w; undoing it failed: %w", err, undoErr)
 	}
 	return err
 }
@@ -135,7 +135,7 @@ func clearTheWay(req *request, k *kernel) error {
 	case !ours:
 		return withCode(CodeWiring, fmt.Errorf("a link %s exists that is not weft's: rename or remove it", name))
 	case link.Attrs().Alias != "":
-		return withCode(CodeAttached, fmt.Errorf("%s is attached already, by %s: DEL it first", req.attachment, name))
+		return withCode(CodeAttached, fmt.Errorf("%s is already attached, by %s: DEL it first", req.attachment, name))
 	}
 	_, err = k.removeHostSide(name)
 	return withCode(CodeWiring, err)
@@ -158,7 +158,7 @@ func (p *Plugin) steps(w *wiring, k *kernel, own []netip.Addr) []step {
 			pod, err = k.pod.LinkByName(w.podName)
 			return err
 		}},
-		{"bound the pod's super-packets", func() error { return boundSuperPackets(k.pod, pod, w) }},
+		{"limit the pod's super-packets", func() error { return boundSuperPackets(k.pod, pod, w) }},
 		{"set up the host side", func() error { return apply(p.sysctlRoot, w.hostSettings()) }},
 		{"set up the pod's side", func() error {
 			return k.podNS.Do(func(ns.NetNS) error { return apply(p.sysctlRoot, w.podSettings()) })
@@ -175,7 +175,7 @@ func (p *Plugin) steps(w *wiring, k *kernel, own []netip.Addr) []step {
 		// Adding fails where another veth has such a route: that pod holds the address,
 		// whatever the leases say.
 		{"add the routes to the pod", func() error { return each(w.hostRoutes(veth.Index, own), k.host.RouteAdd) }},
-		{"wait until the kernel takes packets for the pod", func() error { return k.awaitReady(w) }},
+		{"wait until the kernel accepts packets for the pod", func() error { return k.awaitReady(w) }},
 		{"name the host side after the pod", func() error { return nameAfterPod(k.host, veth, w.altName) }},
 		{"mark the veth as complete", func() error { return k.host.LinkSetAlias(veth, w.alias) }},
 	}

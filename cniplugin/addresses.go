@@ -118,16 +118,16 @@ func delegateAdd(ctx context.Context, conf *config, node nodefile.Node) (given, 
 	for _, ip := range result.IPs {
 		addr := addrOf(ip.Address.IP)
 		if !slices.ContainsFunc(node.PodCIDRs, func(c netip.Prefix) bool { return c.Contains(addr) }) || slices.Contains(node.Addresses, addr) {
-			return given{}, invalid("the ipam plugin %s gives %s, which is no pod's address on this node: "+
-				"let it give addresses of %s, without the node's own %s", name, addr, node.PodCIDRs, node.Addresses)
+			return given{}, invalid("the ipam plugin %s returned %s, which is not an address of this node's pods: "+
+				"configure it with addresses of %s, without the node's own %s", name, addr, node.PodCIDRs, node.Addresses)
 		}
 		if slices.ContainsFunc(g.addresses, func(a netip.Addr) bool { return a.Is4() == addr.Is4() }) {
-			return given{}, invalid("the ipam plugin %s gives two addresses of one family: %s and %s", name, g.addresses, addr)
+			return given{}, invalid("the ipam plugin %s returned two addresses of one family: %s and %s", name, g.addresses, addr)
 		}
 		g.addresses = append(g.addresses, addr)
 	}
 	if len(g.addresses) == 0 {
-		return given{}, invalid("the ipam plugin %s gives no address", name)
+		return given{}, invalid("the ipam plugin %s returned no address", name)
 	}
 	return g, nil
 }

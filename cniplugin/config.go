@@ -160,7 +160,7 @@ func validateAttachment(containerID, ifName string) error {
 		return fmt.Errorf("CNI_CONTAINERID: %w", err)
 	}
 	if len(containerID) > maxContainerID {
-		return fmt.Errorf("CNI_CONTAINERID has %d bytes: at most %d are possible", len(containerID), maxContainerID)
+		return fmt.Errorf("CNI_CONTAINERID has %d bytes: at most %d are allowed", len(containerID), maxContainerID)
 	}
 	if err := utils.ValidateInterfaceName(ifName); err != nil {
 		return fmt.Errorf("CNI_IFNAME: %w", err)
@@ -168,7 +168,7 @@ func validateAttachment(containerID, ifName string) error {
 	// The kernel takes % for the start of a pattern, and the others stand for interfaces
 	// or groups of settings that exist everywhere.
 	if strings.Contains(ifName, "%") || ifName == "lo" || ifName == "all" || ifName == "default" {
-		return fmt.Errorf("CNI_IFNAME is %q: not a name that an interface can have", ifName)
+		return fmt.Errorf("CNI_IFNAME is %q: not a valid interface name", ifName)
 	}
 	return nil
 }
@@ -209,7 +209,7 @@ func (c *config) wanted(fromArgs string) ([]netip.Addr, error) {
 			bare, _, _ := strings.Cut(text, "/")
 			addr, err := netip.ParseAddr(bare)
 			if err != nil || addr.Zone() != "" {
-				return nil, withCode(source.code, fmt.Errorf("%s: %q is no IP address", source.name, text))
+				return nil, withCode(source.code, fmt.Errorf("%s: %q is not an IP address", source.name, text))
 			}
 			wanted = append(wanted, addr.Unmap())
 		}
@@ -232,7 +232,7 @@ func (c *config) mac(fromArgs string) (net.HardwareAddr, error) {
 	}
 	mac, err := net.ParseMAC(text)
 	if err != nil || len(mac) != 6 || mac[0]&1 != 0 || [6]byte(mac) == [6]byte{} {
-		return nil, withCode(code, fmt.Errorf("mac is %q: no interface can have that address", text))
+		return nil, withCode(code, fmt.Errorf("mac is %q: not a valid address of an interface", text))
 	}
 	return mac, nil
 }

@@ -47,7 +47,7 @@ const maxPluginName = 255
 // name a program elsewhere.
 func CheckPluginName(name string) error {
 	if name == "" || name == "." || name == ".." || len(name) > maxPluginName || strings.ContainsAny(name, "/\x00") {
-		return fmt.Errorf("%.40q is no plugin's name; write a file name of 1 to %d bytes, without folders", name, maxPluginName)
+		return fmt.Errorf("%.40q is not a plugin's name; write a file name of 1 to %d bytes, without folders", name, maxPluginName)
 	}
 	return nil
 }

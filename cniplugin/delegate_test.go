@@ -154,7 +154,7 @@ func TestAddressesThatCannotBePodsAreGivenBack(t *testing.T) {
 		subnets []string
 		want    string
 	}{
-		"of another node":   {[]string{"10.244.9.0/24"}, "10.244.9.2, which is no pod's address on this node"},
+		"of another node":   {[]string{"10.244.9.0/24"}, "10.244.9.2, which is not an address of this node's pods"},
 		"two of one family": {[]string{"fd00:244:1::/66", "fd00:244:1:0:4000::/66"}, "two addresses of one family"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -96,14 +96,14 @@ func collect(ctx context.Context, store *ipam.Store, k *kernel, f Found) (Change
 		why = "it is not in the list of valid attachments"
 	}
 	if len(f.Processes) > 0 {
-		return Change{Kept, f, fmt.Sprintf("%s, but processes %v live in its network namespace; end them, or have the runtime DEL it", why, f.Processes)}, nil
+		return Change{Kept, f, fmt.Sprintf("%s, but processes %v run in its network namespace; end them, or have the runtime DEL it", why, f.Processes)}, nil
 	}
 	if attachedElsewhere(f) {
 		return Change{Kept, f, elsewhere}, nil
 	}
 	release, err := store.Hold(ctx, f.Attachment)
 	if errors.Is(err, ipam.ErrLocked) {
-		return Change{Kept, f, why + ", but another call works on it"}, nil
+		return Change{Kept, f, why + ", but another CNI call is working on it"}, nil
 	}
 	if err != nil {
 		return Change{}, err

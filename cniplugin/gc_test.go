@@ -267,7 +267,7 @@ func TestAnADDThatWasKilledIsCleanedUpUnlessSomebodyWorksOnIt(t *testing.T) {
 	expect(t, n.reconcile())
 	n.requireLeases("pod")
 	release()
-	expect(t, n.reconcile(), "freed pod/eth0|has not come to an end")
+	expect(t, n.reconcile(), "freed pod/eth0|did not finish")
 	n.requireNothingLeft()
 }
 

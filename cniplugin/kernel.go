@@ -156,7 +156,7 @@ func (k *kernel) awaitReady(w *wiring) error {
 			return err
 		}
 		if time.Now().After(deadline) {
-			return errors.New("it still does not")
+			return errors.New("it still does not, after 2 s")
 		}
 	}
 }

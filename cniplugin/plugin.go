@@ -97,7 +97,7 @@ func readNode(runDir string) (nodefile.Node, error) {
 		return nodefile.Node{}, err
 	}
 	if len(node.PodCIDRs) == 0 || node.TUN == "" || node.MTU <= 0 {
-		return nodefile.Node{}, fmt.Errorf("%s in %s lacks podCIDRs, tun or mtu: restart weftd, which writes it anew", nodefile.Name, runDir)
+		return nodefile.Node{}, fmt.Errorf("%s in %s lacks podCIDRs, tun or mtu: restart weftd, which writes it again", nodefile.Name, runDir)
 	}
 	return node, nil
 }
@@ -116,8 +116,8 @@ func CheckNamespace(runDir string) error {
 		return nil
 	}
 	if id, err := nftable.Of(marks.Table); err != nil || id != node.Guard {
-		return fmt.Errorf("weftd's guard table does not stand in this network namespace, so pods may be attached in another; " +
-			"run this in the node's, or start weftd, which makes the table")
+		return fmt.Errorf("weftd's guard table is not in this network namespace, so pods may be attached in another; " +
+			"run this in the node's namespace, or start weftd, which makes the table")
 	}
 	return nil
 }
@@ -135,7 +135,7 @@ func readGuarded(runDir string) (nodefile.Node, error) {
 			marks.Table, id.Rules, id.Comment, node.Guard.Rules, node.Guard.Comment)
 	}
 	if err != nil {
-		return nodefile.Node{}, fmt.Errorf("the guard does not stand, and pods' packets could leave in clear: %w; start weftd, which makes it", err)
+		return nodefile.Node{}, fmt.Errorf("the guard table is not in place, and pods' packets could leave in clear: %w; start weftd, which makes it", err)
 	}
 	return node, nil
 }

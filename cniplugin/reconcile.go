@@ -117,7 +117,7 @@ func rebuild(ctx context.Context, damaged *ipam.Store, found []Found) (Change, e
 	if err != nil {
 		return Change{}, err
 	}
-	return Change{Rebuilt, ofNetwork(damaged.Network()), fmt.Sprintf("the lease file %s was damaged: it was made anew, with the addresses of %d running pods; "+
+	return Change{Rebuilt, ofNetwork(damaged.Network()), fmt.Sprintf("the lease file %s was damaged: it was rebuilt with the addresses of %d running pods; "+
 		"the damaged one is %s", damaged.Path(), len(leases), kept)}, nil
 }
 
@@ -228,7 +228,7 @@ func (k *kernel) renameAfterPod(f Found) error {
 		err = nameAfterPod(k.host, link, altNameOf(altNamePrefix, f.Attachment, f.Pod))
 	}
 	if err != nil {
-		return fmt.Errorf("give %s another alternative name than %s: %w", f.Veth, old, err)
+		return fmt.Errorf("give %s a different alternative name than %s: %w", f.Veth, old, err)
 	}
 	return nil
 }
@@ -280,7 +280,7 @@ func Release(ctx context.Context, store *ipam.Store, f Found, force bool) (Chang
 	case f.IPAM != "":
 		return Change{}, fmt.Errorf("the addresses of %s are those of the IPAM plugin %s: have the runtime remove the pod", f.Attachment, f.IPAM)
 	case len(f.Processes) > 0 && !force:
-		return Change{}, fmt.Errorf("the pod of %s runs: processes %v live in its network namespace; end them, or use --force", f.Attachment, f.Processes)
+		return Change{}, fmt.Errorf("the pod of %s runs: processes %v run in its network namespace; end them, or use --force", f.Attachment, f.Processes)
 	}
 	k, err := openHost()
 	if err != nil {

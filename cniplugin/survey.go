@@ -42,13 +42,13 @@ type Found struct {
 func (f Found) Trouble() string {
 	switch {
 	case f.Network == "" && !f.Complete:
-		return "its ADD has not come to an end, and it has no lease"
+		return "its ADD did not finish, and it has no lease"
 	case f.Network == "":
 		return "the pod's addresses are not leased"
 	case f.Veth != "" && !f.HasVeth:
 		return "its veth is gone"
 	case f.Veth != "" && !f.Complete:
-		return "its ADD has not come to an end"
+		return "its ADD did not finish"
 	}
 	return ""
 }
@@ -236,7 +236,7 @@ func attachedElsewhere(f Found) bool {
 }
 
 // elsewhere is why such a lease is kept.
-const elsewhere = "its veth is not here, but the pod has the other end: this is not the node's network namespace, or the host side was renamed"
+const elsewhere = "its host side is not here, but the pod has the other end: this is not the node's network namespace, or the host side was renamed"
 
 // listNamespaces returns the processes of each network namespace but this process's own,
 // which is no pod's.

@@ -123,7 +123,7 @@ func (w *wiring) setRoutes(routes []*types.Route) error {
 		}
 		gateway := gatewayOf(w.addresses[i])
 		if route.GW != nil && addrOf(route.GW) != gateway {
-			return invalid("ipam.routes: %s by %s: a pod's only router is its node, leave gw out", &route.Dst, route.GW)
+			return invalid("ipam.routes: %s by %s: a pod's only router is its node; remove gw", &route.Dst, route.GW)
 		}
 		route.GW = gateway.AsSlice()
 		w.routes = append(w.routes, route)

@@ -29,7 +29,7 @@ func checkSelf(state State, opts Options, problems *strict.Problems) {
 	if len(names) > 0 {
 		list = "which has " + strings.Join(names, ", ")
 	}
-	problems.Addf(state.Origin, "", "this node, %s, is not in the list of nodes, %s; add it, or name this node differently under the configuration's key node",
+	problems.Addf(state.Origin, "", "this node, %s, is not in the list of nodes, %s; add it, or set the configuration's key node to its name there",
 		strict.Quote(opts.Node), list)
 }
 
@@ -38,7 +38,7 @@ func checkOwnKey(n *Node, opts Options) error {
 	if n.Name != opts.Node || opts.Key == (peer.Fingerprint{}) || n.Key == (peer.Fingerprint{}) || n.Key == opts.Key {
 		return nil
 	}
-	return fmt.Errorf("this node's key is %s, not %s; write the first under key, or name the file of the other under the configuration's key keyFile", opts.Key, n.Key)
+	return fmt.Errorf("this node's key is %s, not %s; write the first under key, or set the configuration's key keyFile to the file of the other", opts.Key, n.Key)
 }
 
 // admission is what the nodes admitted so far have claimed.
@@ -87,7 +87,7 @@ func (a *admission) check(n *Node) error {
 		wrong = append(wrong, fmt.Errorf("addresses: %w", err))
 	}
 	if len(n.PodCIDRs) == 0 {
-		wrong = append(wrong, errors.New("has no pod CIDRs; give it one out of the cluster CIDRs"))
+		wrong = append(wrong, errors.New("has no pod CIDRs; give it one within the cluster CIDRs"))
 	}
 	wrong = append(wrong, a.checkUnique(n)...)
 	wrong = append(wrong, a.checkPodCIDRs(n)...)
@@ -179,7 +179,7 @@ func checkPodCIDR(p netip.Prefix, clusterCIDRs []netip.Prefix) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("pod CIDR %s is in none of the cluster CIDRs (%s); take it out of one of them, or add it to clusterCIDRs", p, joinPrefixes(clusterCIDRs))
+	return fmt.Errorf("pod CIDR %s is in none of the cluster CIDRs (%s); choose one within them, or add it to clusterCIDRs", p, joinPrefixes(clusterCIDRs))
 }
 
 func joinPrefixes(prefixes []netip.Prefix) string {

@@ -20,14 +20,14 @@ func TestStatesThatMakeNoPlan(t *testing.T) {
 		nodes []Node
 		want  string
 	}{
-		{"an empty list", nil, `nodes.yaml: this node, "node1", is not in the list of nodes, which is empty; add it, or name this node differently under the configuration's key node`},
-		{"a list without this node", []Node{node(2, "node2", "192.168.77.2:9338", "10.244.2.0/24"), node(5, "node3", "192.168.77.3:9338", "10.244.3.0/24")}, `nodes.yaml: this node, "node1", is not in the list of nodes, which has "node2", "node3"; add it, or name this node differently under the configuration's key node`},
+		{"an empty list", nil, `nodes.yaml: this node, "node1", is not in the list of nodes, which is empty; add it, or set the configuration's key node to its name there`},
+		{"a list without this node", []Node{node(2, "node2", "192.168.77.2:9338", "10.244.2.0/24"), node(5, "node3", "192.168.77.3:9338", "10.244.3.0/24")}, `nodes.yaml: this node, "node1", is not in the list of nodes, which has "node2", "node3"; add it, or set the configuration's key node to its name there`},
 		{"a long list without this node", []Node{
 			node(1, "a", "192.168.77.1:9338", "10.244.1.0/24"), node(2, "b", "192.168.77.2:9338", "10.244.2.0/24"),
 			node(3, "c", "192.168.77.3:9338", "10.244.3.0/24"), node(4, "d", "192.168.77.4:9338", "10.244.4.0/24"),
 			node(5, "e", "192.168.77.5:9338", "10.244.5.0/24"), node(6, "f", "192.168.77.6:9338", "10.244.6.0/24"),
 			node(7, "g", "192.168.77.7:9338", "10.244.7.0/24"),
-		}, `nodes.yaml: this node, "node1", is not in the list of nodes, which has "a", "b", "c", "d", "e", and 2 more; add it, or name this node differently under the configuration's key node`},
+		}, `nodes.yaml: this node, "node1", is not in the list of nodes, which has "a", "b", "c", "d", "e", and 2 more; add it, or set the configuration's key node to its name there`},
 		{"names", []Node{
 			node1,
 			node(5, "node1", "192.168.77.2:9338", "10.244.2.0/24"),
@@ -76,7 +76,7 @@ nodes.yaml:14: taken: the endpoint address 192.168.77.1 is taken by node node1 (
 		}, `nodes.yaml:4: pods: addresses: 10.244.4.9 is inside the cluster CIDR 10.244.0.0/16, so datagrams to it would be routed into the overlay itself; write an underlay address or move the cluster CIDR
 nodes.yaml:5: loopback: addresses: ::1 is loopback; write the address under which the other nodes reach this one
 nodes.yaml:6: zone: addresses: fe80::1%eth0 is no address of an underlay; write the address under which the other nodes reach this one
-nodes.yaml:7: many: addresses: 7 are more than 6; leave out those that pods don't need`},
+nodes.yaml:7: many: addresses: 7 are more than 6; remove those that pods don't need`},
 		{"pod CIDRs", []Node{
 			node1,
 			node(3, "none", "192.168.77.3:9338"),
@@ -88,9 +88,9 @@ nodes.yaml:7: many: addresses: 7 are more than 6; leave out those that pods don'
 			node(9, "mapped", "192.168.77.9:9338", "::ffff:10.244.9.0/120"),
 			{Name: "invalid", Endpoint: netip.MustParseAddrPort("192.168.77.10:9338"), PodCIDRs: []netip.Prefix{{}}},
 		}, `invalid: pod CIDR: the prefix is invalid; write it like 10.244.0.0/16 or fd00:244::/48
-nodes.yaml:3: none: has no pod CIDRs; give it one out of the cluster CIDRs
-nodes.yaml:4: outside: pod CIDR 10.245.4.0/24 is in none of the cluster CIDRs (10.244.0.0/16, fd00:244::/48); take it out of one of them, or add it to clusterCIDRs
-nodes.yaml:5: wider: pod CIDR 10.0.0.0/8 is in none of the cluster CIDRs (10.244.0.0/16, fd00:244::/48); take it out of one of them, or add it to clusterCIDRs
+nodes.yaml:3: none: has no pod CIDRs; give it one within the cluster CIDRs
+nodes.yaml:4: outside: pod CIDR 10.245.4.0/24 is in none of the cluster CIDRs (10.244.0.0/16, fd00:244::/48); choose one within them, or add it to clusterCIDRs
+nodes.yaml:5: wider: pod CIDR 10.0.0.0/8 is in none of the cluster CIDRs (10.244.0.0/16, fd00:244::/48); choose one within them, or add it to clusterCIDRs
 nodes.yaml:6: no-room: pod CIDR 10.244.6.0/31 has no room for a pod; write a /30 or wider
 nodes.yaml:6: no-room: pod CIDR fd00:244::/127 has no room for a pod; write a /126 or wider
 nodes.yaml:8: loose: pod CIDR: 10.244.8.1/24 has bits set behind its length; write 10.244.8.0/24
@@ -161,9 +161,9 @@ nodes.yaml:5: node4: NONE`},
 			"nodes.yaml:2: node1: the key is that of node node3 (nodes.yaml:4); run `weft keygen` on one of the two\n" +
 				"nodes.yaml:4: node3: the key is that of node node2 (nodes.yaml:3); run `weft keygen` on one of the two"},
 		{"not that of this node's key file", []Node{withKey(node1, 7), node2},
-			`nodes.yaml:2: node1: this node's key is 01ZEROS, not 07ZEROS; write the first under key, or name the file of the other under the configuration's key keyFile`},
+			`nodes.yaml:2: node1: this node's key is 01ZEROS, not 07ZEROS; write the first under key, or set the configuration's key keyFile to the file of the other`},
 		{"another's key file on this node", []Node{withKey(node1, 2), withKey(node2, 1)},
-			`nodes.yaml:2: node1: this node's key is 01ZEROS, not 02ZEROS; write the first under key, or name the file of the other under the configuration's key keyFile`},
+			`nodes.yaml:2: node1: this node's key is 01ZEROS, not 02ZEROS; write the first under key, or set the configuration's key keyFile to the file of the other`},
 		{"a kernel VXLAN device", []Node{node1, withMAC(node2, peer.MAC{2, 0, 0, 0, 0, 2}), withMAC(node3, peer.MAC{2, 0, 0, 0, 0, 3})},
 			`nodes.yaml:3: node2: KERNEL
 nodes.yaml:4: node3: KERNEL`},

@@ -33,7 +33,7 @@ const (
 
 // Warning returns the change as an operator needs to know it.
 func (c KeyChange) Warning() warning.Warning {
-	w := warning.Warning{Code: "key_changed", Text: fmt.Sprintf("the key of node %s changed from %s to %s at %s; if nobody replaced it on purpose, remove the node from the control source, or else accept it with `weft confirm`",
+	w := warning.Warning{Code: "key_changed", Text: fmt.Sprintf("the key of node %s changed from %s to %s at %s; if that was not intended, remove the node from the control source; otherwise accept it with `weft confirm`",
 		c.Node, short(c.Known), short(c.Listed), c.At.UTC().Format(time.RFC3339))}
 	if c.Held {
 		w = warning.Warning{Code: "key_change_held", Text: fmt.Sprintf("the key of node %s is %s in the control source, but was %s, which stays in use (control.trustKeyChange: never); if the key was replaced on purpose, accept it with `weft confirm`",

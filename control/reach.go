@@ -81,5 +81,5 @@ func checkFamilies(peers []*peer.Peer, listen netip.AddrPort) (warning.Warning, 
 		text += fmt.Sprintf(" and %d more", more)
 	}
 	return warning.Warning{Code: "peer_family", Text: fmt.Sprintf(
-		"nothing can be sent to %s: their endpoints are of %s, and this node listens on %s; write listen: \"[::]:%d\" for both families", text, family, listen, listen.Port())}, true
+		"this node can't send to %s: their endpoints are %s, and it listens on %s; write listen: \"[::]:%d\" for both families", text, family, listen, listen.Port())}, true
 }

@@ -37,8 +37,8 @@ func TestEndpointsThatCannotWorkWarn(t *testing.T) {
 		{"addresses are not known", "192.168.77.9:9338", "0.0.0.0:9338", nil, true, false, nil, ""},
 		{"another of the host's addresses", "192.168.77.1:9338", "192.168.78.1:9338", nil, false, false, []string{"endpoint_address"}, "listens on 192.168.78.1 alone"},
 		{"IPv6 under an IPv4 socket", "[fd00:77::1]:9338", "0.0.0.0:9338", nil, false, false, []string{"endpoint_address"}, `write listen: "[::]:9338"`},
-		{"an IPv6 peer under an IPv4 socket", "192.168.77.1:9338", "0.0.0.0:9338", []string{"192.168.77.2:9338", "[fd00:77::3]:9338"}, false, true, []string{"peer_family"}, "nothing can be sent to peer1: their endpoints are of IPv6"},
-		{"an IPv4 peer under an IPv6 socket", "[fd00:77::1]:9338", "[fd00:77::1]:9338", []string{"192.168.77.2:9338"}, false, false, []string{"peer_family"}, "of IPv4"},
+		{"an IPv6 peer under an IPv4 socket", "192.168.77.1:9338", "0.0.0.0:9338", []string{"192.168.77.2:9338", "[fd00:77::3]:9338"}, false, true, []string{"peer_family"}, "this node can't send to peer1: their endpoints are IPv6"},
+		{"an IPv4 peer under an IPv6 socket", "[fd00:77::1]:9338", "[fd00:77::1]:9338", []string{"192.168.77.2:9338"}, false, false, []string{"peer_family"}, "endpoints are IPv4"},
 		{"many of them", "192.168.77.1:9338", "0.0.0.0:9338", slices.Repeat([]string{"[fd00:77::3]:9338"}, 8), false, false, []string{"peer_family"}, "peer4 and 3 more"},
 		{"both", "192.168.77.1:1", "0.0.0.0:9338", []string{"[fd00:77::3]:9338"}, false, false, []string{"endpoint_port", "peer_family"}, "port 9338"},
 	} {

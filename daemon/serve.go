@@ -50,7 +50,7 @@ func (d *daemon) serveWhenPossible(ctx context.Context, group *errgroup.Group, a
 	try := func() bool {
 		listener, err := listen()
 		if err != nil {
-			d.warn(address, &warning.Warning{Code: "not_served", Text: fmt.Sprintf("nothing is served at %s: %v; %s", address, err, remedy)})
+			d.warn(address, &warning.Warning{Code: "not_served", Text: fmt.Sprintf("weftd does not serve at %s: %v; %s", address, err, remedy)})
 			return false
 		}
 		d.warn(address, nil)
@@ -178,7 +178,7 @@ func (d *daemon) rotate(ctx context.Context, names []string) (status.Rotation, e
 		return status.Rotation{}, fmt.Errorf("weftd does not forward yet: %w", d.Ready())
 	}
 	if d.keys() == nil {
-		return status.Rotation{}, fmt.Errorf("there are no keys: %s does not encrypt", d.config.Encapsulation)
+		return status.Rotation{}, fmt.Errorf("there are no keys, because %s does not encrypt", d.config.Encapsulation)
 	}
 	named, err := d.report().Select(names)
 	if err != nil {

@@ -70,7 +70,7 @@ func trustWarnings(c config.Config) (all []warning.Warning) {
 			continue
 		}
 		all = append(all, warning.Warning{Code: "etcd_in_clear", Text: fmt.Sprintf(
-			"etcd is reached in clear (%s): whoever is on the path can change the list of nodes; have etcd serve TLS, and write https:// under control.etcd.endpoints", endpoint)})
+			"the connection to etcd is not encrypted (%s): an attacker on the path can change the list of nodes; have etcd serve TLS, and write https:// under control.etcd.endpoints", endpoint)})
 	}
 	return all
 }

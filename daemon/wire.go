@@ -127,7 +127,7 @@ func (k *keys) warnings() (all []warning.Warning) {
 	}
 	if len(overdue) > 0 {
 		all = append(all, warning.Warning{Code: "rekey_overdue",
-			Text: fmt.Sprintf("no new data keys can be agreed with %s; `weft peers` says why; at an age of %d minutes the old ones end, and with them the traffic",
+			Text: fmt.Sprintf("weftd can't agree on new data keys with %s; `weft peers` says why; when the old keys are %d minutes old, traffic stops",
 				some(overdue), int(handshake.KeyLimit.Minutes()))})
 	}
 	if len(singly) > 0 {

@@ -121,7 +121,7 @@ func listenOne(ctx context.Context, addr netip.AddrPort, shared bool, mark uint3
 	}
 	pc, err := config.ListenPacket(ctx, network, addr.String())
 	if errors.Is(err, unix.EADDRINUSE) {
-		return nil, fmt.Errorf("UDP port %s is taken: is another weftd running in this network namespace, or a VXLAN device such as flannel.1? (ss -lunp, or ip -d link show type vxlan, shows who has it): %w", addr, err)
+		return nil, fmt.Errorf("UDP port %s is taken: is another weftd running in this network namespace, or a VXLAN device such as flannel.1? (ss -lunp, or ip -d link show type vxlan, shows the owner): %w", addr, err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open the UDP port %s: %w", addr, err)
@@ -199,7 +199,7 @@ func open(ctx context.Context, addr netip.AddrPort, lane int, o Options) (c *Con
 	fd := int(c.receiving.Fd())
 	if o.GRO {
 		if err := unix.SetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_GRO, 1); err != nil {
-			return nil, fmt.Errorf("have datagrams joined (UDP_GRO): %w", err)
+			return nil, fmt.Errorf("enable joined datagrams (UDP_GRO): %w", err)
 		}
 	}
 	if c.poller, err = poller.New(fd); err != nil {

@@ -232,7 +232,7 @@ func TestAnAddressIsHadByName(t *testing.T) {
 		{[]string{"10.0.0.1"}, "10.0.0.1 is reserved"},
 		{[]string{"10.0.1.1"}, "10.0.1.1 is in no range"},
 		{[]string{"10.0.0.255"}, "10.0.0.255 is in no range"},
-		{[]string{"10.0.0.77", "10.0.8.77"}, "10.0.8.77 is in no range that has not given an address already"},
+		{[]string{"10.0.0.77", "10.0.8.77"}, "10.0.8.77 is in no range from which an address is still needed"},
 	} {
 		if _, err := take(9, tt.names...); !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: got %v, want ErrRefused, %q", tt.names, err, tt.want)

@@ -225,7 +225,7 @@ func (st *state) allocate(wanted Lease, pool Pool, sets []set, at moment) (Lease
 		asked = slices.Delete(asked, i, i+1)
 	}
 	if len(asked) > 0 {
-		return Lease{}, fmt.Errorf("%w: %s is in no range that has not given an address already", ErrRefused, asked[0])
+		return Lease{}, fmt.Errorf("%w: %s is in no range from which an address is still needed", ErrRefused, asked[0])
 	}
 	lease.Early = slices.ContainsFunc(lease.Addresses, func(a netip.Addr) bool { return cooling[a] })
 	return lease, st.put(lease)

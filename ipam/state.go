@@ -62,7 +62,7 @@ func readState(path string) (*state, error) {
 	st, err := decode(data)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w: %w; refusing to give out addresses that pods may hold: weftd, or `weft ipam gc`, rebuilds "+
-			"the file of weftd's network from the running pods; for any other, drain this node, remove the file, and let the pods come back", path, ErrCorrupt, err)
+			"the file of weftd's network from the running pods; for any other, drain this node, remove the file, and uncordon the node", path, ErrCorrupt, err)
 	}
 	return st, nil
 }

@@ -565,7 +565,7 @@ func TestATokenThatIsReplacedIsUsed(t *testing.T) {
 	r.awaitRefusal(one.Kubeconfig)
 	late := r.run(source.Options{Node: "node1", Kubeconfig: one.Kubeconfig}, keyed(1))
 	err := Wait(t.Context(), "the remedy to be told", func(context.Context) error {
-		const want = "the API server refuses this node: Unauthorized: the token has ended, or its Node was deleted"
+		const want = "the API server refuses this node: Unauthorized: the token has expired, or its Node was deleted"
 		if _, _, errs := late.emitted(); len(errs) != 1 || !strings.HasPrefix(errs[0], want) {
 			return fmt.Errorf("errors: %q", errs)
 		}

@@ -32,7 +32,7 @@ func (m *MAC) UnmarshalText(text []byte) error {
 func ParseMAC(text string) (MAC, error) {
 	hw, err := net.ParseMAC(text)
 	if err != nil || len(hw) != len(MAC{}) || MAC(hw) == (MAC{}) {
-		return MAC{}, errors.New("this is no Ethernet address like 02:00:00:00:00:01")
+		return MAC{}, errors.New("this is not an Ethernet address like 02:00:00:00:00:01")
 	}
 	return MAC(hw), nil
 }
@@ -68,7 +68,7 @@ func ParseFingerprint(text string) (Fingerprint, error) {
 		return none, fmt.Errorf("a fingerprint has %d hexadecimal digits", hex.EncodedLen(len(f)))
 	}
 	if _, err := hex.Decode(f[:], []byte(text)); err != nil || f == none {
-		return none, errors.New("these are no hexadecimal digits, or all zeros")
+		return none, errors.New("these are not hexadecimal digits, or all zeros")
 	}
 	return f, nil
 }

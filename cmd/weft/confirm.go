@@ -13,9 +13,9 @@ import (
 func newConfirmCommand(socket *string) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "confirm",
-		Short: "Accept the removal of many peers, and keys that changed",
+		Short: "Accept the removal of many peers, and changed keys",
 		Long: "Accept that the control source removes several peers, and more than half of all, which is more often\n" +
-			"a mistake than meant; and that it lists nodes with other keys than before. `weft status` says which.",
+			"a mistake than intended, and that it lists nodes with other keys than before. `weft status` shows both.",
 		Args: cobra.NoArgs,
 	}
 	output := addOutput(c)

@@ -30,7 +30,7 @@ func TestConfirmTellsWhatItWithdrewOrThatNothingWaits(t *testing.T) {
   "peers": 0
 }
 `, ""},
-		{"nothing waits", status.Confirmation{}, errors.New("no list of nodes waits"), nil, 1, "", "weft: no list of nodes waits\n"},
+		{"nothing waits", status.Confirmation{}, errors.New("there is no list of nodes to confirm"), nil, 1, "", "weft: there is no list of nodes to confirm\n"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			socket := serveWeftd(t, status.Daemon{Confirm: func(context.Context) (status.Confirmation, error) { return tt.done, tt.err }})

@@ -24,9 +24,9 @@ import (
 func newIPAMCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "ipam",
-		Short: "Look after the addresses of this node's pods",
-		Long: "Look after the addresses of this node's pods. These commands read the lease files themselves,\n" +
-			"and so work while weftd is down.",
+		Short: "Inspect and repair the addresses of this node's pods",
+		Long: "Inspect and repair the addresses of this node's pods. These commands read the lease files\n" +
+			"themselves, so they also work while weftd is stopped.",
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() }, // or a wrong word would be none
 	}
@@ -57,9 +57,9 @@ type cooling struct {
 func newIPAMListCommand(stateDir, runDir *string) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "list",
-		Short: "List who holds which address",
-		Long: "List who holds which address. PROCESSES are the first few that live in the pod's network\n" +
-			"namespace: where there are some, the pod visibly runs.",
+		Short: "List the pods and their addresses",
+		Long: "List the pods and their addresses. PROCESSES are the first few in the pod's network namespace;\n" +
+			"if there are any, the pod is running.",
 		Args: cobra.NoArgs,
 	}
 	output := addOutput(c)
@@ -82,7 +82,7 @@ func openStores(stateDir string) ([]*ipam.Store, error) {
 		return nil, fmt.Errorf("--state-dir %s: the path must be absolute", strconv.Quote(stateDir))
 	}
 	if info, err := os.Stat(stateDir); errors.Is(err, fs.ErrNotExist) || err == nil && !info.IsDir() {
-		return nil, failure{fmt.Errorf("there is no folder %s; is weftd's stateDir another (--state-dir)?", stateDir)}
+		return nil, failure{fmt.Errorf("there is no folder %s; if weftd has another stateDir, name it with --state-dir", stateDir)}
 	}
 	stores, err := ipam.OpenAll(stateDir)
 	if errors.Is(err, fs.ErrPermission) {
@@ -113,7 +113,7 @@ func readListing(stores []*ipam.Store, runDir string) (listing, error) {
 	for _, f := range found {
 		trouble := f.Trouble()
 		if f.Network == "" && unreadable {
-			trouble = "if it has a lease, that can't be read"
+			trouble = "its lease, if any, can't be read"
 		}
 		if trouble == "" && described == nil && cniplugin.Stranded(f.Lease, node.PodCIDRs) {
 			trouble = fmt.Sprintf("it is stranded: the node's pod CIDRs are now %s, and no other node reaches it; delete the pod", join(node.PodCIDRs))
@@ -166,9 +166,9 @@ func oneLine(text string) string { return printable(strings.ReplaceAll(text, "\n
 func newIPAMCheckCommand(stateDir, runDir *string) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "check",
-		Short: "Compare leases, veths and namespaces, and change nothing",
-		Long: "Compare leases, veths and the pods' network namespaces, and change nothing. The exit status is\n" +
-			"1 if something is not in order; weftd heals most of that within half a minute, and weft ipam gc at\n" +
+		Short: "Compare leases, veths and namespaces without changing anything",
+		Long: "Compare leases, veths and the pods' network namespaces without changing anything. The exit status\n" +
+			"is 1 if they disagree. weftd repairs most of that within half a minute, and weft ipam gc at\n" +
 			"once. A pod whose address is outside the node's pod CIDRs stays stranded until it is deleted.",
 		Args: cobra.NoArgs,
 	}
@@ -189,7 +189,7 @@ func newIPAMCheckCommand(stateDir, runDir *string) *cobra.Command {
 			return printChanges(out, changes)
 		})
 		if err == nil && len(troubled) > 0 {
-			err = fmt.Errorf("%d of %d %s not in order; `weft ipam gc` mends what can be mended", len(troubled), len(list.Leases), plural(len(list.Leases), "attachment"))
+			err = fmt.Errorf("%d of %d %s inconsistent; `weft ipam gc` repairs what it can", len(troubled), len(list.Leases), plural(len(list.Leases), "attachment"))
 		}
 		return failed(errors.Join(err, shown))
 	}
@@ -209,10 +209,10 @@ func printChanges(out io.Writer, changes []cniplugin.Change) error {
 func newIPAMGCCommand(stateDir, runDir *string) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "gc",
-		Short: "Free what no pod uses any more, now",
-		Long: "Free what no pod uses any more, lease to pods what they have, and make a damaged lease file\n" +
-			"anew from the running pods. weftd does the same every half minute. The exit status is 1 if\n" +
-			"something is left that only you can mend.",
+		Short: "Free unused addresses and repair leases now",
+		Long: "Free addresses that no pod uses any more, lease to pods the addresses that they have, and rebuild\n" +
+			"a damaged lease file from the running pods. weftd does the same every half minute. The exit\n" +
+			"status is 1 if something is left that only you can repair.",
 		Args: cobra.NoArgs,
 	}
 	network := c.Flags().String("network", "weft", "weftd's network, as cni.name says")
@@ -224,7 +224,7 @@ func newIPAMGCCommand(stateDir, runDir *string) *cobra.Command {
 		}
 		// In a network of another name, pods would be leased what is another's.
 		if names := networks(stores); len(names) > 0 && !slices.Contains(names, *network) {
-			return failed(fmt.Errorf("no pod of a network %s has had a lease, but of %s; say which one is weftd's (--network)",
+			return failed(fmt.Errorf("there are no leases of a network %s, but of %s; name weftd's network with --network",
 				strconv.Quote(*network), oneLine(strings.Join(names, ", "))))
 		}
 		if err := cniplugin.CheckNamespace(*runDir); err != nil {
@@ -234,7 +234,7 @@ func newIPAMGCCommand(stateDir, runDir *string) *cobra.Command {
 		shown := show(c.OutOrStdout(), *output, append([]cniplugin.Change{}, changes...), func(out io.Writer) error { return printChanges(out, changes) })
 		left := slices.DeleteFunc(slices.Clone(changes), func(c cniplugin.Change) bool { return c.Action != cniplugin.Kept })
 		if err == nil && len(left) > 0 {
-			err = fmt.Errorf("%d %s left that only you can mend", len(left), plural(len(left), "trouble"))
+			err = fmt.Errorf("%d %s left that only you can repair", len(left), plural(len(left), "trouble"))
 		}
 		return failed(errors.Join(err, shown))
 	}
@@ -252,10 +252,10 @@ func networks(stores []*ipam.Store) []string {
 func newIPAMReleaseCommand(stateDir, runDir *string) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "release NAMESPACE/POD|ADDRESS|CONTAINER[/INTERFACE]...",
-		Short: "End leases by hand",
-		Long: "End the leases of pods, addresses or containers, and remove their veths. The beginning of a container's\n" +
-			"ID is enough. A lease whose pod visibly runs is only ended with --force; the pod loses its\n" +
-			"network. If one of several names is wrong, nothing happens.",
+		Short: "Release leases by hand",
+		Long: "Release the leases of pods, addresses or containers, and remove their veths. The beginning of a\n" +
+			"container's ID is enough. A running pod's lease is released with --force only; the pod loses its\n" +
+			"network. If one of several names is wrong, nothing is released.",
 		Args: cobra.MatchAll(cobra.MinimumNArgs(1), noEmptyArgs),
 	}
 	force := c.Flags().Bool("force", false, "even if the pod runs")
@@ -323,7 +323,7 @@ func newIPAMVethCommand(stateDir *string) *cobra.Command {
 			return failed(errors.Join(err, unreadable))
 		}
 		if !f.HasVeth {
-			return failed(fmt.Errorf("%s has no veth of weft-cni's; `weft ipam check` lists what is not in order", f.Attachment))
+			return failed(fmt.Errorf("%s has no veth of weft-cni's; `weft ipam check` lists what is inconsistent", f.Attachment))
 		}
 		_, err = fmt.Fprintln(c.OutOrStdout(), f.Veth)
 		return failed(err)
@@ -351,15 +351,15 @@ func (l listing) lookUp(name string) (cniplugin.Found, error) {
 	quoted := strconv.Quote(name)
 	switch {
 	case len(alike) == 0:
-		return cniplugin.Found{}, fmt.Errorf("no pod has %s; `weft ipam list` lists what they have", quoted)
+		return cniplugin.Found{}, fmt.Errorf("no pod has %s; `weft ipam list` lists the pods and their addresses", quoted)
 	case len(alike) > 1:
 		var candidates []string
 		for _, f := range alike {
 			candidates = append(candidates, fmt.Sprintf("%s (%s)", f.Attachment, join(f.Addresses)))
 		}
-		return cniplugin.Found{}, fmt.Errorf("%s may mean %s; name one by its address", quoted, strings.Join(candidates, " or "))
+		return cniplugin.Found{}, fmt.Errorf("%s matches %s; name one by its address", quoted, strings.Join(candidates, " or "))
 	case alike[0].Network == "" && !alike[0].Complete:
-		return cniplugin.Found{}, fmt.Errorf("%s is no lease, but of a veth that is left of an ADD; remove it if it stays (ip link delete %s)", quoted, alike[0].Veth)
+		return cniplugin.Found{}, fmt.Errorf("%s has no lease, only a veth that an unfinished ADD left; if it stays, remove it (ip link delete %s)", quoted, alike[0].Veth)
 	case alike[0].Network == "":
 		return cniplugin.Found{}, fmt.Errorf("the pod that has %s has no lease; `weft ipam gc` makes one", quoted)
 	}

@@ -50,7 +50,7 @@ func TestLeasesAreAListForPeopleWithWhatRunsInThePods(t *testing.T) {
 ADDRESSES                  POD                           CONTAINER           VETH             NETWORK  AGE      PROCESSES         TROUBLE
 10.244.1.2, fd00:244:1::2  default/web                   8f3b2c1d4e5f6/eth0  weft0123456789a  weft     26h0m0s  4711, 4712, 4720  -
 10.244.1.3                 default/?[31mred?and?tab      short/eth0          weft0123456789a  weft     26h0m0s  -                 its veth is gone
--                          -                             -                   weftfedcba98765  -        -        -                 its ADD has not come to an end, and it has no lease
+-                          -                             -                   weftfedcba98765  -        -        -                 its ADD did not finish, and it has no lease
 
 cooling down in weft, or about to be free: 10.244.1.9, fd00:244:1::9
 `
@@ -100,13 +100,13 @@ func TestALeaseIsNamedByAddressContainerOrTheBeginningOfItsID(t *testing.T) {
 		"shop/web-0":         "pod2/eth0",
 		"pod/eth0":           "pod/eth0", // though pod2/eth0 begins like it
 
-		"pod":         `"pod" may mean pod/eth0 (10.244.1.20) or pod/net1 (10.244.1.21); name one by its address`,
-		"po":          `"po" may mean pod/eth0 (10.244.1.20) or pod/net1 (10.244.1.21) or pod2/eth0 (10.244.1.22); name one by its address`,
-		"10.244.1.77": "no pod has \"10.244.1.77\"; `weft ipam list` lists what they have",
-		"/eth0":       "no pod has \"/eth0\"; `weft ipam list` lists what they have",
-		"a\x1bb":      "no pod has \"a\\x1bb\"; `weft ipam list` lists what they have",
+		"pod":         `"pod" matches pod/eth0 (10.244.1.20) or pod/net1 (10.244.1.21); name one by its address`,
+		"po":          `"po" matches pod/eth0 (10.244.1.20) or pod/net1 (10.244.1.21) or pod2/eth0 (10.244.1.22); name one by its address`,
+		"10.244.1.77": "no pod has \"10.244.1.77\"; `weft ipam list` lists the pods and their addresses",
+		"/eth0":       "no pod has \"/eth0\"; `weft ipam list` lists the pods and their addresses",
+		"a\x1bb":      "no pod has \"a\\x1bb\"; `weft ipam list` lists the pods and their addresses",
 		"unleased":    "the pod that has \"unleased\" has no lease; `weft ipam gc` makes one",
-		"10.244.1.30": `"10.244.1.30" is no lease, but of a veth that is left of an ADD; remove it if it stays (ip link delete weftfedcba98765)`,
+		"10.244.1.30": `"10.244.1.30" has no lease, only a veth that an unfinished ADD left; if it stays, remove it (ip link delete weftfedcba98765)`,
 	} {
 		f, err := l.lookUp(name)
 		got := f.String()
@@ -167,14 +167,14 @@ func TestLeasesWithoutWeftdFromListToRelease(t *testing.T) {
 		t.Fatalf("list: exit status %d, %s\n%s", code, stderr, stdout)
 	}
 	const trouble = "b/eth0 (pod default/b) 10.244.1.3: its veth is gone\n"
-	expectIPAM(t, dir, []string{"check"}, 1, "found "+trouble, "weft: 1 of 3 attachments not in order; `weft ipam gc` mends what can be mended\n")
+	expectIPAM(t, dir, []string{"check"}, 1, "found "+trouble, "weft: 1 of 3 attachments inconsistent; `weft ipam gc` repairs what it can\n")
 	expectIPAM(t, dir, []string{"gc"}, 0, "freed "+trouble, "")
 	expectIPAM(t, dir, []string{"gc"}, 0, "", "")
 	expectIPAM(t, dir, []string{"gc", "-o", "json"}, 0, "[]\n", "")
 	expectIPAM(t, dir, []string{"check"}, 0, "", "")
 	expectIPAM(t, dir, []string{"check", "-o", "json"}, 0, "[]\n", "")
 
-	expectIPAM(t, dir, []string{"release", "a", "nobody"}, 1, "", "weft: no pod has \"nobody\"; `weft ipam list` lists what they have\n")
+	expectIPAM(t, dir, []string{"release", "a", "nobody"}, 1, "", "weft: no pod has \"nobody\"; `weft ipam list` lists the pods and their addresses\n")
 	if leases, _, err := store.List(); err != nil || len(leases) != 2 {
 		t.Errorf("something was released though one name was wrong: %v, %v", leases, err)
 	}
@@ -254,7 +254,7 @@ func TestADamagedLeaseFileIsNamedWithItsRemedyAndMended(t *testing.T) {
 		t.Fatal(err)
 	}
 	code, stdout, stderr = ipamCommand(t, dir, "gc")
-	if code != exitFailure || stderr != "weft: 1 trouble left that only you can mend\n" || !strings.Contains(stdout, "remove the file") {
+	if code != exitFailure || stderr != "weft: 1 trouble left that only you can repair\n" || !strings.Contains(stdout, "remove the file") {
 		t.Errorf("gc: exit status %d, %s%s", code, stderr, stdout)
 	}
 }
@@ -279,11 +279,11 @@ func TestWrongUseOfIPAMIsToldWithTheRemedy(t *testing.T) {
 		code   int
 		stderr string
 	}{
-		{missing, []string{"list"}, 1, "weft: there is no folder " + missing + "; is weftd's stateDir another (--state-dir)?\n"},
-		{missing, []string{"gc"}, 1, "weft: there is no folder " + missing + "; is weftd's stateDir another (--state-dir)?\n"},
-		{file, []string{"check"}, 1, "weft: there is no folder " + file + "; is weftd's stateDir another (--state-dir)?\n"},
+		{missing, []string{"list"}, 1, "weft: there is no folder " + missing + "; if weftd has another stateDir, name it with --state-dir\n"},
+		{missing, []string{"gc"}, 1, "weft: there is no folder " + missing + "; if weftd has another stateDir, name it with --state-dir\n"},
+		{file, []string{"check"}, 1, "weft: there is no folder " + file + "; if weftd has another stateDir, name it with --state-dir\n"},
 		{"relative", []string{"release", "a"}, 2, `weft: --state-dir "relative": the path must be absolute` + help},
-		{dir, []string{"gc", "--network", "wift"}, 1, `weft: no pod of a network "wift" has had a lease, but of weft; say which one is weftd's (--network)` + "\n"},
+		{dir, []string{"gc", "--network", "wift"}, 1, `weft: there are no leases of a network "wift", but of weft; name weftd's network with --network` + "\n"},
 		{dir, []string{"release"}, 2, "weft: requires at least 1 arg(s), only received 0" + help},
 		{dir, []string{"release", ""}, 2, "weft: an argument is empty; name an address or a container" + help},
 		{dir, []string{"list", "a"}, 2, `weft: unknown command "a" for "weft ipam list"` + help},

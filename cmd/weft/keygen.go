@@ -14,10 +14,10 @@ import (
 func newKeygenCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "keygen",
-		Short: "Make this node's key, and print the fingerprint that the list of nodes needs",
-		Long: "Make this node's key, which only its owner can read, and print on the last line the\n" +
-			"fingerprint to write under key in the list of nodes. A key that is there already stays,\n" +
-			"and its fingerprint is printed.",
+		Short: "Generate this node's key, and print its fingerprint",
+		Long: "Generate this node's key, which only its owner can read. The last line of the output is the\n" +
+			"fingerprint to write under key in the list of nodes. An existing key is kept, and its\n" +
+			"fingerprint printed.",
 		Args: cobra.NoArgs,
 	}
 	dir := command.Flags().String("out", "/etc/weft", "folder to write "+nodekey.FileName+" to")
@@ -25,7 +25,7 @@ func newKeygenCommand() *cobra.Command {
 		path, fingerprint, err := nodekey.Generate(*dir)
 		done := "wrote " + path
 		if errors.Is(err, fs.ErrExist) {
-			done = "kept " + path + ", which is there already; to make another key, remove it first"
+			done = "kept " + path + ", which exists already; to make another key, remove it first"
 			var key ed25519.PrivateKey
 			if key, err = nodekey.Load(path); err == nil {
 				fingerprint = nodekey.FingerprintOf(key.Public().(ed25519.PublicKey))

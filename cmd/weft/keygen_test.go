@@ -38,7 +38,7 @@ func TestKeygenKeepsAKeyThatIsThere(t *testing.T) {
 		t.Fatal(err)
 	}
 	code, stdout, stderr := asWeft(t, "keygen", "--out", dir)
-	want := strings.Replace(first, "wrote "+path, "kept "+path+", which is there already; to make another key, remove it first", 1)
+	want := strings.Replace(first, "wrote "+path, "kept "+path+", which exists already; to make another key, remove it first", 1)
 	if code != 0 || stdout != want || stderr != "" {
 		t.Errorf("exit status %d, stderr %q, stdout:\n%swant:\n%s", code, stderr, stdout, want)
 	}

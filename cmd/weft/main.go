@@ -53,7 +53,7 @@ func main() {
 func newCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "weft",
-		Short:         "Look into this node's pod network",
+		Short:         "Inspect and operate this node's pod network",
 		Version:       version.Version,
 		SilenceUsage:  true,
 		SilenceErrors: true,

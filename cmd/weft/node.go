@@ -45,8 +45,8 @@ func newNodeCommand() *cobra.Command {
 		Use:   "node",
 		Short: "List the cluster's nodes, and remove one for good",
 		Long: "List the nodes that the control source knows, and remove one for good. weftd's configuration\n" +
-			"says which control source that is; its keys can be given as flags, too: an operator's\n" +
-			"certificate, say, by --control-etcd-cert-file.",
+			"selects the control source; its keys can be given as flags too, for example an operator's\n" +
+			"certificate with --control-etcd-cert-file.",
 	}
 	flags := c.PersistentFlags()
 	config.AddFlags(flags)
@@ -86,8 +86,8 @@ func newNodeRemoveCommand() *cobra.Command {
 		Use:   "remove NAME",
 		Short: "Remove a node for good, so that another one can have its pod CIDRs",
 		Long: "Remove a node's entry and its claims, so that another one can have its pod CIDRs. Stop its\n" +
-			"weftd first: one that runs registers again. In etcd that needs the rights of an operator,\n" +
-			"which no node has.",
+			"weftd first: while it runs, it registers again. In etcd this needs an operator's rights, which\n" +
+			"no node has.",
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, names []string) error {
 			settings, source, err := openSource(c)

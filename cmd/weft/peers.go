@@ -18,10 +18,10 @@ import (
 func newPeersCommand(socket *string) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "peers [PEER...]",
-		Short: "Show how this node and the others stand",
-		Long: "Show how this node and its peers stand, or only the named ones. HEARD is how long ago the\n" +
-			"peer last showed that it lives, KEYS AGE that of the present data keys. SENT and RECEIVED are pods' packets, REFUSED are datagrams that were\n" +
-			"replayed, or sealed with another key.",
+		Short: "Show the links between this node and its peers",
+		Long: "Show the links between this node and its peers, or only the named ones. HEARD is how long ago\n" +
+			"the peer last showed that it is alive, KEYS AGE how old the current data keys are. SENT and\n" +
+			"RECEIVED are pods' packets, REFUSED are datagrams that were replayed, or sealed with another key.",
 	}
 	output := addOutput(c)
 	c.RunE = func(c *cobra.Command, names []string) error {
@@ -51,7 +51,7 @@ func printEndpoints(out io.Writer, peers []status.Peer) error {
 	for _, p := range peers {
 		fmt.Fprintf(w, "%s\t%s\n", p.Name, p.Endpoint)
 	}
-	fmt.Fprintf(w, "\nWith vxlan nothing tells whether peers live.\n")
+	fmt.Fprintf(w, "\nvxlan does not show whether peers are alive.\n")
 	return w.Flush()
 }
 
@@ -112,9 +112,9 @@ func trouble(p status.Peer, now time.Time) string {
 		text += fmt.Sprintf(", %d times in a row", p.Failures)
 	}
 	if wait := p.Retry.Sub(now); wait > 0 {
-		return text + fmt.Sprintf("; tried again in %s if there are packets for it\n", wait.Round(100*time.Millisecond))
+		return text + fmt.Sprintf("; retried in %s if there are packets for it\n", wait.Round(100*time.Millisecond))
 	}
-	return text + "; tried again with the next packet for it\n"
+	return text + "; retried with the next packet for it\n"
 }
 
 // printable keeps what a stranger may have put into an error from steering a terminal.

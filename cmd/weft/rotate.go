@@ -16,8 +16,8 @@ func newRotateCommand(socket *string) *cobra.Command {
 		Use:   "rotate-key [PEER...]",
 		Short: "Agree on new data keys with other nodes now",
 		Long: "Agree on new data keys with the named peers, or with all that have keys, and return when\n" +
-			"they are in use. No packet is lost by that. weftd does it by itself about every hour; the\n" +
-			"node's own key stays as it is.",
+			"they are in use. No packet is lost. weftd does this by itself every 5 to 8 minutes while packets\n" +
+			"pass. The node's own key stays.",
 	}
 	output := addOutput(c)
 	c.RunE = func(c *cobra.Command, names []string) error {
@@ -43,7 +43,7 @@ func printRotation(out io.Writer, r status.Rotation) (err error) {
 		took := time.Duration(r.Took) * time.Microsecond
 		_, err = fmt.Fprintf(out, "new keys with %d %s in %d ms\n", n, plural(n, "peer"), took.Milliseconds())
 	case r.Error == "":
-		_, err = fmt.Fprintln(out, "no peer has keys yet; the first packet to one makes them")
+		_, err = fmt.Fprintln(out, "no peer has keys yet; the first packet to a peer starts a handshake")
 	}
 	return err
 }

@@ -17,7 +17,7 @@ import (
 func newStatusCommand(socket *string) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "status",
-		Short: "Show what weftd does on this node",
+		Short: "Show the state of this node's weftd",
 		Args:  cobra.NoArgs,
 	}
 	output := addOutput(c)
@@ -58,7 +58,7 @@ func printStatus(out io.Writer, r status.Report, now time.Time) error {
 	}
 	fmt.Fprintf(w, "leases\t%d held, %d cooling down\n", r.Leases.Held, r.Leases.CoolingDown)
 	for _, trouble := range r.Leases.Unreconciled {
-		fmt.Fprintf(w, "\tNOT IN ORDER: %s\n", inColumn(printable(trouble)))
+		fmt.Fprintf(w, "\tNOT RECONCILED: %s\n", inColumn(printable(trouble)))
 	}
 	fmt.Fprintf(w, "outbound\t%d %s, %s\n", r.Outbound.Packets, plural(r.Outbound.Packets, "packet"), size(r.Outbound.Bytes))
 	fmt.Fprintf(w, "inbound\t%d %s, %s\n", r.Inbound.Packets, plural(r.Inbound.Packets, "packet"), size(r.Inbound.Bytes))

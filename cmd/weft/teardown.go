@@ -34,11 +34,11 @@ type teardown struct {
 func newTeardownCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "teardown",
-		Short: "Remove all that weft keeps on this host, its protection included",
-		Long: "Remove all that weft keeps on this host when weftd is stopped: the guard table, the routes and\n" +
-			"rules, the conflist, and what weftd wrote in its run directory. Without them nothing keeps pods'\n" +
-			"packets from leaving in clear, so this is refused while pods run. Leases, the snapshot and\n" +
-			"the node's key stay in their folders.",
+		Short: "Remove what weft set up on this host, its protection included",
+		Long: "Remove what weft set up on this host, once weftd is stopped: the guard table, the routes and\n" +
+			"rules, the conflist, and weftd's files in its run directory. Without the guard table, pods'\n" +
+			"packets may leave in clear, so this is refused while pods run. Leases, the snapshot and the\n" +
+			"node's key stay in their folders.",
 		Args: cobra.NoArgs,
 	}
 	force := c.Flags().Bool("force", false, "even while pods run: their packets may then leave in clear")

@@ -70,7 +70,7 @@ func TestStatusOfANodeInTrouble(t *testing.T) {
 	r.TUN.Lanes = 1
 	r.Leases = status.Leases{Unreconciled: []string{
 		"kept abc/eth0 (pod default/web\x1b) 10.244.1.2: its veth is gone: no space left on device",
-		"kept weft0123456789a: its ADD has not come to an end"}}
+		"kept weft0123456789a: its ADD did not finish"}}
 	r.Peers = nil
 	r.Drops = map[string]uint64{"no_route": 17, "malformed": 1, "unknown_peer": 1234567}
 	expectStatus(t, r, `
@@ -86,8 +86,8 @@ list of nodes  /etc/weft/nodes.yaml, applied 26h0m4s ago
                NOT UP TO DATE: /etc/weft/nodes.yaml:4: nodes[0].podCIDRs[0]: "a" is not an IP prefix
                /etc/weft/nodes.yaml:7: nodes[1].colour: unknown key
 leases         0 held, 0 cooling down
-               NOT IN ORDER: kept abc/eth0 (pod default/web`+"\ufffd"+`) 10.244.1.2: its veth is gone: no space left on device
-               NOT IN ORDER: kept weft0123456789a: its ADD has not come to an end
+               NOT RECONCILED: kept abc/eth0 (pod default/web`+"\ufffd"+`) 10.244.1.2: its veth is gone: no space left on device
+               NOT RECONCILED: kept weft0123456789a: its ADD did not finish
 outbound       12345 packets, 3.0 GiB
 inbound        1 packet, 84 B
 dropped        1 malformed

@@ -68,17 +68,17 @@ func TestWhatPeopleWriteWrongIsRefusedWithTheRemedyAndNothingChanges(t *testing.
 		{name: "sealed without a key", weft: strings.Replace(sealed, "/keys", "", 1), nodes: keyedNodes,
 			want: "weftd: DIR/node.key: there is no key; make one with: weft keygen --out DIR"},
 		{name: "a key that others may read", weft: strings.Replace(sealed, "/keys", "/open", 1), nodes: keyedNodes,
-			want: "weftd: DIR/open/node.key: others may read or write it (mode 0644), so that the key may be known to them; make a new one, or if nobody has seen it: chmod 600 DIR/open/node.key"},
+			want: "weftd: DIR/open/node.key: others may read or write it (mode 0644), so they may know the key; make a new one, or if they have not read it: chmod 600 DIR/open/node.key"},
 		{name: "a node without a key in the list", weft: sealed, nodes: strings.Replace(keyedNodes, "  key: OTHER\n", "", 1),
 			want: "weftd: DIR/nodes.yaml:6: node2: has no key, which the encapsulation sealed needs; run `weft keygen` there, and write the fingerprint that it prints under key"},
 		{name: "two nodes with one key", weft: sealed, nodes: strings.Replace(keyedNodes, "OTHER", "OWN", 1),
 			want: "weftd: DIR/nodes.yaml:6: node2: the key is that of node node1 (DIR/nodes.yaml:2); run `weft keygen` on one of the two"},
 		{name: "another key in the list than in the key file", weft: sealed, nodes: strings.NewReplacer("OTHER", "OWN", "OWN", "OTHER").Replace(keyedNodes),
-			want: "weftd: DIR/nodes.yaml:2: node1: this node's key is OWN, not OTHER; write the first under key, or name the file of the other under the configuration's key keyFile"},
+			want: "weftd: DIR/nodes.yaml:2: node1: this node's key is OWN, not OTHER; write the first under key, or set the configuration's key keyFile to the file of the other"},
 		{name: "a kernel VXLAN device among sealed nodes", weft: sealed, nodes: keyedNodes + "  vtepMAC: 02:00:00:00:00:02\n",
 			want: "weftd: DIR/nodes.yaml:6: node2: has a vtepMAC, so it is a kernel VXLAN device, which does not understand the encapsulation sealed; remove the node or its vtepMAC"},
 		{name: "a fingerprint that is too long", weft: sealed, nodes: strings.Replace(keyedNodes, "OTHER", "OTHER00", 1),
-			want: `weftd: DIR/nodes.yaml:9: nodes[1].key: "OTHER"... is no fingerprint; write the 64 hexadecimal digits that ` + "`weft keygen` prints, or remove the key"},
+			want: `weftd: DIR/nodes.yaml:9: nodes[1].key: "OTHER"... is not a fingerprint; write the 64 hexadecimal digits that ` + "`weft keygen` prints, or remove the key"},
 		{name: "broken YAML", weft: "node: [\n",
 			want: "DIR/weft.yaml:2: not valid YAML at column 1: did not find expected node content (while parsing a flow node that began in line 2); correct the indentation, quotes or brackets here or just before"},
 		{name: "two mistakes", weft: minimal + "listen: nowhere\ntun: {lanes: many}\n",
@@ -97,7 +97,7 @@ func TestWhatPeopleWriteWrongIsRefusedWithTheRemedyAndNothingChanges(t *testing.
 		{name: "unknown variable", environ: []string{"WEFT_TUN_DRIVR=water"},
 			want: "WEFT_TUN_DRIVR: unknown variable; did you mean WEFT_TUN_DRIVER?"},
 		{name: "no list of nodes", weft: strings.Replace(minimal, "nodes.yaml", "absent.yaml", 1),
-			want: "weftd: DIR/absent.yaml: file does not exist; write it, or name another one under the configuration's key control.file"},
+			want: "weftd: DIR/absent.yaml: file does not exist; write it, or set the configuration's key control.file to another"},
 		{name: "broken list of nodes", nodes: "nodes:\n- name: node1\n  endpoint 192.168.77.1\n",
 			want: "weftd: DIR/nodes.yaml:4: not valid YAML at column 1: could not find expected ':' (while scanning a simple key that began in line 3); correct the indentation, quotes or brackets here or just before"},
 		{name: "unknown key in the list of nodes", nodes: goodNodes + "  vtepMac: 02:00:00:00:00:01\n",
@@ -105,9 +105,9 @@ func TestWhatPeopleWriteWrongIsRefusedWithTheRemedyAndNothingChanges(t *testing.
 		{name: "overlapping pod CIDRs", nodes: strings.Replace(goodNodes, "10.244.2.0/24", "10.244.1.128/25", 1),
 			want: "weftd: DIR/nodes.yaml:5: node2: pod CIDR 10.244.1.128/25 overlaps 10.244.1.0/24 of node node1 (DIR/nodes.yaml:2); give every node ranges of its own"},
 		{name: "a pod CIDR outside the cluster's", nodes: strings.Replace(goodNodes, "10.244.2.0/24", "10.245.2.0/24", 1),
-			want: "weftd: DIR/nodes.yaml:5: node2: pod CIDR 10.245.2.0/24 is in none of the cluster CIDRs (10.244.0.0/16); take it out of one of them, or add it to clusterCIDRs"},
+			want: "weftd: DIR/nodes.yaml:5: node2: pod CIDR 10.245.2.0/24 is in none of the cluster CIDRs (10.244.0.0/16); choose one within them, or add it to clusterCIDRs"},
 		{name: "this node is not in the list", weft: strings.Replace(minimal, "node1", "node3", 1),
-			want: `weftd: DIR/nodes.yaml: this node, "node3", is not in the list of nodes, which has "node1", "node2"; add it, or name this node differently under the configuration's key node`},
+			want: `weftd: DIR/nodes.yaml: this node, "node3", is not in the list of nodes, which has "node1", "node2"; add it, or set the configuration's key node to its name there`},
 	}
 	before, routing := network(t, node.Namespace), forwarding(t, node.Namespace)
 	for _, tt := range tests {
@@ -338,11 +338,11 @@ func TestTakenPortsStopNothingElse(t *testing.T) {
 		})
 	}
 	self := fmt.Sprintf("(pid %d, uid 0)", os.Getpid())
-	status("NOT READY: port 9338 is held by ", self, "WARNING", "nothing is served at 127.0.0.1:9339")
+	status("NOT READY: port 9338 is held by ", self, "WARNING", "weftd does not serve at 127.0.0.1:9339")
 	expectSame(t, "what protects pods", protected, protection(t, node.Namespace))
 
 	udp.Close()
-	status("node1, ready", "nothing is served at 127.0.0.1:9339: port 9339 is held by ", self)
+	status("node1, ready", "weftd does not serve at 127.0.0.1:9339: port 9339 is held by ", self)
 	expectPings(t, pod1, pod2)
 
 	metrics.Close()

@@ -25,7 +25,7 @@ func TestAListThatCollapsesWaitsUntilItIsConfirmed(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if got := weft(t, node, "confirm"); got.status != 1 || !strings.Contains(got.stderr, "no list of nodes waits") {
+	if got := weft(t, node, "confirm"); got.status != 1 || !strings.Contains(got.stderr, "there is no list of nodes to confirm") {
 		t.Errorf("nothing waits, but: exit status %d, %s%s", got.status, got.stdout, got.stderr)
 	}
 

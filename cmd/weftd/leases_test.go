@@ -190,7 +190,7 @@ func TestLeasesAreLookedAfterWhileWeftdIsDown(t *testing.T) {
 	if got := weftIPAM(t, node, "check"); got.status != 0 {
 		t.Errorf("check: exit status %d, %s", got.status, got.stderr)
 	}
-	refusal := fmt.Sprintf("weft: the pod of %s/eth0 runs: processes [%d] live in its network namespace; end them, or use --force\n", running.Name(), pid)
+	refusal := fmt.Sprintf("weft: the pod of %s/eth0 runs: processes [%d] run in its network namespace; end them, or use --force\n", running.Name(), pid)
 	got := weftIPAM(t, node, "release", addrOf(t, ended, false).String(), addrOf(t, running, true).String())
 	if got.status != 1 || got.stderr != refusal || !strings.HasPrefix(got.stdout, "freed "+ended.Name()+"/eth0 ") {
 		t.Errorf("release: exit status %d, %s%s", got.status, got.stderr, got.stdout)
@@ -252,7 +252,7 @@ func TestADamagedLeaseFileIsRebuiltAtOnceAndPodsGoOn(t *testing.T) {
 	if err := os.Truncate(leaseFile(node), 30); err != nil {
 		t.Fatal(err)
 	}
-	if shown := weft(t, node, "status").stdout; !strings.Contains(shown, "NOT IN ORDER: ") || !strings.Contains(shown, leaseFile(node)+": lease file is damaged") {
+	if shown := weft(t, node, "status").stdout; !strings.Contains(shown, "NOT RECONCILED: ") || !strings.Contains(shown, leaseFile(node)+": lease file is damaged") {
 		t.Errorf("weft status:\n%s", shown)
 	}
 	if got := weftIPAM(t, node, "gc"); got.status != 0 || !strings.Contains(got.stdout, "2 running pods") {
@@ -284,7 +284,7 @@ func TestWhatOnlyAnOperatorCanMendIsShownByStatusAndMetrics(t *testing.T) {
 	if log := logs(t, node); strings.Count(log, "level=ERROR msg=\"pod lease not reconciled\"") != 1 || !strings.Contains(log, other) {
 		t.Errorf("the log does not tell it once:\n%s", log)
 	}
-	if shown := weft(t, node, "status").stdout; !strings.Contains(shown, "NOT IN ORDER: list leases: "+other+": lease file is damaged") {
+	if shown := weft(t, node, "status").stdout; !strings.Contains(shown, "NOT RECONCILED: list leases: "+other+": lease file is damaged") {
 		t.Errorf("weft status:\n%s", shown)
 	}
 	if got := metric(t, node, "weft_leases_unreconciled"); got != "1" {

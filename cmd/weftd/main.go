@@ -47,7 +47,7 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 			"Usage: weftd [flags]\n\n%s\n"+
 			"Every flag is also a key of the configuration file and an environment variable:\n"+
 			"--tun-driver is tun: {driver: …} and WEFT_TUN_DRIVER. Flags override variables,\n"+
-			"and these the file. SIGHUP reads the list of nodes again.\n", flags.FlagUsages())
+			"and these the file. On SIGHUP, weftd reads the list of nodes again.\n", flags.FlagUsages())
 	}
 	switch err := flags.Parse(args); {
 	case errors.Is(err, pflag.ErrHelp):

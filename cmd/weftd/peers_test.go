@@ -82,7 +82,7 @@ func TestPeersShowsWhoIsUpAndHowMuchPasses(t *testing.T) {
 func TestRotatingKeysLosesNoPacket(t *testing.T) {
 	t.Parallel()
 	cluster, pod1, pod2 := sealedPods(t)
-	if got := weft(t, cluster.Nodes()[0], "rotate-key"); got.status != 0 || got.stdout != "no peer has keys yet; the first packet to one makes them\n" {
+	if got := weft(t, cluster.Nodes()[0], "rotate-key"); got.status != 0 || got.stdout != "no peer has keys yet; the first packet to a peer starts a handshake\n" {
 		t.Errorf("before any packet: %+v", got)
 	}
 	expectPings(t, pod1, pod2)
@@ -115,10 +115,10 @@ func TestRotatingKeysWithoutKeysIsRefused(t *testing.T) {
 	t.Parallel()
 	node := startCluster(t, testnet.ClusterOptions{Nodes: 2}).Nodes()[0]
 	got := weft(t, node, "rotate-key")
-	if want := "weft: there are no keys: vxlan does not encrypt\n"; got.status != 1 || got.stderr != want || got.stdout != "" {
+	if want := "weft: there are no keys, because vxlan does not encrypt\n"; got.status != 1 || got.stderr != want || got.stdout != "" {
 		t.Errorf("%+v; want exit status 1, %q", got, want)
 	}
-	if got := weft(t, node, "peers"); got.status != 0 || !strings.HasSuffix(got.stdout, "With vxlan nothing tells whether peers live.\n") {
+	if got := weft(t, node, "peers"); got.status != 0 || !strings.HasSuffix(got.stdout, "vxlan does not show whether peers are alive.\n") {
 		t.Errorf("%+v", got)
 	}
 	metrics, err := node.Get(t.Context(), "/metrics")
@@ -150,7 +150,7 @@ func TestPeersSaysWhyAKilledNodeIsUnreachable(t *testing.T) {
 	expectPings(t, pod1, pod2)
 	cluster.Nodes()[1].Kill()
 	sendOn(t, pod1, addrOf(t, pod2, false))
-	reason := regexp.MustCompile(`(?m)^node2 .* unreachable .*\n  \S.*; tried again (in [0-9.]+s if there are packets for it|with the next packet for it)$`)
+	reason := regexp.MustCompile(`(?m)^node2 .* unreachable .*\n  \S.*; retried (in [0-9.]+s if there are packets for it|with the next packet for it)$`)
 	eventually(t, "weft peers to say why node2 is unreachable", func() error {
 		if shown := weft(t, node, "peers"); !reason.MatchString(shown.stdout) {
 			return errors.New(shown.stdout)

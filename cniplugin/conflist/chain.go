@@ -114,7 +114,7 @@ func (c *chain) spoken(ctx context.Context, name string, left []string) ([]strin
 	}
 	versions = common(left, versions)
 	if len(versions) == 0 || versions[0] > forOldRuntimes {
-		return nil, fmt.Errorf("it speaks no version of CNI that the others speak as well (%s)", strings.Join(left, ", "))
+		return nil, fmt.Errorf("it supports no CNI version that the other plugins support (%s)", strings.Join(left, ", "))
 	}
 	return versions, nil
 }
@@ -196,7 +196,7 @@ func (c *chain) versions(ctx context.Context, name string) ([]string, error) {
 	}
 	versions, err := askVersions(ctx, path)
 	if err != nil {
-		return nil, fmt.Errorf("ask %s for the versions of CNI that it speaks: %w", path, err)
+		return nil, fmt.Errorf("ask %s for its CNI versions: %w", path, err)
 	}
 	c.answered[name] = answer{file, versions}
 	return versions, nil

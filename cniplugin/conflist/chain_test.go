@@ -150,7 +150,7 @@ func TestTheConflistOffersTheVersionsThatAllPluginsSpeak(t *testing.T) {
 			if got := types(list); got != tt.types {
 				t.Errorf("plugins %s, want %s", got, tt.types)
 			}
-			if out := strings.Contains(log, "it speaks no version of CNI that the others speak as well"); out != (len(list.Plugins) < 3) {
+			if out := strings.Contains(log, "it supports no CNI version that the other plugins support"); out != (len(list.Plugins) < 3) {
 				t.Errorf("logged: %s", log)
 			}
 		})

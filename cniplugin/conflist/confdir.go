@@ -39,13 +39,13 @@ func Warnings(c config.CNI) []warning.Warning {
 		case errors.Is(err, fs.ErrNotExist):
 			continue // removed since
 		case err != nil:
-			all = append(all, warning.Warning{Code: "cni_network", Text: fmt.Sprintf("the container runtime finds %s before %s and can't use it (%v), so it may add no pods; remove %s",
+			all = append(all, warning.Warning{Code: "cni_network", Text: fmt.Sprintf("the container runtime reads %s before %s and can't use it (%v), so it may fail to add pods; remove %s",
 				file, config.ConflistName, err, file)})
 			continue
 		case leadsTo(network.Bytes, c):
 			return all
 		}
-		return append(all, warning.Warning{Code: "cni_network", Text: fmt.Sprintf("the container runtime takes %s (network %s) and not %s, so new pods are not on weft's network; remove %s",
+		return append(all, warning.Warning{Code: "cni_network", Text: fmt.Sprintf("the container runtime uses %s (network %s) and not %s, so new pods are not on weft's network; remove %s",
 			file, network.Name, config.ConflistName, file)})
 	}
 	return all

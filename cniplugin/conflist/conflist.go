@@ -136,14 +136,14 @@ func foreignEntries(content []byte) ([]foreignEntry, error) {
 		case i == at:
 			continue
 		case i < at:
-			f.refused = "it stands before weft-cni, which makes the pod's interface; chain it behind"
+			f.refused = "it comes before weft-cni, which makes the pod's interface; chain it after weft-cni"
 		case ours >= 0:
 			own = slices.Delete(own, ours, ours+1)
 			continue
 		case own == nil && sameJSON(p, pluginEntry(name)):
 			continue // by a weftd that did not yet write which entries are its own
 		case name == cniplugin.Type:
-			f.refused = "weft-cni is called once"
+			f.refused = "weft-cni must be called only once"
 		default:
 			if err := cniplugin.CheckPluginName(name); err != nil {
 				f.refused = err.Error()

@@ -83,9 +83,9 @@ func TestANodesUserWritesItsOwnKeysOnly(t *testing.T) {
 	}{
 		{"node2", []func(*Options){r.with(t, "guest")}, "permission denied; a node's etcd user needs a role that may read the prefix /weft/, and write the keys /weft/nodes/node2, /weft/podcidrs/v4/node2 and /weft/podcidrs/v6/node2: see docs/SECURITY.md"},
 		{"node2", []func(*Options){r.with(t, "node1")}, "register this node: etcdserver: permission denied"},
-		{"node3", []func(*Options){r.with(t, "guest"), withPassword("wrong")}, "there is no etcd user node3, or its password is another"},
-		{"node1", []func(*Options){r.with(t, "node1"), func(o *Options) { o.CAFile = o.CertFile }}, "etcd's certificate does not fit; name the CA that signed it"},
-		{"node1", []func(*Options){r.with(t, "node1"), func(o *Options) { o.CertFile, o.KeyFile = "", "" }}, "etcd refuses this node's certificate (there is none)"},
+		{"node3", []func(*Options){r.with(t, "guest"), withPassword("wrong")}, "etcd does not accept the user node3 with this password"},
+		{"node1", []func(*Options){r.with(t, "node1"), func(o *Options) { o.CAFile = o.CertFile }}, "etcd's certificate is not valid here; name the CA that signed it"},
+		{"node1", []func(*Options){r.with(t, "node1"), func(o *Options) { o.CertFile, o.KeyFile = "", "" }}, "etcd rejects this node's certificate (there is none)"},
 	} {
 		f := follow(t, r.source(t, tt.name, append(tt.changes, dual)...))
 		f.expectError(t, 0, tt.want)
@@ -106,5 +106,5 @@ func TestAnEtcdWithUsersTellsWhoHasNone(t *testing.T) {
 	r.ctl(t, "user", "add", "root:secret")
 	r.ctl(t, "user", "grant-role", "root", "root")
 	r.ctl(t, "auth", "enable")
-	follow(t, r.source(t, "node1")).expectError(t, 0, "etcd wants to know its users")
+	follow(t, r.source(t, "node1")).expectError(t, 0, "etcd requires authentication")
 }

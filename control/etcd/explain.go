@@ -37,17 +37,17 @@ func (o *Options) remedy(err error) string {
 		return fmt.Sprintf("a node's etcd user needs a role that may read the prefix %s, and write the keys %s, %s and %s: see docs/SECURITY.md",
 			o.folder(), o.entryKey(o.Node), o.claimKey(ipv4, o.Node), o.claimKey(ipv6, o.Node))
 	case errors.Is(err, rpctypes.ErrAuthFailed):
-		return fmt.Sprintf("there is no etcd user %s, or its password is another; correct them", o.Username)
+		return fmt.Sprintf("etcd does not accept the user %s with this password; correct them", o.Username)
 	case errors.Is(err, rpctypes.ErrUserEmpty):
-		return "etcd wants to know its users; give this node a user name and password, or a certificate whose common name is the user"
+		return "etcd requires authentication; give this node a user name and password, or a certificate whose common name is the user"
 	case errors.Is(err, rpctypes.ErrNoSpace):
-		return "etcd's database is full, and takes no writes; compact and defragment it or raise its quota, and then run `etcdctl alarm disarm`"
+		return "etcd's database is full, and rejects writes; compact and defragment it or raise its quota, then run `etcdctl alarm disarm`"
 	case contains(text, "x509:", "failed to verify certificate", "first record does not look like a TLS handshake"):
-		return fmt.Sprintf("etcd's certificate does not fit; name the CA that signed it (now: %s), and the members as it names them", orElse(o.CAFile, "those of this host"))
+		return fmt.Sprintf("etcd's certificate is not valid here; name the CA that signed it (now: %s), and the members as the certificate names them", orElse(o.CAFile, "the CAs of this host"))
 	case contains(text, "remote error: tls", "bad certificate"):
-		return fmt.Sprintf("etcd refuses this node's certificate (%s); name one that etcd's client CA has signed, and that is not over", orElse(o.CertFile, "there is none"))
+		return fmt.Sprintf("etcd rejects this node's certificate (%s); name one that etcd's client CA signed and that has not expired", orElse(o.CertFile, "there is none"))
 	default:
-		return fmt.Sprintf("is a majority of the members up, and can this node reach them? The endpoints are %s", strings.Join(o.Endpoints, ", "))
+		return fmt.Sprintf("check that a majority of the members is up, and that this node reaches them at %s", strings.Join(o.Endpoints, ", "))
 	}
 }
 

@@ -97,7 +97,7 @@ func TestWhatHappenedInAnOutageIsKnownAfterwards(t *testing.T) {
 	node3.stop()
 	n := node1.count()
 	r.link(t, "down")
-	node1.expectError(t, n, "is a majority of the members up, and can this node reach them?")
+	node1.expectError(t, n, "check that a majority of the members is up")
 	r.ctl(t, "del", "/weft/nodes/node2")
 	r.ctl(t, "del", "/weft/podcidrs/v4/node2")
 	r.ctl(t, "put", "/weft/nodes/node3", "rubbish")
@@ -125,7 +125,7 @@ func TestAnOutageIsToldOnceAndItsEndIsAStateEvenIfTheSame(t *testing.T) {
 	n := node1.count()
 	r.Kill(1)
 	began := time.Now()
-	node1.expectError(t, n, "can this node reach them? The endpoints are http://192.168.77.101:2379")
+	node1.expectError(t, n, "that this node reaches them at http://192.168.77.101:2379")
 	t.Logf("told after %v", time.Since(began))
 	time.Sleep(10*time.Second - time.Since(began))
 	if emits, _ := node1.since(n); len(emits) > 2 {
@@ -167,7 +167,7 @@ func TestAFullDatabaseStopsRegistrationOnly(t *testing.T) {
 		}
 	}
 	node3 := follow(t, r.source(t, "node3"))
-	node3.expectError(t, 0, "etcd's database is full, and takes no writes; compact and defragment it or raise its quota, and then run `etcdctl alarm disarm`")
+	node3.expectError(t, 0, "etcd's database is full, and rejects writes; compact and defragment it or raise its quota, then run `etcdctl alarm disarm`")
 	n := all[0].count()
 	all[0].reload <- struct{}{}
 	all[0].expectNodes(t, n, namesOf(all[0].last(t))...)

@@ -157,7 +157,7 @@ func parseEntry(name string, value []byte) (control.Node, error) {
 	}
 	var node control.Node
 	if err := json.Unmarshal(value, &node); err != nil {
-		return control.Node{}, fmt.Errorf("%s is no entry of a node: %w", strict.Quote(string(value)), cut(err))
+		return control.Node{}, fmt.Errorf("%s is not a node's entry: %w", strict.Quote(string(value)), cut(err))
 	}
 	if node.Name != name {
 		return control.Node{}, fmt.Errorf("the entry is that of another node, %s", strict.Quote(node.Name))
@@ -242,7 +242,7 @@ func (l *listing) rank(n control.Node) (revision int64, err error) {
 		c, ok := l.claim(f, n.Name)
 		switch {
 		case !ok:
-			return 0, fmt.Errorf("it has not claimed its pod CIDR %s: there is no key %s", p, l.options.claimKey(f, n.Name))
+			return 0, fmt.Errorf("its pod CIDR %s is not claimed: there is no key %s", p, l.options.claimKey(f, n.Name))
 		case c.err != nil:
 			return 0, fmt.Errorf("its claim %s: %w", l.options.claimKey(f, n.Name), c.err)
 		case c.cidr != p:
@@ -250,7 +250,7 @@ func (l *listing) rank(n control.Node) (revision int64, err error) {
 		}
 		// What lies in no cluster CIDR is for control.NewPlan to refuse.
 		if with, owner, taken := l.standing().overlapping(p); taken && owner != n.Name {
-			return 0, fmt.Errorf("its pod CIDR %s overlaps %s, which node %s has claimed before", p, with, label(owner))
+			return 0, fmt.Errorf("its pod CIDR %s overlaps %s, which node %s claimed first", p, with, label(owner))
 		}
 		revision = min(revision, c.revision)
 	}

@@ -72,7 +72,7 @@ func TestAFamilyThatIsAddedLaterCostsNobodyTheOther(t *testing.T) {
 			state := l.state(nil)
 			refused := "<nil>"
 			if tt.want == "[old]" {
-				refused = "etcd /weft/nodes/young: young: its pod CIDR 10.244.1.0/24 overlaps 10.244.1.0/24, which node old has claimed before; restart weftd there, or remove the node (weft node remove young)"
+				refused = "etcd /weft/nodes/young: young: its pod CIDR 10.244.1.0/24 overlaps 10.244.1.0/24, which node old claimed first; restart weftd there, or remove the node (weft node remove young)"
 			}
 			if got := fmt.Sprint(namesOf(state)); got != tt.want || fmt.Sprint(state.Refused) != refused {
 				t.Errorf("%s, to %s: %s, refused: %v", tt.name, us, got, state.Refused)
@@ -91,9 +91,9 @@ func TestWhatIsWrongWithANodeCostsThisNodeOnly(t *testing.T) {
 		want string
 	}{
 		{"no claim", []*mvccpb.KeyValue{kv("nodes/bad", entryOf("bad", "10.244.2.0/24"), 4)},
-			"etcd /weft/nodes/bad: bad: it has not claimed its pod CIDR 10.244.2.0/24: there is no key /weft/podcidrs/v4/bad; restart weftd there, or remove the node (weft node remove bad)"},
+			"etcd /weft/nodes/bad: bad: its pod CIDR 10.244.2.0/24 is not claimed: there is no key /weft/podcidrs/v4/bad; restart weftd there, or remove the node (weft node remove bad)"},
 		{"another's claim", []*mvccpb.KeyValue{kv("nodes/bad", entryOf("bad", "10.244.1.0/24"), 4)},
-			"it has not claimed its pod CIDR 10.244.1.0/24"},
+			"its pod CIDR 10.244.1.0/24 is not claimed"},
 		{"another claim", []*mvccpb.KeyValue{kv("nodes/bad", entryOf("bad", "10.244.1.0/24"), 4), kv("podcidrs/v4/bad", "10.244.2.0/24", 4)},
 			"its pod CIDR is 10.244.1.0/24, but it has claimed 10.244.2.0/24"},
 		{"a claim that is none", []*mvccpb.KeyValue{kv("nodes/bad", entryOf("bad", "10.244.2.0/24"), 4), kv("podcidrs/v4/bad", "10.244.2.1/24", 4)},
@@ -102,18 +102,18 @@ func TestWhatIsWrongWithANodeCostsThisNodeOnly(t *testing.T) {
 			"fd00::/64 is not IPv4"},
 		{"two CIDRs in a family", []*mvccpb.KeyValue{kv("nodes/bad", entryOf("bad", "10.244.2.0/24", "10.244.3.0/24"), 4), kv("podcidrs/v4/bad", "10.244.2.0/24", 4)},
 			"its pod CIDR is 10.244.3.0/24, but it has claimed 10.244.2.0/24"},
-		{"no JSON", []*mvccpb.KeyValue{kv("nodes/bad", "\x1b[31m{", 4)}, `etcd /weft/nodes/bad: bad: "\x1b[31m{" is no entry of a node: invalid character`},
+		{"no JSON", []*mvccpb.KeyValue{kv("nodes/bad", "\x1b[31m{", 4)}, `etcd /weft/nodes/bad: bad: "\x1b[31m{" is not a node's entry: invalid character`},
 		{"too long", []*mvccpb.KeyValue{kv("nodes/bad", strings.Repeat(" ", mostBytes)+"{}", 4)}, "the entry has 4098 bytes, more than 4096"},
 		{"another's entry", []*mvccpb.KeyValue{kv("nodes/bad", entryOf("good", "10.244.1.0/24"), 4)}, `the entry is that of another node, "good"`},
 		{"a path", []*mvccpb.KeyValue{kv("nodes/../../etc/passwd", entryOf("bad"), 4)}, `etcd /weft/nodes/"../../etc/passwd": "../../etc/passwd": "../../etc/passwd" is not a valid node name`},
 		{"a path below", []*mvccpb.KeyValue{kv("nodes/good/x", entryOf("bad"), 4)}, `"good/x" is not a valid node name`},
 		{"no name", []*mvccpb.KeyValue{kv("nodes/", entryOf(""), 4)}, `the node has no name`},
 		{"bad bytes in the key", []*mvccpb.KeyValue{kv("nodes/\xff\n\x1b[31m", "{}", 4)}, `"\xff\n\x1b[31m" is not a valid node name`},
-		{"a number that is none", []*mvccpb.KeyValue{kv("nodes/bad", `{"name":"bad","endpoint":"`+strings.Repeat("9", 3000)+`"}`, 4)}, `is no entry of a node`},
+		{"a number that is none", []*mvccpb.KeyValue{kv("nodes/bad", `{"name":"bad","endpoint":"`+strings.Repeat("9", 3000)+`"}`, 4)}, `is not a node's entry`},
 		{"an older claim", []*mvccpb.KeyValue{kv("nodes/bad", entryOf("bad", "10.244.1.0/25"), 4), kv("podcidrs/v4/bad", "10.244.1.0/25", 4)},
-			"its pod CIDR 10.244.1.0/25 overlaps 10.244.1.0/24, which node good has claimed before; restart weftd there, or remove the node (weft node remove bad)"},
+			"its pod CIDR 10.244.1.0/25 overlaps 10.244.1.0/24, which node good claimed first; restart weftd there, or remove the node (weft node remove bad)"},
 		{"an older claim inside", []*mvccpb.KeyValue{kv("nodes/bad", entryOf("bad", "10.244.0.0/20"), 4), kv("podcidrs/v4/bad", "10.244.0.0/20", 4)},
-			"its pod CIDR 10.244.0.0/20 overlaps 10.244.1.0/24, which node good has claimed before"},
+			"its pod CIDR 10.244.0.0/20 overlaps 10.244.1.0/24, which node good claimed first"},
 		{"outside the cluster CIDRs", []*mvccpb.KeyValue{kv("nodes/bad", entryOf("bad", "10.245.0.0/24"), 4), kv("podcidrs/v4/bad", "10.245.0.0/24", 4)},
 			"pod CIDR 10.245.0.0/24 is in none of the cluster CIDRs (10.244.0.0/16)"},
 		{"no pod CIDRs", []*mvccpb.KeyValue{kv("nodes/bad", entryOf("bad"), 4), kv("podcidrs/v4/bad", "10.244.2.0/24", 4)}, "has no pod CIDRs"},
@@ -221,12 +221,12 @@ func TestWhatANodeHeldIsItsOwnIfItCanBe(t *testing.T) {
 		{"its entry says something else", []*mvccpb.KeyValue{kv("nodes/a", entryOf("a", "10.244.9.0/26"), 3)}, nil, held, "10.244.7.0/25", ""},
 		{"it is claimed", []*mvccpb.KeyValue{kv("podcidrs/v4/a", "10.244.7.0/25", 3)}, nil, held, "10.244.7.0/25", ""},
 		{"it is another's now", []*mvccpb.KeyValue{kv("podcidrs/v4/b", "10.244.7.0/24", 3)}, nil, held, "another",
-			"no pod CIDR yet: 10.244.7.0/25 of this node overlaps what another node has claimed before, namely b; this node claims another, and its pods must be made anew"},
+			"no pod CIDR yet: 10.244.7.0/25 of this node overlaps an earlier claim of b; this node claims another, and its pods must be recreated"},
 		{"what it has claimed is another's", []*mvccpb.KeyValue{kv("podcidrs/v4/a", "10.244.7.0/25", 4), kv("podcidrs/v4/b", "10.244.7.0/24", 3)}, nil, nil, "another",
-			"no pod CIDR yet: 10.244.7.0/25 of this node overlaps what another node has claimed before, namely b"},
+			"no pod CIDR yet: 10.244.7.0/25 of this node overlaps an earlier claim of b"},
 		{"what it has claimed is another's, but not what it held", []*mvccpb.KeyValue{kv("podcidrs/v4/a", "10.244.8.0/24", 4), kv("podcidrs/v4/b", "10.244.8.0/24", 3)}, nil, held, "10.244.7.0/25", ""},
 		{"it has claimed something else", []*mvccpb.KeyValue{kv("podcidrs/v4/a", "10.244.8.0/24", 3)}, nil, held, "10.244.8.0/24",
-			"no pod CIDR yet: this node had 10.244.7.0/25, but has claimed 10.244.8.0/24, which counts; its pods must be made anew"},
+			"no pod CIDR yet: this node had 10.244.7.0/25, but has claimed 10.244.8.0/24, which counts; its pods must be recreated"},
 	} {
 		self := selfOf("a")
 		self.Held = tt.own

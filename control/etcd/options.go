@@ -50,7 +50,7 @@ func (o *Options) check() error {
 		errs = append(errs, o.checkMask(f))
 	}
 	if o.Username == "" && o.Password != "" {
-		errs = append(errs, errors.New("there is an etcd password, but no user name; write both or none"))
+		errs = append(errs, errors.New("there is an etcd password without a user name; write both or none"))
 	}
 	_, err := o.tlsConfig()
 	return errors.Join(append(errs, err)...)
@@ -63,7 +63,7 @@ func (o *Options) checkEndpoints() error {
 	for _, endpoint := range o.Endpoints {
 		u, err := url.Parse(endpoint)
 		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Port() == "" || u.Hostname() == "" {
-			return fmt.Errorf("%s is no etcd endpoint; write it like https://192.168.77.101:2379", strict.Quote(endpoint))
+			return fmt.Errorf("%s is not an etcd endpoint; write it like https://192.168.77.101:2379", strict.Quote(endpoint))
 		}
 		if (u.Scheme == "https") != o.secure() {
 			return fmt.Errorf("some etcd endpoints are http, and some https, such as %s; write one kind", strict.Quote(endpoint))
@@ -81,7 +81,7 @@ func (o *Options) secure() bool {
 
 func (o *Options) checkPrefix() error {
 	if !strings.HasPrefix(o.Prefix, "/") || strings.HasSuffix(o.Prefix, "/") || strings.Contains(o.Prefix, "//") {
-		return fmt.Errorf("%s is no prefix of etcd keys; write it like /weft", strict.Quote(o.Prefix))
+		return fmt.Errorf("%s is not a prefix of etcd keys; write it like /weft", strict.Quote(o.Prefix))
 	}
 	return nil
 }

@@ -36,7 +36,7 @@ type registration struct {
 func (l *listing) registration(self control.Self, held []netip.Prefix) (registration, error) {
 	name := l.options.Node
 	if err := strict.CheckAddrPort(self.Endpoint); err != nil {
-		return registration{}, fmt.Errorf("the address that the other nodes send to is not known: %w; set advertise", err)
+		return registration{}, fmt.Errorf("this node's address is unknown: %w; set advertise", err)
 	}
 	if len(held) == 0 {
 		held = self.Held
@@ -54,7 +54,7 @@ func (l *listing) registration(self control.Self, held []netip.Prefix) (registra
 		has = has && claimed.err == nil
 		if has && !l.options.inCluster(claimed.cidr) {
 			return registration{}, fmt.Errorf("%w: this node has claimed %s, which is in none of the cluster CIDRs any more; "+
-				"stop weftd, remove the node (weft node remove %s), and start weftd again, which then claims another; its pods must be made anew",
+				"stop weftd, remove the node (weft node remove %s), and start weftd again, which then claims another; its pods must be recreated",
 				control.ErrNoPodCIDR, claimed.cidr, name)
 		}
 		if len(l.options.clusterCIDRs(f)) == 0 {
@@ -99,10 +99,10 @@ func (l *listing) ownerOf(p netip.Prefix) string {
 // written yet, and perhaps can't be.
 func (l *listing) lost(before, now netip.Prefix) error {
 	if owner := l.ownerOf(before); owner != "" && owner != l.options.Node {
-		return fmt.Errorf("%w yet: %s of this node overlaps what another node has claimed before, namely %s; this node claims another, and its pods must be made anew",
+		return fmt.Errorf("%w yet: %s of this node overlaps an earlier claim of %s; this node claims another, and its pods must be recreated",
 			control.ErrNoPodCIDR, before, label(owner))
 	}
-	return fmt.Errorf("%w yet: this node had %s, but has claimed %s, which counts; its pods must be made anew", control.ErrNoPodCIDR, before, now)
+	return fmt.Errorf("%w yet: this node had %s, but has claimed %s, which counts; its pods must be recreated", control.ErrNoPodCIDR, before, now)
 }
 
 // choose returns the CIDR that this node shall claim: what it held, or a free one.
@@ -129,7 +129,7 @@ func (l *listing) choose(f family, held []netip.Prefix) (netip.Prefix, error) {
 }
 
 // errOvertaken says that somebody else was first: what was listed is no longer so.
-var errOvertaken = errors.New("what was to be written has changed in the meantime")
+var errOvertaken = errors.New("the entry changed in the meantime")
 
 // write carries the registration out in one transaction, if the listing is still right
 // about this node's keys, and nobody claims one of the CIDRs. It returns the revision in

@@ -113,7 +113,7 @@ func (s *Source) Remove(ctx context.Context, name string) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("%s: there is no such node in etcd under %s; `weft node list` shows those that there are", task, s.options.Prefix)
+	return fmt.Errorf("%s: there is no such node in etcd under %s; `weft node list` lists the nodes", task, s.options.Prefix)
 }
 
 // connect makes a client. With a user name it asks etcd for a token; otherwise nothing has
@@ -159,7 +159,7 @@ func onlyOnce() grpc.StreamClientInterceptor {
 	var begun atomic.Bool
 	return func(ctx context.Context, desc *grpc.StreamDesc, conn *grpc.ClientConn, method string, stream grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 		if begun.Swap(true) {
-			return nil, status.Error(codes.Aborted, "the watch was broken off")
+			return nil, status.Error(codes.Aborted, "the watch was interrupted")
 		}
 		return stream(ctx, desc, conn, method, opts...)
 	}

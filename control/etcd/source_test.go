@@ -90,17 +90,17 @@ func TestSourceBesideARealEtcd(t *testing.T) {
 		n := node1.count()
 		r.ctl(t, "put", "/two/nodes/thief", entryOf("thief", own.String()))
 		node1.expectNodes(t, n, "node1")
-		if plan := cluster(); plan.Refused == nil || !strings.Contains(plan.Refused.Error(), "it has not claimed its pod CIDR") {
+		if plan := cluster(); plan.Refused == nil || !strings.Contains(plan.Refused.Error(), "is not claimed: there is no key") {
 			t.Errorf("refused: %v", plan.Refused)
 		}
 		r.ctl(t, "put", "/two/podcidrs/v4/thief", own.String())
-		node1.expectRefusal(t, n, "thief: its pod CIDR "+own.String()+" overlaps "+own.String()+", which node node1 has claimed before")
+		node1.expectRefusal(t, n, "thief: its pod CIDR "+own.String()+" overlaps "+own.String()+", which node node1 claimed first")
 		if plan := cluster(); len(plan.Peers) != 0 || plan.Refused == nil {
 			t.Errorf("peers %v, refused: %v", plan.Peers, plan.Refused)
 		}
 		// The thief's own weftd finds that it has lost, and takes another.
 		thief := follow(t, r.source(t, "thief", at("/two")))
-		thief.expectError(t, 0, "overlaps what another node has claimed before, namely node1")
+		thief.expectError(t, 0, "overlaps an earlier claim of node1")
 		thief.expectNodes(t, 0, "node1", "thief")
 		expectPlan(t, thief.last(t), "thief", "10.244.0.0/16")
 	})
@@ -114,7 +114,7 @@ func TestSourceBesideARealEtcd(t *testing.T) {
 		own := nodeOf(t, young.expectNodes(t, 0, "old", "young"), "young").PodCIDRs[0]
 		r.ctl(t, "put", "/change/nodes/old", entryOf("old", own.String()))
 		r.ctl(t, "put", "/change/podcidrs/v4/old", own.String())
-		young.expectRefusal(t, 0, "which node young has claimed before")
+		young.expectRefusal(t, 0, "which node young claimed first")
 		expectOnlySelf(t, young.last(t), "young")
 	})
 
@@ -279,11 +279,11 @@ func TestWhatIsWrongWithTheOptionsIsSaidWithTheRemedy(t *testing.T) {
 		want   string
 	}{
 		"no endpoints":    {func(o *Options) { o.Endpoints = nil }, "there are no etcd endpoints; write one for each member"},
-		"no URL":          {func(o *Options) { o.Endpoints = []string{"192.168.77.101:2379"} }, `"192.168.77.101:2379" is no etcd endpoint; write it like https://`},
-		"no port":         {func(o *Options) { o.Endpoints = []string{"https://etcd"} }, "is no etcd endpoint"},
+		"no URL":          {func(o *Options) { o.Endpoints = []string{"192.168.77.101:2379"} }, `"192.168.77.101:2379" is not an etcd endpoint; write it like https://`},
+		"no port":         {func(o *Options) { o.Endpoints = []string{"https://etcd"} }, "is not an etcd endpoint"},
 		"two kinds":       {func(o *Options) { o.Endpoints = []string{"https://a:1", "http://b:1"} }, "write one kind"},
 		"TLS in clear":    {func(o *Options) { o.Endpoints, o.CAFile = []string{"http://b:1"}, junk }, "write https, or remove the files"},
-		"prefix":          {func(o *Options) { o.Prefix = "weft/" }, `"weft/" is no prefix of etcd keys; write it like /weft`},
+		"prefix":          {func(o *Options) { o.Prefix = "weft/" }, `"weft/" is not a prefix of etcd keys; write it like /weft`},
 		"name":            {func(o *Options) { o.Node = "../x" }, "is not a valid node name"},
 		"no CIDRs":        {func(o *Options) { o.ClusterCIDRs = nil }, "write them under clusterCIDRs"},
 		"no mask":         {func(o *Options) { o.MaskIPv4 = 0 }, "the length of this node's IPv4 pod CIDR is 0; write one from 1 to 30"},

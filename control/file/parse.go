@@ -113,7 +113,7 @@ func parseMAC(text string) (peer.MAC, error) {
 func parseKey(text string) (peer.Fingerprint, error) {
 	key, err := peer.ParseFingerprint(text)
 	if err != nil {
-		return key, fmt.Errorf("%s is no fingerprint; write the %d hexadecimal digits that `weft keygen` prints, or remove the key", strict.Quote(text), hex.EncodedLen(len(key)))
+		return key, fmt.Errorf("%s is not a fingerprint; write the %d hexadecimal digits that `weft keygen` prints, or remove the key", strict.Quote(text), hex.EncodedLen(len(key)))
 	}
 	return key, nil
 }

@@ -77,7 +77,7 @@ func TestANodesKeyIsReadHoweverItsDigitsLook(t *testing.T) {
 }
 
 func TestMistakesInTheFile(t *testing.T) {
-	const noFingerprint = " is no fingerprint; write the 64 hexadecimal digits that `weft keygen` prints, or remove the key\n"
+	const noFingerprint = " is not a fingerprint; write the 64 hexadecimal digits that `weft keygen` prints, or remove the key\n"
 	tests := []struct{ name, file, want string }{
 		{"empty file", "", `nodes.yaml: nodes: missing; list the cluster's nodes under it`},
 		{"no list", "nodes:\n", `nodes.yaml:1: nodes: has no value; write one or remove the key`},
@@ -152,7 +152,7 @@ nodes.yaml:11: nodes[9].key: must be a single value, not a list; write the value
 
 func TestLoadTellsAnAbsentFile(t *testing.T) {
 	_, err := New("/no/such/../nodes.yaml").Load(t.Context())
-	want := "/no/nodes.yaml: file does not exist; write it, or name another one under the configuration's key control.file"
+	want := "/no/nodes.yaml: file does not exist; write it, or set the configuration's key control.file to another"
 	if err == nil || err.Error() != want {
 		t.Errorf("%v; want %s", err, want)
 	}

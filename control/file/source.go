@@ -59,12 +59,12 @@ func (s *Source) Load(context.Context) (control.State, error) {
 func (s *Source) read() ([]byte, error) {
 	if s.Check != nil {
 		if err := s.Check(s.path); err != nil {
-			return nil, fmt.Errorf("the list of nodes is not believed: %w", err)
+			return nil, fmt.Errorf("the list of nodes is not trusted: %w", err)
 		}
 	}
 	data, err := yamltree.ReadFile(s.path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s: %w; write it, or name another one under the configuration's key control.file", s.path, fs.ErrNotExist)
+		return nil, fmt.Errorf("%s: %w; write it, or set the configuration's key control.file to another", s.path, fs.ErrNotExist)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read the list of nodes: %w", err)

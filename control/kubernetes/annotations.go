@@ -93,7 +93,7 @@ func (r *reader) weft() {
 		for item := range strings.SplitSeq(text, ",") {
 			addr, err := netip.ParseAddr(item)
 			if err != nil {
-				return fmt.Errorf("%s is no address; write them like 192.168.78.1,fd00:78::1, or remove the annotation", strict.Quote(item))
+				return fmt.Errorf("%s is not an address; write them like 192.168.78.1,fd00:78::1, or remove the annotation", strict.Quote(item))
 			}
 			r.node.Addresses = append(r.node.Addresses, addr)
 		}
@@ -101,7 +101,7 @@ func (r *reader) weft() {
 	})
 	r.optional(annotationKey, func(text string) (err error) {
 		if r.node.Key, err = peer.ParseFingerprint(text); err != nil {
-			return fmt.Errorf("%s is no fingerprint; write the %d hexadecimal digits that `weft keygen` prints, or remove the annotation", strict.Quote(text), hex.EncodedLen(len(r.node.Key)))
+			return fmt.Errorf("%s is not a fingerprint; write the %d hexadecimal digits that `weft keygen` prints, or remove the annotation", strict.Quote(text), hex.EncodedLen(len(r.node.Key)))
 		}
 		return nil
 	})

@@ -70,7 +70,7 @@ func TestWhatANodeSaysIsRead(t *testing.T) {
 		{"a node", object("a", both, annotationEndpoint, "192.168.77.1:9338", annotationKey, fingerprint), "a 192.168.77.1:9338 [10.244.1.0/24 fd00:244:0:1::/64] 00112233"},
 		{"IPv6", object("a", both, annotationEndpoint, "[fd00:77::1]:9338"), "a [fd00:77::1]:9338 [10.244.1.0/24 fd00:244:0:1::/64]"},
 		{"further addresses", object("a", one, annotationEndpoint, "192.168.77.1:9338", annotationAddresses, "192.168.78.1,fd00:78::1"), "a 192.168.77.1:9338 [10.244.1.0/24] also [192.168.78.1 fd00:78::1]"},
-		{"no addresses", object("a", one, annotationEndpoint, "192.168.77.1:9338", annotationAddresses, "192.168.78.1, node1"), `the annotation weft.network/addresses: " node1" is no address; write them like 192.168.78.1,fd00:78::1, or remove the annotation`},
+		{"no addresses", object("a", one, annotationEndpoint, "192.168.77.1:9338", annotationAddresses, "192.168.78.1, node1"), `the annotation weft.network/addresses: " node1" is not an address; write them like 192.168.78.1,fd00:78::1, or remove the annotation`},
 		{"a kernel VXLAN device", object("a", one, annotationEndpoint, "192.168.77.1:8472", annotationVTEPMAC, "aa:bb:cc:00:00:01"), "a 192.168.77.1:8472 [10.244.1.0/24] aa:bb:cc:00:00:01"},
 		{"no pod CIDRs yet", object("a", nil, annotationEndpoint, "192.168.77.1:9338"), "a 192.168.77.1:9338 []"},
 		{"no endpoint", object("a", one, annotationKey, fingerprint), "the annotation weft.network/endpoint is missing"},
@@ -81,7 +81,7 @@ func TestWhatANodeSaysIsRead(t *testing.T) {
 		{"everything wrong", object("a", []string{"10.244.1.1/24"}, annotationEndpoint, "x", annotationKey, "y", annotationVTEPMAC, "z"),
 			`spec.podCIDRs: 10.244.1.1/24 has bits set behind its length; write 10.244.1.0/24; ` +
 				`the annotation weft.network/endpoint: "x" is not an IP address and port; write it like 192.168.77.1:9338 or [fd00:77::1]:9338; ` +
-				`the annotation weft.network/key: "y" is no fingerprint; write the 64 hexadecimal digits that ` + "`weft keygen`" + ` prints, or remove the annotation; ` +
+				`the annotation weft.network/key: "y" is not a fingerprint; write the 64 hexadecimal digits that ` + "`weft keygen`" + ` prints, or remove the annotation; ` +
 				`the annotation weft.network/vtep-mac: "z" is not an Ethernet address; write it like 02:00:00:00:00:01, or remove the annotation`},
 		{"flannel's, which counts for nothing here", flannelObject("a", one...), "no member"},
 	} {
@@ -116,10 +116,10 @@ func TestWhatFlannelSaysOfItsNodesIsRead(t *testing.T) {
 		{"another backend", with(flannelBackend, "host-gw"), `flannel's backend is "host-gw" there, and not vxlan; remove the Node's flannel annotations, or change flannel's configuration`},
 		{"another VNI", with(flannelData, `{"VNI":2,"VtepMAC":"aa:bb:cc:00:00:01"}`), "the annotation flannel.alpha.coreos.com/backend-data: flannel's VNI is 2 there, and this node's 1; give both the same one, here under the configuration's key vxlan.vni"},
 		{"no data", with(flannelData, ""), "the annotation flannel.alpha.coreos.com/public-ipv6 is missing; the annotation flannel.alpha.coreos.com/backend-v6-data is missing"},
-		{"no JSON", with(flannelData, "{"), `the annotation flannel.alpha.coreos.com/backend-data: "{" is no data of flannel's backend vxlan`},
+		{"no JSON", with(flannelData, "{"), `the annotation flannel.alpha.coreos.com/backend-data: "{" is not data of flannel's backend vxlan`},
 		{"no MAC", with(flannelData, `{"VNI":1}`), `the annotation flannel.alpha.coreos.com/backend-data: "" is not an Ethernet address`},
-		{"a VNI that is no number", with(flannelData, `{"VNI":-1}`), `the annotation flannel.alpha.coreos.com/backend-data: "{\"VNI\":-1}" is no data of flannel's backend vxlan`},
-		{"an IPv6 address for IPv4", with(flannelPublicIP, "fd00:77::9"), `the annotation flannel.alpha.coreos.com/public-ip: "fd00:77::9" is no address of its family`},
+		{"a VNI that is no number", with(flannelData, `{"VNI":-1}`), `the annotation flannel.alpha.coreos.com/backend-data: "{\"VNI\":-1}" is not data of flannel's backend vxlan`},
+		{"an IPv6 address for IPv4", with(flannelPublicIP, "fd00:77::9"), `the annotation flannel.alpha.coreos.com/public-ip: "fd00:77::9" is not an address of its family`},
 	} {
 		if got := said(tt.object, Options{FlannelCompat: true, VNI: 1}); got != tt.want {
 			t.Errorf("%s:\n%s\nwant:\n%s", tt.name, got, tt.want)
@@ -138,7 +138,7 @@ func TestAWrongNodeIsRefusedAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	const want = `Node node2: the annotation weft.network/endpoint: "\x1b[31m" is not an IP address and port; write it like 192.168.77.1:9338 or [fd00:77::1]:9338
-Node node2: the annotation weft.network/key: "x" is no fingerprint; write the 64 hexadecimal digits that ` + "`weft keygen`" + ` prints, or remove the annotation`
+Node node2: the annotation weft.network/key: "x" is not a fingerprint; write the 64 hexadecimal digits that ` + "`weft keygen`" + ` prints, or remove the annotation`
 	if len(plan.Peers) != 1 || plan.Peers[0].Name != "node3" || plan.Refused == nil || plan.Refused.Error() != want {
 		t.Errorf("peers %v; refused: %v", plan.Peers, plan.Refused)
 	}

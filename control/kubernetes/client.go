@@ -123,7 +123,7 @@ func clientConfig(kubeconfig string) (*rest.Config, error) {
 	if kubeconfig == "" {
 		config, err := rest.InClusterConfig()
 		if errors.Is(err, rest.ErrNotInCluster) {
-			return nil, errors.New("this process runs in no pod of a cluster; write the path of a kubeconfig under the configuration's key control.kubernetes.kubeconfig")
+			return nil, errors.New("this process does not run in a pod; write the path of a kubeconfig under the configuration's key control.kubernetes.kubeconfig")
 		}
 		if err != nil {
 			return nil, fmt.Errorf("use the pod's service account: %w", err)

@@ -27,7 +27,7 @@ func checkServer(kubeconfig string, config *rest.Config) error {
 	case config.Insecure:
 		return fmt.Errorf("the kubeconfig %s has insecure-skip-tls-verify, so that anyone on the path could pose as the API server; write the cluster's certificate-authority instead", kubeconfig)
 	case !rest.IsConfigTransportTLS(*config) && !isLoopback(config.Host):
-		return fmt.Errorf("the kubeconfig %s has the server %s, which is reached in clear, the token too; write https:// and the cluster's certificate-authority", kubeconfig, config.Host)
+		return fmt.Errorf("the kubeconfig %s has the server %s, to which everything goes in clear, the token too; write https:// and the cluster's certificate-authority", kubeconfig, config.Host)
 	}
 	return nil
 }

@@ -53,7 +53,7 @@ func (r *reader) flannel(vni uint32) {
 	var addr netip.Addr
 	r.required(public, func(text string) (err error) {
 		if addr, err = netip.ParseAddr(text); err != nil || addr.Is4() != (public == flannelPublicIP) {
-			return fmt.Errorf("%s is no address of its family", strict.Quote(text))
+			return fmt.Errorf("%s is not an address of its family", strict.Quote(text))
 		}
 		r.node.Endpoint = netip.AddrPortFrom(addr, flannelPort)
 		return strict.CheckAddrPort(r.node.Endpoint)
@@ -68,7 +68,7 @@ func (r *reader) flannel(vni uint32) {
 func parseFlannelData(text string, vni uint32) (peer.MAC, error) {
 	var data flannelVXLAN
 	if err := json.Unmarshal([]byte(text), &data); err != nil {
-		return peer.MAC{}, fmt.Errorf("%s is no data of flannel's backend vxlan", strict.Quote(text))
+		return peer.MAC{}, fmt.Errorf("%s is not data of flannel's backend vxlan", strict.Quote(text))
 	}
 	if data.VNI != vni {
 		return peer.MAC{}, fmt.Errorf("flannel's VNI is %d there, and this node's %d; give both the same one, here under the configuration's key vxlan.vni", data.VNI, vni)

@@ -488,7 +488,7 @@ func TestWhatCanNotBeWrittenIsToldAndTriedAgain(t *testing.T) {
 
 // TestARefusalIsToldWithTheRemedyAndFencesNothing: it says nothing of the Node.
 func TestARefusalIsToldWithTheRemedyAndFencesNothing(t *testing.T) {
-	const token = "Unauthorized: the token has ended, or its Node was deleted, also if there is one of the same name again; make a new one with: " +
+	const token = "Unauthorized: the token has expired, or its Node was deleted, even if there is one of the same name again; make a new one with: " +
 		"kubectl --namespace kube-system create token weft --bound-object-kind Node --bound-object-name node1 --duration 8760h; " +
 		"and write it where the kubeconfig /k has the old one: weftd then uses it by itself"
 	const rights = "nodes is forbidden: no; apply deploy/kubernetes, and name a kubeconfig with a token of weft's service account that is bound to this Node"

@@ -44,9 +44,9 @@ func (s *Source) noList(err error) error {
 func (s *Source) withRemedy(err error) error {
 	switch {
 	case apierrors.IsUnauthorized(err) && s.Kubeconfig == "":
-		return fmt.Errorf("%w: the token of weftd's pod has ended; delete the pod, so that it gets another", err)
+		return fmt.Errorf("%w: the token of weftd's pod has expired; delete the pod, so that it gets a new one", err)
 	case apierrors.IsUnauthorized(err):
-		return fmt.Errorf("%w: the token has ended, or its Node was deleted, also if there is one of the same name again; make a new one with: "+
+		return fmt.Errorf("%w: the token has expired, or its Node was deleted, even if there is one of the same name again; make a new one with: "+
 			"kubectl --namespace kube-system create token weft --bound-object-kind Node --bound-object-name %s --duration 8760h; and write it where the kubeconfig %s has the old one: weftd then uses it by itself",
 			err, s.Node, s.Kubeconfig)
 	case apierrors.IsForbidden(err):

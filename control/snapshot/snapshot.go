@@ -57,7 +57,7 @@ func Read(path, identity, origin string) (control.State, error) {
 		return control.State{}, fmt.Errorf("read the snapshot of the nodes: %w", err)
 	}
 	if !info.Mode().IsRegular() || info.Size() > mostBytes {
-		return control.State{}, fmt.Errorf("%s is no snapshot of the nodes; remove it", path)
+		return control.State{}, fmt.Errorf("%s is not a snapshot of the nodes; remove it", path)
 	}
 	data, err := os.ReadFile(path)
 	if err != nil {

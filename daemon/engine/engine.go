@@ -226,7 +226,7 @@ func (e *Engine) Confirm() (c Confirmation, d Decision, err error) {
 		c.Keys = append(c.Keys, change.Node)
 	}
 	if !e.guard.Waits() {
-		return Confirmation{}, d, errors.New("no list of nodes waits to be confirmed")
+		return Confirmation{}, d, errors.New("there is no list of nodes to confirm")
 	}
 	plan, err := e.guard.Confirm()
 	if err != nil {
@@ -322,7 +322,7 @@ func keptError(kept []string, peers int) error {
 	if more := len(kept) - most; more > 0 {
 		names += fmt.Sprintf(" and %d more", more)
 	}
-	return fmt.Errorf("it withdraws %d of %d peers (%s), which are kept; run `weft confirm` to accept their removal", len(kept), peers, names)
+	return fmt.Errorf("it removes %d of %d peers (%s), which are kept; run `weft confirm` to accept their removal", len(kept), peers, names)
 }
 
 // Snapshot returns the list of nodes to start with next time, if it is not the one that was saved:

@@ -90,7 +90,7 @@ list 1 2             -> info node list applied, apply, [2] ready
 
 # nothing to confirm
 first 1 2            -> [2] not ready: weftd is starting
-confirm              -> error: no list of nodes waits to be confirmed
+confirm              -> error: there is no list of nodes to confirm
 
 # a list without this node
 up 1 2               -> publish up, [2] ready

@@ -197,7 +197,7 @@ func (c choice) auto(families []Family) (netip.Addr, error) {
 		case 1:
 			return left[0].Addr(), nil
 		}
-		return netip.Addr{}, fmt.Errorf("this node has several addresses of %s, and no default route to tell which one others reach: %s; write one of them, interface=NAME, or can-reach=ADDRESS with the address of another node",
+		return netip.Addr{}, fmt.Errorf("this node has several addresses of %s, and no default route to choose by: %s; write one of them, interface=NAME, or can-reach=ADDRESS with the address of another node",
 			family, c.list(left))
 	}
 	var reasons []string
@@ -207,7 +207,7 @@ func (c choice) auto(families []Family) (netip.Addr, error) {
 			reasons = append(reasons, fmt.Sprintf("%s of %s %s", a.Addr(), c.links[a.link].name, why))
 		}
 	}
-	return netip.Addr{}, fmt.Errorf("this node has no address of %s by which others surely reach it%s; give it one, or write its address, interface=NAME or can-reach=ADDRESS",
+	return netip.Addr{}, fmt.Errorf("this node has no address of %s by which other nodes surely reach it%s; give it one, or write its address, interface=NAME or can-reach=ADDRESS",
 		oneOf(families), inBrackets(reasons))
 }
 
@@ -238,7 +238,7 @@ func (c choice) sourceOf(to route, family Family) (addr netip.Addr, ok bool, why
 	why = "which has no address of " + family.String()
 	source, known := c.holder(to.source)
 	if known && c.standsIn(source, to) {
-		why = "whose own addresses are not fit"
+		why = "whose own addresses are unsuitable"
 	} else if known {
 		if why = c.unfit(source); why == "" || why == secondary {
 			return to.source, true, ""
@@ -381,7 +381,7 @@ func (c choice) list(addrs []address) string {
 		}
 	}
 	if names == nil {
-		return "none is fit"
+		return "none is suitable"
 	}
 	return strings.Join(names, ", ")
 }

@@ -141,7 +141,7 @@ func TestAnotherInterfaceDoesNotStandInForOneThatIsNotReady(t *testing.T) {
 	n := imagined(map[int]link{1: {name: "eth0", uplink: true}, 2: {name: "eth1"}},
 		[]address{at(1, "fd00:77::1/64", unix.IFA_F_TENTATIVE), at(2, "fd00:1::1/64", 0)}, map[Family]route{IPv6: via(1, "fd00:1::1")})
 	choice{n, nil, nil}.expect(t, "auto", only6, "fd00:77::1 of eth0 is tentative")
-	choice{n, nil, nil}.expect(t, "can-reach=fd00:9::1", only6, "leads through eth0, whose own addresses are not fit")
+	choice{n, nil, nil}.expect(t, "can-reach=fd00:9::1", only6, "leads through eth0, whose own addresses are unsuitable")
 	n.addrs[0].flags = 0
 	choice{n, nil, nil}.expect(t, "auto", only6, "fd00:77::1")
 	n.links[2] = link{name: "lo", ofLoop: true, up: true}

@@ -127,7 +127,7 @@ func checkLinkName(name string) error {
 	case ok:
 		return fmt.Errorf("%s is the label of an address; write interface=%s, or the address itself", strict.Quote(name), label)
 	case len(name) > most || name == "." || name == ".." || strings.ContainsFunc(name, bad):
-		return fmt.Errorf("%s can't be an interface's name; write one that `ip link` lists, like interface=eth0", strict.Quote(name))
+		return fmt.Errorf("%s is not a valid interface name; write one that `ip link` lists, like interface=eth0", strict.Quote(name))
 	}
 	return nil
 }

@@ -19,7 +19,7 @@ var networkName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$`)
 func setCNIName(c *Config, text string) error {
 	c.CNI.Name = text
 	if !networkName.MatchString(text) {
-		return fmt.Errorf("%s can't be a network's name; write at most 63 letters, digits, '_', '.' and '-', such as weft", strict.Quote(text))
+		return fmt.Errorf("%s is not a valid network name; write at most 63 letters, digits, '_', '.' and '-', such as weft", strict.Quote(text))
 	}
 	return nil
 }
@@ -41,7 +41,7 @@ func addChained(c *Config, text string) error {
 func checkPlugin(name string) error {
 	switch {
 	case !pluginName.MatchString(name):
-		return fmt.Errorf("%s can't be a plugin's name; write at most 63 letters, digits, '_', '.' and '-', such as portmap, and its folder under cni.binDir", strict.Quote(name))
+		return fmt.Errorf("%s is not a valid plugin name; write at most 63 letters, digits, '_', '.' and '-', such as portmap, and its folder under cni.binDir", strict.Quote(name))
 	case name == "weft-cni":
 		return errors.New("weft-cni is the first plugin in any case; remove it from the list of those behind it")
 	}
@@ -54,7 +54,7 @@ func addExtra(c *Config, text string) error {
 	}
 	var compact bytes.Buffer
 	if err := json.Unmarshal([]byte(text), &entry); err != nil || json.Compact(&compact, []byte(text)) != nil || entry.Type == nil {
-		return fmt.Errorf("%s is no entry of a plugin; write its name under type, such as {type: istio-cni}", strict.Quote(text))
+		return fmt.Errorf("%s is not a plugin's entry; write its name under type, such as {type: istio-cni}", strict.Quote(text))
 	}
 	if err := checkPlugin(*entry.Type); err != nil {
 		return err

@@ -29,7 +29,7 @@ func checkSource(c *Config, written map[string]setting, problems *strict.Problem
 			c.Control.Source, chosen = source, path
 		case source != c.Control.Source:
 			s := written[path]
-			problems.Addf(s.origin, s.subject, "there can be one control source only, and %s is written too; remove one of the two", chosen)
+			problems.Addf(s.origin, s.subject, "only one control source is allowed, and %s is written too; remove one of the two", chosen)
 			return
 		}
 	}
@@ -52,7 +52,7 @@ func checkSource(c *Config, written map[string]setting, problems *strict.Problem
 			problems.Addf(s.origin, s.subject, "flannel's nodes understand the encapsulation vxlan only, and not %s; write encapsulation: vxlan", c.Encapsulation)
 		}
 		if c.Control.Kubernetes.FlannelCompat && c.Listen.IsValid() && c.Listen.Port() != flannelPort {
-			problems.Addf(cmp.Or(origin(written, "listen"), origin(written, "control.kubernetes.flannelCompat")), "listen", "flannel's nodes send to port %d, which nothing tells them to change; write listen: 0.0.0.0:%d", flannelPort, flannelPort)
+			problems.Addf(cmp.Or(origin(written, "listen"), origin(written, "control.kubernetes.flannelCompat")), "listen", "flannel's nodes send to port %d, whatever this node's port is; write listen: 0.0.0.0:%d", flannelPort, flannelPort)
 		}
 		if _, ok := written["control.kubernetes.kubeconfig"]; !ok {
 			problems.Addf(s.origin, s.subject, `control.kubernetes.kubeconfig is missing; write its path, or "" to use the service account of the pod in which weftd runs`)
@@ -87,7 +87,7 @@ func checkEtcd(c *Config, first setting, written map[string]setting, problems *s
 	} {
 		if (pair.aText == "") != (pair.bText == "") {
 			s := cmp.Or(origin(written, pair.a), origin(written, pair.b), first.origin)
-			problems.Addf(s, "control.etcd", "%s and %s are of use together only; write both or none", pair.a, pair.b)
+			problems.Addf(s, "control.etcd", "%s and %s belong together; write both or none", pair.a, pair.b)
 		}
 	}
 	plain := slices.ContainsFunc(e.Endpoints, func(u string) bool { return strings.HasPrefix(u, "http://") })
@@ -96,7 +96,7 @@ func checkEtcd(c *Config, first setting, written map[string]setting, problems *s
 	}
 	for _, file := range []struct{ path, text string }{{"control.etcd.caFile", e.CAFile}, {"control.etcd.certFile", e.CertFile}} {
 		if plain && file.text != "" {
-			problems.Addf(origin(written, file.path), file.path, "a certificate is of no use with http://, by which etcd is reached in clear; write https:// endpoints, or remove the key")
+			problems.Addf(origin(written, file.path), file.path, "a certificate has no effect with http://, which is not encrypted; write https:// endpoints, or remove the key")
 		}
 	}
 	for _, p := range c.ClusterCIDRs {
@@ -115,7 +115,7 @@ func origin(written map[string]setting, path string) string { return written[pat
 func addAddress(c *Config, text string) error {
 	addr, err := netip.ParseAddr(text)
 	if err != nil {
-		return fmt.Errorf("%s is no address; write it like 192.168.78.1 or fd00:78::1", strict.Quote(text))
+		return fmt.Errorf("%s is not an address; write it like 192.168.78.1 or fd00:78::1", strict.Quote(text))
 	}
 	c.Addresses = append(c.Addresses, addr)
 	return nil
@@ -137,7 +137,7 @@ var etcdPrefix = regexp.MustCompile(`^(/[A-Za-z0-9_.-]+)+$`)
 func setEtcdPrefix(c *Config, text string) error {
 	c.Control.Etcd.Prefix = text
 	if !etcdPrefix.MatchString(text) {
-		return fmt.Errorf("%s can't be a prefix; write names of letters, digits, '_', '.' and '-', each after a '/', such as /weft", strict.Quote(text))
+		return fmt.Errorf("%s is not a valid prefix; write names of letters, digits, '_', '.' and '-', each after a '/', such as /weft", strict.Quote(text))
 	}
 	return nil
 }

@@ -36,7 +36,7 @@ func setTUNName(c *Config, text string) error {
 	c.TUN.Name = text
 	// Under these two names, sysctl keeps the settings of all devices.
 	if !linkName.MatchString(text) || text == "all" || text == "default" {
-		return fmt.Errorf("%s can't be a device's name; write at most 15 letters, digits, '_', '.' and '-', such as weft0", strict.Quote(text))
+		return fmt.Errorf("%s is not a valid device name; write at most 15 letters, digits, '_', '.' and '-', such as weft0", strict.Quote(text))
 	}
 	return nil
 }
@@ -58,7 +58,7 @@ func checkMTU(c *Config, written map[string]setting, problems *strict.Problems) 
 	const least = 1280
 	ipv6 := slices.IndexFunc(c.ClusterCIDRs, func(p netip.Prefix) bool { return p.Addr().Is6() })
 	if ipv6 >= 0 && c.TUN.MTU > 0 && c.TUN.MTU < least {
-		problems.Addf(origin(written, "tun.mtu"), "tun.mtu", "%d is too small for IPv6, which needs %d (RFC 8200 section 5); write a larger one, or leave %s out of clusterCIDRs", c.TUN.MTU, least, c.ClusterCIDRs[ipv6])
+		problems.Addf(origin(written, "tun.mtu"), "tun.mtu", "%d is too small for IPv6, which needs %d (RFC 8200 section 5); write a larger one, or remove %s from clusterCIDRs", c.TUN.MTU, least, c.ClusterCIDRs[ipv6])
 	}
 }
 
@@ -68,5 +68,5 @@ func setGSO(c *Config, text string) error {
 	case GSOAuto, GSOOn, GSOOff:
 		return nil
 	}
-	return fmt.Errorf("%s is none of the choices; write %s, %s or %s", strict.Quote(text), GSOAuto, GSOOn, GSOOff)
+	return fmt.Errorf("%s is not a valid value; write %s, %s or %s", strict.Quote(text), GSOAuto, GSOOn, GSOOff)
 }

@@ -33,12 +33,12 @@ func (d *demo) steps() []stage.Step {
 		{Title: "The topology", Show: d.drawTopology},
 		{Title: "Bring it up", Show: d.bringUp},
 		{Title: "What can be read on the underlay", Show: d.showUnderlay},
-		{Title: "Who reaches whom", Show: d.showReachability},
+		{Title: "Every pod reaches every pod and node", Show: d.showReachability},
 		{Title: "Which address the other side sees", Show: d.showSourceAddresses},
 		{Title: "How fast a TCP stream is between nodes", Show: d.measureThroughput},
 		{Title: "A node joins while pods are talking", Show: d.joinNode},
 		{Title: "A pod is recreated", Show: d.recreatePod},
-		{Title: "What weft tells about itself", Show: d.showMetrics},
+		{Title: "What weft reports", Show: d.showMetrics},
 	}
 }
 

@@ -25,7 +25,7 @@ const minMTU6 = 1280
 // removeStaleAddresses.
 func (k *kernel) setUpTUN(tun netlink.Link, n Network) error {
 	if n.uses(unix.AF_INET6) && n.MTU < minMTU6 {
-		return fmt.Errorf("MTU %d of %s is too small for IPv6, which needs %d (RFC 8200 section 5); raise the underlay's MTU, or leave IPv6 out of clusterCIDRs", n.MTU, n.TUN, minMTU6)
+		return fmt.Errorf("MTU %d of %s is too small for IPv6, which needs %d (RFC 8200 section 5); raise the underlay's MTU, or remove IPv6 from clusterCIDRs", n.MTU, n.TUN, minMTU6)
 	}
 	var errs []error
 	set := func(what string, differs bool, change func() error) {
@@ -40,9 +40,9 @@ func (k *kernel) setUpTUN(tun netlink.Link, n Network) error {
 	}
 	attrs := tun.Attrs()
 	set("set the MTU", attrs.MTU != n.MTU, func() error { return k.LinkSetMTU(tun, n.MTU) })
-	set("bound the size of super-packets", n.GSOMaxSize != 0 && attrs.GSOMaxSize != uint32(n.GSOMaxSize),
+	set("limit the size of super-packets", n.GSOMaxSize != 0 && attrs.GSOMaxSize != uint32(n.GSOMaxSize),
 		func() error { return k.LinkSetGSOMaxSize(tun, n.GSOMaxSize) })
-	set("bound the segments of super-packets", n.GSOMaxSegs != 0 && attrs.GSOMaxSegs != uint32(n.GSOMaxSegs),
+	set("limit the segments of super-packets", n.GSOMaxSegs != 0 && attrs.GSOMaxSegs != uint32(n.GSOMaxSegs),
 		func() error { return k.LinkSetGSOMaxSegs(tun, n.GSOMaxSegs) })
 	set("set the queue length", attrs.TxQLen != txQueueLen, func() error { return k.LinkSetTxQLen(tun, txQueueLen) })
 	// The overlay has no multicast, so the kernel must not announce its groups

@@ -106,14 +106,14 @@ type checked struct {
 // and is reported in refused. What describes peers is sorted, each once.
 func (n Network) check() (_ Network, refused, err error) {
 	if n.TUN == "" || len(n.TUN) >= unix.IFNAMSIZ || strings.ContainsAny(n.TUN, "/\"\\* \t\n") {
-		return n, nil, fmt.Errorf("%q is no name for the TUN device", n.TUN)
+		return n, nil, fmt.Errorf("%q is not a valid name for the TUN device", n.TUN)
 	}
 	if n.Port == 0 {
 		return n, nil, errors.New("weft's UDP port is not known")
 	}
 	for _, name := range n.Trusted {
 		if name == n.TUN || strings.ContainsAny(name, "/\"\\* \t\n") {
-			return n, nil, fmt.Errorf("%q is no name for an interface that may reach pods", name)
+			return n, nil, fmt.Errorf("%q is not a valid name for an interface that may reach pods", name)
 		}
 	}
 	if err := n.MarkMask.Check(); err != nil {
@@ -121,12 +121,12 @@ func (n Network) check() (_ Network, refused, err error) {
 	}
 	for _, p := range n.ClusterCIDRs {
 		if !p.IsValid() || p != p.Masked() {
-			return n, nil, fmt.Errorf("cluster CIDR %s is no CIDR", p)
+			return n, nil, fmt.Errorf("cluster CIDR %s is not a CIDR", p)
 		}
 	}
 	for _, p := range n.PodCIDRs {
 		if !n.inCluster(p) {
-			return n, nil, fmt.Errorf("pod CIDR %s is no CIDR within the cluster CIDRs %s", p, n.ClusterCIDRs)
+			return n, nil, fmt.Errorf("pod CIDR %s is not a CIDR within the cluster CIDRs %s", p, n.ClusterCIDRs)
 		}
 	}
 	for _, a := range n.Addresses {
@@ -171,7 +171,7 @@ func (n Network) checkedPeers() (cidrs []netip.Prefix, addrs []netip.Addr, refus
 
 func (n Network) checkPeerCIDR(p netip.Prefix) error {
 	if !n.inCluster(p) {
-		return fmt.Errorf("a peer's pod CIDR %s is no CIDR within the cluster CIDRs %s", p, n.ClusterCIDRs)
+		return fmt.Errorf("a peer's pod CIDR %s is not a CIDR within the cluster CIDRs %s", p, n.ClusterCIDRs)
 	}
 	if slices.ContainsFunc(n.PodCIDRs, p.Overlaps) {
 		return fmt.Errorf("a peer's pod CIDR %s overlaps this node's %s", p, n.PodCIDRs)

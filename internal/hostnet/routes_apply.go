@@ -196,7 +196,7 @@ func (k *kernel) explain(conflicts []route) error {
 	for _, c := range conflicts {
 		other, ok := others[c.routeKey]
 		if !ok {
-			errs = append(errs, fmt.Errorf("the route to %s met another that has gone since", c.dst))
+			errs = append(errs, fmt.Errorf("the route to %s conflicted with one that is gone by now", c.dst))
 			continue
 		}
 		errs = append(errs, fmt.Errorf("the route to %s (table %d) is taken by another program's: %s; remove it or change the CIDR",

@@ -69,7 +69,7 @@ var othersMarks = []struct {
 // Check returns an error unless m is two bits that no other program is known to use.
 func (m Mask) Check() error {
 	if bits.OnesCount32(uint32(m)) != 2 {
-		return fmt.Errorf("%#x has not exactly two bits set; write two that no other program uses, such as %#x", uint32(m), uint32(DefaultMask))
+		return fmt.Errorf("%#x does not have exactly two bits set; write two that no other program uses, such as %#x", uint32(m), uint32(DefaultMask))
 	}
 	for _, o := range othersMarks {
 		if uint32(m)&o.bits != 0 {

@@ -76,53 +76,53 @@ type Links struct {
 
 var (
 	packets = prometheus.NewDesc("weft_packets_total",
-		"Pods' packets handed on, by direction: outbound to peers, inbound to this node.", []string{"direction"}, nil)
+		"Pods' packets forwarded, by direction: outbound to peers, inbound to this node.", []string{"direction"}, nil)
 	bytes = prometheus.NewDesc("weft_bytes_total",
 		"Bytes of these packets, without encapsulation.", []string{"direction"}, nil)
 	superPackets = prometheus.NewDesc("weft_superpackets_total",
-		"Packets that passed the TUN device unsegmented, by direction; each stands for several of weft_packets_total.", []string{"direction"}, nil)
+		"Packets that passed the TUN device unsegmented, by direction; each counts as several in weft_packets_total.", []string{"direction"}, nil)
 	udpGSO = prometheus.NewDesc("weft_udp_gso",
-		"1 if runs of datagrams are sent in one message, 0 if the kernel or the card refused that, or udp.gso or a known fault of this kernel forbids it.", nil, nil)
+		"1 if weftd sends runs of datagrams in one message, 0 if the kernel or the card refused that, or udp.gso or a known fault of this kernel forbids it.", nil, nil)
 	tunJoins = prometheus.NewDesc("weft_tun_joins",
-		"1 if received packets are joined before the TUN device takes them, by protocol; 0 if the driver or the kernel takes none.", []string{"protocol"}, nil)
+		"1 if weftd joins received packets before it writes them to the TUN device, by protocol; 0 if the driver or the kernel takes none.", []string{"protocol"}, nil)
 	udpGRO = prometheus.NewDesc("weft_udp_gro_datagrams_total",
-		"Datagrams that the kernel joined with others before they were read.", nil, nil)
+		"Datagrams that the kernel joined with others before weftd read them.", nil, nil)
 	drops = prometheus.NewDesc("weft_drops_total",
-		"Packets and datagrams not handed on, by reason (docs/OPERATIONS.md).", []string{"reason"}, nil)
+		"Packets and datagrams that weftd dropped, by reason (docs/OPERATIONS.md).", []string{"reason"}, nil)
 	guardDrops = prometheus.NewDesc("weft_guard_drops_total",
-		"Packets that the guard table has dropped, by counter (docs/OPERATIONS.md).", []string{"counter"}, nil)
+		"Packets that the guard table dropped, by counter (docs/OPERATIONS.md).", []string{"counter"}, nil)
 	peers = prometheus.NewDesc("weft_peers",
 		"Other nodes that this one forwards to.", nil, nil)
 	prefixes = prometheus.NewDesc("weft_fib_prefixes",
 		"Prefixes in the forwarding table, this node's own included.", nil, nil)
 	sealedPeers = prometheus.NewDesc("weft_sealed_peers",
-		"Peers by how this node and they stand (docs/OPERATIONS.md).", []string{"state"}, nil)
+		"Peers by the state of the link to them (docs/OPERATIONS.md).", []string{"state"}, nil)
 	handshakes = prometheus.NewDesc("weft_handshakes_total",
-		"Handshakes that made keys, whoever began them, those of this node that came to nothing or that a peer refused for now, and those of peers that this node turned away for now.", []string{"result"}, nil)
+		"Handshakes by result: agreed on keys, begun by either node; begun by this node, and failed or refused by a peer for now; begun by a peer, and turned away by this node for now.", []string{"result"}, nil)
 	unreachable = prometheus.NewDesc("weft_peer_unreachable_total",
 		"Times that a peer stopped answering.", nil, nil)
 	leases = prometheus.NewDesc("weft_leases",
 		"Leases of this node's pods.", nil, nil)
 	coolingDown = prometheus.NewDesc("weft_cooling_down_addresses",
-		"Pod addresses that were released of late, and are given to no pod yet.", nil, nil)
+		"Released pod addresses that cool down before another pod gets them.", nil, nil)
 	reconciled = prometheus.NewDesc("weft_reconciled_total",
 		"What weftd did to reconcile leases (docs/OPERATIONS.md).", []string{"action"}, nil)
 	unreconciled = prometheus.NewDesc("weft_leases_unreconciled",
-		"Leases and veths of pods that only an operator can put in order.", nil, nil)
+		"Leases and veths of pods that weftd could not reconcile, and an operator must.", nil, nil)
 	rejected = prometheus.NewDesc("weft_state_rejected_total",
-		"Times that the control source had no State that could be put into force as a whole.", nil, nil)
+		"Times that the newest State of the control source could not be applied as a whole.", nil, nil)
 	current = prometheus.NewDesc("weft_state_current",
 		"1 if the newest State of the control source is applied as a whole, 0 if not, or if the source is unreachable.", nil, nil)
 	leftOut = prometheus.NewDesc("weft_nodes_left_out",
-		"1 if nodes registered themselves so that they can't be peers (weft status says why).", nil, nil)
+		"1 if nodes that registered themselves were rejected as peers (weft status says why).", nil, nil)
 	keyChanges = prometheus.NewDesc("weft_key_changes_total",
-		"Times that the control source has replaced the key of a node that was known.", nil, nil)
+		"Times that the control source replaced a known node's key.", nil, nil)
 	warnings = prometheus.NewDesc("weft_warnings",
-		"What an operator needs to look at (weft status says what), by code; a code without a warning is absent.", []string{"code"}, nil)
+		"Warnings for operators by code (weft status shows their texts); a code without a warning is absent.", []string{"code"}, nil)
 	ready = prometheus.NewDesc("weft_ready",
-		"1 if /readyz says so.", nil, nil)
+		"1 if /readyz reports ready.", nil, nil)
 	buildInfo = prometheus.NewDesc("weft_build_info",
-		"1, with the build as labels.", []string{"version", "goversion"}, nil)
+		"Always 1; the labels name the build.", []string{"version", "goversion"}, nil)
 )
 
 type collector struct{ Daemon }

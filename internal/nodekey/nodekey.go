@@ -105,9 +105,9 @@ const maxSize = 16 << 10
 
 // checkFile refuses a file that others than its owner and root may know.
 func checkFile(path string, info fs.FileInfo) error {
-	const wayOut = "so that the key may be known to them; make a new one, or if nobody has seen it: "
+	const wayOut = "so they may know the key; make a new one, or if they have not read it: "
 	if !info.Mode().IsRegular() {
-		return fmt.Errorf("%s: not a regular file; name that of the node's key under the configuration's key keyFile", path)
+		return fmt.Errorf("%s: not a regular file; set the configuration's key keyFile to the node's key", path)
 	}
 	if mode := info.Mode().Perm(); mode&0o077 != 0 {
 		return fmt.Errorf("%s: others may read or write it (mode %04o), "+wayOut+"chmod 600 %s", path, mode, path)

@@ -198,11 +198,11 @@ func TestAFileThatOthersMayKnowOrThatIsNoneIsRefusedWithTheRemedy(t *testing.T) 
 		return func(path string) error { return errors.Join(os.Remove(path), other(path)) }
 	}
 	const (
-		open     = "PATH: others may read or write it (mode MODE), so that the key may be known to them; make a new one, or if nobody has seen it: chmod 600 PATH"
-		noFile   = "PATH: not a regular file; name that of the node's key under the configuration's key keyFile"
+		open     = "PATH: others may read or write it (mode MODE), so they may know the key; make a new one, or if they have not read it: chmod 600 PATH"
+		noFile   = "PATH: not a regular file; set the configuration's key keyFile to the node's key"
 		noKey    = "PATH: there is no key; make one with: weft keygen --out DIR"
 		nobody   = 65534
-		stranger = "PATH: it belongs to another user (65534), so that the key may be known to them; make a new one, or if nobody has seen it: chown 0 PATH"
+		stranger = "PATH: it belongs to another user (65534), so they may know the key; make a new one, or if they have not read it: chown 0 PATH"
 	)
 	for _, tt := range []struct {
 		name    string

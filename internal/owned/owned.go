@@ -85,16 +85,16 @@ func walk(path string, each func(at string, s *unix.Stat_t) error) error {
 
 func check(at string, s *unix.Stat_t) error {
 	if self := os.Geteuid(); s.Uid != 0 && int(s.Uid) != self {
-		return fmt.Errorf("%s: it belongs to another user (%d), who can change what weftd believes; chown %d %s", at, s.Uid, self, at)
+		return fmt.Errorf("%s: it belongs to another user (%d), who can change it; chown %d %s", at, s.Uid, self, at)
 	}
 	writable, sticky := s.Mode&0o002 != 0, s.Mode&unix.S_ISVTX != 0
 	switch kind := s.Mode & unix.S_IFMT; {
 	case !writable, kind == unix.S_IFLNK, kind == unix.S_IFDIR && sticky, readOnly(at):
 		return nil
 	case kind == unix.S_IFDIR:
-		return fmt.Errorf("%s: every user can write to this folder (mode %04o), and so change what weftd believes; chmod o-w %s", at, s.Mode&0o7777, at)
+		return fmt.Errorf("%s: every user can write to this folder (mode %04o), and so replace its files; chmod o-w %s", at, s.Mode&0o7777, at)
 	}
-	return fmt.Errorf("%s: every user can write to it (mode %04o), and so change what weftd believes; chmod o-w %s", at, s.Mode&0o7777, at)
+	return fmt.Errorf("%s: every user can write to it (mode %04o); chmod o-w %s", at, s.Mode&0o7777, at)
 }
 
 // readOnly says that nothing can be changed at a path, as where Kubernetes mounts ConfigMaps,

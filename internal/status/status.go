@@ -218,7 +218,7 @@ func ask[Document any](ctx context.Context, limit time.Duration, path, method, u
 	case errors.Is(err, fs.ErrPermission):
 		return document, fmt.Errorf("not allowed to open %s: run as root", path)
 	case errors.Is(err, context.DeadlineExceeded):
-		return document, fmt.Errorf("the weftd at %s does not answer; its log may tell why (journalctl -u weftd)", path)
+		return document, fmt.Errorf("the weftd at %s does not answer; see its log (journalctl -u weftd)", path)
 	case err != nil:
 		return document, fmt.Errorf("ask weftd: %w", err)
 	}

@@ -150,7 +150,7 @@ func TestFetchDoesNotWaitForAWeftdThatHangs(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	_, err := status.Fetch(ctx, path)
-	if want := "the weftd at " + path + " does not answer; its log may tell why (journalctl -u weftd)"; err == nil || err.Error() != want {
+	if want := "the weftd at " + path + " does not answer; see its log (journalctl -u weftd)"; err == nil || err.Error() != want {
 		t.Errorf("got  %v\nwant %s", err, want)
 	}
 }

@@ -12,7 +12,7 @@ const MaxNodeAddresses = 6
 // CheckNodeAddresses returns why these can't be a node's further addresses, or nil.
 func CheckNodeAddresses(all []netip.Addr, clusterCIDRs []netip.Prefix) error {
 	if len(all) > MaxNodeAddresses {
-		return fmt.Errorf("%d are more than %d; leave out those that pods don't need", len(all), MaxNodeAddresses)
+		return fmt.Errorf("%d are more than %d; remove those that pods don't need", len(all), MaxNodeAddresses)
 	}
 	for _, a := range all {
 		if err := CheckNodeAddress(a, clusterCIDRs); err != nil {

@@ -83,7 +83,7 @@ func offload(fd int) (udp bool, err error) {
 		return true, nil
 	}
 	if err := unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, tcp); err != nil {
-		return false, fmt.Errorf("have super-packets handed over (TUNSETOFFLOAD): %w", err)
+		return false, fmt.Errorf("enable super-packets (TUNSETOFFLOAD): %w", err)
 	}
 	return false, nil
 }

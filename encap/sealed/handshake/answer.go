@@ -66,7 +66,7 @@ func (m *Manager) answered(l *link, err error) {
 	if err == nil {
 		return
 	}
-	m.log.Debug("a handshake failed", "peer", l.node.Name, "error", err)
+	m.log.Debug("handshake failed", "peer", l.node.Name, "error", err)
 	m.notifyChanged()
 	if l.wanted && m.links[l.peer.Key] == l {
 		m.dialSoon(l)

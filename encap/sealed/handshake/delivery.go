@@ -169,8 +169,8 @@ func (m *Manager) takeReport(l *link, conn *quic.Conn, sent, arrived uint64, now
 	l.peer.SendSingly(!d.sendsRuns())
 	switch {
 	case before == singly && d.stage == runsLost:
-		m.log.Warn("runs of datagrams lost, turned off", "peer", l.node.Name)
+		m.log.Warn("datagrams in runs lost, runs disabled", "peer", l.node.Name)
 	case before == again && d.stage == inRuns:
-		m.log.Info("runs of datagrams arrive again", "peer", l.node.Name)
+		m.log.Info("datagrams in runs arrive again", "peer", l.node.Name)
 	}
 }

@@ -40,7 +40,7 @@ func readHello(r io.Reader) (hello, error) {
 	}
 	h := hello{lanes: int(b[1]), session: binary.BigEndian.Uint32(b[2:])}
 	if h.lanes == 0 || h.lanes > sealed.MaxLanes || h.session > sealed.MaxSession {
-		return hello{}, fmt.Errorf("the other node speaks of %d lanes and session %d, which cannot be", h.lanes, h.session)
+		return hello{}, fmt.Errorf("the other node names %d lanes and session %d, which is not valid", h.lanes, h.session)
 	}
 	return h, nil
 }
@@ -58,7 +58,7 @@ func (m *Manager) offer(l *link, conn *quic.Conn) (*sealed.Epoch, error) {
 	}
 	if _, err := stream.Write(hello{m.lanes, epoch.Session()}.bytes()); err != nil {
 		epoch.End()
-		return nil, fmt.Errorf("tell this node's session: %w", err)
+		return nil, fmt.Errorf("send this node's session: %w", err)
 	}
 	theirs, err := readHello(stream)
 	if err != nil {
@@ -92,7 +92,7 @@ func (m *Manager) answer(l *link, conn *quic.Conn) (*sealed.Epoch, error) {
 	}
 	epoch.Expect(theirs.lanes, theirs.session)
 	if _, err := stream.Write(hello{m.lanes, epoch.Session()}.bytes()); err != nil {
-		return nil, fmt.Errorf("tell this node's session: %w", err)
+		return nil, fmt.Errorf("send this node's session: %w", err)
 	}
 	if _, err := io.ReadFull(stream, make([]byte, 1)); err != io.EOF {
 		return nil, fmt.Errorf("wait for the other node to have the keys: %w", err)

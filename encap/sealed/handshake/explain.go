@@ -16,7 +16,7 @@ import (
 // keyError says that a node has shown another key than the one that belongs there.
 type keyError struct{ shown peer.Fingerprint }
 
-func (e keyError) Error() string { return fmt.Sprintf("the node shows the key %s", e.shown) }
+func (e keyError) Error() string { return fmt.Sprintf("the node presents the key %s", e.shown) }
 
 // explained is an error in the words of those who run nodes. The words of QUIC and TLS are
 // what it wraps.
@@ -52,7 +52,7 @@ func (m *Manager) explain(l *link, to netip.AddrPort, err error) error {
 func (m *Manager) meaning(peer *peer.Peer, to netip.AddrPort, err error) string {
 	name := peer.Name
 	if wrong, ok := errors.AsType[keyError](err); ok {
-		return fmt.Sprintf("this node's list has another key for %s than the node at %s shows; write key: %s there if that is %s", name, to, wrong.shown, name)
+		return fmt.Sprintf("this node's list has another key for %s than the node at %s presents; write key: %s there if that is %s", name, to, wrong.shown, name)
 	}
 	if transport, ok := errors.AsType[*quic.TransportError](err); ok {
 		return m.transportMeaning(name, to, transport)
@@ -60,9 +60,9 @@ func (m *Manager) meaning(peer *peer.Peer, to netip.AddrPort, err error) string 
 	if application, ok := errors.AsType[*quic.ApplicationError](err); ok && application.Remote {
 		switch application.ErrorCode {
 		case codeBusy:
-			return fmt.Sprintf("%s has too many handshakes under way; weftd tries again", name)
+			return fmt.Sprintf("%s has too many handshakes under way; weftd retries", name)
 		case codeRefused:
-			return fmt.Sprintf("%s broke the handshake off; its log at level debug says why", name)
+			return fmt.Sprintf("%s aborted the handshake; its log at level debug says why", name)
 		case codeGone:
 			return fmt.Sprintf("%s was stopped, or its list does not have this node any more", name)
 		}
@@ -85,7 +85,7 @@ func isTimeout(err error) bool {
 // transportMeaning is that of an error of QUIC or TLS.
 func (m *Manager) transportMeaning(name string, to netip.AddrPort, err *quic.TransportError) string {
 	if err.ErrorCode == quic.ConnectionRefused && err.Remote {
-		return fmt.Sprintf("%s has too many handshakes under way; weftd tries again", name)
+		return fmt.Sprintf("%s has too many handshakes under way; weftd retries", name)
 	}
 	if !err.Remote && errors.Is(m.conn.refusal(to.Addr()), unix.EMSGSIZE) {
 		return fmt.Sprintf("the link to %s at %s is too narrow for a handshake; raise its MTU to %d at least", name, to, packetSize+packetHeaders(to))

@@ -27,7 +27,7 @@ func TestFailuresSayWhatTheyMean(t *testing.T) {
 		{"the peer's list has another key", func(_ *sim, a, b *simNode) { b.knowPeers(withKey(a.self, 9)) },
 			"node2's list has another key for this node, or none; write key: %[1]s for this node there", true},
 		{"this node's list has another key", func(_ *sim, a, b *simNode) { a.knowPeers(withKey(b.self, 9)) },
-			"this node's list has another key for node2 than the node at 192.168.0.2:9338 shows; write key: %[2]s there if that is node2", false},
+			"this node's list has another key for node2 than the node at 192.168.0.2:9338 presents; write key: %[2]s there if that is node2", false},
 		{"the peer does not answer", func(network *sim, _, _ *simNode) {
 			network.setPass(func(_, _ netip.AddrPort, _ []byte) bool { return false })
 		}, "node2 does not answer at 192.168.0.2:9338; check that weftd runs there, that its list has this node's endpoint, and that UDP port 9338 is open both ways", false},
@@ -83,9 +83,9 @@ func TestRefusalsSayWhatTheyMean(t *testing.T) {
 			{alert(40), "node2 and this node have no TLS 1.3 with X25519MLKEM768 in common; run the same version of weft on both"},
 			{alert(70), "node2 and this node have no TLS 1.3 with X25519MLKEM768 in common; run the same version of weft on both"},
 			{alert(80), "node2 refused the handshake with the TLS alert 80; run the same version of weft on both"},
-			{&quic.TransportError{Remote: true, ErrorCode: quic.ConnectionRefused}, "node2 has too many handshakes under way; weftd tries again"},
-			{&quic.ApplicationError{Remote: true, ErrorCode: handshake.CodeBusy}, "node2 has too many handshakes under way; weftd tries again"},
-			{&quic.ApplicationError{Remote: true, ErrorCode: handshake.CodeRefused}, "node2 broke the handshake off; its log at level debug says why"},
+			{&quic.TransportError{Remote: true, ErrorCode: quic.ConnectionRefused}, "node2 has too many handshakes under way; weftd retries"},
+			{&quic.ApplicationError{Remote: true, ErrorCode: handshake.CodeBusy}, "node2 has too many handshakes under way; weftd retries"},
+			{&quic.ApplicationError{Remote: true, ErrorCode: handshake.CodeRefused}, "node2 aborted the handshake; its log at level debug says why"},
 			{&quic.ApplicationError{Remote: true, ErrorCode: handshake.CodeGone}, "node2 was stopped, or its list does not have this node any more"},
 			{errors.New("anything else"), "anything else"},
 		} {

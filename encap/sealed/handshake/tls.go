@@ -55,7 +55,7 @@ func tlsConfig(own tls.Certificate, pinned func(peer.Fingerprint) error) *tls.Co
 
 func verify(s tls.ConnectionState, pinned func(peer.Fingerprint) error) error {
 	if s.Version != tls.VersionTLS13 || s.CurveID != tls.X25519MLKEM768 {
-		return fmt.Errorf("agreed on %s with %s, where TLS 1.3 with X25519MLKEM768 must be", tls.VersionName(s.Version), s.CurveID)
+		return fmt.Errorf("agreed on %s with %s, where TLS 1.3 with X25519MLKEM768 is required", tls.VersionName(s.Version), s.CurveID)
 	}
 	fingerprint, err := peerFingerprint(s)
 	if err != nil {
@@ -66,7 +66,7 @@ func verify(s tls.ConnectionState, pinned func(peer.Fingerprint) error) error {
 
 func peerFingerprint(s tls.ConnectionState) (peer.Fingerprint, error) {
 	if len(s.PeerCertificates) == 0 {
-		return peer.Fingerprint{}, errors.New("the other node has shown no key")
+		return peer.Fingerprint{}, errors.New("the other node presented no key")
 	}
 	key, ok := s.PeerCertificates[0].PublicKey.(ed25519.PublicKey)
 	if !ok {

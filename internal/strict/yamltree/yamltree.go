@@ -75,7 +75,7 @@ func Parse(file string, data []byte, problems *strict.Problems) *Node {
 
 func load(file string, data []byte, problems *strict.Problems) (doc yaml.Node, ok bool) {
 	if line := unreadableLine(data); line > 0 {
-		problems.Addf(lineOf(file, line), "", "contains what is not text; save it as UTF-8 without control characters")
+		problems.Addf(lineOf(file, line), "", "is not text; save it as UTF-8 without control characters")
 		return doc, false
 	}
 	loader, err := yaml.NewLoader(bytes.NewReader(data))
