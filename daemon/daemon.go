@@ -142,7 +142,7 @@ func (d *daemon) until(ctx context.Context, what string, do func() error) error 
 		}
 		if err.Error() != last {
 			last = err.Error()
-			d.log.Error("start delayed", "at", what, "error", err, "retry", retryInterval)
+			d.log.Error("start delayed", "step", what, "error", err, "retry", retryInterval)
 			d.waits(err)
 		}
 		select {

@@ -73,7 +73,7 @@ func (d *daemon) lookAtOthers(ctx context.Context) {
 			err = events.Receive(ctx, note)
 		}
 		if err != nil {
-			d.log.Warn("other programs' changes not followed", "error", err, "interval", othersQuiet)
+			d.log.Warn("other programs' changes not watched", "error", err, "interval", othersQuiet)
 		}
 	}
 	var tasks sync.WaitGroup

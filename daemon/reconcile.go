@@ -85,9 +85,9 @@ func isKept(c cniplugin.Change) bool { return c.Action == cniplugin.Kept }
 // about is what the log says of a change.
 func about(c cniplugin.Change) []any {
 	if c.ContainerID == "" && c.Veth == "" { // not of one attachment
-		return []any{"why", c.Why}
+		return []any{"reason", c.Why}
 	}
-	return []any{"container", c.ContainerID, "interface", c.IfName, "pod", c.Pod, "addresses", c.Addresses, "why", c.Why}
+	return []any{"container", c.ContainerID, "interface", c.IfName, "pod", c.Pod, "addresses", c.Addresses, "reason", c.Why}
 }
 
 // Reconciled returns how often each action was taken, and how much only an operator can

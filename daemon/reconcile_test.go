@@ -84,7 +84,7 @@ func TestALeaseWhoseVethIsGoneIsFreedAndNamedOnce(t *testing.T) {
 	}
 	r.lease("weft", "pod", "10.244.1.2")
 	r.expectLeases(1, 0, 0, 0)
-	want := `level=WARN msg="pod lease reconciled" action=freed container=pod interface=eth0 pod=default/pod addresses=[10.244.1.2] why="its veth is gone"` + "\n"
+	want := `level=WARN msg="pod lease reconciled" action=freed container=pod interface=eth0 pod=default/pod addresses=[10.244.1.2] reason="its veth is gone"` + "\n"
 	if got := r.turn(); !strings.HasSuffix(got, want) || strings.Count(got, "\n") != 1 {
 		t.Errorf("logged:\n%swant:\n%s", got, want)
 	}
@@ -117,7 +117,7 @@ func TestWhatOnlyAnOperatorCanMendIsLoggedWhenItAppearsAndWhenItIsGone(t *testin
 	}
 	damage("one")
 	damage("two")
-	expect(r.turn(), "level=ERROR msg=\"pod lease not reconciled\" why=\"list leases: "+r.store("one").Path(), r.store("two").Path())
+	expect(r.turn(), "level=ERROR msg=\"pod lease not reconciled\" reason=\"list leases: "+r.store("one").Path(), r.store("two").Path())
 	for range 20 {
 		expect(r.turn())
 	}
@@ -151,7 +151,7 @@ func TestADamagedFileShowsBeforeTheNextReconcile(t *testing.T) {
 	if shown := r.leases().Unreconciled; len(shown) != 1 || !strings.Contains(shown[0], "damaged") {
 		t.Errorf("weft status would show %q", shown)
 	}
-	if got := r.turn(); !strings.Contains(got, "action=rebuilt why=") {
+	if got := r.turn(); !strings.Contains(got, "action=rebuilt reason=") {
 		t.Errorf("logged:\n%s", got)
 	}
 	if shown := r.leases().Unreconciled; shown == nil || len(shown) != 0 {

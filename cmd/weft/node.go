@@ -156,11 +156,11 @@ func printNodes(out io.Writer, list nodeList) error {
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", printable(n.Name), at, join(n.PodCIDRs), key)
 		if n.LeftOut != "" {
-			fmt.Fprintf(w, "\tLEFT OUT: %s\n", inColumn(printable(n.LeftOut)))
+			fmt.Fprintf(w, "\tREJECTED: %s\n", inColumn(printable(n.LeftOut)))
 		}
 	}
 	if list.LeftOut != "" {
-		fmt.Fprintf(w, "\nLEFT OUT: %s\n", printable(list.LeftOut))
+		fmt.Fprintf(w, "\nREJECTED: %s\n", printable(list.LeftOut))
 	}
 	return w.Flush()
 }

@@ -36,7 +36,7 @@ func TestNodeListShowsTheNodesAndWhyOneCanBeNoPeer(t *testing.T) {
 	want := `NODE   ENDPOINT           POD CIDRS      KEY
 node1  192.168.77.1:9338  10.244.1.0/24  -
 node2  192.168.77.1:9338  10.244.2.0/24  0123456789abcdef…
-       LEFT OUT: the endpoint address 192.168.77.1 is taken by node node1 (` + path + `:2); give each node its own
+       REJECTED: the endpoint address 192.168.77.1 is taken by node node1 (` + path + `:2); give each node its own
 `
 	if status != 0 || stdout != want {
 		t.Errorf("exit status %d, %s\n%s\nwant\n%s", status, stderr, stdout, want)

@@ -54,7 +54,7 @@ func printStatus(out io.Writer, r status.Report, now time.Time) error {
 		fmt.Fprintf(w, "\tNOT UP TO DATE: %s\n", inColumn(r.State.Rejected))
 	}
 	if r.State.LeftOut != "" {
-		fmt.Fprintf(w, "\tLEFT OUT: %s\n", inColumn(printable(r.State.LeftOut)))
+		fmt.Fprintf(w, "\tREJECTED: %s\n", inColumn(printable(r.State.LeftOut)))
 	}
 	fmt.Fprintf(w, "leases\t%d held, %d cooling down\n", r.Leases.Held, r.Leases.CoolingDown)
 	for _, trouble := range r.Leases.Unreconciled {

@@ -114,7 +114,7 @@ func TestAfterARebootStaleLeasesAreFreedBeforePodsAreAdded(t *testing.T) {
 	}
 	log := logs(t, node)
 	for _, pod := range []*testnet.Pod{a, b} {
-		want := fmt.Sprintf("action=freed container=%s interface=eth0 pod=\"\" addresses=\"%v\" why=\"its veth is gone\"", pod.Name(), pod.Addrs)
+		want := fmt.Sprintf("action=freed container=%s interface=eth0 pod=\"\" addresses=\"%v\" reason=\"its veth is gone\"", pod.Name(), pod.Addrs)
 		if strings.Count(log, want) != 1 {
 			t.Errorf("no single %s in the log:\n%s", want, log)
 		}

@@ -157,7 +157,7 @@ func (c *chain) report(name string, err error) {
 	case "":
 		c.log.Info("chained CNI plugin found", "plugin", name)
 	default:
-		c.log.Warn("chained CNI plugin not usable", "plugin", name, "error", err, "lacking", lack(name),
+		c.log.Warn("chained CNI plugin not usable", "plugin", name, "error", err, "missing", lack(name),
 			"remedy", "install it in "+c.cni.BinDir+" (Debian has it in the package containernetworking-plugins), or remove it from cni.chain or cni.extra")
 	}
 	c.reported[name] = why

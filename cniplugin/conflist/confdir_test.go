@@ -24,22 +24,22 @@ func TestRuntimeTakesWeftsNetwork(t *testing.T) {
 		want  []string // a part of each warning
 	}{
 		{"nothing else", nil, nil},
-		{"a list before", map[string]string{"05-old.conflist": list}, []string{"takes DIR/05-old.conflist (network old)"}},
-		{"a single plugin before", map[string]string{"05-old.conf": single}, []string{"takes DIR/05-old.conf (network old)"}},
-		{"by its third extension", map[string]string{"05-old.json": single}, []string{"takes DIR/05-old.json"}},
-		{"a hidden one", map[string]string{".old.conf": single}, []string{"takes DIR/.old.conf"}},
-		{"a few bytes before", map[string]string{"10-weft.conf": single}, []string{"takes DIR/10-weft.conf "}},
-		{"the first of several", map[string]string{"05-b.conflist": list, "05-a.conf": single}, []string{"takes DIR/05-a.conf"}},
+		{"a list before", map[string]string{"05-old.conflist": list}, []string{"uses DIR/05-old.conflist (network old)"}},
+		{"a single plugin before", map[string]string{"05-old.conf": single}, []string{"uses DIR/05-old.conf (network old)"}},
+		{"by its third extension", map[string]string{"05-old.json": single}, []string{"uses DIR/05-old.json"}},
+		{"a hidden one", map[string]string{".old.conf": single}, []string{"uses DIR/.old.conf"}},
+		{"a few bytes before", map[string]string{"10-weft.conf": single}, []string{"uses DIR/10-weft.conf "}},
+		{"the first of several", map[string]string{"05-b.conflist": list, "05-a.conf": single}, []string{"uses DIR/05-a.conf"}},
 		{"one that sorts behind", map[string]string{"100-x.conflist": list, "10-weft.conflist.conf": single, "99-old.conf": single}, nil},
 		{"other extensions", map[string]string{"05-old.conflist.bak": list, "05-old": list, "05-kubeconfig": "x"}, nil},
 		{"one that can't be used", map[string]string{"05-old.conflist": `{"name":`}, []string{"can't use it"}},
 		{"a list in a file for one plugin", map[string]string{"05-old.conf": list}, []string{"can't use it"}},
 		{"no plugins", map[string]string{"05-old.conflist": `{"name":"old","plugins":[]}`}, []string{"can't use it"}},
-		{"a wrong one, and a right one behind", map[string]string{"04-x.conf": "", "05-old.conf": single}, []string{"finds DIR/04-x.conf", "takes DIR/05-old.conf"}},
+		{"a wrong one, and a right one behind", map[string]string{"04-x.conf": "", "05-old.conf": single}, []string{"reads DIR/04-x.conf", "uses DIR/05-old.conf"}},
 		{"one that calls weft's plugin", map[string]string{"00-multus.conflist": multus, "05-old.conf": single}, nil},
 		{"one that names weft's network", map[string]string{"00-multus.conf": `{"name":"m","type":"multus","clusterNetwork":"weft"}`}, nil},
 		{"one that names weft's file", map[string]string{"00-multus.conf": `{"name":"m","type":"multus","clusterNetwork":"/host/etc/cni/net.d/10-weft.conflist"}`}, nil},
-		{"one that names another's", map[string]string{"00-multus.conf": `{"name":"m","type":"multus","clusterNetwork":"old"}`}, []string{"takes DIR/00-multus.conf"}},
+		{"one that names another's", map[string]string{"00-multus.conf": `{"name":"m","type":"multus","clusterNetwork":"old"}`}, []string{"uses DIR/00-multus.conf"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := t.TempDir()

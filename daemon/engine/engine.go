@@ -180,7 +180,7 @@ func (e *Engine) use(d *Decision, plan *control.Plan) {
 	for _, m := range e.roams {
 		roaming, err := e.next.WithEndpoint(m.key, m.addr)
 		if err != nil {
-			d.log(slog.LevelWarn, "peer roamed to another's address", "to", m.addr, "error", err)
+			d.log(slog.LevelWarn, "peer roamed to taken address", "to", m.addr, "error", err)
 			continue
 		}
 		e.next = roaming

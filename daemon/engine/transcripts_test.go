@@ -206,7 +206,7 @@ list 1 2 3 4         -> info node list applied, apply, [2@9 3 4] ready
 
 # a peer roams to another's address
 up 1 2 3             -> publish up, [2 3] ready
-roams 2 3            -> info peer roamed, warn peer roamed to another's address, apply, [2 3] ready
+roams 2 3            -> info peer roamed, warn peer roamed to taken address, apply, [2 3] ready
 
 # a peer that roams leaves
 up 1 2 3 4           -> publish up, [2 3 4] ready

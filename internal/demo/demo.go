@@ -33,7 +33,7 @@ func (d *demo) steps() []stage.Step {
 		{Title: "The topology", Show: d.drawTopology},
 		{Title: "Bring it up", Show: d.bringUp},
 		{Title: "What can be read on the underlay", Show: d.showUnderlay},
-		{Title: "Every pod reaches every pod and node", Show: d.showReachability},
+		{Title: "Probes between all pods and hosts", Show: d.showReachability},
 		{Title: "Which address the other side sees", Show: d.showSourceAddresses},
 		{Title: "How fast a TCP stream is between nodes", Show: d.measureThroughput},
 		{Title: "A node joins while pods are talking", Show: d.joinNode},

@@ -20,7 +20,7 @@ func TestInterruptedDemoLeavesNothing(t *testing.T) {
 	bin := buildPrograms(t)
 	for _, moment := range []string{
 		"1  The topology", "2  Bring it up", "node2  weftd is ready", "pod b2",
-		"3  What can be read", "4  Every pod reaches every pod and node", "5  Which address", "6  How fast",
+		"3  What can be read", "4  Probes between all pods and hosts", "5  Which address", "6  How fast",
 	} {
 		t.Run(moment, func(t *testing.T) { stagetest.Interrupt(t, bin, moment) })
 	}

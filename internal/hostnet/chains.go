@@ -91,10 +91,10 @@ func rules(n Network) []guardRule {
 		names := fmt.Sprintf("{ %q }", n.Trusted)
 		names = strings.NewReplacer("[", "", "]", "", `" "`, `", "`).Replace(names)
 		notTrusted = " iifname != " + names
-		trusted = []guardRule{{"leaving", "oifname " + names + " accept", "the answers of pods to those who may reach them"}}
+		trusted = []guardRule{{"leaving", "oifname " + names + " accept", "answers of pods to trusted interfaces"}}
 	}
 
-	const strangers = "limit rate over 1000/second burst 1000 packets"
+	const flood = "limit rate over 1000/second burst 1000 packets"
 
 	// In each chain the rules come first that most packets end at, and in each rule
 	// the condition that most packets fail: every packet pays for what it is asked.
@@ -102,40 +102,40 @@ func rules(n Network) []guardRule {
 	return append([]guardRule{
 		{"prerouting", fromPods + " goto from_pods", "local pods"},
 		{"prerouting", fromTUN + " goto from_overlay", "peers' pods"},
-		{"prerouting", `iif "lo" accept`, "the node speaks to itself"},
-		{"prerouting", "goto from_underlay", "everyone else is a stranger"},
+		{"prerouting", `iif "lo" accept`, "this node to itself"},
+		{"prerouting", "goto from_underlay", "all other sources"},
 
 		{"from_pods", "icmpv6 type { nd-router-advert, nd-redirect }" + drop(dropRouterAdvert), "no pod is a router"},
 		{"from_pods", "meta l4proto 58 ip6 saddr { ::, fe80::/10 } accept", "neighbour discovery, which never leaves the link"},
-		{"from_pods", "ip daddr 127.0.0.0/8" + drop(dropLoopback), "portmap has the kernel route these"},
-		{"from_pods", "fib saddr . iif oif missing" + drop(dropSpoofed), "a pod's source is an address that is routed to its veth"},
+		{"from_pods", "ip daddr 127.0.0.0/8" + drop(dropLoopback), "portmap has the kernel route loopback addresses"},
+		{"from_pods", "fib saddr . iif oif missing" + drop(dropSpoofed), "a pod may send only from addresses that are routed to its veth"},
 
 		// That the source is the peer's, weftd has checked.
-		{"from_overlay", "ip daddr 127.0.0.0/8" + drop(dropLoopback), "kube-proxy and portmap have the kernel route these"},
-		{"from_overlay", "ip saddr 127.0.0.0/8" + drop(dropLoopback), "kube-proxy and portmap have the kernel route these"},
-		{"from_overlay", fmt.Sprintf("meta mark set meta mark | %#x", n.MarkMask.FromOverlay()), "the way back is the overlay, for reverse path checks too"},
+		{"from_overlay", "ip daddr 127.0.0.0/8" + drop(dropLoopback), "kube-proxy and portmap have the kernel route loopback addresses"},
+		{"from_overlay", "ip saddr 127.0.0.0/8" + drop(dropLoopback), "kube-proxy and portmap have the kernel route loopback addresses"},
+		{"from_overlay", fmt.Sprintf("meta mark set meta mark | %#x", n.MarkMask.FromOverlay()), "answers return by the overlay, for reverse path checks too"},
 
-		{"from_underlay", toPort + " fib daddr type local goto datagrams", "nodes speak to each other"},
-		{"from_underlay", "ip saddr 127.0.0.0/8" + drop(dropLoopback), "kube-proxy and portmap have the kernel route these"},
-		{"from_underlay", "ip daddr 127.0.0.0/8" + drop(dropLoopback), "kube-proxy and portmap have the kernel route these"},
-		{"from_underlay", isBridged + ` meta iifkind "bridge" accept`, "a bridge's frame to another host; from_bridge judges it, should it be routed nevertheless"},
-		{"from_underlay", "ip saddr @cluster4" + drop(dropForeignSource), "pods' packets come encapsulated"},
-		{"from_underlay", "ip6 saddr @cluster6" + drop(dropForeignSource), "pods' packets come encapsulated"},
-		{"from_underlay", "ip daddr @cluster4" + notTrusted + drop(dropBare), "other hosts reach pods by hostPort and Service alone, not yet translated here"},
-		{"from_underlay", "ip6 daddr @cluster6" + notTrusted + drop(dropBare), "other hosts reach pods by hostPort and Service alone, not yet translated here"},
+		{"from_underlay", toPort + " fib daddr type local goto datagrams", "datagrams between nodes"},
+		{"from_underlay", "ip saddr 127.0.0.0/8" + drop(dropLoopback), "kube-proxy and portmap have the kernel route loopback addresses"},
+		{"from_underlay", "ip daddr 127.0.0.0/8" + drop(dropLoopback), "kube-proxy and portmap have the kernel route loopback addresses"},
+		{"from_underlay", isBridged + ` meta iifkind "bridge" accept`, "a bridge's frame to another host; if it is routed after all, from_bridge decides"},
+		{"from_underlay", "ip saddr @cluster4" + drop(dropForeignSource), "packets of other nodes' pods arrive encapsulated"},
+		{"from_underlay", "ip6 saddr @cluster6" + drop(dropForeignSource), "packets of other nodes' pods arrive encapsulated"},
+		{"from_underlay", "ip daddr @cluster4" + notTrusted + drop(dropBare), "other hosts reach pods only by hostPort and Service, not yet translated here"},
+		{"from_underlay", "ip6 daddr @cluster6" + notTrusted + drop(dropBare), "other hosts reach pods only by hostPort and Service, not yet translated here"},
 
 		{"datagrams", fmt.Sprintf("ip saddr . udp sport @%s4 accept", setTranslated), "an answer to another program's translation"},
 		{"datagrams", fmt.Sprintf("ip6 saddr . udp sport @%s6 accept", setTranslated), "an answer to another program's translation"},
 		{"datagrams", "ip saddr @senders4 notrack accept", "a full connection table must not stop the overlay"},
 		{"datagrams", "ip6 saddr @senders6 notrack accept", "a full connection table must not stop the overlay"},
-		{"datagrams", strangers + drop(dropNonPeer), "peers' datagrams must not wait behind a flood of others; joined ones count as one"},
-		{"datagrams", "notrack accept", "weftd tells strangers from peers that have moved"},
+		{"datagrams", flood + drop(dropNonPeer), "a flood must not delay peers' datagrams; joined datagrams count as one"},
+		{"datagrams", "notrack accept", "weftd recognizes peers that roam among other senders"},
 
-		{"input", toPort + " goto to_port", "most of what comes to a node"},
-		{"to_port", fromPods + drop(dropTunnelInTunnel), "what pods send there can only be forged"},
-		{"to_port", fromTUN + drop(dropTunnelInTunnel), "nodes speak to weft's port past the overlay only"},
-		{"to_port", `iif "lo"` + drop(dropLocalSender), "IPv6 lets every user send under a peer's address (IPV6_FREEBIND)"},
-		{"input", fromBridge + " jump from_bridge", "a broadcast, or what another program has translated to this node"},
+		{"input", toPort + " goto to_port", "weft's port"},
+		{"to_port", fromPods + drop(dropTunnelInTunnel), "pods never send datagrams of weft's; these are forged"},
+		{"to_port", fromTUN + drop(dropTunnelInTunnel), "nodes never send datagrams of weft's through the overlay"},
+		{"to_port", `iif "lo"` + drop(dropLocalSender), "IPv6 lets every user send from a peer's address (IPV6_FREEBIND)"},
+		{"input", fromBridge + " jump from_bridge", "a broadcast, or a frame that another program translated to this node"},
 
 		// Whoever knows a node's address can forge these, and the kernel believes them for
 		// ten minutes. See ipv4_sk_update_pmtu and icmpv6_notify in the kernel's net/ for how
@@ -143,10 +143,10 @@ func rules(n Network) []guardRule {
 		{"input", "icmp type destination-unreachable icmp code 4 goto too_big4", "weft finds the path's MTU itself"},
 		{"input", "icmpv6 type packet-too-big goto too_big6", "weft finds the path's MTU itself"},
 		{"too_big4", quoted(ip4Protocol, 8, "!= 17") + "accept", "not about UDP"},
-		{"too_big4", quoted(ip4HeaderLength, 4, "!= 5") + drop(dropPathMTU), "the ports stand behind options, where they can't be compared"},
+		{"too_big4", quoted(ip4HeaderLength, 4, "!= 5") + drop(dropPathMTU), "the ports are behind IP options, where nftables can't compare them"},
 		{"too_big4", quotesPorts(ip4Payload) + drop(dropPathMTU), "about a datagram of this node's"},
 		{"too_big4", quotesPort(ip4Payload) + drop(dropPathMTU), "about a datagram to a peer"},
-		{"too_big6", quoted(ip6NextHeader, 8, "{ 0, 43, 51, 60 }") + drop(dropPathMTU), "the ports stand behind extension headers, where they can't be compared"},
+		{"too_big6", quoted(ip6NextHeader, 8, "{ 0, 43, 51, 60 }") + drop(dropPathMTU), "the ports are behind extension headers, where nftables can't compare them"},
 		{"too_big6", quoted(ip6NextHeader, 8, "17") + quotesPorts(ip6Payload) + drop(dropPathMTU), "about a datagram of this node's"},
 		{"too_big6", quoted(ip6NextHeader, 8, "17") + quotesPort(ip6Payload) + drop(dropPathMTU), "about a datagram to a peer"},
 		{"too_big6", quoted(ip6NextHeader, 8, "!= 44") + "accept", "not about UDP"},
@@ -156,21 +156,21 @@ func rules(n Network) []guardRule {
 
 		{"forward", fromPods + " goto forward_pods", "local pods"},
 		{"forward", fromTUN + " goto forward_overlay", "peers' pods"},
-		{"forward", fromBridge + " jump from_bridge", "a bridge's frames, and what another program's translation has routed of them"},
+		{"forward", fromBridge + " jump from_bridge", "a bridge's frames, also those that another program's translation had routed"},
 
-		{"forward_pods", "ct direction reply accept", "the answer to what was let through, whoever translated it"},
-		{"forward_pods", toEndpoint4 + drop(dropTunnelInTunnel), "what pods send there can only be forged"},
-		{"forward_pods", toEndpoint6 + drop(dropTunnelInTunnel), "what pods send there can only be forged"},
+		{"forward_pods", "ct direction reply accept", "answers on connections that were accepted, whichever program translates them"},
+		{"forward_pods", toEndpoint4 + drop(dropTunnelInTunnel), "pods never send datagrams of weft's; these are forged"},
+		{"forward_pods", toEndpoint6 + drop(dropTunnelInTunnel), "pods never send datagrams of weft's; these are forged"},
 
-		{"forward_overlay", "ct direction reply accept", "the answer to what was let through, whoever translated it"},
-		{"forward_overlay", toPods + " accept", "what the overlay is for"},
+		{"forward_overlay", "ct direction reply accept", "answers on connections that were accepted, whichever program translates them"},
+		{"forward_overlay", toPods + " accept", "peers' pods to local pods"},
 		{"forward_overlay", toEndpoint4 + drop(dropTunnelInTunnel), "to a node, through a Service"},
 		{"forward_overlay", toEndpoint6 + drop(dropTunnelInTunnel), "to a node, through a Service"},
 		{"forward_overlay", "ct status dnat accept", "Services and hostPorts of this node"},
-		{"forward_overlay", strings.TrimSpace(drop(dropTransit)), "peers don't reach the underlay, or each other, through this node"},
+		{"forward_overlay", strings.TrimSpace(drop(dropTransit)), "peers must not reach the underlay, or each other, through this node"},
 
 		// What from_underlay says, of the addresses that the packet had on the wire.
-		{"from_bridge", isBridged + ` meta iifkind "bridge" meta oifkind "bridge" accept`, "the bridge forwards it, so it is not the overlay's"},
+		{"from_bridge", isBridged + ` meta iifkind "bridge" meta oifkind "bridge" accept`, "the bridge forwards it, not the overlay"},
 		{"from_bridge", "ip saddr @cluster4" + drop(dropForeignSource), "as in from_underlay"},
 		{"from_bridge", "ip6 saddr @cluster6" + drop(dropForeignSource), "as in from_underlay"},
 		{"from_bridge", "ct direction original ct original ip daddr @cluster4" + notTrusted + drop(dropBare), "as in from_underlay, before any DNAT"},
@@ -181,26 +181,26 @@ func rules(n Network) []guardRule {
 		{"from_bridge", "ct state { invalid, untracked } ip6 daddr @cluster6" + notTrusted + drop(dropBare), "as in from_underlay, never translated"},
 
 		{"output", isOwn + " notrack accept", "a full connection table must not stop the overlay"},
-		{"output", toEndpoint4 + drop(dropLocalSender), "a datagram of this node's address that weftd did not send is forged"},
-		{"output", toEndpoint6 + drop(dropLocalSender), "a datagram of this node's address that weftd did not send is forged"},
+		{"output", toEndpoint4 + drop(dropLocalSender), "a datagram from this node that weftd did not send is forged"},
+		{"output", toEndpoint6 + drop(dropLocalSender), "a datagram from this node that weftd did not send is forged"},
 		// Only what has a socket is a program's. The kernel itself refuses connections in a
 		// pod's name ("reject with tcp reset").
-		{"output", "ip saddr @cluster4 meta skuid 0-4294967294 fib saddr type != local" + drop(dropLocalSpoof), "IP_TRANSPARENT lets privileged users do that"},
-		{"output", "ip6 saddr @cluster6 meta skuid 0-4294967294 fib saddr type != local" + drop(dropLocalSpoof), "IPV6_FREEBIND lets every user do that"},
+		{"output", "ip saddr @cluster4 meta skuid 0-4294967294 fib saddr type != local" + drop(dropLocalSpoof), "IP_TRANSPARENT lets privileged users send from pods' addresses"},
+		{"output", "ip6 saddr @cluster6 meta skuid 0-4294967294 fib saddr type != local" + drop(dropLocalSpoof), "IPV6_FREEBIND lets every user send from pods' addresses"},
 		// No packet is lost by these, so they are not counted. For IPv4 there is a sysctl,
 		// which holds only where conf.all agrees (send_redirects in ip-sysctl.rst).
-		{"output", toPods + " icmp type redirect drop", "a pod that speaks to itself by its hostPort has no better way"},
-		{"output", toPods + " icmpv6 type nd-redirect drop", "a pod that speaks to itself by its hostPort has no better way"},
+		{"output", toPods + " icmp type redirect drop", "a pod that reaches itself by its hostPort has no better route"},
+		{"output", toPods + " icmpv6 type nd-redirect drop", "a pod that reaches itself by its hostPort has no better route"},
 
 		{"postrouting", "ct status dnat meta l4proto 17 jump translated", "a Service may lead anywhere"},
-		{"translated", toEndpoint4 + drop(dropLocalSender), "a datagram of this node's address that weftd did not send is forged"},
-		{"translated", toEndpoint6 + drop(dropLocalSender), "a datagram of this node's address that weftd did not send is forged"},
-		{"postrouting", isOwn + " " + toTUN + drop(dropTunnelInTunnel), "a tunnel in the tunnel would never end"},
-		{"postrouting", toPods + " accept", "the right way to pods"},
-		{"postrouting", fmt.Sprintf(`oifname { "lo", %q } accept`, n.TUN), "the right way to pods"},
+		{"translated", toEndpoint4 + drop(dropLocalSender), "a datagram from this node that weftd did not send is forged"},
+		{"translated", toEndpoint6 + drop(dropLocalSender), "a datagram from this node that weftd did not send is forged"},
+		{"postrouting", isOwn + " " + toTUN + drop(dropTunnelInTunnel), "encapsulated datagrams must not enter the overlay again"},
+		{"postrouting", toPods + " accept", "the correct route to pods"},
+		{"postrouting", fmt.Sprintf(`oifname { "lo", %q } accept`, n.TUN), "the correct route to pods"},
 		{"postrouting", leavesBridge + " accept", "not the overlay's"},
-		{"postrouting", "ip daddr @cluster4" + drop(dropLeak), "not even if a route says so, or the TUN device is gone"},
-		{"postrouting", "ip6 daddr @cluster6" + drop(dropLeak), "not even if a route says so, or the TUN device is gone"},
+		{"postrouting", "ip daddr @cluster4" + drop(dropLeak), "even if a route leads there, or the TUN device is gone"},
+		{"postrouting", "ip6 daddr @cluster6" + drop(dropLeak), "even if a route leads there, or the TUN device is gone"},
 		{"postrouting", "ip saddr @pods4 ip daddr @peer_nodes4" + drop(dropLeak), "pods reach nodes through the overlay only"},
 		{"postrouting", "ip6 saddr @pods6 ip6 daddr @peer_nodes6" + drop(dropLeak), "pods reach nodes through the overlay only"},
 
@@ -209,18 +209,18 @@ func rules(n Network) []guardRule {
 		{"srcnat", toTUN + " return", "pods and nodes see each other's real addresses"},
 		{"srcnat", toPods + " return", "pods and nodes see each other's real addresses"},
 		{"srcnat", leavesBridge + " return", "not the overlay's"},
-		{"srcnat", "ip saddr @pods4 ip daddr != @cluster4 " + udpMasquerade, "answers to weft's ports would be taken for datagrams"},
-		{"srcnat", "ip6 saddr @pods6 ip6 daddr != @cluster6 " + udpMasquerade, "answers to weft's ports would be taken for datagrams"},
-		{"srcnat", "ip saddr @pods4 ip daddr != @cluster4 " + masquerade, "outside, no router knows the way back to a pod"},
-		{"srcnat", "ip6 saddr @pods6 ip6 daddr != @cluster6 " + masquerade, "outside, no router knows the way back to a pod"},
+		{"srcnat", "ip saddr @pods4 ip daddr != @cluster4 " + udpMasquerade, "not from weft's ports: answers there would be taken for datagrams"},
+		{"srcnat", "ip6 saddr @pods6 ip6 daddr != @cluster6 " + udpMasquerade, "not from weft's ports: answers there would be taken for datagrams"},
+		{"srcnat", "ip saddr @pods4 ip daddr != @cluster4 " + masquerade, "routers outside have no route back to a pod"},
+		{"srcnat", "ip6 saddr @pods6 ip6 daddr != @cluster6 " + masquerade, "routers outside have no route back to a pod"},
 
-		{"leaving", toPods + " accept", "the right way to pods"},
-		{"leaving", fmt.Sprintf(`oifname { "lo", %q } accept`, n.TUN), "the right way to pods"},
+		{"leaving", toPods + " accept", "the correct route to pods"},
+		{"leaving", fmt.Sprintf(`oifname { "lo", %q } accept`, n.TUN), "the correct route to pods"},
 		{"leaving", leavesBridge + " accept", "not the overlay's"},
 	}, append(trusted, []guardRule{
-		{"leaving", "ct direction reply ct status snat accept", "of a connection that this node translated, and another program translates back"},
-		{"leaving", "ip saddr @cluster4" + drop(dropLeak), "nothing of a pod leaves untranslated, in whatever state its connection is"},
-		{"leaving", "ip6 saddr @cluster6" + drop(dropLeak), "nothing of a pod leaves untranslated, in whatever state its connection is"},
+		{"leaving", "ct direction reply ct status snat accept", "of a connection that this node translated; another program translates it back"},
+		{"leaving", "ip saddr @cluster4" + drop(dropLeak), "no packet of a pod leaves untranslated, whatever its connection's state"},
+		{"leaving", "ip6 saddr @cluster6" + drop(dropLeak), "no packet of a pod leaves untranslated, whatever its connection's state"},
 		{"leaving", fmt.Sprintf("udp sport %d ct status snat update @%s4 { ip daddr . udp dport }", n.Port, setTranslated), "kube-proxy's translation may take any port"},
 		{"leaving", fmt.Sprintf("udp sport %d ct status snat update @%s6 { ip6 daddr . udp dport }", n.Port, setTranslated), "kube-proxy's translation may take any port"},
 	}...)...)

@@ -83,7 +83,7 @@ func (h *Host) Protect(ctx context.Context, n Network) error {
 	}
 	conflicts, err := k.addRoutes(ctx, missing)
 	if replaced || k.changes != (changes{}) {
-		h.log.Info("host protected", "guard replaced", replaced, "routes added", k.changes.added)
+		h.log.Info("host protected", "guardReplaced", replaced, "routesAdded", k.changes.added)
 	}
 	return errors.Join(err, k.explain(conflicts))
 }

@@ -38,7 +38,7 @@ func (d *demo) steps() []stage.Step {
 	steps := []stage.Step{
 		{Title: "The topology", Show: d.drawTopology},
 		{Title: "Bring it up", Show: d.bringUp},
-		{Title: "A Deployment on both nodes: who reaches whom", Show: d.showReachability},
+		{Title: "A Deployment on both nodes: reachability", Show: d.showReachability},
 		{Title: "A Service, a host port", Show: d.showServices},
 		{Title: "What can be read on the underlay", Show: d.showUnderlay},
 		{Title: "What a node's token may change", Show: d.showRights},

@@ -153,7 +153,7 @@ func TestKeysEndWhileHandshakesFail(t *testing.T) {
 				if s := a.status(b); !s.Began.IsZero() || s.Overdue || s.State != handshake.Unreachable {
 					t.Errorf("in the end: %+v", s)
 				}
-				if a.logged("rekey overdue") != 1 || a.logged("data keys too old, ended") != 1 {
+				if a.logged("rekey overdue") != 1 || a.logged("data keys expired") != 1 {
 					t.Errorf("the log says:\n%s", a.log)
 				}
 				network.setPass(nil)

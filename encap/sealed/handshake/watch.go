@@ -82,7 +82,7 @@ func (m *Manager) attendKeys(l *link, now time.Time, budget *int) {
 	switch {
 	case age > m.timing.limit && passing:
 		using.End()
-		m.log.Error("data keys too old, ended", "peer", l.node.Name, "age", age.Round(time.Second), "error", l.lastErr)
+		m.log.Error("data keys expired", "peer", l.node.Name, "age", age.Round(time.Second), "error", l.lastErr)
 	case age > m.timing.overdue && !passing:
 		using.End()
 	case passing && (l.conn == nil || using.RekeyDue() || age > l.rekey):
