@@ -42,7 +42,7 @@ const (
 	late    = time.Minute
 )
 
-// Next takes what the source says now, and returns the Plan to put into force. An error
+// Next takes what the source says now, and returns the Plan to apply. An error
 // means that the last one stands.
 func (g *Guard) Next(state State, now time.Time) (*Plan, error) {
 	newest := state

@@ -368,3 +368,40 @@ func TestAnAttachmentIsTriedWithoutAWait(t *testing.T) {
 		t.Error("held in a folder that can't be")
 	}
 }
+
+// leaseFile is what weft wrote before cooldowns had that name.
+const leaseFile = `{
+  "version": 2,
+  "checksum": "sha256:f41bfac8fd13f954e5bd1618b5a5f1f631706cca81d36610eb571df7f16a621a",
+  "leases": [
+    {
+      "containerID": "a",
+      "ifName": "eth0",
+      "addresses": [
+        "10.0.0.1"
+      ],
+      "since": "2026-11-30T12:36:34Z"
+    }
+  ],
+  "cursors": {
+    "10.0.0.0/24": "10.0.0.2"
+  },
+  "resting": [
+    {
+      "address": "10.0.0.2",
+      "boot": "d198c8ed-0d22-436a-a50e-d3c0e76d03af",
+      "uptimeMilliseconds": 6426422
+    }
+  ]
+}
+`
+
+func TestLeaseFilesKeepTheirLayout(t *testing.T) {
+	st, err := decode([]byte(leaseFile))
+	if err != nil || len(st.Leases) != 1 || len(st.CoolingDown) != 1 {
+		t.Fatalf("%+v, %v", st, err)
+	}
+	if data, err := encode(st); err != nil || string(data) != leaseFile {
+		t.Errorf("it is written as %s, %v", data, err)
+	}
+}

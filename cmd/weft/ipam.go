@@ -254,7 +254,7 @@ func newIPAMReleaseCommand(stateDir, runDir *string) *cobra.Command {
 		Use:   "release NAMESPACE/POD|ADDRESS|CONTAINER[/INTERFACE]...",
 		Short: "Release leases by hand",
 		Long: "Release the leases of pods, addresses or containers, and remove their veths. The beginning of a\n" +
-			"container's ID is enough. A running pod's lease is released with --force only; the pod loses its\n" +
+			"container's ID is enough. A lease whose pod has processes needs --force; the pod loses its\n" +
 			"network. If one of several names is wrong, nothing is released.",
 		Args: cobra.MatchAll(cobra.MinimumNArgs(1), noEmptyArgs),
 	}
