@@ -44,6 +44,20 @@ func activate(d *daemon, plan *control.Plan) {
 	d.engine.Applied(d.engine.Job(), nil, time.Now())
 }
 
+// leaseWarnings are the warnings about leases under the plan that was applied last.
+func leaseWarnings(t *testing.T, d *daemon) []warning.Warning {
+	t.Helper()
+	plan := d.activePlan()
+	var stranded []ipam.Lease
+	if plan != nil {
+		var err error
+		if stranded, err = d.leases.stranded(plan.PodCIDRs); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return d.leases.warnings(plan, stranded)
+}
+
 // A node that got other pod CIDRs names each pod that no other node reaches.
 func TestStrandedPodsAreNamed(t *testing.T) {
 	d := newDaemon(config.Config{StateDir: t.TempDir(), CNI: config.CNI{Name: "weft"}}, slog.New(slog.DiscardHandler), nil)
@@ -53,7 +67,7 @@ func TestStrandedPodsAreNamed(t *testing.T) {
 	leaseTo(t, d, "new4", "10.244.7.2", "weft3")
 	leaseTo(t, d, "new6", "fd00:244:7::2", "weft4")
 	leaseTo(t, d, "bridged", "10.9.0.2", "") // another main plugin's
-	got := d.leaseWarnings(d.Stranded())
+	got := leaseWarnings(t, d)
 	if !slices.Equal(codes(got), []string{"stranded_pod", "stranded_pod"}) {
 		t.Fatalf("warnings: %v", got)
 	}
@@ -62,11 +76,11 @@ func TestStrandedPodsAreNamed(t *testing.T) {
 			t.Errorf("%q does not say %q", got[i].Text, want)
 		}
 	}
-	if pods, err := d.Stranded(); err != nil || len(pods) != 2 {
+	if pods, err := d.leases.stranded(d.activePlan().PodCIDRs); err != nil || len(pods) != 2 {
 		t.Errorf("%v, %v", pods, err)
 	}
 	d.engine = engine.New(0) // not known yet
-	if got := d.leaseWarnings(d.Stranded()); len(got) > 0 {
+	if got := leaseWarnings(t, d); len(got) > 0 {
 		t.Errorf("without a plan: %v", got)
 	}
 }
@@ -75,18 +89,18 @@ func TestStrandedPodsAreNamed(t *testing.T) {
 func TestAnExhaustedPoolIsNamed(t *testing.T) {
 	d := newDaemon(config.Config{StateDir: t.TempDir(), CNI: config.CNI{Name: "weft"}}, slog.New(slog.DiscardHandler), nil)
 	activate(d, &control.Plan{PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/30")}, NodeAddresses: []netip.Addr{netip.MustParseAddr("10.244.1.1")}})
-	if got := d.leaseWarnings(d.Stranded()); len(got) > 0 {
+	if got := leaseWarnings(t, d); len(got) > 0 {
 		t.Errorf("with a free address: %v", got)
 	}
 	leaseTo(t, d, "pod", "10.244.1.2", "weft1")
-	if got := d.leaseWarnings(d.Stranded()); !slices.Equal(codes(got), []string{"pool_exhausted"}) || !strings.Contains(got[0].Text, "10.244.1.0/30") {
+	if got := leaseWarnings(t, d); !slices.Equal(codes(got), []string{"pool_exhausted"}) || !strings.Contains(got[0].Text, "10.244.1.0/30") {
 		t.Errorf("without one: %v", got)
 	}
 	store, _ := ipam.Open(d.config.StateDir, "weft")
 	if _, _, err := store.Release(t.Context(), ipam.Attachment{ContainerID: "pod", IfName: "eth0"}); err != nil {
 		t.Fatal(err)
 	}
-	if got := d.leaseWarnings(d.Stranded()); len(got) > 0 {
+	if got := leaseWarnings(t, d); len(got) > 0 {
 		t.Errorf("while it cools down: %v", got)
 	}
 }
@@ -119,7 +133,7 @@ func TestAnUnwritableStateDirIsNamed(t *testing.T) {
 	mount(unix.MS_REMOUNT|unix.MS_RDONLY, "size=8m")
 	warns("read-only file system")
 	d := newDaemon(config.Config{StateDir: dir, CNI: config.CNI{Name: "weft"}}, slog.New(slog.DiscardHandler), nil)
-	if got := d.leaseWarnings(d.Stranded()); !slices.Equal(codes(got), []string{"state_dir"}) {
+	if got := leaseWarnings(t, d); !slices.Equal(codes(got), []string{"state_dir"}) {
 		t.Errorf("warnings: %v", got)
 	}
 	dir = filepath.Join(dir, "absent")

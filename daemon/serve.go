@@ -90,7 +90,7 @@ func serveHTTP(ctx context.Context, group *errgroup.Group, listener net.Listener
 
 // report is what `weft status` shows.
 func (d *daemon) report() status.Report {
-	links, leases, stats, warnings := d.keys().links(), d.leases(), d.Stats(), d.Warnings()
+	links, leases, stats, warnings := d.keys().links(), d.leases.status(), d.Stats(), d.Warnings()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	plan, since := d.engine.Active()
@@ -270,6 +270,15 @@ func (d *daemon) Links() *metrics.Links {
 		links.Peers[string(s.State)]++
 	}
 	return links
+}
+
+// Leases returns how many addresses pods have leased, and how many cool down.
+func (d *daemon) Leases() (held, cooling int, err error) { return d.leases.usage() }
+
+// Reconciled returns how often each action was taken to reconcile leases with pods, and how much
+// only an operator can repair.
+func (d *daemon) Reconciled() (actions map[string]uint64, unreconciled int) {
+	return d.leases.reconciled()
 }
 
 // GuardDrops are up to a second old.

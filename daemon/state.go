@@ -12,7 +12,6 @@ import (
 
 	"golang.org/x/time/rate"
 
-	"weft/cniplugin"
 	"weft/cniplugin/conflist"
 	"weft/control"
 	"weft/daemon/engine"
@@ -29,6 +28,7 @@ import (
 // daemon is the state of a running weftd. Its methods may be called from several
 // goroutines.
 type daemon struct {
+	leases *podLeases
 	others others
 
 	config  config.Config
@@ -41,7 +41,6 @@ type daemon struct {
 
 	hangups <-chan os.Signal // each asks to read the list of nodes again
 
-	order order
 	lists *rate.Limiter // bounds what is logged about lists of nodes
 
 	applying sync.Mutex // held while the host is changed: one change at a time
@@ -54,8 +53,8 @@ type daemon struct {
 }
 
 func newDaemon(c config.Config, log *slog.Logger, hangups <-chan os.Signal) *daemon {
-	return &daemon{config: c, log: log, host: hostnet.New(log), conflist: conflist.New(c, log), hangups: hangups,
-		raised: map[string]warning.Warning{}, order: order{done: map[cniplugin.Action]uint64{}}, lists: rate.NewLimiter(1, 30), engine: engine.New(nodefile.ForwardingGrace)}
+	return &daemon{leases: newPodLeases(c, log), config: c, log: log, host: hostnet.New(log), conflist: conflist.New(c, log), hangups: hangups,
+		raised: map[string]warning.Warning{}, lists: rate.NewLimiter(1, 30), engine: engine.New(nodefile.ForwardingGrace)}
 }
 
 // decide has the engine take an event.

@@ -18,6 +18,7 @@ import (
 	"weft/internal/marks"
 	"weft/internal/nftable"
 	"weft/internal/warning"
+	"weft/ipam"
 )
 
 // warningInterval is how often weftd looks for warnings to log.
@@ -86,11 +87,15 @@ func (d *daemon) warn(subject string, w *warning.Warning) {
 // look looks for what is worth a warning in files and in the kernel, and has the control source
 // publish which pods are stranded.
 func (d *daemon) look() {
-	stranded, err := d.Stranded()
-	if err == nil {
-		d.publishStranded(stranded)
+	plan := d.activePlan()
+	var stranded []ipam.Lease
+	if plan != nil {
+		var err error
+		if stranded, err = d.leases.stranded(plan.PodCIDRs); err == nil { // or the next reconcile says what becomes of it
+			d.publishStranded(stranded)
+		}
 	}
-	found := slices.Concat(conflist.Warnings(d.config.CNI), trustWarnings(d.config), d.leaseWarnings(stranded, err))
+	found := slices.Concat(conflist.Warnings(d.config.CNI), trustWarnings(d.config), d.leases.warnings(plan, stranded))
 	overlaps, err := d.overlaps()
 	if err != nil {
 		overlaps = []string{err.Error()}
@@ -98,7 +103,7 @@ func (d *daemon) look() {
 	for _, text := range overlaps {
 		found = append(found, warning.Warning{Code: "cluster_overlap", Text: text})
 	}
-	if plan := d.activePlan(); plan != nil {
+	if plan != nil {
 		found = append(found, control.Warnings(plan, d.facts())...)
 	}
 	d.mu.Lock()

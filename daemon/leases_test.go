@@ -127,7 +127,7 @@ func TestWhatOnlyAnOperatorCanMendIsLoggedWhenItAppearsAndWhenItIsGone(t *testin
 	}
 	expect(r.turn())
 	r.expectLeases(0, 0, 0, 1)
-	if shown := r.leases().Unreconciled; len(shown) != 1 || !strings.Contains(shown[0], r.store("two").Path()) {
+	if shown := r.leases.status().Unreconciled; len(shown) != 1 || !strings.Contains(shown[0], r.store("two").Path()) {
 		t.Errorf("weft status would show %q", shown)
 	}
 	if err := os.Remove(r.store("two").Path()); err != nil {
@@ -148,13 +148,13 @@ func TestADamagedFileShowsBeforeTheNextReconcile(t *testing.T) {
 	if _, _, err := r.Leases(); err == nil {
 		t.Error("a damaged file was counted")
 	}
-	if shown := r.leases().Unreconciled; len(shown) != 1 || !strings.Contains(shown[0], "damaged") {
+	if shown := r.leases.status().Unreconciled; len(shown) != 1 || !strings.Contains(shown[0], "damaged") {
 		t.Errorf("weft status would show %q", shown)
 	}
 	if got := r.turn(); !strings.Contains(got, "action=rebuilt reason=") {
 		t.Errorf("logged:\n%s", got)
 	}
-	if shown := r.leases().Unreconciled; shown == nil || len(shown) != 0 {
+	if shown := r.leases.status().Unreconciled; shown == nil || len(shown) != 0 {
 		t.Errorf("weft status would show %q", shown)
 	}
 }

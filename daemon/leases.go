@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -14,6 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"weft/cniplugin"
+	"weft/control"
+	"weft/internal/config"
 	"weft/internal/nodefile"
 	"weft/internal/status"
 	"weft/internal/warning"
@@ -30,11 +34,19 @@ const (
 	reconcileWait = ipam.LockTimeout
 )
 
-// order is what was done to reconcile pods' leases with pods, and what could not be.
-type order struct {
+// podLeases looks after the addresses that this node's pods have leased. Its methods may be called
+// from several goroutines.
+type podLeases struct {
+	config config.Config
+	log    *slog.Logger
+
 	mu           sync.Mutex // guards what follows
 	done         map[cniplugin.Action]uint64
 	unreconciled []string // what the last reconcile could not repair, a line each
+}
+
+func newPodLeases(c config.Config, log *slog.Logger) *podLeases {
+	return &podLeases{config: c, log: log, done: map[cniplugin.Action]uint64{}}
 }
 
 // reconcileNowAndThen repairs what a crash, or a runtime that forgot something, has left.
@@ -45,85 +57,11 @@ func (d *daemon) reconcileNowAndThen(ctx context.Context, interval time.Duration
 	})
 }
 
-// reconcile logs what it does. What only an operator can repair is logged when it appears.
 func (d *daemon) reconcile(ctx context.Context) {
-	waiting, cancel := context.WithTimeout(ctx, reconcileWait)
-	defer cancel()
 	d.mu.Lock()
 	own := d.engine.Next().NodeAddresses
 	d.mu.Unlock()
-	changes, err := cniplugin.Reconcile(waiting, d.config.StateDir, d.config.CNI.Name, own)
-	if ctx.Err() != nil { // whatever could not be done, the next weftd does it
-		changes, err = slices.DeleteFunc(changes, isKept), nil
-	}
-	if err != nil {
-		changes = append(changes, cniplugin.Change{Action: cniplugin.Kept, Why: err.Error()})
-	}
-	d.order.mu.Lock()
-	defer d.order.mu.Unlock()
-	before := d.order.unreconciled
-	d.order.unreconciled = nil
-	for _, c := range changes {
-		if !isKept(c) {
-			d.order.done[c.Action]++
-			d.log.Warn("pod lease reconciled", append([]any{"action", c.Action}, about(c)...)...)
-			continue
-		}
-		line := c.String()
-		d.order.unreconciled = append(d.order.unreconciled, line)
-		if !slices.Contains(before, line) {
-			d.log.Error("pod lease not reconciled", about(c)...)
-		}
-	}
-	if len(before) > 0 && len(d.order.unreconciled) == 0 && ctx.Err() == nil {
-		d.log.Info("all pod leases reconciled")
-	}
-}
-
-func isKept(c cniplugin.Change) bool { return c.Action == cniplugin.Kept }
-
-// about is what the log says of a change.
-func about(c cniplugin.Change) []any {
-	if c.ContainerID == "" && c.Veth == "" { // not of one attachment
-		return []any{"reason", c.Why}
-	}
-	return []any{"container", c.ContainerID, "interface", c.IfName, "pod", c.Pod, "addresses", c.Addresses, "reason", c.Why}
-}
-
-// Reconciled returns how often each action was taken, and how much only an operator can
-// repair.
-func (d *daemon) Reconciled() (actions map[string]uint64, unreconciled int) {
-	d.order.mu.Lock()
-	defer d.order.mu.Unlock()
-	actions = map[string]uint64{}
-	for _, a := range []cniplugin.Action{cniplugin.Freed, cniplugin.Adopted, cniplugin.Rebuilt, cniplugin.Rewired} {
-		actions[string(a)] = d.order.done[a]
-	}
-	return actions, len(d.order.unreconciled)
-}
-
-// Leases reads the lease file of weftd's network, which takes a millisecond.
-func (d *daemon) Leases() (held, cooling int, err error) {
-	store, err := ipam.Open(d.config.StateDir, d.config.CNI.Name)
-	if err != nil {
-		return 0, 0, err
-	}
-	return store.Usage(d.config.IPAM.Cooldown)
-}
-
-// Stranded returns the leases of pods whose addresses are outside this node's pod CIDRs: the
-// node got others, and the pods must be made anew.
-func (d *daemon) Stranded() ([]ipam.Lease, error) {
-	plan := d.activePlan()
-	if plan == nil {
-		return nil, nil
-	}
-	store, err := ipam.Open(d.config.StateDir, d.config.CNI.Name)
-	if err != nil {
-		return nil, err
-	}
-	leases, _, err := store.List()
-	return slices.DeleteFunc(leases, func(l ipam.Lease) bool { return !cniplugin.Stranded(l, plan.PodCIDRs) }), err
+	d.leases.reconcile(ctx, own)
 }
 
 // publishStranded has the control source publish which pods are stranded.
@@ -141,25 +79,99 @@ func (d *daemon) publishStranded(leases []ipam.Lease) {
 	source.stranded(pods)
 }
 
-// leaseWarnings says which pods are stranded, and what keeps new ones from being added. stranded
-// and err are what Stranded returned.
-func (d *daemon) leaseWarnings(stranded []ipam.Lease, err error) []warning.Warning {
-	plan := d.activePlan()
+// reconcile compares leases, veths and pods' namespaces, and logs what it does about differences.
+// What only an operator can repair is logged when it appears. Own are the node's own addresses.
+func (p *podLeases) reconcile(ctx context.Context, own []netip.Addr) {
+	waiting, cancel := context.WithTimeout(ctx, reconcileWait)
+	defer cancel()
+	changes, err := cniplugin.Reconcile(waiting, p.config.StateDir, p.config.CNI.Name, own)
+	if ctx.Err() != nil { // whatever could not be done, the next weftd does it
+		changes, err = slices.DeleteFunc(changes, isKept), nil
+	}
+	if err != nil {
+		changes = append(changes, cniplugin.Change{Action: cniplugin.Kept, Why: err.Error()})
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	before := p.unreconciled
+	p.unreconciled = nil
+	for _, c := range changes {
+		if !isKept(c) {
+			p.done[c.Action]++
+			p.log.Warn("pod lease reconciled", append([]any{"action", c.Action}, about(c)...)...)
+			continue
+		}
+		line := c.String()
+		p.unreconciled = append(p.unreconciled, line)
+		if !slices.Contains(before, line) {
+			p.log.Error("pod lease not reconciled", about(c)...)
+		}
+	}
+	if len(before) > 0 && len(p.unreconciled) == 0 && ctx.Err() == nil {
+		p.log.Info("all pod leases reconciled")
+	}
+}
+
+func isKept(c cniplugin.Change) bool { return c.Action == cniplugin.Kept }
+
+// about is what the log says of a change.
+func about(c cniplugin.Change) []any {
+	if c.ContainerID == "" && c.Veth == "" { // not of one attachment
+		return []any{"reason", c.Why}
+	}
+	return []any{"container", c.ContainerID, "interface", c.IfName, "pod", c.Pod, "addresses", c.Addresses, "reason", c.Why}
+}
+
+// reconciled returns how often each action was taken, and how much only an operator can
+// repair.
+func (p *podLeases) reconciled() (actions map[string]uint64, unreconciled int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	actions = map[string]uint64{}
+	for _, a := range []cniplugin.Action{cniplugin.Freed, cniplugin.Adopted, cniplugin.Rebuilt, cniplugin.Rewired} {
+		actions[string(a)] = p.done[a]
+	}
+	return actions, len(p.unreconciled)
+}
+
+// usage reads the lease file of weftd's network, which takes a millisecond.
+func (p *podLeases) usage() (held, cooling int, err error) {
+	store, err := ipam.Open(p.config.StateDir, p.config.CNI.Name)
+	if err != nil {
+		return 0, 0, err
+	}
+	return store.Usage(p.config.IPAM.Cooldown)
+}
+
+// stranded returns the leases of pods whose addresses are outside this node's pod CIDRs: the
+// node got others, and the pods must be made anew.
+func (p *podLeases) stranded(podCIDRs []netip.Prefix) ([]ipam.Lease, error) {
+	store, err := ipam.Open(p.config.StateDir, p.config.CNI.Name)
+	if err != nil {
+		return nil, err
+	}
+	leases, _, err := store.List()
+	return slices.DeleteFunc(leases, func(l ipam.Lease) bool { return !cniplugin.Stranded(l, podCIDRs) }), err
+}
+
+// warnings says which pods are stranded, and what keeps new ones from being added; plan is the
+// applied one, or nil.
+func (p *podLeases) warnings(plan *control.Plan, stranded []ipam.Lease) []warning.Warning {
 	var all []warning.Warning
-	if err := checkStateDir(d.config.StateDir); err != nil {
+	if err := checkStateDir(p.config.StateDir); err != nil {
 		all = append(all, warning.Warning{Code: "state_dir", Text: fmt.Sprintf("pods can't be added or removed: %v", err)})
 	}
-	if plan == nil || err != nil { // the next reconcile says what becomes of the error
+	if plan == nil {
 		return all
 	}
 	for _, l := range stranded {
 		all = append(all, warning.Warning{Code: "stranded_pod", Text: fmt.Sprintf("no other node reaches pod %s at %s: this node's pod CIDRs are now %s; delete the pod",
 			cmp.Or(l.Pod, l.String()), join(l.Addresses), join(plan.PodCIDRs))})
 	}
-	store, err := ipam.Open(d.config.StateDir, d.config.CNI.Name)
+	store, err := ipam.Open(p.config.StateDir, p.config.CNI.Name)
 	if err == nil {
 		err = store.Available(cniplugin.NodePool(nodefile.Node{PodCIDRs: plan.PodCIDRs, Addresses: plan.NodeAddresses,
-			Reserved: d.config.IPAM.Reserved, CooldownSeconds: int(d.config.IPAM.Cooldown.Seconds())}))
+			Reserved: p.config.IPAM.Reserved, CooldownSeconds: int(p.config.IPAM.Cooldown.Seconds())}))
 	}
 	if errors.Is(err, ipam.ErrExhausted) {
 		all = append(all, warning.Warning{Code: "pool_exhausted", Text: fmt.Sprintf("no pod can be added: %v; remove pods, or give the node more addresses", err)})
@@ -196,12 +208,12 @@ func join[T fmt.Stringer](items []T) string {
 	return strings.Join(texts, ", ")
 }
 
-// leases is what `weft status` shows of them.
-func (d *daemon) leases() status.Leases {
-	held, cooling, err := d.Leases()
-	d.order.mu.Lock()
-	defer d.order.mu.Unlock()
-	l := status.Leases{Held: held, CoolingDown: cooling, Unreconciled: append([]string{}, d.order.unreconciled...)}
+// status is what `weft status` shows of them.
+func (p *podLeases) status() status.Leases {
+	held, cooling, err := p.usage()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	l := status.Leases{Held: held, CoolingDown: cooling, Unreconciled: append([]string{}, p.unreconciled...)}
 	if err != nil && len(l.Unreconciled) == 0 { // the next reconcile says what becomes of it
 		l.Unreconciled = append(l.Unreconciled, err.Error())
 	}
