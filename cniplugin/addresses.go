@@ -31,6 +31,7 @@ type ipamConfig struct {
 	Ranges   [][]rangeConfig `json:"ranges"`
 	Reserved []string        `json:"reserved"`
 	Cooldown string          `json:"cooldown"`
+	Rest     string          `json:"rest"` // Cooldown's former name
 }
 
 // rangeConfig is a part of a network's addresses.
@@ -47,7 +48,7 @@ func (c ipamConfig) own() bool { return c.Type == "" || c.Type == IPAMType || c.
 // check refuses what weft-cni can't do. DEL does not ask: whatever the configuration has
 // become, a pod must be able to go.
 func (c ipamConfig) check() error {
-	if c.own() && (len(c.Ranges) > 0 || len(c.Reserved) > 0 || c.Cooldown != "") {
+	if c.own() && (len(c.Ranges) > 0 || len(c.Reserved) > 0 || c.Cooldown != "" || c.Rest != "") {
 		return invalid("ipam has ranges, reserved or cooldown: weft-cni leases this node's pod CIDRs, as weftd is configured (ipam.reserved, ipam.cooldown)")
 	}
 	return nil

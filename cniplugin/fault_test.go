@@ -101,7 +101,10 @@ func (s *siege) codesFor(object string) []uint {
 		return []uint{CodeWiring}
 	case strings.HasPrefix(object, "/proc/sys/kernel/"): // since when the machine is up
 		return []uint{types.ErrIOFailure}
-	case strings.HasPrefix(object, "/proc/"), strings.HasPrefix(object, "net:"):
+	case strings.HasPrefix(object, "net:"):
+		// A thread that can't come back from the pod's namespace sees no guard.
+		return []uint{CodeWiring, types.ErrIOFailure, types.ErrInvalidEnvironmentVariables, types.ErrInvalidNetNS, types.ErrTryAgainLater}
+	case strings.HasPrefix(object, "/proc/"):
 		return []uint{CodeWiring, types.ErrIOFailure, types.ErrInvalidEnvironmentVariables, types.ErrInvalidNetNS}
 	default:
 		return []uint{types.ErrIOFailure}

@@ -1,6 +1,7 @@
 package cniplugin
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -159,10 +160,10 @@ func (c *config) addressing() (addressing, error) {
 		}
 		n.pool.Reserved = append(n.pool.Reserved, prefix)
 	}
-	if c.IPAM.Cooldown != "" {
-		cooldown, err := time.ParseDuration(c.IPAM.Cooldown)
+	if text := cmp.Or(c.IPAM.Cooldown, c.IPAM.Rest); text != "" {
+		cooldown, err := time.ParseDuration(text)
 		if err != nil || cooldown < 0 {
-			return addressing{}, invalid("ipam.cooldown is %q: must be a duration such as 120s", c.IPAM.Cooldown)
+			return addressing{}, invalid("ipam.cooldown is %q: must be a duration such as 120s", text)
 		}
 		n.pool.Cooldown = cooldown
 	}

@@ -41,8 +41,9 @@ type Node struct {
 	// Reserved is what else no pod may get.
 	Reserved []netip.Prefix `json:"reserved,omitempty"`
 
-	// CooldownSeconds is how long a released address stays unused.
-	CooldownSeconds int `json:"cooldownSeconds"`
+	// CooldownSeconds is how long a released address stays unused. Its former name stands in
+	// the file: a plugin and a weftd may be of different versions.
+	CooldownSeconds int `json:"restSeconds"`
 
 	// TUN is the name of the device that leads to the other nodes' pods.
 	TUN string `json:"tun"`
