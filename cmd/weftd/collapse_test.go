@@ -34,7 +34,7 @@ func TestAListThatCollapsesWaitsUntilItIsConfirmed(t *testing.T) {
 	expectSame(t, "the node's network", before, network(t, node.Namespace))
 	expectPings(t, pod1, pod4)
 	shown := weft(t, node, "status")
-	for _, part := range []string{"withdraws 2 of 3 peers", "weft confirm"} {
+	for _, part := range []string{"removes 2 of 3 peers", "weft confirm"} {
 		if !strings.Contains(shown.stdout, part) {
 			t.Errorf("weft status does not tell of %q:\n%s", part, shown.stdout)
 		}
@@ -55,7 +55,7 @@ func TestAListThatCollapsesWaitsUntilItIsConfirmed(t *testing.T) {
 	write(t, nodesFile(node), "nonsense")
 	eventuallyCurrent(t, node, "0", "3")
 	shown = weft(t, node, "status")
-	for _, part := range []string{"withdraws 2 of 3 peers", "must be a mapping"} {
+	for _, part := range []string{"removes 2 of 3 peers", "must be a mapping"} {
 		if !strings.Contains(shown.stdout, part) {
 			t.Errorf("weft status does not tell of %q:\n%s", part, shown.stdout)
 		}

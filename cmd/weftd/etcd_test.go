@@ -357,7 +357,7 @@ func TestAnEmptiedEtcdWithdrawsNothing(t *testing.T) {
 	c.ctl(t, "del", "--prefix", "/weft/")
 	eventually(t, "the two that are gone to be kept", func() error {
 		shown := weft(t, node, "status").stdout
-		if !strings.Contains(shown, "withdraws 2 of 3 peers (node3, node4), which are kept") {
+		if !strings.Contains(shown, "removes 2 of 3 peers (node3, node4), which are kept") {
 			return errors.New(shown)
 		}
 		return nil
