@@ -34,7 +34,7 @@ func (s *Source) entry(own *core.Node, self control.Self) (map[string]string, er
 		return nil, fmt.Errorf("the Node %s: %w", s.Node, err)
 	}
 	want := map[string]string{annotationEndpoint: endpoint.String(), annotationAddresses: "", annotationKey: ""}
-	if self.Key != (peer.Fingerprint{}) { // without one, nobody could prove an address
+	if self.Key != (peer.Fingerprint{}) { // without a key, a node can prove no address
 		want[annotationKey] = self.Key.String()
 		want[annotationAddresses] = s.addresses(own, self.Addresses, endpoint.Addr())
 	}
@@ -60,7 +60,7 @@ func (s *Source) endpoint(own *core.Node, self netip.AddrPort) (netip.AddrPort, 
 	internal := internalIPs(own)
 	for _, family := range s.Families {
 		for _, addr := range internal {
-			if addr.Is4() == (family == advertise.IPv4) {
+			if advertise.FamilyOf(addr) == family {
 				return netip.AddrPortFrom(addr, self.Port()), nil
 			}
 		}
@@ -95,10 +95,7 @@ func (s *Source) addresses(own *core.Node, self []netip.Addr, endpoint netip.Add
 		return strings.Join(texts, ",")
 	}
 	for _, addr := range internalIPs(own) {
-		listens := slices.Contains(s.Families, advertise.IPv6)
-		if addr.Is4() {
-			listens = slices.Contains(s.Families, advertise.IPv4)
-		}
+		listens := slices.Contains(s.Families, advertise.FamilyOf(addr))
 		if addr != endpoint && listens && strict.CheckNodeAddress(addr, s.ClusterCIDRs) == nil && len(texts) < strict.MaxNodeAddresses {
 			texts = append(texts, addr.String())
 		}

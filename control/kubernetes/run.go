@@ -190,7 +190,7 @@ func (r *run) finish(d done) {
 	case lesser != nil && d.annotations != nil: // for the same reason
 	case lesser != nil && r.noCondition.news(lesser, time.Now()):
 		r.emit(control.State{}, lesser)
-	case lesser == nil && r.noCondition.told != "":
+	case lesser == nil && r.noCondition.reported != "":
 		r.due, r.again, r.noCondition = true, true, trouble{}
 	}
 }

@@ -221,7 +221,7 @@ func TestTheAddressIsTheNodesInternalIPOrAnOverride(t *testing.T) {
 }
 
 // TestANodeRegistersItsInternalIPs: those that are not the endpoint's, that weftd listens at, and
-// that other nodes would accept; none without a key, as nobody could prove them.
+// that other nodes would accept; none without a key, as a node then proves none.
 func TestANodeRegistersItsInternalIPs(t *testing.T) {
 	for _, tt := range []struct {
 		name     string

@@ -14,33 +14,6 @@ import (
 	"weft/internal/strict"
 )
 
-// Family is an IP version.
-type Family int
-
-// The families.
-const (
-	IPv4 Family = 4
-	IPv6 Family = 6
-)
-
-func (f Family) String() string { return fmt.Sprintf("IPv%d", int(f)) }
-
-func familyOf(addr netip.Addr) Family {
-	if addr.Is4() {
-		return IPv4
-	}
-	return IPv6
-}
-
-// Families returns those in which a node that listens on an address can be reached, the
-// preferred one first. [::] is both.
-func Families(listen netip.Addr) []Family {
-	if listen.Is4() {
-		return []Family{IPv4}
-	}
-	return []Family{IPv4, IPv6}
-}
-
 // Choose returns the address by which other nodes reach this one, in the network namespace
 // of the calling thread.
 //
@@ -96,8 +69,8 @@ func (c choice) make(r Rule, families []Family) (netip.Addr, error) {
 }
 
 func (c choice) byRule(r Rule, families []Family) (netip.Addr, error) {
-	if r.addr.IsValid() && !slices.Contains(families, familyOf(r.addr)) {
-		return netip.Addr{}, fmt.Errorf("this node is not reached over %s; write an address of %s, or change the key listen", familyOf(r.addr), oneOf(families))
+	if r.addr.IsValid() && !slices.Contains(families, FamilyOf(r.addr)) {
+		return netip.Addr{}, fmt.Errorf("this node is not reached over %s; write an address of %s, or change the key listen", FamilyOf(r.addr), oneOf(families))
 	}
 	switch r.kind {
 	case literal:
@@ -135,7 +108,7 @@ func (c choice) ofInterface(name string, families []Family) (netip.Addr, error) 
 	var reasons []string
 	for _, family := range families {
 		for _, a := range c.addrs {
-			if c.links[a.link].name != name || familyOf(a.Addr()) != family {
+			if c.links[a.link].name != name || FamilyOf(a.Addr()) != family {
 				continue
 			}
 			if why := c.unfit(a); why != "" {
@@ -164,7 +137,7 @@ func (c choice) canReach(target netip.Addr) (netip.Addr, error) {
 			}
 		}
 	}
-	addr, ok, why := c.sourceOf(to, familyOf(target))
+	addr, ok, why := c.sourceOf(to, FamilyOf(target))
 	if !ok {
 		return netip.Addr{}, fmt.Errorf("the route to it leads through %s, %s; write another rule (%s)", c.links[to.link].name, why, forms)
 	}
@@ -189,7 +162,7 @@ func (c choice) auto(families []Family) (netip.Addr, error) {
 			continue
 		}
 		left := slices.DeleteFunc(slices.Clone(c.addrs), func(a address) bool {
-			return familyOf(a.Addr()) != family || c.unlikely(a) != ""
+			return FamilyOf(a.Addr()) != family || c.unlikely(a) != ""
 		})
 		switch len(left) {
 		case 0:
@@ -202,7 +175,7 @@ func (c choice) auto(families []Family) (netip.Addr, error) {
 	}
 	var reasons []string
 	for _, a := range c.addrs {
-		if slices.Contains(families, familyOf(a.Addr())) && unreachable(a.Addr()) == "" {
+		if slices.Contains(families, FamilyOf(a.Addr())) && unreachable(a.Addr()) == "" {
 			why := cmp.Or(c.unlikely(a), "is not where the default route leads")
 			reasons = append(reasons, fmt.Sprintf("%s of %s %s", a.Addr(), c.links[a.link].name, why))
 		}
@@ -252,7 +225,7 @@ func (c choice) sourceOf(to route, family Family) (addr netip.Addr, ok bool, why
 		return netip.Addr{}, false, why
 	}
 	for _, a := range c.addrs {
-		if a.link == to.link && familyOf(a.Addr()) == family && c.unfit(a) == "" {
+		if a.link == to.link && FamilyOf(a.Addr()) == family && c.unfit(a) == "" {
 			return a.Addr(), true, ""
 		}
 	}

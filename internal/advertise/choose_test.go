@@ -27,7 +27,7 @@ func imagined(links map[int]link, addrs []address, routes map[Family]route) *nod
 		links[i] = l
 	}
 	return &node{links: links, addrs: addrs, routeTo: func(to netip.Addr) (route, error) {
-		if r, ok := routes[familyOf(to)]; ok {
+		if r, ok := routes[FamilyOf(to)]; ok {
 			return r, nil
 		}
 		return route{}, errNoRoute
