@@ -214,7 +214,7 @@ func (m *Manager) failed(d *dial, err error) {
 	}
 	if mayRetry(err) {
 		l.refusals++
-		l.retry = time.Now().Add(backoff(simultaneousOpenWindow, l.refusals))
+		l.retry = time.Now().Add(backoff(simultaneousOpenWindow, lastBackoff, l.refusals))
 		m.counts.Refused++
 		if l.wanted { // what waits goes on waiting
 			m.dialSoon(l)
@@ -222,7 +222,7 @@ func (m *Manager) failed(d *dial, err error) {
 		return
 	}
 	l.failures++
-	l.retry = time.Now().Add(backoff(firstBackoff, l.failures))
+	l.retry = time.Now().Add(backoff(firstBackoff, lastBackoff, l.failures))
 	m.counts.Failed++
 	l.handshakeDone(false)
 	l.lastErr = m.explain(l, d.to, err)

@@ -162,7 +162,7 @@ func (l *link) handshakeDone(agreed bool) {
 }
 
 // backoff is how long to wait after so many failures, or refusals, in a row.
-func backoff(first time.Duration, inARow int) time.Duration {
-	d := min(first<<min(inARow, 10), lastBackoff)
+func backoff(first, last time.Duration, inARow int) time.Duration {
+	d := min(first<<min(inARow, 10), last)
 	return d/2 + rand.N(d/2)
 }

@@ -2,6 +2,7 @@ package handshake
 
 import (
 	"context"
+	"iter"
 	"maps"
 	"math/rand/v2"
 	"net"
@@ -17,7 +18,7 @@ import (
 
 // A node may have further addresses beside its endpoint's, such as a second InternalIP. Like
 // the endpoint's, one is its own only once it has shown its key there: this node dials it, and
-// closes the connection when the handshake is done. Nobody waits for that, so it is done slowly.
+// closes the connection when the handshake is done. No packet waits for that, so weftd takes its time.
 const (
 	// proofsAtOnce is how many proofs may be under way, and proofsPerSecond how many are
 	// begun: with 5,000 claims, the first one of each takes eight minutes.
@@ -79,7 +80,10 @@ type proofs struct {
 }
 
 func newProofs() *proofs {
-	return &proofs{renew: 15 * time.Minute, lapse: KeyLimit, perPeer: rate.Every(peerPause), changed: make(chan struct{}, 1), proved: make(chan struct{}, 1), claims: map[claim]*proof{}, pace: map[peer.Fingerprint]*rate.Limiter{}}
+	return &proofs{
+		renew: 15 * time.Minute, lapse: KeyLimit, perPeer: rate.Every(peerPause),
+		changed: make(chan struct{}, 1), proved: make(chan struct{}, 1),
+	}
 }
 
 // set makes the claims those of the peers, as far as this node can prove them.
@@ -171,8 +175,8 @@ func (p *proofs) done(c claim, to netip.AddrPort, err error, now time.Time) (new
 		return ""
 	}
 	proof.logged = err != nil
-	for other, o := range p.claims {
-		if err != nil && other.addr == c.addr && other.key != c.key {
+	if err != nil {
+		for o := range p.rivals(c) {
 			o.due = now // the address may have moved there
 		}
 	}
@@ -184,14 +188,25 @@ func (p *proofs) done(c claim, to netip.AddrPort, err error, now time.Time) (new
 // there if that one still answers: a Service or a NAT can lead one port of any address to the
 // other peer. The lock is held.
 func (p *proofs) contest(c claim, now time.Time) bool {
-	for other, o := range p.claims {
-		if other.addr == c.addr && other.key != c.key && !o.proven.IsZero() {
+	for o := range p.rivals(c) {
+		if !o.proven.IsZero() {
 			p.claims[c].proven = time.Time{}
 			o.contested, o.due = true, now
 			return true
 		}
 	}
 	return false
+}
+
+// rivals are the claims of other peers to the same address. The lock is held.
+func (p *proofs) rivals(c claim) iter.Seq[*proof] {
+	return func(yield func(*proof) bool) {
+		for other, o := range p.claims {
+			if other.addr == c.addr && other.key != c.key && !yield(o) {
+				return
+			}
+		}
+	}
 }
 
 // note notes the end of a dial, and when the next is due.
@@ -204,13 +219,12 @@ func (o *proof) note(err error, p *proofs, now time.Time) {
 	if o.contested || o.failures > 0 && now.Sub(o.proven) > p.lapse {
 		o.proven, o.contested = time.Time{}, false
 	}
-	wait := p.renew
+	longest := p.renew
 	if !o.proven.IsZero() {
-		wait = min(wait, lastProof)
+		longest = min(longest, lastProof)
 	}
-	wait = min(wait, firstProof<<min(o.failures, 10))
+	o.due = now.Add(backoff(firstProof, longest, o.failures))
 	o.failures++
-	o.due = now.Add(wait/2 + rand.N(wait/2))
 }
 
 // soon has the claims of a peer that could not be proven tried once more now: it answers again.
