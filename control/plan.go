@@ -129,6 +129,11 @@ func NewPlan(state State, opts Options) (*Plan, error) {
 	slices.SortFunc(p.PeerEndpoints, netip.AddrPort.Compare)
 	p.Senders = p.PeerAddresses
 	p.ownAddresses()
+	return p.withTable()
+}
+
+// withTable returns p with a table made of its nodes.
+func (p *Plan) withTable() (*Plan, error) {
 	table, err := fib.New(p.Self, p.Peers)
 	if err != nil {
 		return nil, fmt.Errorf("build the FIB: %w", err)
@@ -174,7 +179,7 @@ func single(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) 
 // peer's endpoint.
 func (p *Plan) ownAddresses() {
 	for _, a := range p.Self.Claimed {
-		if _, taken := slices.BinarySearchFunc(p.PeerAddresses, a, netip.Addr.Compare); !taken {
+		if !p.isListed(a) {
 			p.Self.Prefixes = append(p.Self.Prefixes, single(a))
 		}
 	}
@@ -217,12 +222,7 @@ func (p *Plan) WithEndpoint(key peer.Fingerprint, addr netip.Addr) (*Plan, error
 	}
 	slices.SortFunc(moved.Senders, netip.Addr.Compare)
 	slices.SortFunc(moved.PeerEndpoints, netip.AddrPort.Compare)
-	table, err := fib.New(moved.Self, moved.Peers)
-	if err != nil {
-		return nil, fmt.Errorf("build the FIB: %w", err)
-	}
-	moved.Table = table
-	return &moved, nil
+	return moved.withTable()
 }
 
 // WithAddresses returns a plan in which the further addresses that peers claim and have proven
@@ -233,39 +233,42 @@ func (p *Plan) WithAddresses(proven map[netip.Addr]peer.Fingerprint) (*Plan, err
 		return p, nil
 	}
 	with := *p
-	with.Peers, with.PeerAddresses, with.PeerEndpoints, with.Senders = slices.Clone(p.Peers), slices.Clone(p.PeerAddresses), slices.Clone(p.PeerEndpoints), slices.Clone(p.Senders)
+	with.Peers, with.PeerEndpoints = slices.Clone(p.Peers), slices.Clone(p.PeerEndpoints)
+	with.PeerAddresses, with.Senders = slices.Clone(p.PeerAddresses), slices.Clone(p.Senders)
 	for i, peer := range p.Peers {
+		further := slices.DeleteFunc(slices.Clone(peer.Claimed), func(a netip.Addr) bool {
+			key, ok := proven[a]
+			return !ok || key != peer.Key || p.isTaken(a)
+		})
+		if len(further) == 0 {
+			continue
+		}
 		has := *peer
 		has.Prefixes = slices.Clone(peer.Prefixes)
-		for _, a := range peer.Claimed {
-			if key, ok := proven[a]; !ok || key != peer.Key || p.isTaken(a) {
-				continue
-			}
+		for _, a := range further {
 			has.Prefixes = append(has.Prefixes, single(a))
-			with.PeerAddresses = append(with.PeerAddresses, a)
-			with.Senders = append(with.Senders, a)
 			with.PeerEndpoints = append(with.PeerEndpoints, netip.AddrPortFrom(a, peer.Endpoint.Port()))
-			with.Peers[i] = &has
 		}
+		with.Peers[i] = &has
+		with.PeerAddresses = append(with.PeerAddresses, further...)
+		with.Senders = append(with.Senders, further...)
 	}
 	slices.SortFunc(with.PeerAddresses, netip.Addr.Compare)
 	slices.SortFunc(with.Senders, netip.Addr.Compare)
 	slices.SortFunc(with.PeerEndpoints, netip.AddrPort.Compare)
-	table, err := fib.New(with.Self, with.Peers)
-	if err != nil {
-		return nil, fmt.Errorf("build the FIB: %w", err)
-	}
-	with.Table = table
-	return &with, nil
+	return with.withTable()
 }
 
 // isTaken reports whether an address is this node's, or that of an endpoint in the list of nodes.
 func (p *Plan) isTaken(a netip.Addr) bool {
-	if _, ok := slices.BinarySearchFunc(p.PeerAddresses, a, netip.Addr.Compare); ok {
-		return true
-	}
 	owner, ok := p.Table.Lookup(a)
-	return ok && owner == p.Self
+	return p.isListed(a) || ok && owner == p.Self
+}
+
+// isListed reports whether an address is that of a peer's endpoint in the list of nodes.
+func (p *Plan) isListed(a netip.Addr) bool {
+	_, ok := slices.BinarySearchFunc(p.PeerAddresses, a, netip.Addr.Compare)
+	return ok
 }
 
 // Equal reports whether two plans ask for the same. Their tables, being made of
