@@ -224,7 +224,6 @@ func (d *daemon) up(ctx context.Context, group *errgroup.Group) error {
 	// What can't be done now is tried again later. One route that is in another's way
 	// must not cost the node its other peers.
 	applyErr := d.apply(ctx)
-	d.logApply(ctx, applyErr)
 	d.reconcile(ctx) // before any pod is added: what was leased before a reboot is free again
 	reload := make(chan struct{}, 1)
 	group.Go(func() error { return forwardHangups(ctx, d.hangups, reload) })

@@ -76,11 +76,16 @@ func (d *daemon) carryOut(ctx context.Context, do engine.Decision) {
 			d.log.Log(context.Background(), l.Level, l.Message, l.Args...)
 		}
 	}
-	if do.Publish != nil {
-		d.control.reachable(do.Publish.PodCIDRs, do.Publish.Down)
-	}
+	d.publish(do.Publish)
 	if do.Apply {
-		d.logApply(ctx, d.apply(ctx))
+		_ = d.apply(ctx) // it has logged that
+	}
+}
+
+// publish has the control source publish whether this node forwards, if that is news.
+func (d *daemon) publish(news *engine.Reach) {
+	if news != nil {
+		d.control.reachable(news.PodCIDRs, news.Down)
 	}
 }
 
@@ -106,21 +111,14 @@ func (d *daemon) confirm(ctx context.Context) (status.Confirmation, error) {
 	return status.Confirmation{Withdrawn: append([]string{}, c.Withdrawn...), Keys: append([]string{}, c.Keys...), Peers: c.Peers}, nil
 }
 
-// logApply logs why the host could not be changed. The next turn of reapplyNowAndThen
-// tries again.
-func (d *daemon) logApply(ctx context.Context, err error) {
-	if err != nil && ctx.Err() == nil {
-		d.log.Error("host network not applied", "error", err, "retry", reapplyInterval)
-	}
-}
-
 // roamed sends a peer's datagrams where its authentic ones come from.
 func (d *daemon) roamed(ctx context.Context, m sealed.Move) {
 	d.carryOut(ctx, d.decide(func(e *engine.Engine) engine.Decision { return e.Roamed(m.Peer, m.Addr) }))
 }
 
 // apply applies the newest plan: first in the data path, so that no route leads a
-// packet to a table that does not know where to send it, then on the host.
+// packet to a table that does not know where to send it, then on the host. It logs what
+// can't be done now; the next turn of reapplyNowAndThen tries again.
 func (d *daemon) apply(ctx context.Context) error {
 	d.applying.Lock()
 	defer d.applying.Unlock()
@@ -159,8 +157,9 @@ func (d *daemon) apply(ctx context.Context) error {
 		d.mtu = mtu
 		return e.Applied(job, err, time.Now())
 	})
-	if do.Publish != nil {
-		d.control.reachable(do.Publish.PodCIDRs, do.Publish.Down)
+	d.publish(do.Publish)
+	if err != nil && ctx.Err() == nil {
+		d.log.Error("host network not applied", "error", err, "retry", reapplyInterval)
 	}
 	return err
 }
@@ -204,11 +203,7 @@ func (d *daemon) hostNetwork(plan *control.Plan, conns []*encap.Conn, mtu int) h
 
 // watchHost restores what other programs change of weft's on the host.
 func (d *daemon) watchHost(ctx context.Context) error {
-	return d.host.Watch(ctx, func() error {
-		err := d.apply(ctx)
-		d.logApply(ctx, err)
-		return err
-	})
+	return d.host.Watch(ctx, func() error { return d.apply(ctx) })
 }
 
 // reapplyNowAndThen compares the host with the Plan from time to time. The first time
@@ -219,7 +214,6 @@ func (d *daemon) reapplyNowAndThen(ctx context.Context) error {
 		ready := d.engine.Started()
 		d.mu.Unlock()
 		err := d.apply(ctx)
-		d.logApply(ctx, err)
 		switch {
 		case ready:
 			_ = d.refreshConflist(ctx) // it has logged that, and pods go on
