@@ -179,15 +179,7 @@ func checkPodCIDR(p netip.Prefix, clusterCIDRs []netip.Prefix) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("pod CIDR %s is in none of the cluster CIDRs (%s); choose one within them, or add it to clusterCIDRs", p, joinPrefixes(clusterCIDRs))
-}
-
-func joinPrefixes(prefixes []netip.Prefix) string {
-	var texts []string
-	for _, p := range prefixes {
-		texts = append(texts, p.String())
-	}
-	return strings.Join(texts, ", ")
+	return fmt.Errorf("pod CIDR %s is in none of the cluster CIDRs (%s); choose one within them, or add it to clusterCIDRs", p, Join(clusterCIDRs))
 }
 
 func checkMAC(m peer.MAC) error {

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"weft/internal/warning"
 	"weft/peer"
@@ -62,7 +61,6 @@ func checkFamilies(peers []*peer.Peer, listen netip.AddrPort) (warning.Warning, 
 	if listen.Addr() == netip.IPv6Unspecified() {
 		return warning.Warning{}, false
 	}
-	const named = 5
 	var names []string
 	for _, p := range peers {
 		if p.Endpoint.Addr().Is4() != listen.Addr().Is4() {
@@ -76,10 +74,6 @@ func checkFamilies(peers []*peer.Peer, listen netip.AddrPort) (warning.Warning, 
 	if !listen.Addr().Is4() {
 		family = "IPv4"
 	}
-	text := strings.Join(names[:min(named, len(names))], ", ")
-	if more := len(names) - named; more > 0 {
-		text += fmt.Sprintf(" and %d more", more)
-	}
 	return warning.Warning{Code: "peer_family", Text: fmt.Sprintf(
-		"this node can't send to %s: their endpoints are %s, and it listens on %s; write listen: \"[::]:%d\" for both families", text, family, listen, listen.Port())}, true
+		"this node can't send to %s: their endpoints are %s, and it listens on %s; write listen: \"[::]:%d\" for both families", Few(names), family, listen, listen.Port())}, true
 }

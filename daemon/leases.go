@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -74,7 +73,7 @@ func (d *daemon) publishStranded(leases []ipam.Lease) {
 	}
 	var pods []string
 	for _, l := range leases {
-		pods = append(pods, fmt.Sprintf("%s (%s)", cmp.Or(l.Pod, l.String()), join(l.Addresses)))
+		pods = append(pods, fmt.Sprintf("%s (%s)", cmp.Or(l.Pod, l.String()), control.Join(l.Addresses)))
 	}
 	source.stranded(pods)
 }
@@ -144,14 +143,17 @@ func (p *podLeases) usage() (held, cooling int, err error) {
 }
 
 // stranded returns the leases of pods whose addresses are outside this node's pod CIDRs: the
-// node got others, and the pods must be made anew.
-func (p *podLeases) stranded(podCIDRs []netip.Prefix) ([]ipam.Lease, error) {
+// node got others, and the pods must be made anew. Without a plan there are none.
+func (p *podLeases) stranded(plan *control.Plan) ([]ipam.Lease, error) {
+	if plan == nil {
+		return nil, nil
+	}
 	store, err := ipam.Open(p.config.StateDir, p.config.CNI.Name)
 	if err != nil {
 		return nil, err
 	}
 	leases, _, err := store.List()
-	return slices.DeleteFunc(leases, func(l ipam.Lease) bool { return !cniplugin.Stranded(l, podCIDRs) }), err
+	return slices.DeleteFunc(leases, func(l ipam.Lease) bool { return !cniplugin.Stranded(l, plan.PodCIDRs) }), err
 }
 
 // warnings says which pods are stranded, and what keeps new ones from being added; plan is the
@@ -166,7 +168,7 @@ func (p *podLeases) warnings(plan *control.Plan, stranded []ipam.Lease) []warnin
 	}
 	for _, l := range stranded {
 		all = append(all, warning.Warning{Code: "stranded_pod", Text: fmt.Sprintf("no other node reaches pod %s at %s: this node's pod CIDRs are now %s; delete the pod",
-			cmp.Or(l.Pod, l.String()), join(l.Addresses), join(plan.PodCIDRs))})
+			cmp.Or(l.Pod, l.String()), control.Join(l.Addresses), control.Join(plan.PodCIDRs))})
 	}
 	store, err := ipam.Open(p.config.StateDir, p.config.CNI.Name)
 	if err == nil {
@@ -197,15 +199,6 @@ func checkStateDir(dir string) error {
 		return fmt.Errorf("the disk with weftd's stateDir %s has no inode left; remove files", dir)
 	}
 	return nil
-}
-
-// join lists items for people.
-func join[T fmt.Stringer](items []T) string {
-	texts := make([]string, len(items))
-	for i, item := range items {
-		texts[i] = item.String()
-	}
-	return strings.Join(texts, ", ")
 }
 
 // status is what `weft status` shows of them.

@@ -48,12 +48,9 @@ func activate(d *daemon, plan *control.Plan) {
 func leaseWarnings(t *testing.T, d *daemon) []warning.Warning {
 	t.Helper()
 	plan := d.activePlan()
-	var stranded []ipam.Lease
-	if plan != nil {
-		var err error
-		if stranded, err = d.leases.stranded(plan.PodCIDRs); err != nil {
-			t.Fatal(err)
-		}
+	stranded, err := d.leases.stranded(plan)
+	if err != nil {
+		t.Fatal(err)
 	}
 	return d.leases.warnings(plan, stranded)
 }
@@ -76,7 +73,7 @@ func TestStrandedPodsAreNamed(t *testing.T) {
 			t.Errorf("%q does not say %q", got[i].Text, want)
 		}
 	}
-	if pods, err := d.leases.stranded(d.activePlan().PodCIDRs); err != nil || len(pods) != 2 {
+	if pods, err := d.leases.stranded(d.activePlan()); err != nil || len(pods) != 2 {
 		t.Errorf("%v, %v", pods, err)
 	}
 	d.engine = engine.New(0) // not known yet

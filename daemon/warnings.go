@@ -18,7 +18,6 @@ import (
 	"weft/internal/marks"
 	"weft/internal/nftable"
 	"weft/internal/warning"
-	"weft/ipam"
 )
 
 // warningInterval is how often weftd looks for warnings to log.
@@ -88,12 +87,9 @@ func (d *daemon) warn(subject string, w *warning.Warning) {
 // publish which pods are stranded.
 func (d *daemon) look() {
 	plan := d.activePlan()
-	var stranded []ipam.Lease
-	if plan != nil {
-		var err error
-		if stranded, err = d.leases.stranded(plan.PodCIDRs); err == nil { // or the next reconcile says what becomes of it
-			d.publishStranded(stranded)
-		}
+	stranded, err := d.leases.stranded(plan)
+	if err == nil { // or the next reconcile says what becomes of it
+		d.publishStranded(stranded)
 	}
 	found := slices.Concat(conflist.Warnings(d.config.CNI), trustWarnings(d.config), d.leases.warnings(plan, stranded))
 	overlaps, err := d.overlaps()

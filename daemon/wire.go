@@ -5,7 +5,6 @@ import (
 	"crypto/ed25519"
 	"fmt"
 	"log/slog"
-	"strings"
 
 	"weft/control"
 	"weft/drop"
@@ -123,29 +122,19 @@ func (k *keys) warnings() (all []warning.Warning) {
 	}
 	if len(unreachable) > 0 {
 		all = append(all, warning.Warning{Code: "peers_unreachable",
-			Text: fmt.Sprintf("unreachable: %s; `weft peers` says why", some(unreachable))})
+			Text: fmt.Sprintf("unreachable: %s; `weft peers` says why", control.Few(unreachable))})
 	}
 	if len(overdue) > 0 {
 		all = append(all, warning.Warning{Code: "rekey_overdue",
 			Text: fmt.Sprintf("weftd can't agree on new data keys with %s; `weft peers` says why; when the old keys are %d minutes old, traffic stops",
-				some(overdue), int(handshake.KeyLimit.Minutes()))})
+				control.Few(overdue), int(handshake.KeyLimit.Minutes()))})
 	}
 	if len(singly) > 0 {
 		all = append(all, warning.Warning{Code: "udp_gso_lost",
 			Text: fmt.Sprintf("datagrams sent in one message (UDP GSO) get lost on the way to %s without an error, so weftd sends each one alone; update the kernel, or try ethtool -K DEVICE tx-udp-segmentation off and restart weftd",
-				some(singly))})
+				control.Few(singly))})
 	}
 	return all
-}
-
-// some is a list of names, of which the first are enough.
-func some(names []string) string {
-	const most = 5
-	text := strings.Join(names[:min(most, len(names))], ", ")
-	if more := len(names) - most; more > 0 {
-		text += fmt.Sprintf(" and %d more", more)
-	}
-	return text
 }
 
 // add adds to what the lanes count what became of packets that had to wait for keys.

@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"weft/cniplugin"
+	"weft/control"
 	"weft/internal/nodefile"
 	"weft/ipam"
 )
@@ -116,7 +117,7 @@ func readListing(stores []*ipam.Store, runDir string) (listing, error) {
 			trouble = "its lease, if any, can't be read"
 		}
 		if trouble == "" && described == nil && cniplugin.Stranded(f.Lease, node.PodCIDRs) {
-			trouble = fmt.Sprintf("it is stranded: the node's pod CIDRs are now %s, and no other node reaches it; delete the pod", join(node.PodCIDRs))
+			trouble = fmt.Sprintf("it is stranded: the node's pod CIDRs are now %s, and no other node reaches it; delete the pod", control.Join(node.PodCIDRs))
 		}
 		list.Leases = append(list.Leases, attachment{f, trouble})
 	}
@@ -138,7 +139,7 @@ func printListing(out io.Writer, list listing, now time.Time) error {
 		for _, pid := range a.Processes {
 			processes = append(processes, strconv.Itoa(pid))
 		}
-		cells := []string{join(a.Addresses), a.Pod, container, a.Veth, a.Network, age, strings.Join(processes, ", "), a.Trouble}
+		cells := []string{control.Join(a.Addresses), a.Pod, container, a.Veth, a.Network, age, strings.Join(processes, ", "), a.Trouble}
 		for i, text := range cells {
 			if cells[i] = oneLine(text); text == "" {
 				cells[i] = "-"
@@ -150,7 +151,7 @@ func printListing(out io.Writer, list listing, now time.Time) error {
 		return err
 	}
 	for _, r := range list.CoolingDown {
-		if _, err := fmt.Fprintf(out, "\ncooling down in %s, or about to be free: %s\n", oneLine(r.Network), join(r.Addresses)); err != nil {
+		if _, err := fmt.Fprintf(out, "\ncooling down in %s, or about to be free: %s\n", oneLine(r.Network), control.Join(r.Addresses)); err != nil {
 			return err
 		}
 	}
@@ -355,7 +356,7 @@ func (l listing) lookUp(name string) (cniplugin.Found, error) {
 	case len(alike) > 1:
 		var candidates []string
 		for _, f := range alike {
-			candidates = append(candidates, fmt.Sprintf("%s (%s)", f.Attachment, join(f.Addresses)))
+			candidates = append(candidates, fmt.Sprintf("%s (%s)", f.Attachment, control.Join(f.Addresses)))
 		}
 		return cniplugin.Found{}, fmt.Errorf("%s matches %s; name one by its address", quoted, strings.Join(candidates, " or "))
 	case alike[0].Network == "" && !alike[0].Complete:

@@ -152,9 +152,9 @@ func printNodes(out io.Writer, list nodeList) error {
 		}
 		at := n.Endpoint.String()
 		if len(n.Addresses) > 0 {
-			at += ", " + join(n.Addresses)
+			at += ", " + control.Join(n.Addresses)
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", printable(n.Name), at, join(n.PodCIDRs), key)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", printable(n.Name), at, control.Join(n.PodCIDRs), key)
 		if n.LeftOut != "" {
 			fmt.Fprintf(w, "\tREJECTED: %s\n", inColumn(printable(n.LeftOut)))
 		}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"weft/control"
 	"weft/internal/status"
 )
 
@@ -46,7 +47,7 @@ func printStatus(out io.Writer, r status.Report, now time.Time) error {
 		fmt.Fprintf(w, "WARNING\t%s\n", inColumn(printable(warning.Text)))
 	}
 	fmt.Fprintf(w, "version\t%s\n", r.Version)
-	fmt.Fprintf(w, "pod CIDRs\t%s\n", join(r.PodCIDRs))
+	fmt.Fprintf(w, "pod CIDRs\t%s\n", control.Join(r.PodCIDRs))
 	fmt.Fprintf(w, "datagrams\t%s on %s\n", r.Encapsulation, r.Listen)
 	fmt.Fprintf(w, "TUN\t%s, MTU %d, driver %s, %d %s\n", r.TUN.Name, r.TUN.MTU, r.TUN.Driver, r.TUN.Lanes, plural(r.TUN.Lanes, "lane"))
 	fmt.Fprintf(w, "list of nodes\t%s, applied %s ago\n", r.State.Source, now.Sub(r.State.Applied).Round(time.Second))
@@ -71,21 +72,13 @@ func printStatus(out io.Writer, r status.Report, now time.Time) error {
 	}
 	fmt.Fprintf(w, "\nPEER\tENDPOINT\tPREFIXES\n")
 	for _, p := range r.Peers {
-		fmt.Fprintf(w, "%s\t%s\t%s\n", p.Name, p.Endpoint, join(p.Prefixes))
+		fmt.Fprintf(w, "%s\t%s\t%s\n", p.Name, p.Endpoint, control.Join(p.Prefixes))
 	}
 	return w.Flush()
 }
 
 // inColumn keeps the lines of a text in the second column.
 func inColumn(text string) string { return strings.ReplaceAll(text, "\n", "\n\t") }
-
-func join[T fmt.Stringer](items []T) string {
-	texts := make([]string, len(items))
-	for i, item := range items {
-		texts[i] = item.String()
-	}
-	return strings.Join(texts, ", ")
-}
 
 func plural[N int | uint64](n N, word string) string {
 	if n == 1 {

@@ -10,12 +10,12 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"weft/cniplugin"
+	"weft/control"
 	"weft/internal/alone"
 	"weft/internal/config"
 	"weft/internal/hostcheck"
@@ -77,7 +77,7 @@ func tearDown(ctx context.Context, c config.Config, force bool) (teardown, error
 	}
 	if len(pods) > 0 && !force {
 		return done, fmt.Errorf("%d pods run on this node (%s), and their packets could leave in clear; drain the node first, or add --force",
-			len(pods), few(pods))
+			len(pods), control.Few(pods))
 	}
 	done.Exposed = append(done.Exposed, pods...)
 	// First what has runtimes add pods, last what protects those that there are.
@@ -129,21 +129,12 @@ func removeConflist(path string) (removed bool, err error) {
 	return true, nil
 }
 
-// few names the first of many.
-func few(names []string) string {
-	const most = 5
-	if len(names) <= most {
-		return strings.Join(names, ", ")
-	}
-	return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
-}
-
 func printTeardown(out io.Writer, done teardown) error {
 	for _, what := range done.Removed {
 		fmt.Fprintf(out, "removed %s\n", what)
 	}
 	if len(done.Exposed) > 0 {
-		fmt.Fprintf(out, "WARNING: %d pods run on without protection: %s\n", len(done.Exposed), few(done.Exposed))
+		fmt.Fprintf(out, "WARNING: %d pods run on without protection: %s\n", len(done.Exposed), control.Few(done.Exposed))
 	}
 	_, err := fmt.Fprintln(out, "kept: leases and snapshot (stateDir), and the node's key (keyFile)")
 	return err

@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"weft/control"
@@ -139,12 +138,12 @@ func (e *Engine) List(state control.State, err error, now time.Time) (d Decision
 	if plan != before {
 		e.use(&d, plan)
 	}
-	e.tellList(&d, before, rejected)
+	e.logOutcome(&d, before, rejected)
 	return d
 }
 
-// tellList logs what has become of a list of nodes.
-func (e *Engine) tellList(d *Decision, before *control.Plan, rejected error) {
+// logOutcome logs what has become of a list of nodes.
+func (e *Engine) logOutcome(d *Decision, before *control.Plan, rejected error) {
 	same, now := before.Equal(e.listed), e.Rejected()
 	if now != nil {
 		e.rejections++
@@ -169,7 +168,7 @@ func (e *Engine) tellList(d *Decision, before *control.Plan, rejected error) {
 func (e *Engine) use(d *Decision, plan *control.Plan) {
 	e.listed, e.next = plan, plan
 	if len(e.had) > 0 && !slices.Equal(e.had, plan.PodCIDRs) {
-		d.log(slog.LevelWarn, "this node's pod CIDRs changed", "before", join(e.had), "now", join(plan.PodCIDRs),
+		d.log(slog.LevelWarn, "this node's pod CIDRs changed", "before", control.Join(e.had), "now", control.Join(plan.PodCIDRs),
 			"remedy", "delete the pods that weft status names as stranded")
 	}
 	e.had = plan.PodCIDRs
@@ -317,12 +316,7 @@ func (e *Engine) LeftOut() error {
 
 // keptError says that peers are kept though the control source doesn't list them.
 func keptError(kept []string, peers int) error {
-	const most = 5
-	names := strings.Join(kept[:min(most, len(kept))], ", ")
-	if more := len(kept) - most; more > 0 {
-		names += fmt.Sprintf(" and %d more", more)
-	}
-	return fmt.Errorf("it removes %d of %d peers (%s), which are kept; run `weft confirm` to accept their removal", len(kept), peers, names)
+	return fmt.Errorf("it removes %d of %d peers (%s), which are kept; run `weft confirm` to accept their removal", len(kept), peers, control.Few(kept))
 }
 
 // Snapshot returns the list of nodes to start with next time, if it is not the one that was saved:
@@ -336,14 +330,6 @@ func (e *Engine) Snapshot(saved *control.Plan) (state control.State, plan *contr
 		return control.State{}, saved
 	}
 	return e.guard.Snapshot(), e.listed
-}
-
-func join(prefixes []netip.Prefix) string {
-	var texts []string
-	for _, p := range prefixes {
-		texts = append(texts, p.String())
-	}
-	return strings.Join(texts, ", ")
 }
 
 // Active returns the Plan that was applied last, and when it was first; nil before.

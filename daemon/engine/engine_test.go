@@ -16,7 +16,7 @@ import (
 
 const grace = 30 * time.Second
 
-// play is an engine, and the words in which a transcript tells of it.
+// play is an engine that a transcript drives.
 type play struct {
 	*engine.Engine
 	now  time.Time
@@ -149,7 +149,7 @@ func (p *play) event(t *testing.T, line string) string {
 	default:
 		t.Fatalf("no event %q", line)
 	}
-	return p.tell(d)
+	return p.describe(d)
 }
 
 // brief is the beginning of a message.
@@ -161,8 +161,8 @@ func brief(err error) string {
 	return err.Error()
 }
 
-// tell says what a decision is, and then the peers to apply and whether pods can be added.
-func (p *play) tell(d engine.Decision) string {
+// describe writes a decision, and then the peers to apply and whether pods can be added.
+func (p *play) describe(d engine.Decision) string {
 	var all []string
 	if d.Withdraw {
 		all = append(all, "withdraw")
