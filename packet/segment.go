@@ -67,7 +67,7 @@ func (f *Frame) Cut(complete bool) (Segments, bool) {
 	upper, start := upperLayer(b)
 	if b[0]>>4 != version || v.Flags&unix.VIRTIO_NET_HDR_F_NEEDS_CSUM == 0 || int(v.CsumOffset) != offset ||
 		s.size == 0 || s.transport+least > len(b) ||
-		s.transport != start || upper != protocol {
+		s.transport != start || upper != protocol || isFragment(b) {
 		return Segments{}, false
 	}
 	s.pseudo = pseudoHeader(b, protocol)

@@ -90,6 +90,8 @@ func TestCutRefusesHeadersThatContradictThePacket(t *testing.T) {
 		"a TCP header of 4 bytes":             func(f *packet.Frame) { f.Packet()[32] = 0x10 },
 		"UDP of a TCP packet":                 func(f *packet.Frame) { f.Virtio.GSOType, f.Virtio.CsumOffset = 5, 6 },
 		"another protocol in the header":      func(f *packet.Frame) { f.Packet()[9] = 17 },
+		"a first fragment":                    func(f *packet.Frame) { f.Packet()[6] |= 0x20 },
+		"a later fragment":                    func(f *packet.Frame) { f.Packet()[7] = 10 },
 	} {
 		f := tcp(a4, b4, 3000).Super(1000)
 		change(&f)

@@ -33,6 +33,11 @@ func FuzzVirtio(f *testing.F) {
 			f.Add(header, super.Packet())
 		}
 	}
+	fragment := tcp(a4, b4, 3000).Super(1000)
+	fragment.Packet()[7] = 10
+	header := make([]byte, packet.VirtioRoom)
+	fragment.Virtio.Put(header)
+	f.Add(header, fragment.Packet())
 	f.Add(make([]byte, packet.VirtioRoom), []byte{})
 	frame, piece := packet.NewFrames(1, packet.MaxSize), packet.NewFrames(1, packet.MaxSize)
 	f.Fuzz(func(t *testing.T, header, b []byte) {
