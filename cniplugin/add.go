@@ -78,12 +78,20 @@ func (p *Plugin) attach(req *request, k *kernel, node nodefile.Node, store *ipam
 	if err := clearTheWay(req, k); err != nil {
 		return err
 	}
-	g, err := p.obtain(req, node, store)
-	switch {
-	case err == nil:
-		err = p.wire(req, k, node, g, prev)
-	case req.conf.IPAM.own() && isRefusal(err):
-		return err // nothing was obtained
+	ctx, cancel := p.waiting()
+	defer cancel()
+	lease, err := store.Acquire(ctx, ipam.Lease{
+		Attachment: req.attachment,
+		Addresses:  req.wanted,
+		Pod:        req.pod,
+		Veth:       hostName(req.attachment),
+		NetNS:      req.netns,
+	}, NodePool(node))
+	if isRefusal(err) {
+		return err
+	}
+	if err == nil {
+		err = p.wire(req, k, node, lease.Addresses, prev)
 	}
 	if err == nil {
 		return nil
@@ -102,13 +110,13 @@ func isRefusal(err error) bool {
 }
 
 // wire makes what the attachment has in the kernel, and tells the runtime.
-func (p *Plugin) wire(req *request, k *kernel, node nodefile.Node, g given, prev *types100.Result) error {
-	w := newWiring(req, g.addresses)
+func (p *Plugin) wire(req *request, k *kernel, node nodefile.Node, addresses []netip.Addr, prev *types100.Result) error {
+	w := newWiring(req, addresses)
 	w.mtu, w.gsoMaxSize, w.gsoMaxSegs = node.MTU, node.GSOMaxSize, node.GSOMaxSegs
 	if req.conf.MTU != 0 {
 		w.mtu = req.conf.MTU
 	}
-	if err := w.setRoutes(g.routes); err != nil {
+	if err := w.setRoutes(req.conf.IPAM.Routes); err != nil {
 		return err
 	}
 	own, err := k.sources(node.Addresses)
@@ -120,7 +128,7 @@ func (p *Plugin) wire(req *request, k *kernel, node nodefile.Node, g given, prev
 			return withCode(CodeWiring, fmt.Errorf("%s: %w", s.what, err))
 		}
 	}
-	return p.print(req, w.result(req.netns, g.dns, prev))
+	return p.print(req, w.result(req.netns, req.conf.DNS, prev))
 }
 
 // clearTheWay removes what a killed ADD left. The alias tells: it is set last.

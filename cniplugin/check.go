@@ -46,13 +46,6 @@ func (p *Plugin) check(args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
-	if !req.conf.IPAM.own() {
-		ctx, cancel := p.waiting()
-		defer cancel()
-		if _, err := req.conf.delegate(ctx, "CHECK", req.conf.stdin); err != nil {
-			return err
-		}
-	}
 	k, err := openBoth(req.netns)
 	if err != nil {
 		return err

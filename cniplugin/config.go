@@ -27,8 +27,8 @@ const (
 	maxContainerID = 200
 )
 
-// config is the plugin's entry in a network configuration, for weft-cni, or the main
-// plugin's, for weft-ipam. Fields that it does not know are tolerated: runtimes add some.
+// config is the plugin's entry in a network configuration. Fields that it does not know are
+// tolerated: runtimes add some.
 type config struct {
 	types.PluginConf
 	RunDir   string `json:"runDir"`
@@ -47,9 +47,30 @@ type config struct {
 
 	// ValidAttachments is nil if the runtime did not tell.
 	ValidAttachments *[]types.GCAttachment `json:"cni.dev/valid-attachments"`
+}
 
-	// stdin is the configuration as it came.
-	stdin []byte
+// ipamConfig is the section ipam. The addresses are always weft's own leases.
+type ipamConfig struct {
+	// Routes are what pods reach through this interface; everything, if there are none.
+	Routes []*types.Route `json:"routes"`
+
+	// The others are refused.
+	Type     string `json:"type"`
+	Ranges   any    `json:"ranges"`
+	Reserved any    `json:"reserved"`
+	Cooldown any    `json:"cooldown"`
+}
+
+// check refuses what other plugins do with addresses. DEL and GC do not ask: whatever the
+// configuration was or has become, a pod must be able to go.
+func (c ipamConfig) check() error {
+	if c.Type != "" {
+		return invalid("ipam.type is %q: weft-cni leases this node's pod CIDRs itself; remove ipam.type", c.Type)
+	}
+	if c.Ranges != nil || c.Reserved != nil || c.Cooldown != nil {
+		return invalid("ipam has ranges, reserved or cooldown: weft-cni leases this node's pod CIDRs, as weftd is configured (ipam.reserved, ipam.cooldown)")
+	}
+	return nil
 }
 
 // byName are addresses that a pod shall have, where it otherwise gets any.
@@ -59,7 +80,7 @@ type byName struct {
 }
 
 func parseConfig(stdin []byte) (*config, error) {
-	conf := &config{RunDir: defaultRunDir, StateDir: defaultStateDir, stdin: stdin}
+	conf := &config{RunDir: defaultRunDir, StateDir: defaultStateDir}
 	if err := json.Unmarshal(stdin, conf); err != nil {
 		return nil, withCode(types.ErrDecodingFailure, fmt.Errorf("parse the network configuration: %w", err))
 	}
@@ -68,13 +89,24 @@ func parseConfig(stdin []byte) (*config, error) {
 			return nil, invalid("%s is %q: must be an absolute path", field, dir)
 		}
 	}
-	// Every command would look the plugin up, DEL and GC as well.
-	if !conf.IPAM.own() {
+	if conf.IPAM.Type != "" {
 		if err := CheckPluginName(conf.IPAM.Type); err != nil {
 			return nil, invalid("ipam.type: %w", err)
 		}
 	}
 	return conf, nil
+}
+
+// maxPluginName is the length in bytes of the longest file name (NAME_MAX).
+const maxPluginName = 255
+
+// CheckPluginName refuses what is no plain file name: joined to a folder of plugins it would
+// name a program elsewhere.
+func CheckPluginName(name string) error {
+	if name == "" || name == "." || name == ".." || len(name) > maxPluginName || strings.ContainsAny(name, "/\x00") {
+		return fmt.Errorf("%.40q is not a plugin's name; write a file name of 1 to %d bytes, without folders", name, maxPluginName)
+	}
+	return nil
 }
 
 func invalid(format string, args ...any) error {

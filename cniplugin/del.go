@@ -9,9 +9,8 @@ import (
 )
 
 // Del detaches a pod. It asks for nothing that may be gone: neither weftd nor its
-// description of the node, nor the pod's namespace, nor a lease. An IPAM plugin that the
-// configuration names must be there, or its address would be lost. What is detached
-// already is a success.
+// description of the node, nor the pod's namespace, nor a lease. What is detached already is
+// a success.
 func (p *Plugin) Del(args *skel.CmdArgs) error { return cniError(p.del(args)) }
 
 func (p *Plugin) del(args *skel.CmdArgs) error {
@@ -42,5 +41,7 @@ func (p *Plugin) detach(req *request, k *kernel, store *ipam.Store, absent remov
 	if was == noVeth {
 		was = absent
 	}
-	return p.giveBack(req, store, was)
+	ctx, cancel := p.waiting()
+	defer cancel()
+	return endLease(ctx, store, req.attachment, was)
 }

@@ -53,17 +53,14 @@ func cniError(err error) error {
 
 func codeOf(err error) uint {
 	var (
-		coded     *codedError
-		delegated *types.Error
-		path      *fs.PathError
-		link      *os.LinkError
-		errno     unix.Errno
+		coded *codedError
+		path  *fs.PathError
+		link  *os.LinkError
+		errno unix.Errno
 	)
 	switch {
 	case errors.As(err, &coded):
 		return coded.code
-	case errors.As(err, &delegated): // as the plugin that was called says
-		return delegated.Code
 	case errors.Is(err, ipam.ErrLocked), errors.Is(err, ipam.ErrExhausted): // another pod may go
 		return types.ErrTryAgainLater
 	case errors.Is(err, ipam.ErrRefused):

@@ -3,7 +3,6 @@ package cniplugin
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -18,7 +17,7 @@ import (
 // GC frees the leases and veths of a network that are not in the runtime's list of valid
 // attachments, and says on stderr which. What visibly still runs it keeps, and names it
 // in an error: a wrong list must not have an address given to two pods. Without a list
-// it frees only what has no veth any more. It is weft-ipam's too.
+// it frees only what has no veth any more.
 func (p *Plugin) GC(args *skel.CmdArgs) error { return cniError(p.gc(args)) }
 
 func (p *Plugin) gc(args *skel.CmdArgs) error {
@@ -45,7 +44,6 @@ func (p *Plugin) gc(args *skel.CmdArgs) error {
 	ctx, cancel := p.waiting()
 	defer cancel()
 	var errs []error
-	var kept []types.GCAttachment
 	for _, f := range found {
 		if f.Network == "" || conf.valid(f) {
 			continue // no lease: it may be another network's
@@ -55,30 +53,11 @@ func (p *Plugin) gc(args *skel.CmdArgs) error {
 			fmt.Fprintln(os.Stderr, "weft-cni: gc:", change)
 		}
 		if change.Action == Kept {
-			kept = append(kept, types.GCAttachment{ContainerID: f.ContainerID, IfName: f.IfName})
 			err = withCode(CodeStillRuns, errors.New(change.String()))
 		}
 		errs = append(errs, err)
 	}
-	if !conf.IPAM.own() && conf.ValidAttachments != nil {
-		errs = append(errs, delegateGC(ctx, conf, kept))
-	}
 	return errors.Join(errs...)
-}
-
-// delegateGC has another plugin free what is not valid, but for what was kept.
-func delegateGC(ctx context.Context, conf *config, kept []types.GCAttachment) error {
-	var fields map[string]any
-	if err := json.Unmarshal(conf.stdin, &fields); err != nil {
-		return err
-	}
-	fields["cni.dev/valid-attachments"] = append(slices.Clone(*conf.ValidAttachments), kept...)
-	stdin, err := json.Marshal(fields)
-	if err != nil {
-		return err
-	}
-	_, err = conf.delegate(ctx, "GC", stdin)
-	return err
 }
 
 // valid reports whether GC must leave an attachment alone.

@@ -98,7 +98,7 @@ func TestAPodGetsTheRoutesMTUAndNameServersOfTheConfiguration(t *testing.T) {
 	result, err := n.add(t, "pod", pod, func(conf map[string]any) {
 		conf["mtu"] = 1300
 		conf["dns"] = map[string]any{"nameservers": []string{"10.96.0.10"}, "search": []string{"cluster.local"}}
-		conf["ipam"] = map[string]any{"type": "weft-ipam", "routes": []any{
+		conf["ipam"] = map[string]any{"routes": []any{
 			map[string]any{"dst": "10.244.0.0/16", "mtu": 1290, "advmss": 1200},
 			map[string]any{"dst": "fd00:244::/32", "gw": "fe80::1", "priority": 7},
 			map[string]any{"dst": "198.51.100.0/24", "table": 77},

@@ -33,9 +33,6 @@ import (
 // Type is the plugin's name in a network configuration and on disk.
 const Type = "weft-cni"
 
-// IPAMType is the name of weft's leases as a plugin of their own.
-const IPAMType = "weft-ipam"
-
 // Versions are the versions of the CNI specification that the plugin speaks.
 var Versions = version.PluginSupports("0.3.1", "0.4.0", "1.0.0", "1.1.0")
 

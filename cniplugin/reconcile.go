@@ -26,8 +26,6 @@ import (
 // If own, the node's overlay addresses, is not nil, it also brings back what another
 // program took from the host sides of pods' veths: their addresses, and the routes to the
 // pods.
-//
-// Leases of other plugins' addresses are freed by DEL and GC alone, which know the plugin.
 func Reconcile(ctx context.Context, stateDir, network string, own []netip.Addr) ([]Change, error) {
 	k, err := openHost()
 	if err != nil {
@@ -148,10 +146,7 @@ func heal(ctx context.Context, store *ipam.Store, k *kernel, f Found) (Change, e
 			return Change{Kept, f, err.Error()}, nil
 		}
 		return Change{Adopted, f, f.Trouble()}, nil
-	case f.IPAM != "":
-		return Change{Kept, f, fmt.Sprintf("%s; its addresses are those of the IPAM plugin %s, which GC or DEL frees", f.Trouble(), f.IPAM)}, nil
-	}
-	if attachedElsewhere(now) {
+	case attachedElsewhere(now):
 		return Change{Kept, f, elsewhere}, nil
 	}
 	if err := free(ctx, store, k, f.Attachment); err != nil {
@@ -276,10 +271,7 @@ func free(ctx context.Context, store *ipam.Store, k *kernel, a ipam.Attachment) 
 // Release frees an attachment by an operator's word: its veth and its lease in store. One
 // in whose namespace processes live is only freed with force.
 func Release(ctx context.Context, store *ipam.Store, f Found, force bool) (Change, error) {
-	switch {
-	case f.IPAM != "":
-		return Change{}, fmt.Errorf("the addresses of %s are those of the IPAM plugin %s: have the runtime remove the pod", f.Attachment, f.IPAM)
-	case len(f.Processes) > 0 && !force:
+	if len(f.Processes) > 0 && !force {
 		return Change{}, fmt.Errorf("the pod of %s runs: processes %v run in its network namespace; end them, or use --force", f.Attachment, f.Processes)
 	}
 	k, err := openHost()

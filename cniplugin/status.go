@@ -35,12 +35,6 @@ func (p *Plugin) status(args *skel.CmdArgs) error {
 	if err != nil {
 		return withCode(types.ErrLimitedConnectivity, err)
 	}
-	if !conf.IPAM.own() {
-		ctx, cancel := p.waiting()
-		defer cancel()
-		_, err := conf.delegate(ctx, "STATUS", conf.stdin)
-		return withCode(types.ErrPluginNotAvailable, err)
-	}
 	store, err := conf.leases()
 	if err != nil {
 		return err

@@ -92,9 +92,6 @@ func TestAddAsksForTheGuard(t *testing.T) {
 				t.Helper()
 				requireCode(t, n.call(n.plugin.Add, args), types.ErrTryAgainLater)
 				requireCode(t, n.call(n.plugin.Check, check), types.ErrTryAgainLater)
-				ipamArgs := n.args("pod", pod.Path())
-				ipamArgs.StdinData = encode(t, n.ipamConf(map[string]any{}))
-				requireCode(t, n.call(n.plugin.IPAMFuncs().Add, ipamArgs), types.ErrTryAgainLater)
 				n.requireNothingLeft()
 			}
 			n.nft("delete table inet weft")

@@ -196,8 +196,6 @@ func (k *kernel) findProcesses(found []Found) error {
 		var pids []int
 		if f.HasVeth {
 			pids = numbered[f.podNS]
-		} else if id, err := identify(f.NetNS); err == nil && f.Veth == "" {
-			pids = namespaces[id]
 		}
 		found[i].Processes = pids[:min(len(pids), mostNamed)]
 	}

@@ -257,7 +257,7 @@ func TestAnAddressIsHadByName(t *testing.T) {
 
 func TestReservedRangesAreLeftOut(t *testing.T) {
 	p := Pool{
-		Sets:     [][]Range{{{Subnet: netip.MustParsePrefix("10.0.0.0/28")}}, {{Subnet: netip.MustParsePrefix("fd00::/64")}}},
+		Ranges:   prefixes("10.0.0.0/28", "fd00::/64"),
 		Reserved: prefixes("10.0.0.0/29", "10.0.0.10/32", "fd00::/65", "192.0.2.0/24"),
 	}
 	s := open(t, t.TempDir())
@@ -284,51 +284,14 @@ func TestReservedRangesAreLeftOut(t *testing.T) {
 	}
 }
 
-func TestARangeMayBeBounded(t *testing.T) {
-	subnet := netip.MustParsePrefix("10.0.0.0/24")
-	at := netip.MustParseAddr
-	s := open(t, t.TempDir())
-	p := Pool{Sets: [][]Range{{{subnet, at("10.0.0.10"), at("10.0.0.11")}}}}
-	for n, want := range []string{"10.0.0.10", "10.0.0.11"} {
-		if l, err := s.Acquire(t.Context(), wanted(n), p); err != nil || l.Addresses[0] != at(want) {
-			t.Errorf("got %v, %v; want %s", l.Addresses, err, want)
-		}
-	}
-	if _, err := s.Acquire(t.Context(), wanted(3), p); !errors.Is(err, ErrExhausted) {
-		t.Errorf("got %v, want ErrExhausted", err)
-	}
-	for name, r := range map[string]Range{
-		"before it begins":     {subnet, at("10.0.0.9"), at("10.0.0.8")},
-		"outside":              {subnet, at("10.0.1.9"), netip.Addr{}},
-		"the network address":  {subnet, at("10.0.0.0"), netip.Addr{}},
-		"of the other family":  {subnet, netip.Addr{}, at("fd00::1")},
-		"no subnet":            {},
-		"the broadcast at end": {subnet, netip.Addr{}, at("10.0.0.255")},
-	} {
-		if err := (Pool{Sets: [][]Range{{r}}}).Check(); err == nil {
-			t.Errorf("%s: accepted", name)
-		}
-	}
-}
-
-func TestEverySetGivesAnAddress(t *testing.T) {
-	p := Pool{Sets: [][]Range{
-		{{Subnet: netip.MustParsePrefix("10.0.0.0/24")}}, {}, {{Subnet: netip.MustParsePrefix("10.0.8.0/24")}},
-	}}
-	l, err := open(t, t.TempDir()).Acquire(t.Context(), wanted(1), p)
-	if diff := cmp.Diff(addrs("10.0.0.1", "10.0.8.1"), l.Addresses, cmpAddrs); diff != "" || err != nil {
-		t.Errorf("%v\n%s", err, diff)
-	}
-}
-
-func TestWhatOthersGaveOutIsRecordedUnlessSomebodyHoldsIt(t *testing.T) {
+func TestRecordedAddressesAreLeased(t *testing.T) {
 	s, ranges := open(t, t.TempDir()), prefixes("10.0.0.0/24")
 	acquire(t, s, 1, ranges)
 	if err := s.Record(t.Context(), wanted(2, "10.0.0.1")); !errors.Is(err, ErrRefused) {
 		t.Errorf("got %v, want ErrRefused", err)
 	}
 	recorded := wanted(2, "10.0.0.2", "192.0.2.7")
-	recorded.IPAM, recorded.Pod = "host-local", "default/nginx"
+	recorded.Pod = "default/nginx"
 	if err := s.Record(t.Context(), recorded); err != nil {
 		t.Fatal(err)
 	}
@@ -339,7 +302,7 @@ func TestWhatOthersGaveOutIsRecordedUnlessSomebodyHoldsIt(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "container2/eth0 (pod default/nginx)") {
 		t.Errorf("got %v, want the holder's name", err)
 	}
-	if l, ok, err := s.Find(attachment(2)); err != nil || !ok || l.IPAM != "host-local" {
+	if l, ok, err := s.Find(attachment(2)); err != nil || !ok || l.Pod != recorded.Pod {
 		t.Errorf("found %+v, %t, %v", l, ok, err)
 	}
 }

@@ -58,15 +58,13 @@ type Lease struct {
 	// Pod is NAMESPACE/NAME, where the runtime tells.
 	Pod string `json:"pod,omitempty"`
 
-	// Veth is the host side of the pod's veth, if weft-cni makes it; where it is missing,
-	// nobody uses the addresses any more.
+	// Veth is the host side of the pod's veth; where it is missing, no pod uses the
+	// addresses any more. It is empty in leases that a former release gave to other plugins'
+	// pods: those are unused when they are released.
 	Veth string `json:"veth,omitempty"`
 
 	// NetNS is the path of the pod's network namespace, as the runtime gave it.
 	NetNS string `json:"netns,omitempty"`
-
-	// IPAM is the plugin that the addresses come from, unless they are this network's own.
-	IPAM string `json:"ipam,omitempty"`
 
 	// Early says that one of the addresses still cooled down when it was leased.
 	Early bool `json:"early,omitempty"`
@@ -125,7 +123,7 @@ func (s *Store) Network() string { return s.network }
 // Path returns the path of the lease file.
 func (s *Store) Path() string { return filepath.Join(s.dir, s.network+extension) }
 
-// Acquire leases addresses out of pool, one of each set or none at all, and among them
+// Acquire leases addresses out of pool, one of each family or none at all, and among them
 // those that wanted names. What else wanted says is kept with the lease.
 //
 // An attachment that already has a lease gets the same one back, unless it does not fit
@@ -158,9 +156,8 @@ func (s *Store) Acquire(ctx context.Context, wanted Lease, pool Pool) (lease Lea
 	return lease, nil
 }
 
-// Record keeps a lease whose addresses were given out elsewhere: by another plugin, or
-// long ago to a pod that still has them. It replaces what the attachment held. The error
-// wraps ErrRefused if another attachment holds one of the addresses.
+// Record keeps a lease of the addresses that a pod has. It replaces what the attachment held.
+// The error wraps ErrRefused if another attachment holds one of the addresses.
 func (s *Store) Record(ctx context.Context, lease Lease) error {
 	err := s.update(ctx, func(st *state, at moment) (bool, error) {
 		st.remove(lease.Attachment, at)

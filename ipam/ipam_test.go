@@ -41,7 +41,7 @@ func acquire(t *testing.T, s *Store, n int, ranges []netip.Prefix, reserved ...n
 
 // pool has no cooldown.
 func pool(ranges []netip.Prefix, reserved ...netip.Addr) Pool {
-	p := Pool{Sets: ByFamily(ranges)}
+	p := Pool{Ranges: ranges}
 	for _, a := range reserved {
 		p.Reserved = append(p.Reserved, netip.PrefixFrom(a, a.BitLen()))
 	}

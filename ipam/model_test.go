@@ -84,7 +84,7 @@ func FuzzOperations(f *testing.F) {
 			case 7:
 				m.cancel(t, s, whom, c.uptime)
 			case 6: // the node gets another range
-				p.Sets = ByFamily(prefixes("10.0.0.0/29", "10.0.9.0/30", "fd00::/125")[:1+whom%3])
+				p.Ranges = prefixes("10.0.0.0/29", "10.0.9.0/30", "fd00::/125")[:1+whom%3]
 			}
 			m.compare(t, s)
 		}

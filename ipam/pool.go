@@ -11,9 +11,9 @@ import (
 
 // Pool says which addresses a network has, and how they are given out.
 type Pool struct {
-	// Sets hold the network's ranges. A lease has one address of each set, out of the
-	// first of its ranges that has one free.
-	Sets [][]Range
+	// Ranges are the network's addresses. A lease has one address of each family that they
+	// are of, IPv4 first, out of the first range that has one free.
+	Ranges []netip.Prefix
 
 	// Reserved are never given out. Those that are in no range do no harm.
 	Reserved []netip.Prefix
@@ -25,58 +25,23 @@ type Pool struct {
 	Cooldown time.Duration
 }
 
-// Range is a part of a network's addresses.
-type Range struct {
-	Subnet netip.Prefix
-
-	// First and Last bound what is given out of Subnet; the zero Addr sets no bound.
-	First, Last netip.Addr
-}
-
-// ByFamily makes a set of the IPv4 prefixes, and behind it one of the IPv6 prefixes, so
-// that a lease has one address of each family that there is.
-func ByFamily(prefixes []netip.Prefix) [][]Range {
-	var v4, v6 []Range
-	for _, p := range prefixes {
-		if p.Addr().Is4() {
-			v4 = append(v4, Range{Subnet: p})
-		} else {
-			v6 = append(v6, Range{Subnet: p})
-		}
-	}
-	return slices.DeleteFunc([][]Range{v4, v6}, func(set []Range) bool { return len(set) == 0 })
-}
-
-// span is a range with its bounds: first to last, inclusive.
+// span is the addresses that a range gives out: first to last, inclusive.
 type span struct{ first, last netip.Addr }
 
 // newSpan leaves out the addresses of a subnet that mean something else: the network
 // and the broadcast address of IPv4, and the subnet-router anycast address of IPv6 (RFC
 // 4291, 2.6.1). Subnets of one or two addresses have none of these (RFC 3021, RFC 6164).
-func newSpan(r Range) (span, error) {
-	if !r.Subnet.IsValid() || r.Subnet.Addr().Is4In6() {
-		return span{}, fmt.Errorf("range %s is not a valid IPv4 or IPv6 prefix", r.Subnet)
+func newSpan(subnet netip.Prefix) (span, error) {
+	if !subnet.IsValid() || subnet.Addr().Is4In6() {
+		return span{}, fmt.Errorf("range %s is not a valid IPv4 or IPv6 prefix", subnet)
 	}
-	subnet := r.Subnet.Masked()
+	subnet = subnet.Masked()
 	s := span{subnet.Addr(), lastAddr(subnet)}
 	if subnet.Addr().BitLen()-subnet.Bits() > 1 {
 		s.first = s.first.Next()
 		if subnet.Addr().Is4() {
 			s.last = s.last.Prev()
 		}
-	}
-	whole := s
-	for _, bound := range []struct{ given, bounds *netip.Addr }{{&r.First, &s.first}, {&r.Last, &s.last}} {
-		if !bound.given.IsValid() {
-			continue
-		}
-		if !whole.contains(*bound.given) {
-			return span{}, fmt.Errorf("range %s can't begin or end at %s: its addresses are %s to %s", subnet, bound.given, whole.first, whole.last)
-		}
-		*bound.bounds = *bound.given
-	}
-	if s.last.Less(s.first) {
-		return span{}, fmt.Errorf("range %s ends at %s, before it begins at %s", subnet, s.last, s.first)
 	}
 	return s, nil
 }
@@ -128,9 +93,9 @@ func (s span) search(cursor netip.Addr, taken map[netip.Addr]bool, reserved []ne
 	}
 }
 
-// set is ranges of which a lease has one address.
+// set is the ranges of one family: a lease has one address of each set.
 type set struct {
-	ranges []Range
+	ranges []netip.Prefix // masked
 	spans  []span
 }
 
@@ -142,32 +107,25 @@ func (s set) contains(addr netip.Addr) bool {
 func (s set) String() string {
 	var texts []string
 	for _, r := range s.ranges {
-		texts = append(texts, r.Subnet.Masked().String())
+		texts = append(texts, r.String())
 	}
 	return strings.Join(texts, ", ")
 }
 
-// Check says what is wrong with the ranges, or nil.
-func (p Pool) Check() error {
-	_, err := p.sets()
-	return err
-}
-
 func (p Pool) sets() ([]set, error) {
-	var sets []set
-	for _, ranges := range p.Sets {
-		s := set{ranges: ranges}
-		for _, r := range ranges {
-			span, err := newSpan(r)
-			if err != nil {
-				return nil, err
-			}
-			s.spans = append(s.spans, span)
+	var v4, v6 set
+	for _, r := range p.Ranges {
+		span, err := newSpan(r)
+		if err != nil {
+			return nil, err
 		}
-		if len(ranges) > 0 {
-			sets = append(sets, s)
+		of := &v6
+		if r.Addr().Is4() {
+			of = &v4
 		}
+		of.ranges, of.spans = append(of.ranges, r.Masked()), append(of.spans, span)
 	}
+	sets := slices.DeleteFunc([]set{v4, v6}, func(s set) bool { return len(s.ranges) == 0 })
 	if len(sets) == 0 {
 		return nil, errors.New("the network has no address range")
 	}
@@ -236,7 +194,7 @@ func (st *state) allocate(wanted Lease, pool Pool, sets []set, at moment) (Lease
 // has cooled down for the longest time.
 func (st *state) pick(s set, pool Pool, taken map[netip.Addr]bool, at moment) (netip.Addr, error) {
 	for i, span := range s.spans {
-		key := s.ranges[i].Subnet.Masked()
+		key := s.ranges[i]
 		if addr, ok := span.search(st.Cursors[key], taken, pool.Reserved); ok {
 			st.Cursors[key] = addr
 			return addr, nil

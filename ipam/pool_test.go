@@ -40,7 +40,7 @@ func TestARangeGivesOutEveryAddressButThoseWithAnotherMeaning(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.prefix, func(t *testing.T) {
-			p, err := newSpan(Range{Subnet: netip.MustParsePrefix(tt.prefix)})
+			p, err := newSpan(netip.MustParsePrefix(tt.prefix))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -62,7 +62,7 @@ func TestRangesThatAreNoRangesAreRefused(t *testing.T) {
 	}
 	for name, ranges := range tests {
 		t.Run(name, func(t *testing.T) {
-			if err := (Pool{Sets: ByFamily(ranges)}).Check(); err == nil {
+			if _, err := (Pool{Ranges: ranges}).sets(); err == nil {
 				t.Error("accepted")
 			}
 		})
@@ -70,7 +70,7 @@ func TestRangesThatAreNoRangesAreRefused(t *testing.T) {
 }
 
 func TestASearchVisitsOnlyWhatIsTakenHoweverLargeTheRange(t *testing.T) {
-	p, err := newSpan(Range{Subnet: netip.MustParsePrefix("fd00::/16")})
+	p, err := newSpan(netip.MustParsePrefix("fd00::/16"))
 	if err != nil {
 		t.Fatal(err)
 	}

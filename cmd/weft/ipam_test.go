@@ -128,7 +128,7 @@ func leased(t *testing.T) (dir string, store *ipam.Store) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pool := ipam.Pool{Sets: ipam.ByFamily([]netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")}), Cooldown: time.Hour}
+	pool := ipam.Pool{Ranges: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")}, Cooldown: time.Hour}
 	for _, id := range []string{"a", "ab", "b", "rested"} {
 		lease := ipam.Lease{Attachment: ipam.Attachment{ContainerID: id, IfName: "eth0"}, Pod: "default/" + id}
 		if id == "b" {
@@ -257,16 +257,6 @@ func TestADamagedLeaseFileIsNamedWithItsRemedyAndMended(t *testing.T) {
 	if code != exitFailure || stderr != "weft: 1 trouble left that only you can repair\n" || !strings.Contains(stdout, "remove the file") {
 		t.Errorf("gc: exit status %d, %s%s", code, stderr, stdout)
 	}
-}
-
-func TestWhatAnotherPluginGaveOutIsNotReleased(t *testing.T) {
-	dir, store := leased(t)
-	lease := ipam.Lease{Attachment: ipam.Attachment{ContainerID: "delegated", IfName: "eth0"}, IPAM: "host-local", Addresses: []netip.Addr{netip.MustParseAddr("10.9.0.1")}}
-	if err := store.Record(t.Context(), lease); err != nil {
-		t.Fatal(err)
-	}
-	expectIPAM(t, dir, []string{"release", "--force", "delegated"}, 1, "",
-		"weft: the addresses of delegated/eth0 are those of the IPAM plugin host-local: have the runtime remove the pod\n")
 }
 
 func TestWrongUseOfIPAMIsToldWithTheRemedy(t *testing.T) {

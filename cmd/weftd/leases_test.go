@@ -359,7 +359,7 @@ func leaveOver(t *testing.T, node *testnet.Node, n int) *ipam.Store {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pool := ipam.Pool{Sets: ipam.ByFamily(node.Entry().PodCIDRs), Reserved: []netip.Prefix{
+	pool := ipam.Pool{Ranges: node.Entry().PodCIDRs, Reserved: []netip.Prefix{
 		netip.MustParsePrefix("10.244.1.1/32"), netip.MustParsePrefix("fd00:244:1::1/128")}}
 	for i := range n {
 		l := ipam.Lease{Attachment: ipam.Attachment{ContainerID: fmt.Sprintf("left%d", i), IfName: "eth0"}, Veth: fmt.Sprintf("left%d", i)}
