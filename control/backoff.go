@@ -38,3 +38,33 @@ func (b *Backoff) Wait() time.Duration {
 
 // Reset has the next wait be a short one.
 func (b *Backoff) Reset() { b.next = 0 }
+
+// Retry says when the same may be tried again; anything else may be tried at once. The zero
+// Retry with bounds is ready for use.
+type Retry[T comparable] struct {
+	Backoff
+
+	// Last is what was tried last.
+	Last T
+
+	notBefore time.Time
+}
+
+// Tried takes notice of an attempt that has ended.
+func (r *Retry[T]) Tried(what T) {
+	r.Last, r.notBefore = what, time.Now().Add(r.Wait())
+}
+
+// Remaining returns how long this must not be tried yet.
+func (r *Retry[T]) Remaining(what T) time.Duration {
+	if what != r.Last {
+		return 0
+	}
+	return max(0, time.Until(r.notBefore))
+}
+
+// Reset allows the same at once, and has the next wait be a short one.
+func (r *Retry[T]) Reset() {
+	r.Backoff.Reset()
+	r.notBefore = time.Time{}
+}

@@ -2,6 +2,7 @@ package control
 
 import (
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -25,4 +26,30 @@ func TestBackoff(t *testing.T) {
 	if first, second := b.Wait(), b.Wait(); first == second {
 		t.Errorf("twice %v", first)
 	}
+}
+
+// The same waits longer each time, and something else not at all.
+func TestRetry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := Retry[string]{Backoff: Backoff{Shortest: time.Second, Longest: 2 * time.Second}}
+		expect := func(what string, about time.Duration) {
+			t.Helper()
+			if got := r.Remaining(what); got < about/2 || got > about*3/2 {
+				t.Errorf("%s waits %v, want about %v", what, got, about)
+			}
+		}
+		expect("a", 0)
+		r.Tried("a")
+		expect("a", time.Second)
+		expect("b", 0)
+		time.Sleep(2 * time.Second)
+		expect("a", 0)
+		r.Tried("a")
+		expect("a", 2*time.Second)
+		r.Reset()
+		expect("a", 0)
+		r.Tried("b")
+		expect("a", 0)
+		expect("b", time.Second)
+	})
 }

@@ -32,8 +32,8 @@ func (d *Debounce) Disturb() {
 // Done says that the changes until now are acted on.
 func (d *Debounce) Done() { d.Due = nil }
 
-// Emit calls emit, which makes and emits a State.
-func (d *Debounce) Emit(emit func()) {
+// paced calls emit, which makes and emits a State.
+func (d *Debounce) paced(emit func()) {
 	began := time.Now()
 	emit()
 	ended := time.Now()

@@ -31,7 +31,7 @@ func settled(t *testing.T, took time.Duration, changes []time.Duration) (at []ti
 			case <-s.Due:
 				s.Done()
 				at = append(at, time.Since(began))
-				s.Emit(func() { time.Sleep(took) })
+				s.paced(func() { time.Sleep(took) })
 			}
 		}
 	})

@@ -58,8 +58,8 @@ func orElse(text, fallback string) string {
 	return text
 }
 
-// sortOf returns what an error is about, to people: those with one sort are told once.
-func sortOf(err error) string {
+// kindOf returns what an error is about, to people: two with one remedy are of one kind.
+func kindOf(err error) string {
 	if e, ok := errors.AsType[*explained](err); ok {
 		return e.remedy
 	}

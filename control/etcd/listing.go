@@ -29,9 +29,6 @@ type listing struct {
 
 	// stands is what standing has returned; nil after a claim has changed.
 	stands *standing
-
-	// changed says that there is something that the last State did not tell.
-	changed bool
 }
 
 // entry is what a node says of itself.
@@ -58,16 +55,12 @@ func newListing(o *Options, list *clientv3.GetResponse, before *listing) *listin
 		revision: list.Header.Revision,
 		entries:  make(map[string]entry, len(list.Kvs)/2),
 		claims:   [2]map[string]claim{{}, {}},
-		changed:  before == nil || before.changed,
 	}
 	for _, kv := range list.Kvs {
 		l.put(kv, before)
 	}
-	l.changed = l.changed || before.size() != l.size()
 	return l
 }
-
-func (l *listing) size() int { return len(l.entries) + len(l.claims[ipv4]) + len(l.claims[ipv6]) }
 
 // apply brings the listing up to date.
 func (l *listing) apply(events []*clientv3.Event) {
@@ -91,7 +84,6 @@ func (l *listing) put(kv *mvccpb.KeyValue, before *listing) {
 			node, err := parseEntry(name, kv.Value)
 			node.Origin = "etcd " + l.options.entryKey(label(name))
 			known = entry{raw: raw, node: node, err: err}
-			l.changed = true
 		}
 		known.revision = kv.ModRevision
 		l.entries[name] = known
@@ -103,9 +95,7 @@ func (l *listing) put(kv *mvccpb.KeyValue, before *listing) {
 				cidr, err := parseClaim(family(f), kv.Value)
 				known = claim{raw: raw, cidr: cidr, err: err}
 			}
-			// A claim's revision is its rank.
-			l.changed = l.changed || !same || known.revision != kv.ModRevision
-			known.revision = kv.ModRevision
+			known.revision = kv.ModRevision // its rank
 			l.claims[f][name] = known
 			l.stands = nil
 		}
@@ -113,7 +103,6 @@ func (l *listing) put(kv *mvccpb.KeyValue, before *listing) {
 }
 
 func (l *listing) remove(key string) {
-	size := l.size()
 	if name, ok := strings.CutPrefix(key, l.options.entryKey("")); ok {
 		delete(l.entries, name)
 	}
@@ -123,10 +112,9 @@ func (l *listing) remove(key string) {
 			l.stands = nil
 		}
 	}
-	l.changed = l.changed || l.size() != size
 }
 
-// entry may be asked of a nil listing, and so may claim and size.
+// entry may be asked of a nil listing, and so may claim.
 func (l *listing) entry(name string) (entry, bool) {
 	if l == nil {
 		return entry{}, false

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -165,31 +166,28 @@ func TestAListingFollowsEventsAndReplacesWhatWasKnown(t *testing.T) {
 		kv("nodes/a", entryOf("a", "10.244.1.0/24"), 3), kv("podcidrs/v4/a", "10.244.1.0/24", 3),
 		kv("nodes/b", entryOf("b", "10.244.2.0/24"), 4), kv("podcidrs/v4/b", "10.244.2.0/24", 4))
 	l := newListing(o, first, nil)
-	if !l.changed {
-		t.Error("the first list is no news")
-	}
-	l.changed = false
-	if l = newListing(o, first, l); l.changed {
-		t.Error("the same list is news")
+	before := l.state(nil)
+	same := func() bool { return reflect.DeepEqual(l.state(nil), before) }
+	if l = newListing(o, first, l); !same() {
+		t.Error("the same list makes another State")
 	}
 	l.apply([]*clientv3.Event{{Type: mvccpb.PUT, Kv: kv("other", "x", 21)}, {Type: mvccpb.DELETE, Kv: kv("nodes/none", "", 22)}})
-	if l.changed || l.revision != 22 {
-		t.Errorf("foreign keys are news, or don't count: revision %d", l.revision)
+	if !same() || l.revision != 22 {
+		t.Errorf("foreign keys make another State, or don't count: revision %d", l.revision)
 	}
 	l.apply([]*clientv3.Event{
 		{Type: mvccpb.DELETE, Kv: kv("nodes/b", "", 23)}, {Type: mvccpb.DELETE, Kv: kv("podcidrs/v4/b", "", 23)},
 		{Type: mvccpb.PUT, Kv: kv("nodes/c", entryOf("c", "10.244.2.0/24"), 24)}, {Type: mvccpb.PUT, Kv: kv("podcidrs/v4/c", "10.244.2.0/24", 24)},
 	})
-	if got := fmt.Sprint(namesOf(l.state(nil))); got != "[a c]" || !l.changed || l.revision != 24 {
-		t.Errorf("%s, changed %v, revision %d", got, l.changed, l.revision)
+	if got := fmt.Sprint(namesOf(l.state(nil))); got != "[a c]" || l.revision != 24 {
+		t.Errorf("%s, revision %d", got, l.revision)
 	}
-	l.changed = false
-	if l = newListing(o, answer(30, first.Kvs[:2]...), l); fmt.Sprint(namesOf(l.state(nil))) != "[a]" || !l.changed {
-		t.Errorf("what is no longer listed stays: %v, or is no news", namesOf(l.state(nil)))
+	again := append(slices.Clone(first.Kvs[2:]), first.Kvs[0], kv("podcidrs/v4/a", "10.244.1.0/24", 31))
+	if l = newListing(o, answer(31, again...), l); fmt.Sprint(namesOf(l.state(nil))) != "[b a]" {
+		t.Errorf("a claim that was written again keeps its rank: %v", namesOf(l.state(nil)))
 	}
-	l.changed = false
-	if l = newListing(o, answer(31, first.Kvs[0], kv("podcidrs/v4/a", "10.244.1.0/24", 31)), l); !l.changed {
-		t.Error("a claim that was written again, and so lost its rank, is no news")
+	if l = newListing(o, answer(32, first.Kvs[:2]...), l); fmt.Sprint(namesOf(l.state(nil))) != "[a]" {
+		t.Errorf("what is no longer listed stays: %v", namesOf(l.state(nil)))
 	}
 }
 

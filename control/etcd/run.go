@@ -36,9 +36,6 @@ const (
 	// shortestRetry is about how long it takes at most to connect again. A password costs etcd
 	// some 50 ms of a processor for each time that a node connects.
 	shortestRetry = 2500 * time.Millisecond
-
-	// reminder is how long an error isn't repeated.
-	reminder = 30 * time.Second
 )
 
 // Run implements control.Source. It emits a State when this node stands registered in it,
@@ -58,7 +55,7 @@ func (s *Source) Run(ctx context.Context, reload <-chan struct{}, emit func(cont
 		}
 		// A watch that breaks once in a while, as when a member is restarted, is no news.
 		if failures++; !listed || failures > 2 {
-			r.tell(s.explain("follow the nodes", err))
+			r.noState(s.explain("follow the nodes", err))
 		}
 		pause.Longest = max(shortestRetry, control.ReconnectPause(r.size()))
 		select {
@@ -75,24 +72,16 @@ func (s *Source) Run(ctx context.Context, reload <-chan struct{}, emit func(cont
 type run struct {
 	*Source
 	reload <-chan struct{}
-	emit   func(control.State, error)
+	news   *control.Emitter
 
 	// listing is what was known last; nil before the first list.
 	listing *listing
 
-	// always says that a State is to be emitted even if nothing has changed.
-	always bool
-
-	// told is what errors were about, and when they were emitted, since all was well.
-	told map[string]time.Time
-
-	contest  contest
-	debounce control.Debounce
+	contest contest
 }
 
 func newRun(s *Source, reload <-chan struct{}, emit func(control.State, error)) *run {
-	return &run{Source: s, reload: reload, emit: emit, always: true, told: make(map[string]time.Time),
-		contest: newContest(), debounce: control.Debounce{Interval: debounceInterval, Longest: longestDebounce}}
+	return &run{Source: s, reload: reload, news: control.NewEmitter(emit, debounceInterval, longestDebounce), contest: newContest()}
 }
 
 // size returns how many nodes there were when it was last known.
@@ -103,15 +92,8 @@ func (r *run) size() int {
 	return len(r.listing.entries)
 }
 
-// tell emits an error, unless one of its sort was emitted not long ago. One cause may show
-// in several ways by turns, so that the last one alone says little.
-func (r *run) tell(err error) {
-	sort := sortOf(err)
-	if at, known := r.told[sort]; !known || time.Since(at) > reminder {
-		r.told[sort] = time.Now()
-		r.emit(control.State{}, err)
-	}
-}
+// noState emits why there is no State.
+func (r *run) noState(err error) { r.news.NoState(kindOf(err), err) }
 
 // reloaded takes notice of what was received from reload.
 func (r *run) reloaded(open bool) {
@@ -119,8 +101,7 @@ func (r *run) reloaded(open bool) {
 		r.reload = nil
 		return
 	}
-	r.always = true
-	clear(r.told)
+	r.news.Reload()
 }
 
 // session connects, lists, and follows changes, until something breaks, or until all is to
@@ -182,15 +163,14 @@ func (f *follower) follow(ctx context.Context) error {
 			}
 		case <-age:
 			return nil
-		case <-f.registered:
+		case <-f.Registered():
 			if before := address; before.IsValid() && before != f.address() {
 				return nil // the connection, which is from the old address, may be dead
 			}
 			address = f.address()
-			f.listing.changed = true
 			f.again = nil // what could not be written may be something else now
 			act()
-		case <-f.debounce.Due:
+		case <-f.news.Due:
 			act()
 		case <-f.again:
 			f.again = nil
@@ -202,7 +182,7 @@ func (f *follower) follow(ctx context.Context) error {
 			heard = time.Now()
 			f.listing.apply(answer.Events)
 			if len(answer.Events) > 0 {
-				f.debounce.Disturb()
+				f.news.Disturb()
 			}
 		case <-progress.C:
 			if time.Since(heard) > silence {
@@ -215,7 +195,7 @@ func (f *follower) follow(ctx context.Context) error {
 
 // address is the one at which this node registers; invalid before the first Register.
 func (f *follower) address() netip.Addr {
-	if self := f.currentSelf(); self != nil {
+	if self := f.Self(); self != nil {
 		return self.Endpoint.Addr()
 	}
 	return netip.Addr{}
@@ -246,12 +226,12 @@ func (f *follower) askForProgress(watchCtx context.Context) {
 // act does what the listing asks for: it registers this node if that is needed, and emits a
 // State if this node stands in it.
 func (f *follower) act(ctx context.Context) {
-	f.debounce.Done()
+	f.news.Done()
 	l := f.listing
 	if l.revision < f.written {
 		return // the watch will tell
 	}
-	self := f.currentSelf()
+	self := f.Self()
 	if self == nil {
 		if _, known := l.entries[f.options.Node]; known {
 			f.emitState(nil, true)
@@ -260,11 +240,11 @@ func (f *follower) act(ctx context.Context) {
 	}
 	r, err := l.registration(*self, f.held)
 	if err != nil {
-		f.tell(err) // until a claim goes away, or the configuration changes, nothing can be done
+		f.noState(err) // until a claim goes away, or the configuration changes, nothing can be done
 		return
 	}
 	if r.lost != nil {
-		f.tell(r.lost)
+		f.noState(r.lost)
 	}
 	registered := len(r.claims) == 0 && r.entry == ""
 	if len(r.claims) == 0 {
@@ -280,10 +260,11 @@ func (f *follower) act(ctx context.Context) {
 // be done now, it is tried again later.
 func (f *follower) register(ctx context.Context, r registration) {
 	if other, ok := f.listing.anotherMachine(r.node); ok && f.contest.lost(r.entry) {
-		f.tell(fmt.Errorf("another machine writes the entry of this node's name, %s: others reach it at %s; name one of the two differently under the configuration's key node",
-			f.options.Node, strict.Quote(other.String())))
+		err := fmt.Errorf("another machine writes the entry of this node's name, %s: others reach it at %s; name one of the two differently under the configuration's key node",
+			f.options.Node, strict.Quote(other.String()))
+		f.news.Error(kindOf(err), err)
 	}
-	if wait := f.contest.wait(r.entry); wait > 0 && len(r.claims) == 0 {
+	if wait := f.contest.retry.Remaining(r.entry); wait > 0 && len(r.claims) == 0 {
 		f.again = time.After(wait)
 		return
 	}
@@ -299,19 +280,13 @@ func (f *follower) register(ctx context.Context, r registration) {
 	case errors.Is(err, errOvertaken): // soon the watch tells by what
 		f.again = time.After(min(f.pause.Wait(), time.Second))
 	default:
-		f.tell(f.explain("register this node", err))
+		err = f.explain("register this node", err)
+		f.news.Error(kindOf(err), err)
 		f.again = time.After(f.pause.Wait())
 	}
 }
 
-// emitState emits a State if there is news in it. That all is well again is news too.
+// emitState emits the State in which this node is as self says, if that is not nil.
 func (f *follower) emitState(self *control.Node, well bool) {
-	recovered := well && len(f.told) > 0
-	if recovered {
-		clear(f.told)
-	}
-	if f.listing.changed || f.always || recovered {
-		f.listing.changed, f.always = false, false
-		f.debounce.Emit(func() { f.emit(f.listing.state(self), nil) })
-	}
+	f.news.State(func() control.State { return f.listing.state(self) }, well)
 }

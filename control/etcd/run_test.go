@@ -67,11 +67,14 @@ func followWatched(t *testing.T, emit func(control.State, error)) (s *Source, w 
 	r.listing = newListing(&s.options, answer(w.revision, kv("nodes/node1", entryOf("node1", "10.244.1.0/24"), 3), kv("podcidrs/v4/node1", "10.244.1.0/24", 3)), nil)
 	f := follower{run: r, client: &clientv3.Client{Watcher: w}}
 	ctx, cancel := context.WithCancel(t.Context())
-	end := make(chan error, 1)
-	go func() { end <- f.follow(ctx) }()
+	end, done := make(chan error, 1), make(chan struct{})
+	go func() {
+		defer close(done)
+		end <- f.follow(ctx)
+	}()
 	t.Cleanup(func() {
 		cancel()
-		synctest.Wait()
+		<-done
 	})
 	return s, w, end
 }

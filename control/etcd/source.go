@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -27,12 +26,11 @@ type Source struct {
 	identity    string
 	dialOptions []grpc.DialOption // of tests, which dial from elsewhere
 
-	mu         sync.Mutex
-	self       *control.Self // nil before the first Register
-	registered chan struct{} // receives when self has changed
+	// Registrant keeps what this node registers. etcd does not store whether a node is ready.
+	control.Registrant
 
 	// held are the pod CIDRs that this node had when Run last emitted a State; before that,
-	// those in self count. Only Run uses it.
+	// those that it registered with count. Only Run uses it.
 	held []netip.Prefix
 }
 
@@ -45,24 +43,7 @@ func New(o Options) (*Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Source{options: o, identity: identity, registered: make(chan struct{}, 1)}, nil
-}
-
-// Register implements control.Registry. The registry does not keep whether a node is ready.
-func (s *Source) Register(self control.Self) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.self = &self
-	select {
-	case s.registered <- struct{}{}:
-	default: // Run has not yet taken notice of the one before
-	}
-}
-
-func (s *Source) currentSelf() *control.Self {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.self
+	return &Source{options: o, identity: identity}, nil
 }
 
 // Origin names the source.

@@ -38,9 +38,9 @@ func (r *run) event(self control.Self) string {
 
 // finishEvent takes in how it went to publish an event. One that the API server refuses is
 // given up: `weft status` and the log have the same.
-func (r *run) finishEvent(err error) {
-	if r.last.event != "" && (err == nil || apierrors.IsForbidden(err) || apierrors.IsInvalid(err)) {
-		r.published = r.last.event
+func (r *run) finishEvent(note string, err error) {
+	if note != "" && (err == nil || apierrors.IsForbidden(err) || apierrors.IsInvalid(err)) {
+		r.published = note
 	}
 }
 

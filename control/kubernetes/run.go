@@ -40,8 +40,8 @@ const (
 // in which this node is as it was registered last: with its endpoint and its key.
 func (s *Source) Run(ctx context.Context, reload <-chan struct{}, emit func(control.State, error)) error {
 	ctx, cancel := context.WithCancel(ctx)
-	r := run{Source: s, emit: emit, wake: make(chan struct{}, 1), written: make(chan done, 1),
-		debounce: control.Debounce{Interval: debounceInterval, Longest: longestDebounce}, pause: control.Backoff{Shortest: shortestPause, Longest: longestPause}}
+	r := run{Source: s, news: control.NewEmitter(emit, debounceInterval, longestDebounce), wake: make(chan struct{}, 1), written: make(chan done, 1),
+		attempts: control.Retry[todo]{Backoff: control.Backoff{Shortest: shortestPause, Longest: longestPause}}}
 	defer r.group.Wait()
 	defer cancel()
 	r.nodes = newNodes(s.Options, func() { signal(r.wake) })
@@ -56,15 +56,14 @@ func (s *Source) Run(ctx context.Context, reload <-chan struct{}, emit func(cont
 				reload = nil
 				continue
 			}
-			r.due, r.again, r.noState, r.noCondition = true, true, trouble{}, trouble{}
+			r.news.Reload()
 			r.step(ctx)
 		case <-r.wake:
-			r.debounce.Disturb()
-		case <-r.debounce.Due:
-			r.debounce.Done()
-			r.due = true
+			r.news.Disturb()
+		case <-r.news.Due:
+			r.news.Done()
 			r.step(ctx)
-		case <-s.registered:
+		case <-s.Registered():
 			r.step(ctx)
 		case d := <-r.written:
 			r.finish(d)
@@ -78,31 +77,19 @@ func (s *Source) Run(ctx context.Context, reload <-chan struct{}, emit func(cont
 // run is the state of one Run.
 type run struct {
 	*Source
-	emit  func(control.State, error)
+	news  *control.Emitter
 	nodes *nodes
 	link  link
 	group sync.WaitGroup
 
-	wake chan struct{} // receives after nodes or link have changed
+	wake  chan struct{}    // receives after nodes or link have changed
+	retry <-chan time.Time // receives when what could not be done is to be looked at again
 
-	debounce control.Debounce // of what changes, until a State is due
-	retry    <-chan time.Time // receives when what could not be done is to be looked at again
+	published string // what the last event said
 
-	// due says that a State is due as soon as there can be one; again, that it is even if
-	// it is the same as the last one, which is emitted.
-	due, again bool
-	emitted    control.State
-
-	noState     trouble // why there is no State
-	fenced      bool    // it was told that this node has no pod CIDR, and no State was emitted since
-	noCondition trouble // why the condition, or the further addresses, could not be written
-	published   string  // what the last event said
-
-	writing   bool
-	written   chan done // receives when writing has ended
-	last      todo      // what was written last, or could not be
-	notBefore time.Time // when the same may be written again
-	pause     control.Backoff
+	writing  *todo     // what is being written; nil if nothing is
+	written  chan done // receives when writing has ended
+	attempts control.Retry[todo]
 }
 
 // step does whatever can be done now, and has the rest tried again.
@@ -118,81 +105,70 @@ func (r *run) step(ctx context.Context) {
 // again; what only the API server's or this node's news can change is not.
 func (r *run) do(ctx context.Context) (left bool) {
 	if err := r.link.get(); err != nil {
-		r.tell(r.noList(err))
-		r.pause.Reset()
-		r.notBefore = time.Time{} // what failed meanwhile failed for that reason
+		r.noState(r.noList(err))
+		r.attempts.Reset() // what failed meanwhile failed for that reason
 		return true
 	}
-	self, ok := r.registration()
+	self := r.Self()
 	own, listed := r.nodes.self()
-	if !ok || !listed {
+	if self == nil || !listed {
 		return false
 	}
-	want, err := r.entry(own, self)
+	want, err := r.entry(own, *self)
 	if err != nil {
-		r.tell(err)
+		r.noState(err)
 		if own != nil {
-			r.start(ctx, newTodo(own, nil, self)) // a Node without pod CIDRs is one without a network too
+			r.start(ctx, newTodo(own, nil, *self)) // a Node without pod CIDRs is one without a network too
 		}
 		return true
 	}
-	missing := newTodo(own, want, self)
-	missing.event = r.event(self)
+	missing := newTodo(own, want, *self)
+	well := missing.nothing()
+	missing.event = r.event(*self)
 	r.start(ctx, missing)
-	if r.due && registered(own, want) {
-		r.debounce.Emit(func() {
-			state := r.nodes.state()
-			if r.again || !reflect.DeepEqual(state, r.emitted) {
-				r.emit(state, nil)
-			}
-			r.due, r.again, r.emitted, r.noState, r.fenced = false, false, state, trouble{}, false
-		})
+	if registered(own, want) {
+		r.news.State(r.nodes.state, well)
 	}
 	return !missing.nothing()
 }
 
-// tell emits why there is no State. One is due when that is over, though it may be the
-// last one again.
-func (r *run) tell(err error) {
-	r.due, r.again = true, true
-	if errors.Is(err, control.ErrNoPodCIDR) && !r.fenced {
-		r.fenced, r.noState = true, trouble{} // until that is told, pods get addresses that may be another's
-	}
-	if r.noState.news(err, time.Now()) {
-		r.emit(control.State{}, err)
-	}
-}
-
 // start begins to write, unless the same was written just now or could not be.
 func (r *run) start(ctx context.Context, t todo) {
-	if t.nothing() || r.writing || t == r.last && time.Now().Before(r.notBefore) {
+	if t.nothing() || r.writing != nil || r.attempts.Remaining(t) > 0 {
 		return
 	}
-	r.writing, r.last = true, t
+	r.writing = &t
 	r.group.Go(func() { r.written <- r.write(ctx, t) })
 }
 
 // finish takes in how writing went.
 func (r *run) finish(d done) {
-	r.writing = false
+	t := *r.writing
+	r.writing = nil
 	if d.err() == nil {
-		r.pause.Reset()
+		r.attempts.Reset()
 	}
-	r.notBefore = time.Now().Add(r.pause.Wait())
-	r.finishEvent(d.event)
+	r.attempts.Tried(t)
+	r.finishEvent(t.event, d.event)
 	if r.link.get() != nil {
 		return // which says it all
 	}
-	if d.annotations != nil {
-		r.tell(d.annotations)
+	lesser := errors.Join(d.addresses, d.condition)
+	switch {
+	case d.annotations != nil:
+		r.noState(d.annotations) // and the lesser errors have the same reason
+	case lesser != nil:
+		r.news.Error("lesser", lesser)
 	}
-	switch lesser := errors.Join(d.addresses, d.condition); {
-	case lesser != nil && d.annotations != nil: // for the same reason
-	case lesser != nil && r.noCondition.news(lesser, time.Now()):
-		r.emit(control.State{}, lesser)
-	case lesser == nil && r.noCondition.reported != "":
-		r.due, r.again, r.noCondition = true, true, trouble{}
+}
+
+// noState emits why there is no State.
+func (r *run) noState(err error) {
+	kind := "no State"
+	if errors.Is(err, control.ErrNoPodCIDR) {
+		kind = "no pod CIDR" // until that is known, pods get addresses that may be another's
 	}
+	r.news.NoState(kind, err)
 }
 
 // A connection that is closed before an answer comes, as by a load balancer that has no

@@ -54,12 +54,10 @@ type Source struct {
 	renew    func() (nodeAPI, bool)
 	renewing sync.Mutex // held while renew runs
 
-	// registered receives after Register was called.
-	registered chan struct{}
+	control.Registrant
 
-	mu   sync.Mutex
-	api  nodeAPI
-	self *control.Self // nil before the first Register
+	mu  sync.Mutex
+	api nodeAPI
 }
 
 // New returns the source that speaks to the API server of a kubeconfig. It doesn't speak to
@@ -80,24 +78,7 @@ func newSource(o Options, api nodeAPI) *Source {
 	if len(o.Families) == 0 {
 		o.Families = []advertise.Family{advertise.IPv4, advertise.IPv6}
 	}
-	return &Source{Options: o, api: api, registered: make(chan struct{}, 1)}
-}
-
-// Register implements control.Registry.
-func (s *Source) Register(self control.Self) {
-	s.mu.Lock()
-	s.self = &self
-	s.mu.Unlock()
-	signal(s.registered)
-}
-
-func (s *Source) registration() (self control.Self, ok bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.self == nil {
-		return control.Self{}, false
-	}
-	return *s.self, true
+	return &Source{Options: o, api: api}
 }
 
 func (s *Source) currentAPI() nodeAPI {

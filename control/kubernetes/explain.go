@@ -2,32 +2,10 @@ package kubernetes
 
 import (
 	"fmt"
-	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
-
-// tellInterval is how often another reason is told of a trouble that goes on.
-const tellInterval = 30 * time.Second
-
-// trouble is something that goes on until it is over, and may have one reason after another.
-// The zero value is none.
-type trouble struct {
-	reported string
-	at       time.Time
-}
-
-// news says whether the reason must be told: it is another one, and the last one was told
-// some time ago.
-func (t *trouble) news(reason error, now time.Time) bool {
-	text := reason.Error()
-	if text == t.reported || !t.at.IsZero() && now.Sub(t.at) < tellInterval {
-		return false
-	}
-	t.reported, t.at = text, now
-	return true
-}
 
 // noList says why the API server gives no list of Nodes.
 func (s *Source) noList(err error) error {
