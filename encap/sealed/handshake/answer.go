@@ -11,13 +11,13 @@ import (
 )
 
 // accept agrees on keys with whoever has dialed and is known.
-func (m *Manager) accept(ctx context.Context, listener *quic.Listener) {
+func (m *Manager) accept(ctx context.Context) {
 	for {
-		conn, err := listener.Accept(ctx)
+		conn, err := m.endpoint.listener.Accept(ctx)
 		if err != nil {
 			return // the listener is closed
 		}
-		m.admission.succeeded(conn.Context())
+		m.endpoint.admission.succeeded(conn.Context())
 		go m.acceptOne(conn)
 	}
 }
@@ -34,7 +34,7 @@ func (m *Manager) acceptOne(conn *quic.Conn) {
 	}
 	m.mu.Lock()
 	l := m.links[key]
-	if l == nil || l.dialWins(m.self) || l.answering >= mostAnswers {
+	if l == nil || l.dialWins(m.endpoint.self) || l.answering >= mostAnswers {
 		m.mu.Unlock()
 		_ = conn.CloseWithError(codeBusy, "")
 		return
@@ -73,19 +73,14 @@ func (m *Manager) answered(l *link, err error) {
 	}
 }
 
-// known decides about a node that wants to agree on keys.
-func (m *Manager) known(key peer.Fingerprint) error {
-	if m.peers.Find(key) == nil {
-		return fmt.Errorf("no node in the list has the key %s", key)
+// known decides about a node that wants to agree on keys. The operator learns of a refusal, as
+// the list may have another key for the node that is there.
+func (m *Manager) known(key peer.Fingerprint, from netip.Addr) error {
+	if m.peers.Find(key) != nil {
+		return nil
 	}
-	return nil
-}
-
-// knownFrom is known with a word to the operator, who may have written another key for the
-// node that is there.
-func (m *Manager) knownFrom(key peer.Fingerprint, from netip.Addr) error {
-	err := m.known(key)
-	if err != nil && m.refusals.Allow() {
+	err := fmt.Errorf("no node in the list has the key %s", key)
+	if m.refusals.Allow() {
 		m.log.Warn("handshake refused", "from", from, "peer", m.nameAt(from), "error", err)
 	}
 	return err

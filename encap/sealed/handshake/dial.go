@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
-	"net"
 	"net/netip"
 	"time"
 
@@ -119,11 +118,10 @@ func (m *Manager) dial(d *dial) {
 		to = netip.AddrPortFrom(d.moved.Addr, to.Port())
 	}
 	d.to = to
-	config := m.config.Clone()
-	config.HandshakeIdleTimeout = min(handshakeTimeout<<min(l.failures, 10), longestHandshakeTimeout)
+	timeout := min(handshakeTimeout<<min(l.failures, 10), longestHandshakeTimeout)
 	m.mu.Unlock()
 
-	conn, epoch, err := m.connect(d, config)
+	conn, epoch, err := m.connect(d, timeout)
 	m.dialed(d, err == nil)
 	if err != nil {
 		m.failed(d, err)
@@ -134,8 +132,8 @@ func (m *Manager) dial(d *dial) {
 }
 
 // connect is the part of a dial that the other node takes part in.
-func (m *Manager) connect(d *dial, config *quic.Config) (*quic.Conn, *sealed.Epoch, error) {
-	conn, err := m.transport.Dial(d, net.UDPAddrFromAddrPort(d.to), tlsConfig(m.certificate, pinned(d.link.peer.Key)), config)
+func (m *Manager) connect(d *dial, timeout time.Duration) (*quic.Conn, *sealed.Epoch, error) {
+	conn, err := m.endpoint.dial(d, d.to, d.link.peer.Key, protocol, timeout)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -154,17 +152,7 @@ func (m *Manager) follow(node *peer.Peer, addr netip.Addr) {
 	}
 	select {
 	case m.Followed <- sealed.Move{Peer: node, Addr: addr}:
-	case <-m.conn.closed: // the daemon may have stopped reading
-	}
-}
-
-// pinned accepts one key only.
-func pinned(key peer.Fingerprint) func(shown peer.Fingerprint) error {
-	return func(shown peer.Fingerprint) error {
-		if shown != key {
-			return keyError{shown}
-		}
-		return nil
+	case <-m.endpoint.conn.closed: // the daemon may have stopped reading
 	}
 }
 
@@ -225,7 +213,7 @@ func (m *Manager) failed(d *dial, err error) {
 	l.retry = time.Now().Add(backoff(firstBackoff, lastBackoff, l.failures))
 	m.counts.Failed++
 	l.handshakeDone(false)
-	l.lastErr = m.explain(l, d.to, err)
+	l.lastErr = m.endpoint.explain(l.node, d.to, err)
 	if l.conn == nil {
 		m.lose(l)
 	}
@@ -264,7 +252,7 @@ func (m *Manager) attend(l *link, conn *quic.Conn) {
 	switch closed, ok := errors.AsType[*quic.ApplicationError](cause); {
 	case !ok:
 		l.heard = later(l.heard, time.Now().Add(-silence))
-		l.lastErr = m.explain(l, l.node.Endpoint, cause)
+		l.lastErr = m.endpoint.explain(l.node, l.node.Endpoint, cause)
 		m.lose(l)
 	case closed.ErrorCode == codeIdle:
 		l.heard = time.Now()

@@ -104,7 +104,7 @@ func (m *Manager) answer(l *link, conn *quic.Conn) (*sealed.Epoch, error) {
 
 // begin begins an epoch with a connection's keys, and has watch look after it.
 func (m *Manager) begin(l *link, conn *quic.Conn, dialed bool) (*sealed.Epoch, error) {
-	secrets, err := export(conn.ConnectionState().TLS, m.self, l.peer.Key, dialed)
+	secrets, err := export(conn.ConnectionState().TLS, m.endpoint.self, l.peer.Key, dialed)
 	if err != nil {
 		return nil, err
 	}
@@ -125,6 +125,6 @@ func (m *Manager) use(l *link, epoch *sealed.Epoch) {
 	to := l.node.Endpoint
 	m.mu.Unlock()
 	epoch.Use(func(datagram []byte) {
-		_ = m.conn.socket.WriteTo(datagram, to) // as on any way, packets may be lost
+		_ = m.endpoint.conn.socket.WriteTo(datagram, to) // as on any way, packets may be lost
 	})
 }

@@ -42,20 +42,19 @@ const (
 
 // explain returns what the failure of a handshake with a peer at an endpoint means, and what
 // to do.
-func (m *Manager) explain(l *link, to netip.AddrPort, err error) error {
-	if text := m.meaning(l.node, to, err); text != "" {
+func (e *endpoint) explain(node *peer.Peer, to netip.AddrPort, err error) error {
+	if text := e.meaning(node.Name, to, err); text != "" {
 		return explained{text, err}
 	}
 	return err
 }
 
-func (m *Manager) meaning(peer *peer.Peer, to netip.AddrPort, err error) string {
-	name := peer.Name
+func (e *endpoint) meaning(name string, to netip.AddrPort, err error) string {
 	if wrong, ok := errors.AsType[keyError](err); ok {
 		return fmt.Sprintf("this node's list has another key for %s than the node at %s presents; write key: %s there if that is %s", name, to, wrong.shown, name)
 	}
 	if transport, ok := errors.AsType[*quic.TransportError](err); ok {
-		return m.transportMeaning(name, to, transport)
+		return e.transportMeaning(name, to, transport)
 	}
 	if application, ok := errors.AsType[*quic.ApplicationError](err); ok && application.Remote {
 		switch application.ErrorCode {
@@ -68,7 +67,7 @@ func (m *Manager) meaning(peer *peer.Peer, to netip.AddrPort, err error) string 
 		}
 	}
 	if isTimeout(err) {
-		if refused := m.conn.refusal(to.Addr()); refused != nil {
+		if refused := e.conn.refusal(to.Addr()); refused != nil {
 			return fmt.Sprintf("this host can't send to %s at %s: %v; check its routes and firewall", name, to, refused)
 		}
 		return fmt.Sprintf("%s does not answer at %s; check that weftd runs there, that its list has this node's endpoint, and that UDP port %d is open both ways", name, to, to.Port())
@@ -83,11 +82,11 @@ func isTimeout(err error) bool {
 }
 
 // transportMeaning is that of an error of QUIC or TLS.
-func (m *Manager) transportMeaning(name string, to netip.AddrPort, err *quic.TransportError) string {
+func (e *endpoint) transportMeaning(name string, to netip.AddrPort, err *quic.TransportError) string {
 	if err.ErrorCode == quic.ConnectionRefused && err.Remote {
 		return fmt.Sprintf("%s has too many handshakes under way; weftd retries", name)
 	}
-	if !err.Remote && errors.Is(m.conn.refusal(to.Addr()), unix.EMSGSIZE) {
+	if !err.Remote && errors.Is(e.conn.refusal(to.Addr()), unix.EMSGSIZE) {
 		return fmt.Sprintf("the link to %s at %s is too narrow for a handshake; raise its MTU to %d at least", name, to, packetSize+packetHeaders(to))
 	}
 	if !err.ErrorCode.IsCryptoError() {
@@ -98,7 +97,7 @@ func (m *Manager) transportMeaning(name string, to netip.AddrPort, err *quic.Tra
 	switch alert {
 	case alertBadCertificate, alertCertificateRequired:
 		if err.Remote {
-			return fmt.Sprintf("%s's list has another key for this node, or none; write key: %s for this node there", name, m.self)
+			return fmt.Sprintf("%s's list has another key for this node, or none; write key: %s for this node there", name, e.self)
 		}
 	case alertNoApplicationProtocol:
 		return fmt.Sprintf("%s speaks another version of the handshake than this node's (%s); run the same version of weft on both", name, protocol)

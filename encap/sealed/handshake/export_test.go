@@ -3,7 +3,6 @@ package handshake
 import (
 	"context"
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
 	"time"
@@ -27,7 +26,7 @@ func (m *Manager) CloseIdle() {
 // DialInVain has a peer begin an epoch, and breaks off before the peer knows that this node
 // has the keys.
 func (m *Manager) DialInVain(ctx context.Context, peer *peer.Peer) error {
-	conn, err := m.transport.Dial(ctx, net.UDPAddrFromAddrPort(peer.Endpoint), tlsConfig(m.certificate, pinned(peer.Key)), m.config)
+	conn, err := m.endpoint.dial(ctx, peer.Endpoint, peer.Key, protocol, handshakeTimeout)
 	if err != nil {
 		return err
 	}
@@ -47,7 +46,7 @@ func (m *Manager) DialInVain(ctx context.Context, peer *peer.Peer) error {
 // Narrow has the manager's link carry UDP payloads of so many bytes at the most, as the
 // kernel does where it may not cut packets into fragments.
 func Narrow(payload int) func(*Manager) {
-	return func(m *Manager) { m.conn.socket = narrow{m.conn.socket, payload} }
+	return func(m *Manager) { m.endpoint.conn.socket = narrow{m.endpoint.conn.socket, payload} }
 }
 
 type narrow struct {
@@ -65,7 +64,7 @@ func (n narrow) WriteTo(payload []byte, to netip.AddrPort) error {
 // Explain returns what weft says of an error of a handshake with node2.
 func (m *Manager) Explain(err error) string {
 	to := netip.MustParseAddrPort("192.168.0.2:9338")
-	return m.explain(&link{node: &peer.Peer{Name: "node2", Endpoint: to}}, to, err).Error()
+	return m.endpoint.explain(&peer.Peer{Name: "node2"}, to, err).Error()
 }
 
 // The codes by which an end closes a connection.
@@ -81,7 +80,7 @@ func Proofs(renew, lapse time.Duration) func(*Manager) {
 }
 
 // WithoutProofs has a manager be as those that knew no further addresses.
-func WithoutProofs(m *Manager) { m.protocols = []string{protocol} }
+func WithoutProofs(m *Manager) { m.endpoint.protocols = []string{protocol} }
 
 // TriedClaims returns how many claims were proven or refuted.
 func (m *Manager) TriedClaims() (n int) {

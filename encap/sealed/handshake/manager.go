@@ -9,21 +9,16 @@ package handshake
 import (
 	"context"
 	"crypto/ed25519"
-	"crypto/tls"
-	"errors"
-	"fmt"
 	"log/slog"
 	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/quic-go/quic-go"
 	"golang.org/x/time/rate"
 
 	"weft/drop"
 	"weft/encap/sealed"
-	"weft/internal/nodekey"
 	"weft/peer"
 )
 
@@ -88,21 +83,14 @@ const asksPerTick = 64
 
 // Manager agrees on keys with peers. Its methods may be called from several goroutines.
 type Manager struct {
-	certificate tls.Certificate
-	self        peer.Fingerprint
-	peers       *sealed.Peers
-	lanes       int
-	conn        *packetConn
-	transport   *quic.Transport
-	config      *quic.Config
-	log         *slog.Logger
-	limit       *limit
-	admission   *admission
-	timing      timing
-	proofs      *proofs
-	protocols   []string      // that it answers
-	refusals    *rate.Limiter // of what is logged about strange keys
-	begun       chan struct{} // receives when there is something to look after: see tick
+	*prover
+	endpoint *endpoint
+	peers    *sealed.Peers
+	lanes    int
+	log      *slog.Logger
+	timing   timing
+	refusals *rate.Limiter // of what is logged about strange keys
+	begun    chan struct{} // receives when there is something to look after: see tick
 
 	// Followed receives peers that roamed, once keys are agreed with them at their new
 	// address.
@@ -134,55 +122,26 @@ type Counts struct {
 // New returns a manager for the node that has key, and so many lanes. It sends through
 // socket, which is bound to local, and is given by Receive what the lanes receive.
 func New(key ed25519.PrivateKey, lanes int, peers *sealed.Peers, socket Socket, local netip.AddrPort, log *slog.Logger) (*Manager, error) {
-	certificate, err := newCertificate(key)
+	endpoint, err := newEndpoint(key, socket, local)
 	if err != nil {
 		return nil, err
 	}
-	limit := new(limit)
 	m := &Manager{
-		certificate: certificate,
-		self:        nodekey.FingerprintOf(key.Public().(ed25519.PublicKey)),
-		peers:       peers,
-		lanes:       lanes,
-		conn:        newPacketConn(socket, local, limit),
-		log:         log,
-		limit:       limit,
-		turns:       turns{limit: limit},
-		timing:      usual,
-		links:       map[peer.Fingerprint]*link{},
-		lost:        map[*link]struct{}{},
-		changed:     make(chan struct{}),
-		Followed:    make(chan sealed.Move, 64),
-		proofs:      newProofs(),
-		protocols:   []string{proofProtocol, protocol},
-		begun:       make(chan struct{}, 1),
-		refusals:    rate.NewLimiter(rate.Every(10*time.Second), 3),
+		endpoint: endpoint,
+		prover:   &prover{endpoint: endpoint, proofs: newProofs(), log: log},
+		peers:    peers,
+		lanes:    lanes,
+		log:      log,
+		turns:    turns{limit: endpoint.limit},
+		timing:   usual,
+		links:    map[peer.Fingerprint]*link{},
+		lost:     map[*link]struct{}{},
+		changed:  make(chan struct{}),
+		Followed: make(chan sealed.Move, 64),
+		begun:    make(chan struct{}, 1),
+		refusals: rate.NewLimiter(rate.Every(10*time.Second), 3),
 	}
-	m.admission = newAdmission(limit, m.conn.replies)
 	m.expect()
-	m.transport = &quic.Transport{
-		Conn:                             m.conn,
-		ConnectionIDLength:               8,
-		DisableVersionNegotiationPackets: true,
-		VerifySourceAddress:              m.admission.verifyAddress,
-		ConnContext:                      m.admission.admit,
-	}
-	m.config = &quic.Config{
-		Versions:                []quic.Version{quic.Version1},
-		HandshakeIdleTimeout:    handshakeTimeout,
-		MaxIdleTimeout:          silence,
-		KeepAlivePeriod:         keepAlive,
-		MaxIncomingStreams:      1,
-		MaxIncomingUniStreams:   -1,
-		InitialPacketSize:       packetSize,
-		EnableDatagrams:         true,
-		DisablePathMTUDiscovery: true,
-		// A hello is some bytes. Windows of this size cannot be made to cost memory.
-		InitialStreamReceiveWindow:     1 << 10,
-		MaxStreamReceiveWindow:         1 << 10,
-		InitialConnectionReceiveWindow: 1 << 10,
-		MaxConnectionReceiveWindow:     1 << 10,
-	}
 	return m, nil
 }
 
@@ -207,7 +166,7 @@ func (m *Manager) Update(self *peer.Peer, all []*peer.Peer) {
 	for _, p := range all {
 		m.place(m.links[p.Key], p)
 	}
-	m.proofs.set(all, func(to netip.Addr) bool { return m.canProve(self, to) }, time.Now())
+	m.prover.update(self, all)
 	m.expect()
 	m.notifyChanged()
 }
@@ -237,7 +196,7 @@ func (m *Manager) Receive(payload []byte, from netip.AddrPort) drop.Reason {
 	if _, ok := (*m.expected.Load())[from.Addr()]; !ok {
 		return drop.UnknownPeer
 	}
-	return m.conn.receive(payload, from)
+	return m.endpoint.conn.receive(payload, from)
 }
 
 // expect makes the addresses that packets are taken from those of the endpoints, of where
@@ -262,30 +221,18 @@ func (m *Manager) expect() {
 
 // Run agrees on keys until ctx is done.
 func (m *Manager) Run(ctx context.Context) error {
-	config := tlsConfig(m.certificate, m.known)
-	config.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-		from := addrOf(hello.Conn.RemoteAddr())
-		config := tlsConfig(m.certificate, func(key peer.Fingerprint) error { return m.knownFrom(key, from) })
-		config.NextProtos = m.protocols
-		return config, nil
-	}
-	listener, err := m.transport.Listen(config, m.config)
-	if err != nil {
-		return fmt.Errorf("listen for handshakes: %w", err)
+	if err := m.endpoint.listen(m.known); err != nil {
+		return err
 	}
 	var tasks sync.WaitGroup
-	tasks.Go(func() { m.accept(ctx, listener) })
+	tasks.Go(func() { m.accept(ctx) })
 	tasks.Go(func() { m.watch(ctx) })
-	tasks.Go(func() { m.prove(ctx) })
+	tasks.Go(func() { m.prover.run(ctx) })
 	<-ctx.Done()
 	m.closeAll()
-	m.admission.close()
-	err = errors.Join(listener.Close(), m.transport.Close(), m.conn.Close())
+	err := m.endpoint.close()
 	tasks.Wait()
-	if err != nil {
-		return fmt.Errorf("end handshakes: %w", err)
-	}
-	return nil
+	return err
 }
 
 func (m *Manager) closeAll() {

@@ -1,13 +1,10 @@
 package handshake
 
 import (
-	"context"
 	"iter"
 	"maps"
 	"math/rand/v2"
-	"net"
 	"net/netip"
-	"slices"
 	"sync"
 	"time"
 
@@ -240,7 +237,7 @@ func (p *proofs) soon(key peer.Fingerprint, addrs []netip.Addr, now time.Time) {
 	}
 }
 
-// proven is Proven; the lock is held.
+// proven returns which peer has proven which address. The lock is held.
 func (p *proofs) proven() map[netip.Addr]peer.Fingerprint {
 	all := map[netip.Addr]peer.Fingerprint{}
 	for c, o := range p.claims {
@@ -249,91 +246,4 @@ func (p *proofs) proven() map[netip.Addr]peer.Fingerprint {
 		}
 	}
 	return all
-}
-
-// Proven returns who has shown its key at which of the further addresses that peers claim.
-func (m *Manager) Proven() map[netip.Addr]peer.Fingerprint {
-	m.proofs.mu.Lock()
-	defer m.proofs.mu.Unlock()
-	return m.proofs.proven()
-}
-
-// Proved receives when what Proven returns has changed.
-func (m *Manager) Proved() <-chan struct{} { return m.proofs.proved }
-
-// Restore has what Proven has returned before a restart count as proven now, where the peers of
-// the next Update claim it. There must have been no Update yet.
-func (m *Manager) Restore(proven map[netip.Addr]peer.Fingerprint) { m.proofs.before = proven }
-
-// canProve reports whether a peer at an address may answer: whether this node, self, has a socket
-// in that family, and the peer knows an address of it there.
-func (m *Manager) canProve(self *peer.Peer, at netip.Addr) bool {
-	like := func(a netip.Addr) bool { return a.Is4() == at.Is4() }
-	local := addrPortOf(m.conn.local).Addr()
-	return (local == netip.IPv6Unspecified() || like(local)) && (like(self.Endpoint.Addr()) || slices.ContainsFunc(self.Claimed, like))
-}
-
-// prove proves what is due until ctx is done.
-func (m *Manager) prove(ctx context.Context) {
-	var dials sync.WaitGroup
-	defer dials.Wait()
-	places, pace := make(chan struct{}, proofsAtOnce), rate.NewLimiter(proofsPerSecond, proofsPerSecond)
-	for {
-		c, to, wait := m.proofs.next(time.Now())
-		if wait != 0 {
-			if !m.awaitClaims(ctx, wait) {
-				return
-			}
-			continue
-		}
-		select {
-		case places <- struct{}{}:
-		case <-ctx.Done():
-			return
-		}
-		if pace.Wait(ctx) != nil {
-			return
-		}
-		dials.Go(func() {
-			m.proveOne(ctx, c, to)
-			<-places
-		})
-	}
-}
-
-// awaitClaims waits until something may be due, and reports false when ctx is done.
-func (m *Manager) awaitClaims(ctx context.Context, wait time.Duration) bool {
-	var due <-chan time.Time
-	if wait > 0 {
-		due = time.After(wait)
-	}
-	select {
-	case <-due:
-	case <-m.proofs.changed:
-	case <-ctx.Done():
-		return false
-	}
-	return true
-}
-
-func (m *Manager) proveOne(ctx context.Context, c claim, to netip.AddrPort) {
-	dialing, cancel := context.WithTimeout(ctx, longestHandshakeTimeout)
-	defer cancel()
-	config := tlsConfig(m.certificate, pinned(c.key))
-	config.NextProtos = []string{proofProtocol}
-	conn, err := m.transport.Dial(dialing, net.UDPAddrFromAddrPort(to), config, m.config)
-	if err == nil {
-		_ = conn.CloseWithError(codeIdle, "")
-	}
-	if ctx.Err() != nil {
-		return
-	}
-	name := m.proofs.done(c, to, err, time.Now())
-	switch {
-	case name == "":
-	case err == nil:
-		m.log.Info("peer address proven", "peer", name, "address", c.addr)
-	default:
-		m.log.Warn("peer address not proven", "peer", name, "address", c.addr, "error", err)
-	}
 }

@@ -92,7 +92,7 @@ func (m *Manager) Counts() Counts {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	counts := m.counts
-	counts.TurnedAway = m.admission.turnedAway()
+	counts.TurnedAway = m.endpoint.admission.turnedAway()
 	return counts
 }
 

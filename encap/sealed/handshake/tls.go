@@ -38,22 +38,22 @@ func newCertificate(key ed25519.PrivateKey) (tls.Certificate, error) {
 	return tls.Certificate{Certificate: [][]byte{certificate}, PrivateKey: key}, nil
 }
 
-// tlsConfig returns what both ends of a connection use. pinned decides about the other
+// tlsConfig returns what both ends of a connection use. known decides about the other
 // end's key.
-func tlsConfig(own tls.Certificate, pinned func(peer.Fingerprint) error) *tls.Config {
+func tlsConfig(own tls.Certificate, protocols []string, known func(peer.Fingerprint) error) *tls.Config {
 	return &tls.Config{
 		Certificates:           []tls.Certificate{own},
-		NextProtos:             []string{protocol},
+		NextProtos:             protocols,
 		MinVersion:             tls.VersionTLS13,
 		CurvePreferences:       []tls.CurveID{tls.X25519MLKEM768},
 		ClientAuth:             tls.RequireAnyClientCert,
 		InsecureSkipVerify:     true, // by names and authorities: VerifyConnection does it by key
-		VerifyConnection:       func(s tls.ConnectionState) error { return verify(s, pinned) },
+		VerifyConnection:       func(s tls.ConnectionState) error { return verify(s, known) },
 		SessionTicketsDisabled: true,
 	}
 }
 
-func verify(s tls.ConnectionState, pinned func(peer.Fingerprint) error) error {
+func verify(s tls.ConnectionState, known func(peer.Fingerprint) error) error {
 	if s.Version != tls.VersionTLS13 || s.CurveID != tls.X25519MLKEM768 {
 		return fmt.Errorf("agreed on %s with %s, where TLS 1.3 with X25519MLKEM768 is required", tls.VersionName(s.Version), s.CurveID)
 	}
@@ -61,7 +61,7 @@ func verify(s tls.ConnectionState, pinned func(peer.Fingerprint) error) error {
 	if err != nil {
 		return err
 	}
-	return pinned(fingerprint)
+	return known(fingerprint)
 }
 
 func peerFingerprint(s tls.ConnectionState) (peer.Fingerprint, error) {

@@ -49,7 +49,8 @@ func session(t *testing.T) (dialer, acceptor tls.ConnectionState) {
 	}
 	anyone := func(peer.Fingerprint) error { return nil }
 	left, right := net.Pipe()
-	client, server := tls.Client(left, tlsConfig(certificate, anyone)), tls.Server(right, tlsConfig(certificate, anyone))
+	config := tlsConfig(certificate, []string{protocol}, anyone)
+	client, server := tls.Client(left, config), tls.Server(right, config)
 	done := make(chan error, 1)
 	go func() { done <- server.Handshake() }()
 	if err := client.Handshake(); err != nil {
