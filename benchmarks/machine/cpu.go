@@ -3,14 +3,10 @@ package machine
 
 import (
 	"fmt"
-	"os"
-	"strconv"
-	"strings"
 	"time"
-)
 
-// userHZ is the unit of /proc/stat, fixed for user space (proc_stat(5)).
-const userHZ = 100
+	"github.com/prometheus/procfs"
+)
 
 // CPU is what all processors together did, in seconds.
 type CPU struct {
@@ -25,41 +21,29 @@ type CPU struct {
 	Idle float64 `json:"idle"`
 }
 
-// ReadCPU returns the times since the machine was booted.
-func ReadCPU() (CPU, error) {
-	content, err := os.ReadFile("/proc/stat")
+// readCPU returns the times since the machine was booted. Guest times are in user and nice
+// already.
+func readCPU() (CPU, error) {
+	proc, err := procfs.NewDefaultFS()
 	if err != nil {
 		return CPU{}, fmt.Errorf("read CPU times: %w", err)
 	}
-	return parseCPU(string(content))
+	stat, err := proc.Stat()
+	if err != nil {
+		return CPU{}, fmt.Errorf("read CPU times: %w", err)
+	}
+	c := stat.CPUTotal
+	return CPU{Busy: c.User + c.Nice + c.System + c.IRQ + c.SoftIRQ, Steal: c.Steal, Idle: c.Idle + c.Iowait}, nil
 }
 
-// parseCPU reads the first line of /proc/stat: cpu user nice system idle iowait irq
-// softirq steal guest guest_nice. Guest times are in user and nice already.
-func parseCPU(stat string) (CPU, error) {
-	line, _, _ := strings.Cut(stat, "\n")
-	fields := strings.Fields(line)
-	if len(fields) < 9 || fields[0] != "cpu" {
-		return CPU{}, fmt.Errorf("read CPU times: /proc/stat begins with %q", line)
-	}
-	var seconds [8]float64
-	for i := range seconds {
-		ticks, err := strconv.ParseUint(fields[1+i], 10, 64)
-		if err != nil {
-			return CPU{}, fmt.Errorf("read CPU times: %w", err)
-		}
-		seconds[i] = float64(ticks) / userHZ
-	}
-	return CPU{
-		Busy:  seconds[0] + seconds[1] + seconds[2] + seconds[5] + seconds[6],
-		Idle:  seconds[3] + seconds[4],
-		Steal: seconds[7],
-	}, nil
+// Plus adds two up.
+func (c CPU) Plus(d CPU) CPU {
+	return CPU{Busy: c.Busy + d.Busy, Steal: c.Steal + d.Steal, Idle: c.Idle + d.Idle}
 }
 
 // Since returns what was spent since before.
 func (c CPU) Since(before CPU) CPU {
-	return CPU{Busy: c.Busy - before.Busy, Steal: c.Steal - before.Steal, Idle: c.Idle - before.Idle}
+	return c.Plus(CPU{Busy: -before.Busy, Steal: -before.Steal, Idle: -before.Idle})
 }
 
 // Share returns which part of its time the machine was busy, or stolen from.
@@ -75,13 +59,13 @@ type Stopwatch struct{ started CPU }
 
 // StartCPU starts a Stopwatch.
 func StartCPU() (Stopwatch, error) {
-	now, err := ReadCPU()
+	now, err := readCPU()
 	return Stopwatch{started: now}, err
 }
 
 // Stop returns what was spent since the start.
 func (s Stopwatch) Stop() (CPU, error) {
-	now, err := ReadCPU()
+	now, err := readCPU()
 	return now.Since(s.started), err
 }
 

@@ -5,12 +5,10 @@ import (
 	"context"
 	"debug/buildinfo"
 	"fmt"
-	"os"
 	"os/exec"
 	"runtime"
-	"strconv"
-	"strings"
 
+	"github.com/prometheus/procfs"
 	"golang.org/x/sys/unix"
 )
 
@@ -38,31 +36,20 @@ func Describe() (Environment, error) {
 		return e, fmt.Errorf("read the size of the memory: %w", err)
 	}
 	e.MemoryGB = float64(info.Totalram) * float64(info.Unit) / 1e9
-	cpuinfo, err := os.ReadFile("/proc/cpuinfo")
+	proc, err := procfs.NewDefaultFS()
 	if err != nil {
 		return e, fmt.Errorf("read the CPU's model: %w", err)
 	}
-	e.CPU = parseModel(string(cpuinfo))
-	loadavg, err := os.ReadFile("/proc/loadavg")
+	load, err := proc.LoadAvg()
 	if err != nil {
 		return e, fmt.Errorf("read the load: %w", err)
 	}
-	first, _, _ := strings.Cut(string(loadavg), " ")
-	if e.Load1, err = strconv.ParseFloat(first, 64); err != nil {
-		return e, fmt.Errorf("read the load: %w", err)
+	e.Load1, e.CPU = load.Load1, runtime.GOARCH
+	// Only some architectures report a model.
+	if cpus, err := proc.CPUInfo(); err == nil && len(cpus) > 0 && cpus[0].ModelName != "" {
+		e.CPU = cpus[0].ModelName
 	}
 	return e, nil
-}
-
-// parseModel finds the model in /proc/cpuinfo. Only some architectures tell it.
-func parseModel(cpuinfo string) string {
-	for line := range strings.Lines(cpuinfo) {
-		key, value, _ := strings.Cut(line, ":")
-		if strings.TrimSpace(key) == "model name" {
-			return strings.TrimSpace(value)
-		}
-	}
-	return runtime.GOARCH
 }
 
 // FirstLine runs a program and returns the first line of what it prints that is not

@@ -8,21 +8,16 @@ import (
 )
 
 func TestCPUTimesAreOfTheWholeMachine(t *testing.T) {
-	before, err := parseCPU("cpu  100 10 200 5000 50 5 85 20 30 0\ncpu0 1 1 1 1 1 1 1 1 1 1\n")
-	if want := (CPU{Busy: 4, Steal: 0.2, Idle: 50.5}); err != nil || before != want {
-		t.Errorf("got %+v, %v", before, err)
+	now, err := readCPU()
+	if err != nil || now.Busy <= 0 || now.Idle <= 0 {
+		t.Errorf("got %+v, %v", now, err)
 	}
-	after := CPU{Busy: 6, Steal: 1.2, Idle: 51.5}
+	before, after := CPU{Busy: 4, Steal: 0.25, Idle: 50.5}, CPU{Busy: 6, Steal: 1.25, Idle: 51.5}
 	if got := after.Since(before); got != (CPU{Busy: 2, Steal: 1, Idle: 1}) || got.Share() != 0.75 {
 		t.Errorf("got %+v, %v", got, got.Share())
 	}
 	if share := (CPU{}).Share(); share != 0 {
 		t.Errorf("in no time, %v of it was used", share)
-	}
-	for _, bad := range []string{"", "cpu 1 2 3\n", "cpu 1 2 3 4 5 6 7 x\n", "intr 1 2 3 4 5 6 7 8 9\n"} {
-		if _, err := parseCPU(bad); err == nil {
-			t.Errorf("%q is read", bad)
-		}
 	}
 }
 
@@ -30,9 +25,6 @@ func TestTheMachineIsDescribed(t *testing.T) {
 	e, err := Describe()
 	if err != nil || e.Kernel == "" || e.CPU == "" || e.Cores == 0 || e.MemoryGB < 0.1 {
 		t.Errorf("got %+v, %v", e, err)
-	}
-	if got := parseModel("processor\t: 0\nmodel name\t: AMD EPYC 9000\n"); got != "AMD EPYC 9000" {
-		t.Errorf("the model is %q", got)
 	}
 }
 

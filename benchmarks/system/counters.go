@@ -2,10 +2,12 @@ package system
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
-	"strconv"
-	"strings"
+
+	"github.com/prometheus/procfs"
+	"golang.org/x/sys/unix"
 
 	"weft/internal/testnet"
 )
@@ -48,15 +50,14 @@ var DevicePackets = [2]string{"device_packets_node1", "device_packets_node2"}
 // Counters reads the counters of both nodes and pods.
 func (p *Path) Counters(ctx context.Context) (Counters, error) {
 	c := Counters{}
-	for i := range p.Nodes {
-		if err := p.addLinks(i, c); err != nil {
-			return nil, err
+	for i, n := range p.Nodes {
+		if err := n.Do(func() error { return p.addLinks(i, c) }); err != nil {
+			return nil, fmt.Errorf("in %s: read counters: %w", n.Name(), err)
 		}
-		if err := addSocketDrops(p.Nodes[i], NodeSocketDrops, c); err != nil {
-			return nil, err
-		}
-		if err := addSocketDrops(p.Pods[i].Namespace, PodSocketDrops, c); err != nil {
-			return nil, err
+		for as, ns := range map[string]*testnet.Namespace{NodeSocketDrops: n, PodSocketDrops: p.Pods[i].Namespace} {
+			if err := ns.Do(func() error { return addSocketDrops(as, c) }); err != nil {
+				return nil, fmt.Errorf("in %s: read counters: %w", ns.Name(), err)
+			}
 		}
 	}
 	if p.counters != nil {
@@ -67,102 +68,49 @@ func (p *Path) Counters(ctx context.Context) (Counters, error) {
 	return c, nil
 }
 
+// thread is this thread in /proc, with the counters of its network namespace: /proc/net is
+// that of the process's first thread (proc_pid_net(5)).
+func thread() (procfs.Proc, error) {
+	fs, err := procfs.NewDefaultFS()
+	if err != nil {
+		return procfs.Proc{}, err
+	}
+	return fs.Thread(os.Getpid(), unix.Gettid())
+}
+
 func (p *Path) addLinks(node int, c Counters) error {
-	n := p.Nodes[node]
-	content, err := readNet(n, "dev")
+	self, err := thread()
 	if err != nil {
 		return err
 	}
-	links, err := parseLinks(content)
+	links, err := self.NetDev()
 	if err != nil {
-		return fmt.Errorf("in %s: %w", n.Name(), err)
+		return err
 	}
 	for _, name := range []string{underlayLink, p.device} {
 		if _, ok := links[name]; !ok {
-			return fmt.Errorf("in %s: no link %s", n.Name(), name)
+			return fmt.Errorf("no link %s", name)
 		}
 	}
-	c[UnderlayPackets] += links[underlayLink].packets
-	c[UnderlayBytes] += links[underlayLink].bytes
-	c[DevicePackets[node]] += links[p.device].packets
-	c[DeviceDrops] += links[p.device].drops
+	c[UnderlayPackets] += links[underlayLink].TxPackets
+	c[UnderlayBytes] += links[underlayLink].TxBytes
+	c[DevicePackets[node]] += links[p.device].TxPackets
+	c[DeviceDrops] += links[p.device].TxDropped
 	return nil
 }
 
-func addSocketDrops(n *testnet.Namespace, as string, c Counters) error {
-	content, err := readNet(n, "snmp")
+func addSocketDrops(as string, c Counters) error {
+	self, err := thread()
 	if err != nil {
 		return err
 	}
-	drops, err := parseSNMP(content, "Udp", "RcvbufErrors")
+	snmp, err := self.Snmp()
 	if err != nil {
-		return fmt.Errorf("in %s: %w", n.Name(), err)
+		return err
 	}
-	c[as] += drops
+	if snmp.Udp.RcvbufErrors == nil {
+		return errors.New("/proc/net/snmp has no RcvbufErrors of UDP")
+	}
+	c[as] += uint64(*snmp.Udp.RcvbufErrors)
 	return nil
-}
-
-// readNet reads a file of /proc/net in the namespace (proc_pid_net(5)).
-func readNet(n *testnet.Namespace, file string) (content string, err error) {
-	err = n.Do(func() error {
-		// /proc/net itself belongs to the process's first thread, which is elsewhere.
-		b, err := os.ReadFile("/proc/thread-self/net/" + file)
-		content = string(b)
-		return err
-	})
-	if err != nil {
-		return "", fmt.Errorf("in %s: read counters: %w", n.Name(), err)
-	}
-	return content, nil
-}
-
-// transmitted is what a link sent.
-type transmitted struct{ bytes, packets, drops uint64 }
-
-// parseLinks reads /proc/net/dev: two lines of headings, then for each link its name
-// and eight numbers received, eight transmitted.
-func parseLinks(content string) (map[string]transmitted, error) {
-	links := map[string]transmitted{}
-	for line := range strings.Lines(content) {
-		name, numbers, ok := strings.Cut(line, ":")
-		if !ok {
-			continue
-		}
-		fields := strings.Fields(numbers)
-		if len(fields) < 12 {
-			return nil, fmt.Errorf("read /proc/net/dev: %q has too few fields", strings.TrimSpace(line))
-		}
-		var t transmitted
-		for i, to := range map[int]*uint64{8: &t.bytes, 9: &t.packets, 11: &t.drops} {
-			value, err := strconv.ParseUint(fields[i], 10, 64)
-			if err != nil {
-				return nil, fmt.Errorf("read /proc/net/dev: %w", err)
-			}
-			*to = value
-		}
-		links[strings.TrimSpace(name)] = t
-	}
-	return links, nil
-}
-
-// parseSNMP reads one value of /proc/net/snmp: pairs of lines that begin alike, names
-// in the first and values in the second.
-func parseSNMP(content, protocol, name string) (uint64, error) {
-	var names []string
-	for line := range strings.Lines(content) {
-		fields := strings.Fields(line)
-		if len(fields) == 0 || fields[0] != protocol+":" {
-			continue
-		}
-		if names == nil {
-			names = fields
-			continue
-		}
-		for i := range names {
-			if names[i] == name && i < len(fields) {
-				return strconv.ParseUint(fields[i], 10, 64)
-			}
-		}
-	}
-	return 0, fmt.Errorf("read /proc/net/snmp: no %s %s", protocol, name)
 }

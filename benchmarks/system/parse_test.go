@@ -7,38 +7,6 @@ import (
 	"testing"
 )
 
-func TestLinksAreReadFromProc(t *testing.T) {
-	links, err := parseLinks(`Inter-|   Receive                                                |  Transmit
- face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed
-    lo:       0       0    0    0    0     0          0         0        0       0    0    0    0     0       0          0
- weft0: 1384656    2085    0    1    0     0          0         0   902810    2091    3    7    0     0       0          0
-`)
-	if err != nil || links["weft0"] != (transmitted{bytes: 902810, packets: 2091, drops: 7}) || len(links) != 2 {
-		t.Errorf("got %+v, %v", links, err)
-	}
-	for _, bad := range []string{" eth0: 1 2 3\n", " eth0: 0 0 0 0 0 0 0 0 many 0 0 0\n"} {
-		if _, err := parseLinks(bad); err == nil {
-			t.Errorf("%q is read", bad)
-		}
-	}
-}
-
-func TestSNMPCountersAreFoundByName(t *testing.T) {
-	const content = `Icmp: InMsgs RcvbufErrors
-Icmp: 1 2
-Udp: InDatagrams NoPorts InErrors OutDatagrams RcvbufErrors SndbufErrors
-Udp: 10 0 0 20 34 0
-UdpLite: InDatagrams RcvbufErrors
-UdpLite: 0 99
-`
-	if got, err := parseSNMP(content, "Udp", "RcvbufErrors"); err != nil || got != 34 {
-		t.Errorf("got %d, %v", got, err)
-	}
-	if _, err := parseSNMP(content, "Udp", "MemErrors"); err == nil {
-		t.Error("a counter that is not there is read")
-	}
-}
-
 func TestMetricsOfBothNodesAddUp(t *testing.T) {
 	const text = `# HELP weft_drops_total Packets and datagrams not handed on.
 # TYPE weft_drops_total counter
