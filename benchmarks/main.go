@@ -63,13 +63,13 @@ func bench(ctx context.Context, args []string) error {
 	}
 	switch command {
 	case "run":
-		return runCommand(ctx, fullOptions(), args)
+		return (&bencher{name: command, suite: everything()}).command(ctx, args)
 	case "quick":
-		return runCommand(ctx, quickOptions(), args)
+		return (&bencher{name: command, suite: theRatios(), ratios: true}).command(ctx, args)
 	case "pods":
-		return podsCommand(ctx, args)
+		return (&bencher{name: command, suite: new(podsSuite), prefix: "pods-"}).command(ctx, args)
 	case "scale":
-		return scaleCommand(ctx, args)
+		return (&bencher{name: command, suite: new(scaleSuite), prefix: "scale-"}).command(ctx, args)
 	case "show":
 		return showCommand(args)
 	}

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"weft/benchmarks/measure"
 	"weft/benchmarks/result"
 	"weft/benchmarks/scale"
 	"weft/benchmarks/system"
@@ -22,7 +23,7 @@ func programs(t *testing.T) string {
 	if err := os.Mkdir(filepath.Join(dir, "bench"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for _, program := range []string{"weftd", "weft-cni", "bench/podload", "bench/wireguard-go"} {
+	for _, program := range []string{"weftd", "weft-cni", "bench/podload", "bench/wireguard-go", "bridge", "ptp", "host-local"} {
 		if err := os.WriteFile(filepath.Join(dir, program), nil, 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -30,78 +31,82 @@ func programs(t *testing.T) string {
 	return dir
 }
 
+// parse parses flags, for programs in a folder.
+func parse(s suite, bin string, args ...string) (*bencher, error) {
+	b := &bencher{name: "it", suite: s}
+	return b, b.parse(append([]string{"-bin", bin}, args...))
+}
+
 func TestFlagsChooseWhatIsMeasured(t *testing.T) {
-	o := fullOptions()
-	err := o.parse([]string{"-bin", programs(t), "-profiles", "bare,full", "-systems", "wireguard-go,kernel-vxlan", "-cells", "rtt,tcp1", "-repeat", "3", "-time", "2s"})
+	s := everything()
+	b, err := parse(s, programs(t), "-profiles", "bare,full", "-systems", "wireguard-go,kernel-vxlan", "-cells", "rtt,tcp1", "-repeat", "3", "-time", "2s")
 	if err != nil {
 		t.Fatal(err)
 	}
-	var names []string
-	for _, s := range o.chosenSystems() {
-		names = append(names, s.Name)
+	names := measure.Names(s.chosenCells())
+	for _, system := range s.chosenSystems() {
+		names = append(names, system.Name)
 	}
-	for _, c := range o.chosenCells() {
-		names = append(names, c.Name)
-	}
-	if want := []string{"kernel-vxlan", "wireguard-go", "tcp1", "rtt"}; !slices.Equal(names, want) {
+	if want := []string{"tcp1", "rtt", "kernel-vxlan", "wireguard-go"}; !slices.Equal(names, want) {
 		t.Errorf("chosen are %v", names)
 	}
-	if !slices.Equal(o.profiles, []string{"bare", "full"}) || o.repeat != 3 || o.time != 2*time.Second || !strings.HasSuffix(o.out, ".json") {
-		t.Errorf("got %+v", o)
-	}
-}
-
-func TestWhatCannotBeMeasuredIsRefused(t *testing.T) {
-	bin := programs(t)
-	for _, args := range [][]string{
-		{"-bin", bin, "-repeat", "0"}, {"-bin", bin, "-time", "1ms"}, {"-bin", bin, "now"}, {"-bin", t.TempDir()},
-	} {
-		if err := fullOptions().parse(args); !errors.As(err, new(usage)) {
-			t.Errorf("%v: got %v", args, err)
-		}
+	if !slices.Equal(s.profiles, []string{"bare", "full"}) || s.repeat != 3 || s.time != 2*time.Second || !strings.HasSuffix(b.out, ".json") {
+		t.Errorf("got %+v, %+v", b, s)
 	}
 }
 
 func TestQuickComparesTheDefaultDriverAndStaysShort(t *testing.T) {
-	o := quickOptions()
-	b := &bencher{options: o, systems: o.chosenSystems(), cells: o.chosenCells()}
-	if len(b.systems) != 2 || b.systems[0].Name != system.Baseline || !strings.HasPrefix(b.systems[1].Name, "weft-vxlan/") {
-		t.Errorf("it compares %v", o.systems)
+	s := theRatios()
+	systems := s.chosenSystems()
+	if len(systems) != 2 || systems[0].Name != system.Baseline || !strings.HasPrefix(systems[1].Name, "weft-vxlan/") {
+		t.Errorf("it compares %v", s.systems)
 	}
-	if estimate := b.estimate(); b.total() != 24 || estimate > time.Minute {
-		t.Errorf("%d measurements take %v", b.total(), estimate)
+	if estimate := s.estimate(); estimate > time.Minute {
+		t.Errorf("it takes %v", estimate)
 	}
 }
 
 func TestTheFullRunTakesAboutAnHour(t *testing.T) {
-	o := fullOptions()
-	b := &bencher{options: o, systems: o.chosenSystems(), cells: o.chosenCells()}
-	if perSystem := b.estimate() / time.Duration(len(b.systems)); perSystem > 15*time.Minute {
+	s := everything()
+	if perSystem := s.estimate() / time.Duration(len(s.chosenSystems())); perSystem > 15*time.Minute {
 		t.Errorf("each system adds %v", perSystem)
 	}
 }
 
-func TestWhatPodsCannotMeasureIsRefused(t *testing.T) {
+// TestWhatCannotBeMeasuredIsRefused has, for each suite, flags that it takes, and others
+// that it does not take beside them.
+func TestWhatCannotBeMeasuredIsRefused(t *testing.T) {
 	bin := programs(t)
-	others := []string{"-bin", bin, "-plugins", bin}
-	for _, plugin := range []string{"bridge", "ptp", "host-local"} {
-		var o podsOptions
-		if err := o.parse(others); !errors.As(err, new(usage)) {
-			t.Errorf("without %s: got %v", plugin, err)
+	here := []string{"-manifests", "../deploy/kubernetes", "-sources", "file"}
+	for name, tt := range map[string]struct {
+		new   func() suite
+		taken []string
+		wrong [][]string
+	}{
+		"run": {func() suite { return everything() }, nil, [][]string{{"-repeat", "0"}, {"-time", "1ms"}, {"now"}, {"-bin", t.TempDir()}}},
+		"pods": {func() suite { return new(podsSuite) }, []string{"-plugins", bin}, [][]string{
+			{"-pods", "0"}, {"-pods", "254"}, {"-repeat", "0"}, {"-status", "0"}, {"now"}, {"-plugins", t.TempDir()}, {"-bin", t.TempDir()}}},
+		"scale": {func() suite { return new(scaleSuite) }, here, [][]string{
+			{"-cidrs", "3"}, {"-cidrs", "0"}, {"-cidrs", "102"}, {"-nodes", "10000", "-cidrs", "60"},
+			{"-changes", "0"}, {"-starts", "0"}, {"-idle", "1ms"}, {"now"}, {"-bin", t.TempDir()},
+			{"-sources", "kubernetes"}}}, // without an API server
+	} {
+		if b, err := parse(tt.new(), bin, tt.taken...); err != nil || !filepath.IsAbs(b.out) {
+			t.Errorf("%s: got %+v, %v", name, b, err)
 		}
-		if err := os.WriteFile(filepath.Join(bin, plugin), nil, 0o755); err != nil {
-			t.Fatal(err)
+		for _, args := range tt.wrong {
+			if _, err := parse(tt.new(), bin, append(slices.Clone(tt.taken), args...)...); !errors.As(err, new(usage)) {
+				t.Errorf("%s: %v: got %v", name, args, err)
+			}
 		}
 	}
-	var o podsOptions
-	if err := o.parse(others); err != nil || o.pods != 110 || o.repeat != 5 || !filepath.IsAbs(o.out) {
-		t.Errorf("got %+v, %v", o, err)
-	}
-	for _, args := range [][]string{{"-pods", "0"}, {"-pods", "254"}, {"-repeat", "0"}, {"-status", "0"}, {"now"}} {
-		var o podsOptions
-		if err := o.parse(append(others, args...)); !errors.As(err, new(usage)) {
-			t.Errorf("%v: got %v", args, err)
+	for _, text := range []string{"", "0", "100,x", "10001", "100,"} {
+		if numbers, err := parseNodes(text); err == nil {
+			t.Errorf("-nodes %q: got %v", text, numbers)
 		}
+	}
+	if numbers, err := parseNodes("50,7,50"); err != nil || !slices.Equal(numbers, []int{7, 50}) {
+		t.Errorf("got %v, %v", numbers, err)
 	}
 }
 
@@ -120,33 +125,6 @@ func TestExitStatusTellsWhatHappened(t *testing.T) {
 	} {
 		if got := exitStatus(tt.ctx, tt.err); got != tt.want {
 			t.Errorf("%s: exit status %d", name, got)
-		}
-	}
-}
-
-func TestWhatScaleCannotMeasureIsRefused(t *testing.T) {
-	bin := programs(t)
-	here := []string{"-bin", bin, "-manifests", "../deploy/kubernetes"}
-	var o scaleOptions
-	if err := o.parse(here); !errors.As(err, new(usage)) || !strings.Contains(err.Error(), "make kubernetes-build") {
-		t.Errorf("without an API server: got %v", err)
-	}
-	o = scaleOptions{}
-	if err := o.parse(append(here, "-sources", "file,etcd", "-nodes", "50,7,50")); err != nil || !slices.Equal(o.nodes, []int{7, 50}) || !filepath.IsAbs(o.out) {
-		t.Errorf("got %+v, %v", o, err)
-	}
-	for _, args := range [][]string{
-		{"-cidrs", "3"}, {"-cidrs", "0"}, {"-cidrs", "102"}, {"-nodes", "10000", "-cidrs", "60"},
-		{"-changes", "0"}, {"-starts", "0"}, {"-idle", "1ms"}, {"now"},
-	} {
-		var o scaleOptions
-		if err := o.parse(append(append(here, "-sources", "file"), args...)); !errors.As(err, new(usage)) {
-			t.Errorf("%v: got %v", args, err)
-		}
-	}
-	for _, text := range []string{"", "0", "100,x", "10001", "100,"} {
-		if numbers, err := parseNodes(text); err == nil {
-			t.Errorf("-nodes %q: got %v", text, numbers)
 		}
 	}
 }

@@ -61,6 +61,25 @@ type Cell struct {
 	run   func(ctx context.Context, p pods, during time.Duration) (Values, error)
 }
 
+// Names are the names of cells.
+func Names(cells []Cell) (names []string) {
+	for _, c := range cells {
+		names = append(names, c.Name)
+	}
+	return names
+}
+
+// Goal is the most that a metric may be.
+type Goal struct {
+	Title        string
+	Cell, Metric string
+
+	// To is the system that the metric is compared with; empty if Max is in the metric's
+	// own unit.
+	To  string
+	Max float64
+}
+
 // overhead is about what starting and ending programs adds to a cell.
 const overhead = 300 * time.Millisecond
 

@@ -8,30 +8,12 @@ import (
 	"sync"
 	"time"
 
-	"weft/benchmarks/machine"
-	"weft/benchmarks/measure"
 	"weft/benchmarks/result"
 )
 
-// Outcome is what a measurement of one system yields.
-type Outcome struct {
-	Values measure.Values
-
-	// Calls are how long each call took, in ms, by its command.
-	Calls map[string][]float64
-
-	// CPU is what the whole machine spent.
-	CPU machine.CPU
-	Err error
-}
-
-func newOutcome() Outcome {
-	return Outcome{Values: measure.Values{}, Calls: map[string][]float64{}}
-}
-
 // MeasureOneByOne has the nodes take turns with each pod, first to attach it, then, when
-// all are attached, to detach it. The outcomes are in the order of nodes.
-func MeasureOneByOne(ctx context.Context, nodes []*Node, count int) (_ []Outcome, err error) {
+// all are attached, to detach it. The samples are in the order of nodes.
+func MeasureOneByOne(ctx context.Context, nodes []*Node, count int) (samples []result.Sample, err error) {
 	batches := make([]*batch, len(nodes))
 	defer func() {
 		for _, b := range batches {
@@ -40,35 +22,42 @@ func MeasureOneByOne(ctx context.Context, nodes []*Node, count int) (_ []Outcome
 			}
 		}
 	}()
-	outcomes := make([]Outcome, len(nodes))
 	for i, n := range nodes {
 		if batches[i], err = newBatch(n, count); err != nil {
 			return nil, err
 		}
-		outcomes[i] = newOutcome()
+		samples = append(samples, n.sample(OneByOne))
 	}
 	takeTurns := func(command string) {
 		for i := range count {
 			for _, j := range turn(i, len(batches)) {
-				if outcomes[j].Err == nil {
-					var took time.Duration
-					took, outcomes[j].Err = batches[j].pods[i].call(ctx, command, time.Time{})
-					outcomes[j].count(command, took)
-				}
+				batches[j].pods[i].timed(ctx, command, &samples[j])
 			}
 		}
 	}
 	takeTurns(add)
 	for i, b := range batches {
-		if outcomes[i].Err == nil {
-			outcomes[i].Err = b.verify(ctx)
+		if !samples[i].Failed() {
+			samples[i].Fail(b.verify(ctx))
 		}
 	}
 	takeTurns(del)
 	for i, b := range batches {
-		outcomes[i].finish(b)
+		b.finish(&samples[i])
 	}
-	return outcomes, nil
+	return samples, nil
+}
+
+func (n *Node) sample(cell string) result.Sample { return result.NewSample(Profile, n.System, cell, 0) }
+
+// timed calls the plugin, and notes how long that took. It does nothing after a failure.
+func (p *pod) timed(ctx context.Context, command string, s *result.Sample) {
+	if s.Failed() {
+		return
+	}
+	took, err := p.call(ctx, command, time.Time{})
+	s.Call(command, took)
+	s.Fail(err)
 }
 
 // turn is the order of n systems in a round. Each is first, and after each other one,
@@ -85,35 +74,40 @@ func turn(round, n int) []int {
 }
 
 // MeasureAtOnce attaches all pods at the same time, and detaches them so. In between it
-// asks for the status, statusCalls times, one after the other.
-func MeasureAtOnce(ctx context.Context, n *Node, count, statusCalls int) (atOnce, asked Outcome, err error) {
+// asks weft-cni for its status, statusCalls times, one after the other: the others have none.
+func MeasureAtOnce(ctx context.Context, n *Node, count, statusCalls int) ([]result.Sample, error) {
 	b, err := newBatch(n, count)
 	if err != nil {
-		return Outcome{}, Outcome{}, err
+		return nil, err
 	}
-	atOnce, asked = newOutcome(), newOutcome()
-	b.allAtOnce(ctx, add, &atOnce)
-	atOnce.Values["add_cpu"] = 1000 * atOnce.CPU.Busy / float64(count)
-	if atOnce.Err == nil {
-		atOnce.Err = b.verify(ctx)
+	samples := []result.Sample{n.sample(AtOnce)}
+	if n.System == Weft {
+		samples = append(samples, n.sample(Status))
 	}
-	for range statusCalls {
-		if atOnce.Err != nil || asked.Err != nil {
-			break
+	atOnce := &samples[0]
+	b.allAtOnce(ctx, add, atOnce)
+	if !atOnce.Failed() {
+		atOnce.Values["add_cpu"] = 1000 * atOnce.CPU.Busy / float64(count)
+		atOnce.Fail(b.verify(ctx))
+	}
+	for i := range samples[1:] {
+		asked := &samples[1+i]
+		if atOnce.Failed() {
+			asked.Fail(errors.New("not all pods were attached"))
 		}
-		var took time.Duration
-		took, asked.Err = b.pods[0].call(ctx, status, time.Time{})
-		asked.count(status, took)
+		for range statusCalls {
+			b.pods[0].timed(ctx, status, asked)
+		}
+		summarize(status, asked)
 	}
-	b.allAtOnce(ctx, del, &atOnce)
-	atOnce.finish(b)
-	asked.summarize(status)
-	return atOnce, asked, b.remove()
+	b.allAtOnce(ctx, del, atOnce)
+	b.finish(atOnce)
+	return samples, b.remove()
 }
 
 // allAtOnce calls the plugin for all pods. It does nothing after a failure.
-func (b *batch) allAtOnce(ctx context.Context, command string, o *Outcome) {
-	if o.Err != nil {
+func (b *batch) allAtOnce(ctx context.Context, command string, s *result.Sample) {
+	if s.Failed() {
 		return
 	}
 	var done sync.WaitGroup
@@ -126,47 +120,37 @@ func (b *batch) allAtOnce(ctx context.Context, command string, o *Outcome) {
 			took[i], errs[i] = p.call(ctx, command, began)
 		})
 	}
-	cpu, err := machine.StartCPU()
-	began = time.Now()
-	close(start)
-	done.Wait()
-	wall := time.Since(began)
-	spent, stopErr := cpu.Stop()
-	o.CPU.Busy += spent.Busy
-	o.CPU.Steal += spent.Steal
-	o.CPU.Idle += spent.Idle
-	o.Err = errors.Join(append(errs, err, stopErr)...)
+	err := s.Spend(func() error {
+		began = time.Now()
+		close(start)
+		done.Wait()
+		s.Values[prefixes[command]+"wall"] = float64(time.Since(began)) / float64(time.Millisecond)
+		return nil
+	})
 	for _, t := range took {
-		o.count(command, t)
+		s.Call(command, t)
 	}
-	o.Values[prefixes[command]+"wall"] = milliseconds(wall)
+	s.Fail(errors.Join(append(errs, err)...))
 }
 
 // prefixes begin the keys of the metrics of a command, where a cell has several.
 var prefixes = map[string]string{add: "add_", del: "del_"}
 
-func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
-
-func (o *Outcome) count(command string, took time.Duration) {
-	o.Calls[command] = append(o.Calls[command], milliseconds(took))
-}
-
 // finish summarizes the calls, or cleans up if one of them failed.
-func (o *Outcome) finish(b *batch) {
-	if o.Err != nil {
-		o.Err = errors.Join(o.Err, b.abandon())
-		o.Values = nil
+func (b *batch) finish(s *result.Sample) {
+	if s.Failed() {
+		s.Fail(b.abandon())
 		return
 	}
-	o.summarize(add)
-	o.summarize(del)
+	summarize(add, s)
+	summarize(del, s)
 }
 
-func (o *Outcome) summarize(command string) {
-	if o.Err != nil {
+func summarize(command string, s *result.Sample) {
+	if s.Failed() {
 		return
 	}
 	for _, p := range []int{10, 50, 99} {
-		o.Values[fmt.Sprintf("%sp%d", prefixes[command], p)] = result.Percentile(o.Calls[command], float64(p))
+		s.Values[fmt.Sprintf("%sp%d", prefixes[command], p)] = s.Percentile(command, float64(p))
 	}
 }

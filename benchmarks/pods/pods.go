@@ -22,7 +22,6 @@
 package pods
 
 import (
-	"fmt"
 	"slices"
 
 	"weft/benchmarks/measure"
@@ -65,24 +64,13 @@ func Cells() []measure.Cell {
 	}
 }
 
-// Goal is what weft-cni is to reach.
-type Goal struct {
-	Title        string
-	Cell, Metric string
-
-	// To is the system that the metric is compared with; empty if Max is in the metric's
-	// own unit.
-	To  string
-	Max float64
-}
-
-// Goals returns all of them.
-func Goals() []Goal {
-	var goals []Goal
+// Goals are what weft-cni is to reach.
+func Goals() []measure.Goal {
+	var goals []measure.Goal
 	for _, other := range []string{Bridge, PTP} {
 		goals = append(goals,
-			Goal{fmt.Sprintf("ADD p50, one by one, to that of %s", other), OneByOne, AddP50, other, 0.8},
-			Goal{fmt.Sprintf("all ADDs at once, to those of %s", other), AtOnce, AddWall, other, 0.7})
+			measure.Goal{Title: "ADD p50, one by one, to that of " + other, Cell: OneByOne, Metric: AddP50, To: other, Max: 0.8},
+			measure.Goal{Title: "all ADDs at once, to those of " + other, Cell: AtOnce, Metric: AddWall, To: other, Max: 0.7})
 	}
-	return append(goals, Goal{"STATUS p99, ms", Status, P99, "", 10})
+	return append(goals, measure.Goal{Title: "STATUS p99, ms", Cell: Status, Metric: P99, Max: 10})
 }

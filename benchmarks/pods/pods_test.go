@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"weft/benchmarks/result"
 )
 
 // built is the folder of weft-cni, on a disk.
@@ -55,17 +57,17 @@ func start(t *testing.T, others string) []*Node {
 
 const debian = "/usr/lib/cni"
 
-// requireAll fails unless the outcome has a value for each metric of the cell.
-func requireAll(t *testing.T, cell string, o Outcome) {
+// requireAll fails unless the sample has a value for each metric of its cell.
+func requireAll(t *testing.T, o result.Sample) {
 	t.Helper()
-	if o.Err != nil {
-		t.Errorf("%s: %v", cell, o.Err)
+	if o.Failed() {
+		t.Errorf("%s: %v", o.Cell, o.Error)
 	}
 	for _, c := range Cells() {
 		for _, m := range c.Metrics {
 			// CPU time is counted in steps of 10 ms.
-			if value, ok := o.Values[m.Key]; c.Name == cell && m.Key != "add_cpu" && (!ok || value <= 0) {
-				t.Errorf("%s: %s is %v", cell, m.Key, value)
+			if value, ok := o.Values[m.Key]; c.Name == o.Cell && m.Key != "add_cpu" && (!ok || value <= 0) {
+				t.Errorf("%s: %s is %v", o.Cell, m.Key, value)
 			}
 		}
 	}
@@ -74,26 +76,30 @@ func requireAll(t *testing.T, cell string, o Outcome) {
 func TestEverySystemAttachesPodsAndIsMeasured(t *testing.T) {
 	const count = 5
 	nodes := start(t, debian)
-	outcomes, err := MeasureOneByOne(t.Context(), nodes, count)
+	oneByOne, err := MeasureOneByOne(t.Context(), nodes, count)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for i, n := range nodes {
-		requireAll(t, OneByOne, outcomes[i])
-		statuses := 0
-		if n.System == Weft {
-			statuses = 3
-		}
-		atOnce, status, err := MeasureAtOnce(t.Context(), n, count, statuses)
+		requireAll(t, oneByOne[i])
+		samples, err := MeasureAtOnce(t.Context(), n, count, 3)
 		if err != nil {
 			t.Fatal(err)
 		}
-		requireAll(t, AtOnce, atOnce)
-		if calls := len(atOnce.Calls[add]); calls != count {
-			t.Errorf("%s: %d calls", n.System, calls)
+		cells := []string{AtOnce}
+		if n.System == Weft {
+			cells = append(cells, Status)
 		}
-		if statuses > 0 {
-			requireAll(t, Status, status)
+		if len(samples) != len(cells) {
+			t.Fatalf("%s: there are %d samples, want %v", n.System, len(samples), cells)
+		}
+		for i, s := range samples {
+			if requireAll(t, s); s.Cell != cells[i] || s.System != n.System {
+				t.Errorf("%s: got %s of %s, want %s", n.System, s.Cell, s.System, cells[i])
+			}
+		}
+		if calls := len(samples[0].Calls[add]); calls != count {
+			t.Errorf("%s: %d calls", n.System, calls)
 		}
 	}
 }
@@ -106,19 +112,19 @@ func TestAPluginThatFailsIsReportedAndDoesNotStopTheOthers(t *testing.T) {
 		}
 	}
 	nodes := start(t, broken)
-	outcomes, err := MeasureOneByOne(t.Context(), nodes, 2)
+	oneByOne, err := MeasureOneByOne(t.Context(), nodes, 2)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for i, n := range nodes {
 		if n.System == Weft {
-			requireAll(t, OneByOne, outcomes[i])
+			requireAll(t, oneByOne[i])
 			continue
 		}
-		atOnce, _, err := MeasureAtOnce(t.Context(), n, 2, 0)
-		for _, o := range []Outcome{outcomes[i], atOnce} {
-			if o.Err == nil || !strings.Contains(o.Err.Error(), "ADD of pod-0 by "+n.System) || o.Values != nil || err != nil {
-				t.Errorf("%s: got %v, %v, %v", n.System, o.Values, o.Err, err)
+		atOnce, err := MeasureAtOnce(t.Context(), n, 2, 0)
+		for _, s := range append(atOnce, oneByOne[i]) {
+			if !strings.Contains(s.Error, "ADD of pod-0 by "+n.System) || s.Values != nil || err != nil {
+				t.Errorf("%s: got %v, %v, %v", n.System, s.Values, s.Error, err)
 			}
 		}
 	}
@@ -137,9 +143,9 @@ func attached(t *testing.T, count int) *batch {
 			t.Error(err)
 		}
 	})
-	o := newOutcome()
-	if b.allAtOnce(t.Context(), add, &o); o.Err != nil {
-		t.Fatal(o.Err)
+	s := b.node.sample(AtOnce)
+	if b.allAtOnce(t.Context(), add, &s); s.Failed() {
+		t.Fatal(s.Error)
 	}
 	return b
 }
@@ -181,15 +187,15 @@ func TestStateInMemoryIsRefused(t *testing.T) {
 }
 
 func TestSummaries(t *testing.T) {
-	o := newOutcome()
-	o.Calls[add] = []float64{1, 2, 3, 40}
-	o.summarize(add)
-	if o.Values[AddP50] != 2 || o.Values["add_p99"] != 40 || o.Values["add_p10"] != 1 {
-		t.Errorf("got %v", o.Values)
+	s := new(Node).sample(AtOnce)
+	s.Calls[add] = []float64{1, 2, 3, 40}
+	summarize(add, &s)
+	if s.Values[AddP50] != 2 || s.Values["add_p99"] != 40 || s.Values["add_p10"] != 1 {
+		t.Errorf("got %v", s.Values)
 	}
-	failed := Outcome{Err: errors.New("no")}
-	if failed.summarize(status); failed.Values != nil {
-		t.Errorf("a failure has %v", failed.Values)
+	s.Fail(errors.New("no"))
+	if summarize(status, &s); s.Values != nil {
+		t.Errorf("a failure has %v", s.Values)
 	}
 }
 

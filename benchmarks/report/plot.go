@@ -6,7 +6,6 @@ import (
 	"image/color"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/font"
@@ -15,7 +14,6 @@ import (
 	"gonum.org/v1/plot/vg/draw"
 	"gonum.org/v1/plot/vg/vgsvg"
 
-	"weft/benchmarks/measure"
 	"weft/benchmarks/result"
 )
 
@@ -37,36 +35,44 @@ const (
 	plotHeight  = 10 * vg.Centimeter
 	legendWidth = 6 * vg.Centimeter
 	margin      = 0.4 * vg.Centimeter
-
-	// groupsWidth is what the bars of all profiles share.
-	groupsWidth = 14 * vg.Centimeter
 )
 
-// Plots writes one SVG file per metric into a folder: bars of the medians with lines
-// from the lowest to the highest value, the profiles side by side.
+// figure is one plot.
+type figure struct {
+	file        string // without its ending
+	title, unit string
+
+	// draw adds what is shown, and what the legend says of it.
+	draw func(*plot.Plot, *plot.Legend) error
+}
+
+// Plots writes one SVG file per figure into a folder.
 func Plots(dir string, r *result.Run) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("make a folder for plots: %w", err)
 	}
-	for _, row := range rows(r) {
-		path := filepath.Join(dir, row.fileName())
-		if err := writeSVG(path, func(c draw.Canvas) error { return drawBars(c, r, row) }); err != nil {
-			return fmt.Errorf("plot %s: %w", row.cell.Name, err)
+	for _, f := range kindOf(r).figures(r) {
+		p, legend := newPlot(f.title, f.unit), newLegend()
+		err := f.draw(p, legend)
+		if err == nil {
+			err = writeSVG(filepath.Join(dir, f.file+".svg"), p, legend)
+		}
+		if err != nil {
+			return fmt.Errorf("plot %s: %w", f.file, err)
 		}
 	}
 	return nil
 }
 
-func (r row) fileName() string {
-	return strings.ReplaceAll(r.cell.Name+"-"+r.metric.Key, "_", "-") + ".svg"
-}
-
-// writeSVG writes what is drawn as a file.
-func writeSVG(path string, drawOn func(draw.Canvas) error) error {
+// writeSVG writes a plot with the legend to the right of it, where it covers nothing.
+func writeSVG(path string, p *plot.Plot, legend *plot.Legend) error {
 	canvas := vgsvg.New(plotWidth, plotHeight)
-	if err := drawOn(draw.New(canvas)); err != nil {
-		return err
-	}
+	c := draw.New(canvas)
+	// A page may be dark; what is drawn on it is black.
+	c.FillPolygon(color.White, []vg.Point{c.Min, {X: c.Max.X, Y: c.Min.Y}, c.Max, {X: c.Min.X, Y: c.Max.Y}})
+	c = draw.Crop(c, margin, -margin, margin, -margin)
+	p.Draw(draw.Crop(c, 0, -legendWidth, 0, 0))
+	legend.Draw(draw.Crop(c, plotWidth-2*margin-legendWidth, 0, 0, -1.2*vg.Centimeter))
 	var svg bytes.Buffer
 	if _, err := canvas.WriteTo(&svg); err != nil {
 		return err
@@ -81,47 +87,11 @@ const (
 	svgFontsAlike = ",Arial,Helvetica,sans-serif"
 )
 
-func drawBars(c draw.Canvas, r *result.Run, row row) error {
-	p := newBarPlot(r, row)
-	legend := newLegend()
-	width := groupsWidth / vg.Length(len(r.Profiles)) / vg.Length(len(r.Systems)+1)
-	for i, s := range r.Systems {
-		spreads := make(spreads, len(r.Profiles))
-		for j, profile := range r.Profiles {
-			spreads[j] = r.Spread(row.key(profile.Name, s.Name))
-		}
-		bars, err := plotter.NewBarChart(spreads, width*0.9)
-		if err != nil {
-			return err
-		}
-		bars.Offset = (vg.Length(i) - vg.Length(len(r.Systems)-1)/2) * width
-		bars.Color = palette[i%len(palette)]
-		bars.LineStyle.Width = 0
-		p.Add(bars, &whiskers{spreads: spreads, offset: bars.Offset})
-		name := s.Name
-		if s.Encrypted {
-			name += " (encrypted)"
-		}
-		legend.Add(name, bars)
-	}
-	place(c, p, legend)
-	return nil
-}
-
 func newLegend() *plot.Legend {
 	legend := plot.NewLegend()
 	legend.Top, legend.Left, legend.Padding = true, true, 0.15*vg.Centimeter
 	legend.TextStyle.Font = sans
 	return &legend
-}
-
-// place draws a plot, and the legend to the right of it, where it covers nothing.
-func place(c draw.Canvas, p *plot.Plot, legend *plot.Legend) {
-	// A page may be dark; what is drawn on it is black.
-	c.FillPolygon(color.White, []vg.Point{c.Min, {X: c.Max.X, Y: c.Min.Y}, c.Max, {X: c.Min.X, Y: c.Max.Y}})
-	c = draw.Crop(c, margin, -margin, margin, -margin)
-	p.Draw(draw.Crop(c, 0, -legendWidth, 0, 0))
-	legend.Draw(draw.Crop(c, plotWidth-2*margin-legendWidth, 0, 0, -1.2*vg.Centimeter))
 }
 
 var sans = font.Font{Typeface: "Liberation", Variant: "Sans", Size: 10}
@@ -144,24 +114,3 @@ func newPlot(title, unit string) *plot.Plot {
 	p.Add(grid)
 	return p
 }
-
-func newBarPlot(r *result.Run, row row) *plot.Plot {
-	better := map[measure.Better]string{measure.Higher: "more is better", measure.Lower: "less is better"}[row.metric.Better]
-	p := newPlot(fmt.Sprintf("%s: %s (%s)", row.cell.Title, row.metric.Title, better), row.metric.Unit)
-	var names []string
-	for _, profile := range r.Profiles {
-		names = append(names, profile.Name)
-	}
-	p.NominalX(names...)
-	p.X.Min, p.X.Max = -0.5, float64(len(names))-0.5
-	return p
-}
-
-// spreads are the heights of bars.
-type spreads []result.Spread
-
-// Len implements plotter.Valuer.
-func (s spreads) Len() int { return len(s) }
-
-// Value implements plotter.Valuer.
-func (s spreads) Value(i int) float64 { return s[i].Median }

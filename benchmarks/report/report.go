@@ -9,42 +9,95 @@ import (
 	"slices"
 	"time"
 
+	"weft/benchmarks/machine"
 	"weft/benchmarks/measure"
 	"weft/benchmarks/pods"
 	"weft/benchmarks/result"
 	"weft/benchmarks/scale"
 )
 
-// Environment prints what the run was taken on, and how.
-func Environment(w io.Writer, r *result.Run) {
-	hardware(w, r)
-	fmt.Fprintf(w, "%s, %d repeats of %v, pods' MTU %d\n", r.Started.Format(time.DateTime), r.Repeat, r.Time, r.InnerMTU)
-	fmt.Fprintf(w, "%s\n", measure.Explain())
-	fmt.Fprintf(w, "load and systems share the processors; CPU is that of the whole machine\n")
-	disturbances(w, r)
-	offloads(w, r)
-	warnOfTheft(w, r)
+// kind is what the report of a run depends on.
+type kind struct {
+	about   string // besides its date
+	explain string
+	cells   []measure.Cell
+
+	// goals are those of the systems judged, in the last profile.
+	goals   []measure.Goal
+	goalsOf string
+	judged  []result.System
+
+	tables  func(io.Writer, *result.Run)
+	figures func(*result.Run) []figure
 }
 
-// hardware prints what machine it was, with which programs.
-func hardware(w io.Writer, r *result.Run) {
+func kindOf(r *result.Run) kind {
+	switch {
+	case r.Pods > 0:
+		return kind{
+			about:   fmt.Sprintf("%d repeats with %d pods, pods' MTU %d", r.Repeat, r.Pods, r.InnerMTU),
+			explain: pods.Explain, cells: pods.Cells(),
+			goals: pods.Goals(), goalsOf: pods.Weft, judged: []result.System{{Name: pods.Weft}},
+			tables: tables, figures: bars,
+		}
+	case len(r.Nodes) > 0:
+		return kind{
+			about: fmt.Sprintf("%d changes of each kind, idle for %v", r.Changes, r.Time),
+			explain: scale.Explain + fmt.Sprintf("\nof the source %s each node has %d CIDRs, of the others 2; each has its endpoint's prefix besides",
+				scale.File, r.CIDRs),
+			cells: scale.Cells(),
+			goals: scale.Goals(), goalsOf: fmt.Sprintf("weftd beside %d nodes", slices.Max(r.Nodes)), judged: r.Systems,
+			tables: tablesOfSystems, figures: lines,
+		}
+	}
+	return kind{
+		about:   fmt.Sprintf("%d repeats of %v, pods' MTU %d", r.Repeat, r.Time, r.InnerMTU),
+		explain: measure.Explain() + "\nload and systems share the processors; CPU is that of the whole machine",
+		cells:   measure.All(),
+		tables:  tables, figures: bars,
+	}
+}
+
+// Print prints what the run was taken on, and how, and all that came of it; or of that
+// only the ratios to the baseline.
+func Print(w io.Writer, r *result.Run, onlyRatios bool) {
+	k := kindOf(r)
+	environment(w, r, k)
+	if onlyRatios && r.Baseline != "" {
+		ratios(w, r)
+	} else {
+		k.tables(w, r)
+	}
+	goals(w, r, k)
+	drops(w, r)
+	failures(w, r)
+}
+
+func environment(w io.Writer, r *result.Run, k kind) {
 	e := r.Environment
 	fmt.Fprintf(w, "%s, %d cores, %.0f GB, Linux %s\n", e.CPU, e.Cores, e.MemoryGB, e.Kernel)
 	for _, name := range slices.Sorted(maps.Keys(e.Versions)) {
 		fmt.Fprintf(w, "%s: %s\n", name, e.Versions[name])
 	}
-}
-
-func disturbances(w io.Writer, r *result.Run) {
-	for _, why := range r.Environment.Disturbances() {
+	fmt.Fprintf(w, "%s, %s\n%s\n", r.Started.Format(time.DateTime), k.about, k.explain)
+	for _, why := range e.Disturbances() {
 		fmt.Fprintf(w, "WARNING: the machine was not quiet: %s\n", why)
 	}
-}
-
-func warnOfTheft(w io.Writer, r *result.Run) {
 	if share := stolen(r); share > 0.01 {
 		fmt.Fprintf(w, "WARNING: the hypervisor took %.1f %% of the processors' time\n", 100*share)
 	}
+	if len(r.Profiles) > 0 && r.Profiles[0].Features != nil {
+		offloads(w, r)
+	}
+}
+
+// stolen is the part of the time that the hypervisor took during measurements.
+func stolen(r *result.Run) float64 {
+	var all machine.CPU
+	for _, s := range r.Samples {
+		all = all.Plus(s.CPU)
+	}
+	return machine.CPU{Busy: all.Steal, Idle: all.Busy + all.Idle}.Share()
 }
 
 // shownFeatures are those that tell the profiles apart, by the names of `ethtool -k`.
@@ -56,34 +109,18 @@ var shownFeatures = []string{
 
 // offloads prints what the kernel says about the wires.
 func offloads(w io.Writer, r *result.Run) {
-	const column = 8
+	var t table
 	perProfile := func(title string, text func(result.Profile) string) {
-		l := newLine(title, titleWidth)
-		for _, p := range r.Profiles {
-			l.add(text(p), column)
-		}
-		l.print(w)
+		t.add(title, each(r.Profiles, text)...)
 	}
-	perProfile("offloads of the wire", func(p result.Profile) string { return p.Name })
+	perProfile("offloads of the wire", profileName)
 	for _, feature := range shownFeatures {
 		perProfile("  "+feature, func(p result.Profile) string {
 			return map[bool]string{true: "on", false: "off"}[p.Features[feature]]
 		})
 	}
 	perProfile("CPU used by idle systems, %", func(p result.Profile) string { return fmt.Sprintf("%.1f", 100*p.IdleShare) })
-}
-
-// stolen is the part of the time that the hypervisor took during measurements.
-func stolen(r *result.Run) float64 {
-	var steal, all float64
-	for _, s := range r.Samples {
-		steal += s.CPU.Steal
-		all += s.CPU.Busy + s.CPU.Steal + s.CPU.Idle
-	}
-	if all == 0 {
-		return 0
-	}
-	return steal / all
+	t.print(w)
 }
 
 // row is a metric of a cell.
@@ -95,7 +132,7 @@ type row struct {
 // rows are the metrics that the run has.
 func rows(r *result.Run) []row {
 	var all []row
-	for _, c := range slices.Concat(measure.All(), pods.Cells(), scale.Cells()) {
+	for _, c := range kindOf(r).cells {
 		if !slices.Contains(r.Cells, c.Name) {
 			continue
 		}

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"flag"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -69,15 +68,14 @@ func exampleSamples(profile, name string, repeat int, speed float64) []result.Sa
 
 func TestReportsLookLikeThis(t *testing.T) {
 	for name, shown := range map[string]struct {
-		show func(io.Writer, *result.Run)
-		run  *result.Run
+		run    *result.Run
+		ratios bool
 	}{
-		"environment.txt": {Environment, exampleRun()}, "tables.txt": {Tables, exampleRun()},
-		"ratios.txt": {Ratios, exampleRun()}, "pods.txt": {Pods, examplePods()}, "scale.txt": {Scale, exampleScale()},
+		"tables": {run: exampleRun()}, "ratios": {exampleRun(), true}, "pods": {run: examplePods()}, "scale": {run: exampleScale()},
 	} {
 		var got bytes.Buffer
-		shown.show(&got, shown.run)
-		path := filepath.Join("testdata", name)
+		Print(&got, shown.run, shown.ratios)
+		path := filepath.Join("testdata", name+".txt")
 		if *rewrite {
 			if err := os.WriteFile(path, got.Bytes(), 0o644); err != nil {
 				t.Fatal(err)
@@ -97,7 +95,7 @@ func TestWhatWasNotMeasuredIsLeftOpen(t *testing.T) {
 	r := exampleRun()
 	r.Samples = nil
 	var out strings.Builder
-	Tables(&out, r)
+	Print(&out, r, false)
 	if got := strings.Count(out.String(), " "+absent); got != 2*3*8 {
 		t.Errorf("%d of 48 values are left open:\n%s", got, &out)
 	}

@@ -67,7 +67,7 @@ func TestPlotsOverTheNumberOfNodesHaveEverySource(t *testing.T) {
 	one.Nodes = one.Nodes[:1]
 	for name, r := range map[string]*result.Run{"two numbers of nodes": exampleScale(), "one": one} {
 		dir := filepath.Join(t.TempDir(), "plots")
-		if err := ScalePlots(dir, r); err != nil {
+		if err := Plots(dir, r); err != nil {
 			t.Fatal(err)
 		}
 		for file, texts := range map[string][]string{

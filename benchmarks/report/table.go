@@ -3,74 +3,142 @@ package report
 import (
 	"fmt"
 	"io"
-	"maps"
-	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"weft/benchmarks/measure"
 	"weft/benchmarks/result"
-	"weft/benchmarks/system"
-)
-
-const (
-	titleWidth  = 33
-	columnWidth = 17 // at least; wider than the system's name
 )
 
 // absent stands for values of measurements that failed, or were never reached.
 const absent = "–"
 
-// Tables prints a table for each profile: medians with their ratio to the baseline,
-// and under them the lowest and the highest value.
-func Tables(w io.Writer, r *result.Run) {
-	for _, p := range r.Profiles {
-		fmt.Fprintf(w, "\n%s: median ×ratio to %s, below it min–max\n", p.Name, r.Baseline)
-		table(w, r, p.Name)
-	}
-	drops(w, r)
-	failures(w, r)
+// table is lines of columns. The first is flush left, the others are flush right, each as
+// wide as it needs to be.
+type table struct{ lines [][]string }
+
+// add adds a line. A title without columns may be longer than the first column.
+func (t *table) add(title string, columns ...string) {
+	t.lines = append(t.lines, append([]string{title}, columns...))
 }
 
-func table(w io.Writer, r *result.Run, profile string) {
-	heading, notes := newLine("", titleWidth), newLine("", titleWidth)
-	for _, s := range r.Systems {
-		heading.add(s.Name, width(s))
-		notes.add(map[bool]string{true: "encrypted"}[s.Encrypted], width(s))
-	}
-	heading.print(w)
-	if slices.ContainsFunc(r.Systems, func(s result.System) bool { return s.Encrypted }) {
-		notes.print(w)
-	}
+// addRows adds the metrics of the run, below the titles of their cells. values returns the
+// columns of a row, in one line or more; of none, the row is left out.
+func (t *table) addRows(r *result.Run, values func(row) (lines [][]string)) {
 	cell := ""
 	for _, row := range rows(r) {
-		if row.cell.Name != cell {
-			cell = row.cell.Name
-			fmt.Fprintln(w, row.cell.Title)
+		title := "  " + row.title()
+		for _, columns := range values(row) {
+			if row.cell.Name != cell {
+				cell = row.cell.Name
+				t.add(row.cell.Title)
+			}
+			t.add(title, columns...)
+			title = ""
 		}
-		medians, ends := newLine("  "+row.title(), titleWidth), newLine("", titleWidth)
-		for _, s := range r.Systems {
-			median, end := texts(r, row, profile, s.Name)
-			medians.add(median, width(s))
-			ends.add(end, width(s))
-		}
-		medians.print(w)
-		ends.print(w)
 	}
 }
 
-// texts are the two lines of one value.
-func texts(r *result.Run, row row, profile, name string) (median, ends string) {
-	k := row.key(profile, name)
+func (t *table) print(w io.Writer) {
+	const gap = 3
+	widths := map[int]int{}
+	for _, line := range t.lines {
+		for i, text := range line {
+			if len(line) > 1 {
+				widths[i] = max(widths[i], utf8.RuneCountInString(text))
+			}
+		}
+	}
+	for _, line := range t.lines {
+		text := line[0] + space(line[0], widths[0])
+		for i, column := range line[1:] {
+			text += space(column, widths[1+i]+gap) + column
+		}
+		fmt.Fprintln(w, strings.TrimRight(text, " "))
+	}
+}
+
+// space is what text lacks of a width in characters.
+func space(text string, width int) string {
+	return strings.Repeat(" ", max(0, width-utf8.RuneCountInString(text)))
+}
+
+// each makes a column of each item.
+func each[T any](items []T, text func(T) string) (columns []string) {
+	for _, item := range items {
+		columns = append(columns, text(item))
+	}
+	return columns
+}
+
+func systemName(s result.System) string   { return s.Name }
+func profileName(p result.Profile) string { return p.Name }
+
+// tables prints a table for each profile: medians with their ratio to the baseline,
+// and under them the lowest and the highest value.
+func tables(w io.Writer, r *result.Run) {
+	for _, p := range r.Profiles {
+		fmt.Fprintf(w, "\n%s: median ×ratio to %s, below it min–max\n", p.Name, r.Baseline)
+		var t table
+		t.add("", each(r.Systems, systemName)...)
+		encrypted := each(r.Systems, func(s result.System) string { return map[bool]string{true: "encrypted"}[s.Encrypted] })
+		if strings.Join(encrypted, "") != "" {
+			t.add("", encrypted...)
+		}
+		t.addRows(r, func(row row) [][]string {
+			return [][]string{
+				each(r.Systems, func(s result.System) string { return median(r, row, p.Name, s.Name) }),
+				each(r.Systems, func(s result.System) string { return ends(r, row, p.Name, s.Name) }),
+			}
+		})
+		t.print(w)
+	}
+}
+
+// tablesOfSystems prints a table for each system with the medians of all profiles.
+func tablesOfSystems(w io.Writer, r *result.Run) {
+	for _, s := range r.Systems {
+		fmt.Fprintln(w)
+		var t table
+		t.add(s.Name+", nodes", each(r.Profiles, profileName)...)
+		t.addRows(r, func(row row) [][]string {
+			measured := false
+			columns := each(r.Profiles, func(p result.Profile) string {
+				text := median(r, row, p.Name, s.Name)
+				measured = measured || text != absent
+				return text
+			})
+			if !measured { // the system has no such thing
+				return nil
+			}
+			return [][]string{columns}
+		})
+		t.print(w)
+	}
+}
+
+// median is that of a value, with its ratio to the baseline if there is one.
+func median(r *result.Run, row row, profile, system string) string {
+	k := row.key(profile, system)
 	spread := r.Spread(k)
 	if spread.N == 0 {
-		return absent, ""
+		return absent
 	}
-	median = number(spread.Median, row.metric)
+	text := number(spread.Median, row.metric)
 	// A ratio of counts that are mostly zero says nothing.
 	if ratio := r.Ratio(k, r.Baseline); ratio.N > 0 && row.metric.Unit != "" {
-		median += " ×" + factor(ratio.Median)
+		text += " ×" + factor(ratio.Median)
 	}
-	return median, number(spread.Min, row.metric) + "–" + number(spread.Max, row.metric)
+	return text
+}
+
+// ends are the lowest and the highest value.
+func ends(r *result.Run, row row, profile, system string) string {
+	spread := r.Spread(row.key(profile, system))
+	if spread.N == 0 {
+		return ""
+	}
+	return number(spread.Min, row.metric) + "–" + number(spread.Max, row.metric)
 }
 
 // number leaves decimals out where they mean nothing.
@@ -89,106 +157,65 @@ func factor(ratio float64) string {
 	return fmt.Sprintf("%.2f", ratio)
 }
 
-// Ratios prints, for each profile, only the ratios to the baseline: the median over
-// the repeats, and the lowest and the highest.
-func Ratios(w io.Writer, r *result.Run) {
-	fmt.Fprintf(w, "\nratio to %s: median (min–max); ↑ more is better, ↓ less is better\n", r.Baseline)
-	heading := newLine("", titleWidth)
-	for _, p := range r.Profiles {
-		heading.add(p.Name, ratioWidth)
+// withEnds is a median with its lowest and highest value.
+func withEnds(s result.Spread) string {
+	switch s.N {
+	case 0:
+		return absent
+	case 1:
+		return factor(s.Median)
 	}
-	heading.print(w)
+	return fmt.Sprintf("%s (%s–%s)", factor(s.Median), factor(s.Min), factor(s.Max))
+}
+
+// ratios prints, for each profile, only the ratios to the baseline: the median over
+// the repeats, and the lowest and the highest.
+func ratios(w io.Writer, r *result.Run) {
+	fmt.Fprintf(w, "\nratio to %s: median (min–max); ↑ more is better, ↓ less is better\n", r.Baseline)
+	var t table
+	t.add("", each(r.Profiles, profileName)...)
 	for _, s := range r.Systems {
 		if s.Name == r.Baseline {
 			continue
 		}
-		fmt.Fprintln(w, s.Name)
+		t.add(s.Name)
 		for _, row := range rows(r) {
 			if row.metric.Unit == "" {
 				continue
 			}
-			ratioLine(r, row, s.Name).print(w)
+			arrow := map[measure.Better]string{measure.Higher: "↑", measure.Lower: "↓"}[row.metric.Better]
+			t.add(fmt.Sprintf("  %s %s, %s", arrow, row.cell.Name, row.metric.Title), each(r.Profiles, func(p result.Profile) string {
+				return withEnds(r.Ratio(row.key(p.Name, s.Name), r.Baseline))
+			})...)
 		}
 	}
-	drops(w, r)
-	failures(w, r)
+	t.print(w)
 }
 
-const ratioWidth = 20
-
-func ratioLine(r *result.Run, row row, name string) *line {
-	arrow := map[measure.Better]string{measure.Higher: "↑", measure.Lower: "↓"}[row.metric.Better]
-	l := newLine(fmt.Sprintf("  %s %s, %s", arrow, row.cell.Name, row.metric.Title), titleWidth)
-	for _, p := range r.Profiles {
-		text := absent
-		if ratio := r.Ratio(row.key(p.Name, name), r.Baseline); ratio.N > 0 {
-			text = fmt.Sprintf("%s (%s–%s)", factor(ratio.Median), factor(ratio.Min), factor(ratio.Max))
-		}
-		l.add(text, ratioWidth)
+// goals compares systems with what they are to reach, by the median over the repeats.
+func goals(w io.Writer, r *result.Run, k kind) {
+	if len(k.goals) == 0 {
+		return
 	}
-	return l
-}
-
-// drops tells which packets systems themselves lost, and why.
-func drops(w io.Writer, r *result.Run) {
-	var lines []string
-	for _, p := range r.Profiles {
-		for _, s := range r.Systems {
-			for _, counter := range dropCounters(r) {
-				if where := dropsBy(r, p.Name, s.Name, counter); where != "" {
-					lines = append(lines, fmt.Sprintf("  %s, %s, %s:%s", p.Name, s.Name, dropTitle(counter), where))
-				}
+	profile := r.Profiles[len(r.Profiles)-1].Name
+	fmt.Fprintln(w)
+	var t table
+	t.add("goals of "+k.goalsOf, each(k.judged, systemName)...)
+	for _, g := range k.goals {
+		t.add(fmt.Sprintf("  %s, ≤ %g", g.Title, g.Max), each(k.judged, func(s result.System) string {
+			key := result.Key{Profile: profile, System: s.Name, Cell: g.Cell, Metric: g.Metric}
+			spread := r.Spread(key)
+			if g.To != "" {
+				spread = r.Ratio(key, g.To)
 			}
-		}
-	}
-	if len(lines) > 0 {
-		fmt.Fprintf(w, "\npackets lost inside of systems, in all repeats (a source at full speed sends more than any takes)\n%s\n",
-			strings.Join(lines, "\n"))
-	}
-}
-
-// dropsBy lists how many a counter counted in each cell.
-func dropsBy(r *result.Run, profile, name, counter string) (list string) {
-	for _, cell := range r.Cells {
-		if total := r.Total(profile, name, cell, counter); total > 0 {
-			list += fmt.Sprintf(" %s %d", cell, total)
-		}
-	}
-	return list
-}
-
-// dropCounters are the counters of the run that count drops.
-func dropCounters(r *result.Run) []string {
-	found := map[string]bool{}
-	for _, s := range r.Samples {
-		for counter := range s.Counters {
-			if dropTitle(counter) != "" {
-				found[counter] = true
+			switch {
+			case spread.N == 0:
+				return absent
+			case spread.Median <= g.Max:
+				return withEnds(spread) + " met"
 			}
-		}
+			return withEnds(spread) + " MISSED"
+		})...)
 	}
-	return slices.Sorted(maps.Keys(found))
+	t.print(w)
 }
-
-// dropTitle says what a counter counts; nothing if it does not count drops.
-func dropTitle(counter string) string {
-	switch counter {
-	case system.DeviceDrops:
-		return "queue of the device full"
-	case system.NodeSocketDrops:
-		return "socket of the overlay full"
-	}
-	reason, _ := system.DropReason(counter)
-	return reason
-}
-
-// failures tells of measurements that gave no values.
-func failures(w io.Writer, r *result.Run) {
-	for _, s := range r.Samples {
-		if s.Error != "" {
-			fmt.Fprintf(w, "\nFAILED: %s, %s, %s, repeat %d: %s\n", s.Profile, s.System, s.Cell, s.Repeat+1, s.Error)
-		}
-	}
-}
-
-func width(s result.System) int { return max(columnWidth, len(s.Name)+2) }

@@ -12,7 +12,6 @@ import (
 	"github.com/google/renameio/v2"
 
 	"weft/benchmarks/machine"
-	"weft/benchmarks/measure"
 	"weft/benchmarks/system"
 )
 
@@ -60,28 +59,6 @@ type Profile struct {
 type System struct {
 	Name      string `json:"name"`
 	Encrypted bool   `json:"encrypted,omitempty"`
-}
-
-// Sample is one measurement.
-type Sample struct {
-	Profile string    `json:"profile"`
-	System  string    `json:"system"`
-	Cell    string    `json:"cell"`
-	Repeat  int       `json:"repeat"` // from 0
-	Started time.Time `json:"started"`
-
-	// Values are absent if the measurement failed. Error then says why.
-	Values measure.Values `json:"values,omitempty"`
-	Error  string         `json:"error,omitempty"`
-
-	// Calls are how long single calls took, in ms and in their order, by their kind.
-	Calls map[string][]float64 `json:"calls,omitempty"`
-
-	// CPU is what the whole machine spent, start and end of the programs included.
-	CPU machine.CPU `json:"cpu"`
-
-	// Counters are what the path's counters gained.
-	Counters system.Counters `json:"counters,omitempty"`
 }
 
 // Save writes the run to a file, whose folder it makes.

@@ -1,6 +1,7 @@
 package result
 
 import (
+	"cmp"
 	"maps"
 	"math"
 	"slices"
@@ -31,9 +32,9 @@ func Summarize(values []float64) Spread {
 
 // Percentile returns the smallest of values that p percent of them do not exceed. Of
 // none, it is zero.
-func Percentile(values []float64, p float64) float64 {
+func Percentile[T cmp.Ordered](values []T, p float64) (zero T) {
 	if len(values) == 0 {
-		return 0
+		return zero
 	}
 	rank := int(math.Ceil(p / 100 * float64(len(values))))
 	return slices.Sorted(slices.Values(values))[max(rank, 1)-1]

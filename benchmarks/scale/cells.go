@@ -65,25 +65,21 @@ func Cells() []measure.Cell {
 	}
 }
 
-// Goal is what weftd is to reach beside 5,000 nodes.
-type Goal struct {
-	Title        string
-	Cell, Metric string
-	Max          float64
-}
-
-// Goals returns all of them.
-func Goals() []Goal {
-	var goals []Goal
+// Goals are what weftd is to reach beside 5,000 nodes.
+func Goals() []measure.Goal {
+	var goals []measure.Goal
+	add := func(title, cell, metric string, most float64) {
+		goals = append(goals, measure.Goal{Title: title, Cell: cell, Metric: metric, Max: most})
+	}
 	for _, c := range Cells() {
 		if slices.Contains(Changes(), c.Name) {
-			goals = append(goals, Goal{c.Title + ", p99, s", c.Name, P99, 1})
+			add(c.Title+", p99, s", c.Name, P99, 1)
 		}
 	}
-	return append(goals,
-		Goal{"restart, s", Start, Restart, 3},
-		Goal{"start without a snapshot, s", Start, Cold, 3},
-		Goal{"memory while nothing changes, MB", Idle, Resident, 150},
-		Goal{"memory at most since the start, MB", Idle, Peak, 150},
-		Goal{"CPU while nothing changes, % of a core", Idle, CPU, 1})
+	add("restart, s", Start, Restart, 3)
+	add("start without a snapshot, s", Start, Cold, 3)
+	add("memory while nothing changes, MB", Idle, Resident, 150)
+	add("memory at most since the start, MB", Idle, Peak, 150)
+	add("CPU while nothing changes, % of a core", Idle, CPU, 1)
+	return goals
 }

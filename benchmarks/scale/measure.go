@@ -6,8 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"weft/benchmarks/machine"
-	"weft/benchmarks/measure"
 	"weft/benchmarks/result"
 )
 
@@ -31,33 +29,18 @@ func (o Options) cidrs() int {
 	return 2
 }
 
-// Outcome is what the measurement of one cell yields.
-type Outcome struct {
-	Cell    string
-	Started time.Time
-	Values  measure.Values
-
-	// Calls are how long single changes or starts took, in ms and in their order.
-	Calls map[string][]float64
-
-	// CPU is what the whole machine spent.
-	CPU machine.CPU
-
-	// Err is why there are no values. Nothing is measured after it.
-	Err error
-}
-
 // part measures some cells.
 type part struct {
 	first   string // its first cell
-	measure func(context.Context, Options) ([]Outcome, error)
+	measure func(context.Context) ([]result.Sample, error)
 }
 
-// Measure measures all cells of a source with a number of nodes, and hands each outcome over.
-func Measure(ctx context.Context, o Options, report func(Outcome)) {
+// Measure measures all cells of a source with a number of nodes, and hands each sample over.
+// After one that failed there is no other.
+func Measure(ctx context.Context, o Options, report func(result.Sample)) {
 	s, err := newSite(ctx, o)
 	if err != nil {
-		report(Outcome{Cell: Start, Err: err})
+		report(o.failed(Start, err))
 		return
 	}
 	parts := []part{{Start, s.measureStarts}, {Address, s.measureChanges}, {Mass, s.measureMass}, {Idle, s.measureIdle}}
@@ -65,63 +48,43 @@ func Measure(ctx context.Context, o Options, report func(Outcome)) {
 		parts = slices.DeleteFunc(parts, func(p part) bool { return p.first == Mass })
 	}
 	for _, p := range parts {
-		outcomes, err := p.measure(ctx, o)
+		samples, err := p.measure(ctx)
 		if err != nil {
-			report(Outcome{Cell: p.first, Err: errors.Join(err, s.node.Crashed(), errors.New(s.node.LogTail(10)), s.close())})
+			report(o.failed(p.first, errors.Join(err, s.node.Crashed(), errors.New(s.node.LogTail(10)), s.close())))
 			return
 		}
-		for _, outcome := range outcomes {
-			report(outcome)
+		for _, sample := range samples {
+			report(sample)
 		}
 	}
 	if err := errors.Join(s.verify(ctx), s.close()); err != nil {
-		report(Outcome{Cell: Idle, Err: err})
+		report(o.failed(Idle, err))
 	}
 }
 
-// take has an outcome filled, with the CPU that the machine spends meanwhile added to it.
-func (o *Outcome) take(measure func() error) error {
-	cpu, err := machine.StartCPU()
-	if err != nil {
-		return err
-	}
-	if err := measure(); err != nil {
-		return err
-	}
-	spent, err := cpu.Stop()
-	o.CPU.Busy += spent.Busy
-	o.CPU.Steal += spent.Steal
-	o.CPU.Idle += spent.Idle
-	return err
+func (o Options) sample(cell string) result.Sample {
+	return result.NewSample(Profile(o.Nodes), o.Source, cell, 0)
 }
 
-func newOutcome(cell string) Outcome {
-	return Outcome{Cell: cell, Started: time.Now(), Values: measure.Values{}, Calls: map[string][]float64{}}
-}
-
-// call notes how long something took.
-func (o *Outcome) call(kind string, took time.Duration) {
-	o.Calls[kind] = append(o.Calls[kind], float64(took)/float64(time.Millisecond))
-}
-
-// percentile is that of calls, in seconds.
-func (o *Outcome) percentile(kind string, p float64) float64 {
-	return result.Percentile(o.Calls[kind], p) / 1000
+func (o Options) failed(cell string, err error) result.Sample {
+	s := o.sample(cell)
+	s.Fail(err)
+	return s
 }
 
 // measureStarts starts weftd some times without a snapshot, where sources write one, and
 // some times as it is restarted otherwise.
-func (s *site) measureStarts(ctx context.Context, o Options) ([]Outcome, error) {
-	outcome := newOutcome(Start)
+func (s *site) measureStarts(ctx context.Context) ([]result.Sample, error) {
+	sample := s.sample(Start)
 	_, registers := s.directory.(registry)
-	for i := range o.Starts {
+	for i := range s.Starts {
 		if registers {
 			if i > 0 {
 				if err := errors.Join(s.node.Stop(ctx), s.forget()); err != nil {
 					return nil, err
 				}
 			}
-			if err := s.timeStart(ctx, &outcome, Cold); err != nil {
+			if err := s.timeStart(ctx, &sample, Cold); err != nil {
 				return nil, err
 			}
 		} else if i == 0 {
@@ -129,98 +92,103 @@ func (s *site) measureStarts(ctx context.Context, o Options) ([]Outcome, error) 
 				return nil, err
 			}
 		}
-		if err := s.timeStart(ctx, &outcome, Restart); err != nil {
+		if err := s.timeStart(ctx, &sample, Restart); err != nil {
 			return nil, err
 		}
 	}
-	spent, err := cpuTime(s.node.PID())
+	spent, err := s.cpuTime()
 	if err != nil {
 		return nil, err
 	}
-	outcome.Values[CPU] = spent.Seconds()
-	for kind := range outcome.Calls {
-		outcome.Values[kind] = outcome.percentile(kind, 50)
+	sample.Values[CPU] = spent
+	for kind := range sample.Calls {
+		sample.Values[kind] = seconds(&sample, kind, 50)
 	}
-	return []Outcome{outcome}, nil
+	return []result.Sample{sample}, nil
 }
 
 // timeStart starts weftd, and notes how much memory that took at most. If it runs, it is
 // stopped first, which counts.
-func (s *site) timeStart(ctx context.Context, o *Outcome, kind string) error {
+func (s *site) timeStart(ctx context.Context, sample *result.Sample, kind string) error {
 	began := time.Now()
-	err := o.take(func() error {
+	err := sample.Spend(func() error {
 		if err := s.node.Stop(ctx); err != nil {
 			return err
 		}
 		return s.start(ctx)
 	})
-	o.call(kind, time.Since(began))
+	sample.Call(kind, time.Since(began))
 	if err != nil {
 		return err
 	}
-	_, peak, err := memory(s.node.PID())
-	o.Values[Peak] = max(o.Values[Peak], peak)
+	_, peak, err := s.memory()
+	sample.Values[Peak] = max(sample.Values[Peak], peak)
 	return err
+}
+
+// seconds is a percentile of a sample's calls.
+func seconds(s *result.Sample, kind string, percent float64) float64 {
+	return s.Percentile(kind, percent) / 1000
 }
 
 // measureChanges has one node after the other leave, join again, and move. The kinds take
 // turns, so that what drifts meets all alike; and the guard, which keeps peers of which
 // too many leave, lets each go.
-func (s *site) measureChanges(ctx context.Context, o Options) ([]Outcome, error) {
+func (s *site) measureChanges(ctx context.Context) ([]result.Sample, error) {
 	watch, err := watchRoutes(s.node.Namespace)
 	if err != nil {
 		return nil, err
 	}
 	defer watch.close()
-	join, leave, address := newOutcome(Join), newOutcome(Leave), newOutcome(Address)
+	join, leave, address := s.sample(Join), s.sample(Leave), s.sample(Address)
 	r, registers := s.directory.(registry)
-	for i := range o.Changes {
-		number := i * len(s.nodes) / o.Changes
+	for i := range s.Changes {
+		number := i * len(s.nodes) / s.Changes
 		n := s.nodes[number]
 		if registers {
-			if err := leave.change(ctx, watch, peerEvents(n, true), func() error { return r.leave(ctx, n) }); err != nil {
+			if err := change(ctx, &leave, watch, peerEvents(n, true), func() error { return r.leave(ctx, n) }); err != nil {
 				return nil, err
 			}
-			if err := join.change(ctx, watch, peerEvents(n, false), func() error { return r.join(ctx, n) }); err != nil {
+			if err := change(ctx, &join, watch, peerEvents(n, false), func() error { return r.join(ctx, n) }); err != nil {
 				return nil, err
 			}
 		}
 		moved := s.moved(number)
-		if err := address.change(ctx, watch, moveEvents(n, moved), func() error { return s.directory.move(ctx, moved) }); err != nil {
+		if err := change(ctx, &address, watch, moveEvents(n, moved), func() error { return s.directory.move(ctx, moved) }); err != nil {
 			return nil, err
 		}
 		s.nodes[number] = moved
 	}
-	outcomes := []Outcome{address}
+	samples := []result.Sample{address}
 	if registers {
-		outcomes = []Outcome{join, leave, address}
+		samples = []result.Sample{join, leave, address}
 	}
-	for _, outcome := range outcomes {
-		outcome.Values[P50], outcome.Values[P99] = outcome.percentile(outcome.Cell, 50), outcome.percentile(outcome.Cell, 99)
+	for _, sample := range samples {
+		sample.Values[P50], sample.Values[P99] = seconds(&sample, sample.Cell, 50), seconds(&sample, sample.Cell, 99)
 	}
-	return outcomes, nil
+	return samples, nil
 }
 
 // change writes a change, and counts from when that is acknowledged until the kernel has
 // told the last of the events.
-func (o *Outcome) change(ctx context.Context, watch *routeWatch, events []event, write func() error) error {
+func change(ctx context.Context, sample *result.Sample, watch *routeWatch, events []event, write func() error) error {
 	ctx, cancel := context.WithTimeout(ctx, changeLimit)
 	defer cancel()
-	return o.take(func() error {
+	return sample.Spend(func() error {
 		watch.expect(events)
 		if err := write(); err != nil {
 			return err
 		}
 		acknowledged := time.Now()
 		at, err := watch.wait(ctx)
-		o.call(o.Cell, max(0, at.Sub(acknowledged)))
+		sample.Call(sample.Cell, max(0, at.Sub(acknowledged)))
 		return err
 	})
 }
 
 // measureMass has all nodes write another endpoint and key, some at the same time, as after
 // an outage of the whole site.
-func (s *site) measureMass(ctx context.Context, _ Options) ([]Outcome, error) {
+func (s *site) measureMass(ctx context.Context) ([]result.Sample, error) {
 	ctx, cancel := context.WithTimeout(ctx, allLimit)
 	defer cancel()
 	watch, err := watchRoutes(s.node.Namespace)
@@ -233,62 +201,62 @@ func (s *site) measureMass(ctx context.Context, _ Options) ([]Outcome, error) {
 		s.nodes[number] = s.moved(number)
 		events = append(events, moveEvents(n, s.nodes[number])...)
 	}
-	before, err := cpuTime(s.node.PID())
+	before, err := s.cpuTime()
 	if err != nil {
 		return nil, err
 	}
-	outcome := newOutcome(Mass)
-	err = outcome.take(func() error {
+	sample := s.sample(Mass)
+	err = sample.Spend(func() error {
 		watch.expect(events)
 		if err := each(ctx, s.nodes, s.directory.move); err != nil {
 			return err
 		}
 		written := time.Now()
 		at, err := watch.wait(ctx)
-		outcome.Values["written"] = written.Sub(outcome.Started).Seconds()
-		outcome.Values["after"] = max(0, at.Sub(written)).Seconds()
+		sample.Values["written"] = written.Sub(sample.Started).Seconds()
+		sample.Values["after"] = max(0, at.Sub(written)).Seconds()
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	after, err := cpuTime(s.node.PID())
+	after, err := s.cpuTime()
 	if err != nil {
 		return nil, err
 	}
-	outcome.Values[CPU] = (after - before).Seconds()
-	_, outcome.Values[Peak], err = memory(s.node.PID())
-	return []Outcome{outcome}, err
+	sample.Values[CPU] = (after - before)
+	_, sample.Values[Peak], err = s.memory()
+	return []result.Sample{sample}, err
 }
 
 // measureIdle leaves weftd alone.
-func (s *site) measureIdle(ctx context.Context, o Options) ([]Outcome, error) {
-	outcome := newOutcome(Idle)
+func (s *site) measureIdle(ctx context.Context) ([]result.Sample, error) {
+	sample := s.sample(Idle)
 	prefixes, err := s.metric(ctx, "weft_fib_prefixes")
 	if err != nil {
 		return nil, err
 	}
-	outcome.Values[Prefixes] = prefixes
-	before, err := cpuTime(s.node.PID())
+	sample.Values[Prefixes] = prefixes
+	before, err := s.cpuTime()
 	if err != nil {
 		return nil, err
 	}
-	err = outcome.take(func() error {
+	err = sample.Spend(func() error {
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
-		case <-time.After(o.Idle):
+		case <-time.After(s.Idle):
 			return nil
 		}
 	})
 	if err != nil {
 		return nil, err
 	}
-	after, err := cpuTime(s.node.PID())
+	after, err := s.cpuTime()
 	if err != nil {
 		return nil, err
 	}
-	outcome.Values[CPU] = 100 * (after - before).Seconds() / time.Since(outcome.Started).Seconds()
-	outcome.Values[Resident], outcome.Values[Peak], err = memory(s.node.PID())
-	return []Outcome{outcome}, err
+	sample.Values[CPU] = 100 * (after - before) / time.Since(sample.Started).Seconds()
+	sample.Values[Resident], sample.Values[Peak], err = s.memory()
+	return []result.Sample{sample}, err
 }

@@ -2,55 +2,33 @@ package scale
 
 import (
 	"fmt"
-	"os"
-	"strconv"
-	"strings"
-	"time"
+
+	"github.com/prometheus/procfs"
 )
 
-// cpuTime is what a process has used of the processors since its start, in units of 10 ms
-// (proc_pid_stat(5), utime and stime).
-func cpuTime(pid int) (time.Duration, error) {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+// cpuTime is what weftd has used of the processors since its start, in s.
+func (s *site) cpuTime() (float64, error) {
+	p, err := procfs.NewProc(s.node.PID())
 	if err != nil {
-		return 0, fmt.Errorf("read CPU times: %w", err)
+		return 0, fmt.Errorf("read the CPU time of weftd: %w", err)
 	}
-	// The program's name, which may contain anything, is in parentheses.
-	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
-	const utime, stime = 11, 12
-	if len(fields) <= stime {
-		return 0, fmt.Errorf("read CPU times: /proc/%d/stat is %q", pid, stat)
+	stat, err := p.Stat()
+	if err != nil {
+		return 0, fmt.Errorf("read the CPU time of weftd: %w", err)
 	}
-	var ticks time.Duration
-	for _, field := range []string{fields[utime], fields[stime]} {
-		n, err := strconv.Atoi(field)
-		if err != nil {
-			return 0, fmt.Errorf("read CPU times: %w", err)
-		}
-		ticks += time.Duration(n)
-	}
-	const perSecond = 100 // fixed for user space
-	return ticks * time.Second / perSecond, nil
+	return stat.CPUTime(), nil
 }
 
-// memory is how much memory a process has now, and had at most since its start, in MB of a
-// million bytes (proc_pid_status(5), VmRSS and VmHWM).
-func memory(pid int) (resident, peak float64, err error) {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+// memory is how much memory weftd has now, and had at most since its start, in MB of a
+// million bytes.
+func (s *site) memory() (resident, peak float64, err error) {
+	p, err := procfs.NewProc(s.node.PID())
 	if err != nil {
-		return 0, 0, fmt.Errorf("read memory: %w", err)
+		return 0, 0, fmt.Errorf("read the memory of weftd: %w", err)
 	}
-	found := make(map[string]float64)
-	for line := range strings.Lines(string(status)) {
-		key, value, _ := strings.Cut(line, ":")
-		if key != "VmRSS" && key != "VmHWM" {
-			continue
-		}
-		kib, err := strconv.ParseFloat(strings.Fields(value)[0], 64)
-		if err != nil {
-			return 0, 0, fmt.Errorf("read memory: %w", err)
-		}
-		found[key] = kib * 1024 / 1e6
+	status, err := p.NewStatus()
+	if err != nil {
+		return 0, 0, fmt.Errorf("read the memory of weftd: %w", err)
 	}
-	return found["VmRSS"], found["VmHWM"], nil
+	return float64(status.VmRSS) / 1e6, float64(status.VmHWM) / 1e6, nil
 }

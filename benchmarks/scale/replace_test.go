@@ -3,10 +3,10 @@ package scale
 import (
 	"context"
 	"math/rand/v2"
-	"slices"
 	"testing"
 	"time"
 
+	"weft/benchmarks/result"
 	"weft/drop"
 	"weft/encap/vxlan"
 	"weft/encap/vxlan/vxlantest"
@@ -136,9 +136,7 @@ func batches(b *testing.B, s size, replaced bool) {
 }
 
 func reportPercentiles(b *testing.B, direction string, took []time.Duration) {
-	slices.Sort(took)
-	for name, quantile := range map[string]float64{"p50": 0.5, "p99": 0.99, "p99.9": 0.999, "max": 1} {
-		at := took[int(quantile*float64(len(took)-1))]
-		b.ReportMetric(float64(at)/float64(time.Microsecond), name+"-"+direction+"-µs")
+	for name, percent := range map[string]float64{"p50": 50, "p99": 99, "p99.9": 99.9, "max": 100} {
+		b.ReportMetric(float64(result.Percentile(took, percent))/float64(time.Microsecond), name+"-"+direction+"-µs")
 	}
 }

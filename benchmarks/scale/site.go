@@ -41,17 +41,17 @@ type Programs struct {
 
 // site is one real weftd beside simulated nodes.
 type site struct {
+	Options
 	net       *testnet.Net
 	node      *testnet.Node
 	directory directory
-	cidrs     int
 	nodes     []control.Node // the simulated ones, as they are listed now
 	moves     []int          // how often each has moved
 }
 
 // newSite builds everything, and starts all but weftd.
 func newSite(ctx context.Context, o Options) (s *site, err error) {
-	s = &site{cidrs: o.cidrs()}
+	s = &site{Options: o}
 	if s.net, err = testnet.New(ctx, testnet.Options{Prefix: netPrefix, BinDir: o.Programs.Weft}); err != nil {
 		return nil, err
 	}
@@ -85,7 +85,7 @@ func newSite(ctx context.Context, o Options) (s *site, err error) {
 		return nil, err
 	}
 	for i := range o.Nodes {
-		s.nodes = append(s.nodes, simulated(i, 0, s.cidrs))
+		s.nodes = append(s.nodes, simulated(i, 0, s.cidrs()))
 	}
 	s.moves = make([]int, o.Nodes)
 	return s, s.directory.fill(ctx, s.nodes)
@@ -110,7 +110,7 @@ func (s *site) close() error {
 // moved is a node as it is after its next move.
 func (s *site) moved(number int) control.Node {
 	s.moves[number]++
-	return simulated(number, s.moves[number], s.cidrs)
+	return simulated(number, s.moves[number], s.cidrs())
 }
 
 // start starts weftd, and returns when all simulated nodes are in its FIB, the guard table

@@ -75,7 +75,7 @@ func (s System) Start(ctx context.Context, programs Programs, offloads testnet.O
 	}
 	path, err := s.connect(ctx, &site{net: net, programs: programs, offloads: offloads})
 	if err == nil {
-		path.net = net
+		path.System, path.net = s.Name, net
 		err = path.Verify(ctx)
 	}
 	if err != nil {
@@ -92,8 +92,9 @@ type Pod struct {
 
 // Path is a started System.
 type Path struct {
-	Nodes [2]*testnet.Namespace
-	Pods  [2]Pod
+	System string // its name
+	Nodes  [2]*testnet.Namespace
+	Pods   [2]Pod
 
 	// Features are what the two ends of the wire offload.
 	Features [2]Features

@@ -3,8 +3,6 @@ package report
 import (
 	"fmt"
 	"image/color"
-	"os"
-	"path/filepath"
 
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/plotter"
@@ -15,16 +13,14 @@ import (
 	"weft/benchmarks/scale"
 )
 
-// figure is lines over the number of nodes.
-type figure struct {
-	file  string // without its ending
-	title string
-	unit  string
+// curves are the lines of a figure, and its goal.
+type curves struct {
+	figure
 	goal  float64
 	lines []curve
 }
 
-// curve is a line of a figure.
+// curve is one of the lines.
 type curve struct {
 	title  string
 	dashed bool
@@ -32,33 +28,23 @@ type curve struct {
 	points plotter.XYs
 }
 
-// ScalePlots writes one SVG file for each of: how long changes take, memory, and the
-// processor time of an idle weftd.
-func ScalePlots(dir string, r *result.Run) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return fmt.Errorf("make a folder for plots: %w", err)
+// lines are three figures: how long changes take, memory, and the processor time of an
+// idle weftd.
+func lines(r *result.Run) []figure {
+	start := func(file, title, unit string, goal float64) *curves {
+		return &curves{figure: figure{file: file, title: title + " (less is better)", unit: unit}, goal: goal}
 	}
-	for _, f := range figures(r) {
-		path := filepath.Join(dir, f.file+".svg")
-		if err := writeSVG(path, func(c draw.Canvas) error { return drawLines(c, r, f) }); err != nil {
-			return fmt.Errorf("plot %s: %w", f.file, err)
-		}
-	}
-	return nil
-}
-
-func figures(r *result.Run) []figure {
-	changes := figure{file: "scale-change", title: "One change among many nodes, until it is in force (less is better)", unit: "s", goal: 1}
-	memory := figure{file: "scale-memory", title: "Memory of weftd (less is better)", unit: "MB", goal: 150}
-	idle := figure{file: "scale-idle", title: "CPU of weftd while nothing changes (less is better)", unit: "% of a core", goal: 1}
+	changes := start("scale-change", "One change among many nodes, until it is in force", "s", 1)
+	memory := start("scale-memory", "Memory of weftd", "MB", 150)
+	idle := start("scale-idle", "CPU of weftd while nothing changes", "% of a core", 1)
 	for i, s := range r.Systems {
 		name, hue := s.Name, 1+i // not grey
 		if name == scale.File {
 			name = fmt.Sprintf("%s, %d CIDRs a node", name, r.CIDRs)
 		}
-		add := func(f *figure, title string, dashed bool, value func(profile string) (float64, bool)) {
+		add := func(c *curves, title string, dashed bool, value func(profile string) (float64, bool)) {
 			if points := overNodes(r, value); len(points) > 0 {
-				f.lines = append(f.lines, curve{title, dashed, hue, points})
+				c.lines = append(c.lines, curve{title, dashed, hue, points})
 			}
 		}
 		metric := func(cell, key string) func(string) (float64, bool) {
@@ -68,14 +54,19 @@ func figures(r *result.Run) []figure {
 			}
 		}
 		if s.Name != scale.File {
-			add(&changes, name+", p99", false, func(profile string) (float64, bool) { return changesOf(r, profile, s.Name, 99) })
-			add(&changes, name+", p50", true, func(profile string) (float64, bool) { return changesOf(r, profile, s.Name, 50) })
+			add(changes, name+", p99", false, func(profile string) (float64, bool) { return changesOf(r, profile, s.Name, 99) })
+			add(changes, name+", p50", true, func(profile string) (float64, bool) { return changesOf(r, profile, s.Name, 50) })
 		}
-		add(&memory, name+", at most", false, metric(scale.Idle, scale.Peak))
-		add(&memory, name+", idle", true, metric(scale.Idle, scale.Resident))
-		add(&idle, name, false, metric(scale.Idle, scale.CPU))
+		add(memory, name+", at most", false, metric(scale.Idle, scale.Peak))
+		add(memory, name+", idle", true, metric(scale.Idle, scale.Resident))
+		add(idle, name, false, metric(scale.Idle, scale.CPU))
 	}
-	return []figure{changes, memory, idle}
+	var all []figure
+	for _, c := range []*curves{changes, memory, idle} {
+		c.draw = func(p *plot.Plot, legend *plot.Legend) error { return c.drawOver(r.Nodes, p, legend) }
+		all = append(all, c.figure)
+	}
+	return all
 }
 
 // overNodes returns a value for each number of nodes that has one.
@@ -101,17 +92,15 @@ func changesOf(r *result.Run, profile, source string, percent float64) (float64,
 	return result.Percentile(all, percent) / 1000, len(all) > 0
 }
 
-func drawLines(c draw.Canvas, r *result.Run, f figure) error {
-	p := newPlot(f.title, f.unit)
-	legend := newLegend()
+func (c *curves) drawOver(nodes []int, p *plot.Plot, legend *plot.Legend) error {
 	p.X.Label.Text = "nodes"
 	p.X.Scale = plot.LogScale{}
 	var ticks []plot.Tick
-	for _, n := range r.Nodes {
+	for _, n := range nodes {
 		ticks = append(ticks, plot.Tick{Value: float64(n), Label: scale.Profile(n)})
 	}
 	p.X.Tick.Marker = plot.ConstantTicks(ticks)
-	for _, l := range f.lines {
+	for _, l := range c.lines {
 		line, points, err := plotter.NewLinePoints(l.points)
 		if err != nil {
 			return err
@@ -124,13 +113,12 @@ func drawLines(c draw.Canvas, r *result.Run, f figure) error {
 		p.Add(line, points)
 		legend.Add(l.title, line, points)
 	}
-	goal := plotter.NewFunction(func(float64) float64 { return f.goal })
+	goal := plotter.NewFunction(func(float64) float64 { return c.goal })
 	goal.Color, goal.Dashes = color.Black, []vg.Length{vg.Points(1), vg.Points(2)}
 	p.Add(goal)
-	p.Y.Max = max(p.Y.Max, f.goal*1.05)
-	legend.Add(fmt.Sprintf("goal: %g %s", f.goal, f.unit), goal)
+	p.Y.Max = max(p.Y.Max, c.goal*1.05)
+	legend.Add(fmt.Sprintf("goal: %g %s", c.goal, c.unit), goal)
 	// A single number of nodes would make an axis without length.
 	p.X.Min, p.X.Max = p.X.Min*0.9, p.X.Max*1.1
-	place(c, p, legend)
 	return nil
 }
