@@ -345,6 +345,26 @@ func TestApplyAndRemoveTouchNothingOfOthers(t *testing.T) {
 	}
 }
 
+// A route of each peer's CIDR beats one that another overlay left, with a larger metric. One route
+// of the cluster CIDR would lose to it.
+func TestLeftoverRoutesLose(t *testing.T) {
+	ns := newNamespace(t)
+	ns.openTUN(t, "weft0")
+	ns.ip(t, "link add eth0 type veth peer name eth1")
+	ns.ip(t, "link set eth0 up")
+	ns.ip(t, "route add 10.244.2.0/24 dev eth0 metric 32 proto bird")
+	ns.ip(t, "-6 route add fd00:244:0:2::/64 dev eth0 metric 32 proto bird")
+	if way := ns.ip(t, "route get 10.244.2.9"); !strings.Contains(way, "dev eth0") {
+		t.Fatalf("before Apply, the other overlay's route does not count: %s", way)
+	}
+	ns.apply(t, newHost(), testNetwork())
+	for _, to := range []string{"10.244.2.9", "fd00:244:0:2::9"} {
+		if way := ns.ip(t, "route get "+to); !strings.Contains(way, "dev weft0") {
+			t.Errorf("the way to a peer's pod is %s", way)
+		}
+	}
+}
+
 func TestAnotherProgramsRouteInTheWayIsNamed(t *testing.T) {
 	ns := newNamespace(t)
 	ns.openTUN(t, "weft0")
