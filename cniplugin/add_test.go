@@ -14,6 +14,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"weft/cniplugin/wiring"
 	"weft/internal/marks"
 	"weft/internal/nodefile"
 	"weft/ipam"
@@ -24,9 +25,9 @@ func steps(t *testing.T) []string {
 	t.Helper()
 	n := newNode(t, families["dual stack"]...)
 	var names []string
-	n.plugin.runStep = func(s step) error {
-		names = append(names, s.what)
-		return s.do()
+	n.plugin.runStep = func(s wiring.Step) error {
+		names = append(names, s.What)
+		return s.Do()
 	}
 	if err := n.call(n.plugin.Add, n.args("pod", newNamespace(t).Path())); err != nil {
 		t.Fatal(err)
@@ -39,11 +40,11 @@ func TestAnADDThatFailsAtAnyStepLeavesNothing(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			n := newNode(t, families["dual stack"]...)
 			pod := newNamespace(t)
-			n.plugin.runStep = func(s step) error {
-				if s.what == what {
+			n.plugin.runStep = func(s wiring.Step) error {
+				if s.What == what {
 					return unix.ENOBUFS
 				}
-				return s.do()
+				return s.Do()
 			}
 			err := n.call(n.plugin.Add, n.args("pod", pod.Path()))
 			requireCode(t, err, CodeWiring)
@@ -66,11 +67,11 @@ func TestAnADDThatFailsAtAnyStepLeavesNothing(t *testing.T) {
 func killAt(t *testing.T, n *node, what string, pod namespace) {
 	t.Helper()
 	dying := New(&n.out)
-	dying.runStep = func(s step) error {
-		if s.what == what {
+	dying.runStep = func(s wiring.Step) error {
+		if s.What == what {
 			panic(errKilled)
 		}
-		return s.do()
+		return s.Do()
 	}
 	n.in(t, func() error {
 		defer func() {
@@ -189,7 +190,7 @@ func TestAnADDThatIsRefusedTakesNoLease(t *testing.T) {
 		}, types.ErrDecodingFailure},
 		{"a foreign link has the veth's name", func(t *testing.T, n *node, _ map[string]any) {
 			n.in(t, func() error {
-				name := hostName(ipam.Attachment{ContainerID: "pod", IfName: "eth0"})
+				name := wiring.HostName(ipam.Attachment{ContainerID: "pod", IfName: "eth0"})
 				return netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: name}})
 			})
 		}, CodeWiring},
@@ -267,7 +268,7 @@ func TestTheVethIsMadeAsTheGuardAndTheOperatorExpectIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.in(t, func() error {
-		link, err := netlink.LinkByName(hostName(ipam.Attachment{ContainerID: "pod", IfName: "eth0"}))
+		link, err := netlink.LinkByName(wiring.HostName(ipam.Attachment{ContainerID: "pod", IfName: "eth0"}))
 		if err != nil {
 			return err
 		}
@@ -321,7 +322,7 @@ func TestAResultThatNobodyReadsUndoesTheADD(t *testing.T) {
 func TestALeaseThatCannotBeGivenBackIsReportedWithTheCause(t *testing.T) {
 	n := newNode(t, families["IPv4"]...)
 	state := filepath.Join(n.stateDir, "ipam", "weft.json")
-	n.plugin.runStep = func(step) error {
+	n.plugin.runStep = func(wiring.Step) error {
 		if err := os.WriteFile(state, []byte("{"), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -340,12 +341,12 @@ func TestADELDuringAnADDWins(t *testing.T) {
 	n := newNode(t, families["IPv4"]...)
 	args := n.args("pod", newNamespace(t).Path())
 	deleted := make(chan error, 1)
-	n.plugin.runStep = func(s step) error {
-		if s.what == "add the pod's addresses" {
+	n.plugin.runStep = func(s wiring.Step) error {
+		if s.What == "add the pod's addresses" {
 			go func() { deleted <- n.Do(func(ns.NetNS) error { return New(nil).Del(args) }) }()
 			time.Sleep(50 * time.Millisecond) // DEL comes to where it must wait
 		}
-		return s.do()
+		return s.Do()
 	}
 	if err := n.call(n.plugin.Add, args); err != nil {
 		t.Fatal(err)

@@ -2,12 +2,9 @@ package cniplugin
 
 import (
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/vishvananda/netlink"
-
-	"weft/ipam"
 )
 
 // altNames returns the alternative names of all pods' veths.
@@ -24,24 +21,6 @@ func (n *node) altNames() (names []string) {
 		return nil
 	})
 	return names
-}
-
-// Whatever a pod is called, no link on the host is called that: others on the host match
-// links by name.
-func TestAltNamesBeginWithWeft(t *testing.T) {
-	for _, tt := range []struct{ ifName, pod, want string }{
-		{"eth0", "shop/web-0", "weft-web-0.shop"},
-		{"net1", "shop/web-0", "weft-net1.web-0.shop"},
-		{"eth0", "default/ve-x", "weft-ve-x.default"},
-		{"eth0", "default/en-x", "weft-en-x.default"},
-		{"eth0", "n/" + strings.Repeat("p", 253), "weft-" + strings.Repeat("p", maxAltName-5)},
-		{"eth0", "", ""},
-	} {
-		w := newWiring(&request{attachment: ipam.Attachment{ContainerID: "c", IfName: tt.ifName}, pod: tt.pod}, nil)
-		if w.altName != tt.want {
-			t.Errorf("%s of %s: %q, want %q", tt.ifName, tt.pod, w.altName, tt.want)
-		}
-	}
 }
 
 // Pods that a former release attached get another alternative name, and no other program's

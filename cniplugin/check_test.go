@@ -12,6 +12,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/vishvananda/netlink"
 
+	"weft/cniplugin/wiring"
 	"weft/ipam"
 )
 
@@ -26,7 +27,7 @@ type attached struct {
 func attach(t *testing.T) *attached {
 	t.Helper()
 	n := newNode(t, families["dual stack"]...)
-	a := &attached{node: n, pod: newNamespace(t), host: hostName(ipam.Attachment{ContainerID: "pod", IfName: "eth0"})}
+	a := &attached{node: n, pod: newNamespace(t), host: wiring.HostName(ipam.Attachment{ContainerID: "pod", IfName: "eth0"})}
 	a.args = n.args("pod", a.pod.Path())
 	if err := n.call(n.plugin.Add, a.args); err != nil {
 		t.Fatal(err)
@@ -97,7 +98,7 @@ func TestCHECKNamesWhatIsMissing(t *testing.T) {
 			}
 		}, []string{"has no lease"}},
 		{"both ends", func(t *testing.T, a *attached) { change(t, a.pod, "eth0", netlink.LinkDel) },
-			[]string{"host side " + hostName(ipam.Attachment{ContainerID: "pod", IfName: "eth0"}) + " is missing"}},
+			[]string{"host side " + wiring.HostName(ipam.Attachment{ContainerID: "pod", IfName: "eth0"}) + " is missing"}},
 		{"the pod's interface by its name", func(t *testing.T, a *attached) {
 			change(t, a.pod, "eth0", func(l netlink.Link) error { return netlink.LinkSetName(l, "eth7") })
 		}, []string{"interface eth0 is missing"}},

@@ -15,6 +15,7 @@ import (
 	"github.com/containernetworking/cni/pkg/utils"
 	"github.com/containernetworking/cni/pkg/version"
 
+	"weft/internal/nodefile"
 	"weft/ipam"
 )
 
@@ -128,6 +129,25 @@ func (c *config) prevResult() (*types100.Result, error) {
 	return result, nil
 }
 
+const (
+	// minMTU is what IPv6 needs (RFC 8200, section 5), and minMTU4 what every IPv4 host takes
+	// (RFC 1122, section 3.3.2).
+	minMTU  = 1280
+	minMTU4 = 576
+)
+
+// mtuOn returns the MTU of the pod's interface on a node.
+func (c *config) mtuOn(node nodefile.Node) (int, error) {
+	least := minMTU
+	if node.MTU < minMTU { // the cluster has no IPv6
+		least = minMTU4
+	}
+	if c.MTU != 0 && (c.MTU < least || c.MTU > node.MTU) {
+		return 0, invalid("mtu is %d: must be from %d to %d, the overlay's", c.MTU, least, node.MTU)
+	}
+	return cmp.Or(c.MTU, node.MTU), nil
+}
+
 func (c *config) leases() (*ipam.Store, error) {
 	store, err := ipam.Open(c.StateDir, c.Name)
 	return store, withCode(types.ErrInvalidNetworkConfig, err)
@@ -170,19 +190,6 @@ func parseRequest(args *skel.CmdArgs) (*request, error) {
 		wanted:     wanted,
 		mac:        mac,
 	}, nil
-}
-
-// lease returns what the attachment holds, for CHECK: nothing is an error.
-func (r *request) lease() (ipam.Lease, error) {
-	store, err := r.conf.leases()
-	if err != nil {
-		return ipam.Lease{}, err
-	}
-	lease, ok, err := store.Find(r.attachment)
-	if err == nil && !ok {
-		err = withCode(CodeIncomplete, fmt.Errorf("%s has no lease", r.attachment))
-	}
-	return lease, err
 }
 
 // validateAttachment accepts what the specification and the kernel both accept. Most of

@@ -5,6 +5,8 @@ import (
 
 	"github.com/containernetworking/cni/pkg/skel"
 
+	"weft/cniplugin/leases"
+	"weft/cniplugin/wiring"
 	"weft/ipam"
 )
 
@@ -18,30 +20,30 @@ func (p *Plugin) del(args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
-	k, err := openHost()
+	k, err := wiring.OpenHost()
 	if err != nil {
 		return err
 	}
-	defer k.close()
+	defer k.Close()
 	store, release, err := p.hold(req)
 	if err != nil {
 		return err
 	}
 	defer release()
-	return p.detach(req, k, store, noVeth)
+	return p.detach(req, k, store, wiring.Absent)
 }
 
 // detach removes the veth, and only when that is certain gives back the lease. If there is
 // no veth, absent says how it must have been.
-func (p *Plugin) detach(req *request, k *kernel, store *ipam.Store, absent removed) error {
-	was, err := k.removeHostSide(hostName(req.attachment))
+func (p *Plugin) detach(req *request, k *wiring.Kernel, store *ipam.Store, absent wiring.VethState) error {
+	was, err := k.Remove(wiring.HostName(req.attachment))
 	if err != nil {
 		return withCode(CodeWiring, fmt.Errorf("%w; %s keeps its lease until DEL succeeds", err, req.attachment))
 	}
-	if was == noVeth {
+	if was == wiring.Absent {
 		was = absent
 	}
 	ctx, cancel := p.waiting()
 	defer cancel()
-	return endLease(ctx, store, req.attachment, was)
+	return leases.End(ctx, store, req.attachment, was)
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/vishvananda/netlink"
 
+	"weft/cniplugin/wiring"
 	"weft/internal/nodefile"
 	"weft/ipam"
 )
@@ -95,7 +96,7 @@ func TestDELIgnoresWhatOnlyADDNeeds(t *testing.T) {
 
 func TestDELLeavesAForeignLinkWithTheVethsName(t *testing.T) {
 	n := newNode(t, families["IPv4"]...)
-	name := hostName(ipam.Attachment{ContainerID: "pod", IfName: "eth0"})
+	name := wiring.HostName(ipam.Attachment{ContainerID: "pod", IfName: "eth0"})
 	n.in(t, func() error { return netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: name}}) })
 	if err := n.call(n.plugin.Del, n.args("pod", "")); err != nil {
 		t.Fatal(err)

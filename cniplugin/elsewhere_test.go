@@ -6,6 +6,7 @@ import (
 
 	"github.com/containernetworking/plugins/pkg/ns"
 
+	"weft/cniplugin/wiring"
 	"weft/internal/nodefile"
 )
 
@@ -15,17 +16,17 @@ func TestLeasesAreKeptElsewhere(t *testing.T) {
 	n := newNode(t, families["dual stack"]...)
 	n.attachPod("pod")
 	elsewhere := newNamespace(t)
-	if err := elsewhere.Do(func(ns.NetNS) error { return CheckNamespace(n.runDir) }); err == nil {
+	if err := elsewhere.Do(func(ns.NetNS) error { return wiring.CheckNamespace(n.runDir) }); err == nil {
 		t.Error("another namespace is taken for the node's")
 	}
-	if err := n.Do(func(ns.NetNS) error { return CheckNamespace(n.runDir) }); err != nil {
+	if err := n.Do(func(ns.NetNS) error { return wiring.CheckNamespace(n.runDir) }); err != nil {
 		t.Errorf("the node's namespace: %v", err)
 	}
-	if err := elsewhere.Do(func(ns.NetNS) error { return CheckNamespace(t.TempDir()) }); err != nil {
+	if err := elsewhere.Do(func(ns.NetNS) error { return wiring.CheckNamespace(t.TempDir()) }); err != nil {
 		t.Errorf("without a description: %v", err)
 	}
 	n.describeNode(func(node *nodefile.Node) { node.Guard.Comment = "other" })
-	if err := n.Do(func(ns.NetNS) error { return CheckNamespace(n.runDir) }); err == nil {
+	if err := n.Do(func(ns.NetNS) error { return wiring.CheckNamespace(n.runDir) }); err == nil {
 		t.Error("another table is taken for the guard")
 	}
 

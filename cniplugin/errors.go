@@ -8,6 +8,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	"golang.org/x/sys/unix"
 
+	"weft/cniplugin/wiring"
 	"weft/ipam"
 )
 
@@ -53,14 +54,17 @@ func cniError(err error) error {
 
 func codeOf(err error) uint {
 	var (
-		coded *codedError
-		path  *fs.PathError
-		link  *os.LinkError
-		errno unix.Errno
+		coded     *codedError
+		namespace wiring.NamespaceError
+		path      *fs.PathError
+		link      *os.LinkError
+		errno     unix.Errno
 	)
 	switch {
 	case errors.As(err, &coded):
 		return coded.code
+	case errors.As(err, &namespace):
+		return types.ErrInvalidEnvironmentVariables
 	case errors.Is(err, ipam.ErrLocked), errors.Is(err, ipam.ErrExhausted): // another pod may go
 		return types.ErrTryAgainLater
 	case errors.Is(err, ipam.ErrRefused):

@@ -5,6 +5,9 @@ import (
 	"testing"
 
 	"github.com/containernetworking/cni/pkg/skel"
+
+	"weft/cniplugin/wiring"
+	"weft/ipam"
 )
 
 // FuzzRequest has a call be anything. What is accepted must be safe to make names, paths
@@ -26,23 +29,26 @@ func FuzzRequest(f *testing.F) {
 			}
 			return
 		}
-		w := newWiring(req, req.wanted)
-		if strings.ContainsAny(w.hostName+w.podName, "/ %") || len(w.hostName) > 15 || len(w.podName) > 15 || len(w.podMAC) != 6 || w.podMAC[0]&1 != 0 {
+		w := wiring.New(ipam.Lease{Attachment: req.attachment, Addresses: req.wanted, Pod: req.pod})
+		if strings.ContainsAny(req.attachment.ContainerID, "/ ") {
+			t.Errorf("no veth's alias could name the container %q", req.attachment.ContainerID)
+		}
+		if strings.ContainsAny(w.HostName+w.PodName, "/ %") || len(w.HostName) > 15 || len(w.PodName) > 15 {
 			t.Errorf("the wiring %+v", w)
 		}
-		if a, _, ok := parseAlias(w.alias); !ok || a != req.attachment {
-			t.Errorf("the alias %q does not tell the attachment %v", w.alias, req.attachment)
+		if req.mac != nil && (len(req.mac) != 6 || req.mac[0]&1 != 0) {
+			t.Errorf("the MAC %s", req.mac)
 		}
-		for _, addr := range w.addresses {
+		for _, addr := range w.Addresses {
 			if !addr.IsValid() || addr.Zone() != "" || addr.Is4In6() {
 				t.Errorf("the address %s", addr)
 			}
 		}
 		_ = req.conf.IPAM.check()
-		_ = w.setRoutes(req.conf.IPAM.Routes)
+		_ = w.SetRoutes(req.conf.IPAM.Routes)
 		if prev, err := req.conf.prevResult(); err == nil {
 			_ = podInterface(prev, req)
-			_ = w.result("/n", req.conf.DNS, prev)
+			_ = newResult(w, req, prev)
 		}
 	})
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/plugins/pkg/ns"
 
+	"weft/cniplugin/leases"
 	"weft/ipam"
 )
 
@@ -205,7 +206,7 @@ func (n *node) reconcile() []string {
 	n.t.Helper()
 	var lines []string
 	n.in(n.t, func() error {
-		changes, err := Reconcile(n.t.Context(), n.stateDir, "weft", nil)
+		changes, err := leases.Reconcile(n.t.Context(), n.stateDir, "weft", nil)
 		for _, c := range changes {
 			lines = append(lines, c.String())
 		}
@@ -365,25 +366,6 @@ func TestAVethWithoutANameIsOnlyNamed(t *testing.T) {
 		t.Fatal(err)
 	}
 	expect(t, n.reconcile(), "kept "+n.podLinks()[0]+" 10.244.1.2: |ip link delete "+n.podLinks()[0])
-	// What went away since it was found needs nobody's word.
-	n.in(t, func() error {
-		k, err := openHost()
-		if err != nil {
-			return err
-		}
-		defer k.close()
-		found, _, err := survey(nil, k)
-		if err != nil || len(found) != 1 {
-			t.Fatalf("found %v, %v", found, err)
-		}
-		if _, err := k.removeHostSide(found[0].Veth); err != nil {
-			return err
-		}
-		if change, err := heal(t.Context(), nil, k, found[0]); change.Action != "" || err != nil {
-			t.Errorf("got %v, %v", change, err)
-		}
-		return nil
-	})
 }
 
 func TestWhatCannotBeFreedNowIsNamed(t *testing.T) {
@@ -411,35 +393,35 @@ func TestALeaseIsReleasedByHandUnlessItsPodRuns(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.in(t, func() error {
-		found, err := Survey([]*ipam.Store{store})
+		found, err := leases.Survey([]*ipam.Store{store})
 		if err != nil {
 			return err
 		}
 		if len(found) != 2 || len(found[0].Processes) != 0 || len(found[1].Processes) != 1 {
 			t.Errorf("found %+v", found)
 		}
-		if _, err := Release(t.Context(), store, found[0], false); err != nil {
+		if _, err := leases.Release(t.Context(), store, found[0], false); err != nil {
 			return err
 		}
-		if _, err := Release(t.Context(), store, found[1], false); err == nil || !strings.Contains(err.Error(), "--force") {
+		if _, err := leases.Release(t.Context(), store, found[1], false); err == nil || !strings.Contains(err.Error(), "--force") {
 			t.Errorf("a running pod lost its lease: %v", err)
 		}
 		n.requireLeases("running")
-		_, err = Release(t.Context(), store, found[1], true)
+		_, err = leases.Release(t.Context(), store, found[1], true)
 		return err
 	})
 	n.requireNothingLeft()
 }
 
 func TestAReconcilerThatCannotReadSaysSo(t *testing.T) {
-	if _, err := Reconcile(t.Context(), "relative", "weft", nil); err == nil {
+	if _, err := leases.Reconcile(t.Context(), "relative", "weft", nil); err == nil {
 		t.Error("a relative folder was accepted")
 	}
 	file := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Reconcile(t.Context(), file, "weft", nil); err == nil {
+	if _, err := leases.Reconcile(t.Context(), file, "weft", nil); err == nil {
 		t.Error("a file for a folder was accepted")
 	}
 }
@@ -452,7 +434,7 @@ func TestWhatAnotherProgramTookFromAPodsVethComesBack(t *testing.T) {
 		t.Helper()
 		var lines []string
 		n.in(t, func() error {
-			changes, err := Reconcile(t.Context(), n.stateDir, "weft", n.own)
+			changes, err := leases.Reconcile(t.Context(), n.stateDir, "weft", n.own)
 			for _, c := range changes {
 				lines = append(lines, c.String())
 			}

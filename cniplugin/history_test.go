@@ -17,6 +17,8 @@ import (
 	"github.com/containernetworking/plugins/pkg/ns"
 	"github.com/vishvananda/netlink"
 
+	"weft/cniplugin/leases"
+	"weft/cniplugin/wiring"
 	"weft/internal/testnet"
 	"weft/ipam"
 )
@@ -242,7 +244,7 @@ func (r *recorder) add(cni *libcni.CNIConfig, s *slot) {
 func (r *recorder) complete(container string) bool {
 	var alias string
 	if err := r.Do(func(ns.NetNS) error {
-		link, err := netlink.LinkByName(hostName(ipam.Attachment{ContainerID: container, IfName: "eth0"}))
+		link, err := netlink.LinkByName(wiring.HostName(ipam.Attachment{ContainerID: container, IfName: "eth0"}))
 		if _, notFound := errors.AsType[netlink.LinkNotFoundError](err); notFound {
 			return nil
 		}
@@ -288,7 +290,7 @@ func (r *recorder) collect(cni *libcni.CNIConfig) {
 // repeats the call.
 func (r *recorder) reconcile() {
 	err := r.Do(func(ns.NetNS) error {
-		changes, err := Reconcile(r.t.Context(), r.stateDir, "weft", nil)
+		changes, err := leases.Reconcile(r.t.Context(), r.stateDir, "weft", nil)
 		for _, c := range changes {
 			r.count(string(c.Action))
 		}

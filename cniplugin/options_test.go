@@ -12,6 +12,8 @@ import (
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
+
+	"weft/internal/rtnetlink"
 )
 
 // add attaches a pod with a configuration that change has altered, and returns what the
@@ -41,7 +43,7 @@ func (n *node) printed(t *testing.T) *types100.Result {
 func resultAddrs(r *types100.Result) []string {
 	var texts []string
 	for _, ip := range r.IPs {
-		texts = append(texts, addrOf(ip.Address.IP).String())
+		texts = append(texts, rtnetlink.Addr(ip.Address.IP).String())
 	}
 	return texts
 }
@@ -233,7 +235,7 @@ func TestAPodGetsTheMACAddressThatItsRuntimeNames(t *testing.T) {
 	if got := result.Interfaces[1].Mac; got != "02:00:00:00:12:34" {
 		t.Errorf("MAC %s", got)
 	}
-	if got := dial(t, n.namespace, pod, addrOf(result.IPs[0].Address.IP)); got != n.own[0] {
+	if got := dial(t, n.namespace, pod, rtnetlink.Addr(result.IPs[0].Address.IP)); got != n.own[0] {
 		t.Errorf("the pod saw %s", got)
 	}
 	for _, mac := range []string{"02:00:00:00:12", "00:00:00:00:00:00", "ff:ff:ff:ff:ff:ff", "x"} {

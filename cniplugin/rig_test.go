@@ -131,15 +131,8 @@ func newNode(t *testing.T, cidrs ...string) *node {
 	}
 	n.plugin = New(&n.out)
 	n.cni = libcni.NewCNIConfigWithCacheDir([]string{binDir}, t.TempDir(), &nodeExec{node: n})
-	n.in(t, func() error {
-		if err := apply("/proc/sys/net", []setting{
-			{"ipv4/conf/all/forwarding", "1", true},
-			{"ipv6/conf/all/forwarding", "1", true},
-		}); err != nil {
-			return err
-		}
-		return n.makeTUN()
-	})
+	n.set(t, map[string]string{"ipv4/conf/all/forwarding": "1", "ipv6/conf/all/forwarding": "1"})
+	n.in(t, n.makeTUN)
 	n.nft(`table inet weft { comment "made by the test"; }`)
 	if err := nodefile.Write(n.runDir, nodefile.Node{
 		Name: "node1", PodCIDRs: n.cidrs, Addresses: n.own, TUN: "weft0", MTU: testMTU, Guard: nftable.Identity{Comment: "made by the test"},

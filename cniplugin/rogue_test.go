@@ -16,6 +16,7 @@ import (
 	"golang.org/x/net/ipv6"
 	"golang.org/x/sys/unix"
 
+	"weft/cniplugin/wiring"
 	"weft/internal/rtnetlink"
 	"weft/ipam"
 )
@@ -48,7 +49,7 @@ func TestAPodTakesNoRouterAdvertisement(t *testing.T) {
 	n, pod := newNode(t, families["dual stack"]...), newNamespace(t)
 	pod.set(t, map[string]string{"ipv6/conf/default/accept_ra": "2", "ipv6/conf/default/autoconf": "1"})
 	n.addTo(t, "pod", pod, asIs)
-	link := hostName(ipam.Attachment{ContainerID: "pod", IfName: "eth0"})
+	link := wiring.HostName(ipam.Attachment{ContainerID: "pod", IfName: "eth0"})
 	dialPromptly(t, pod, n.namespace, n.own[1])
 	before := pod.configuration(t)
 	n.advertise(t, link)
@@ -97,13 +98,12 @@ func TestAPodThatClaimsAnothersAddressGetsNothingOfIt(t *testing.T) {
 	addrs := n.addTo(t, "victim", victim, asIs)
 	neighbour := newNamespace(t)
 	n.addTo(t, "neighbour", neighbour, asIs)
-	victims := hostName(ipam.Attachment{ContainerID: "victim", IfName: "eth0"})
+	victims := wiring.HostName(ipam.Attachment{ContainerID: "victim", IfName: "eth0"})
 	before := n.permanent(t, victims)
 
-	gateways := []netip.Addr{gateway4, gateway6}
 	for i := range addrs {
 		rogue.claim(t, addrs[i])
-		rogue.claim(t, gateways[i])
+		rogue.claim(t, wiring.GatewayOf(addrs[i]))
 	}
 	time.Sleep(20 * time.Millisecond)
 	for i, addr := range addrs {
@@ -179,7 +179,7 @@ func claim4(addr netip.Addr) error {
 	mac, everybody := link.Attrs().HardwareAddr, net.HardwareAddr{255, 255, 255, 255, 255, 255}
 	var errs []error
 	for _, operation := range []byte{1, 2} {
-		for _, asked := range []netip.Addr{addr, gateway4} {
+		for _, asked := range []netip.Addr{addr, wiring.GatewayOf(addr)} {
 			frame := slices.Concat(everybody, mac, []byte{8, 6, 0, 1, 8, 0, 6, 4, 0, operation},
 				mac, addr.AsSlice(), everybody, asked.AsSlice())
 			errs = append(errs, unix.Sendto(socket, frame, 0, &unix.SockaddrLinklayer{Ifindex: link.Attrs().Index}))

@@ -17,6 +17,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"weft/cniplugin/wiring"
 	"weft/internal/nodefile"
 	"weft/internal/rtnetlink"
 	"weft/ipam"
@@ -141,7 +142,7 @@ func (s *siege) look() string {
 func (s *siege) complete(args *skel.CmdArgs) string {
 	s.t.Helper()
 	var out strings.Builder
-	name := hostName(ipam.Attachment{ContainerID: args.ContainerID, IfName: args.IfName})
+	name := wiring.HostName(ipam.Attachment{ContainerID: args.ContainerID, IfName: args.IfName})
 	s.describe(&out, s.namespace, name)
 	s.describe(&out, s.pod, args.IfName)
 	text := strings.ReplaceAll(out.String(), args.ContainerID, "CONTAINER")
@@ -167,7 +168,7 @@ func (s *siege) describe(out *strings.Builder, in namespace, name string) {
 		var lines []string
 		for _, a := range addrs {
 			// Those that the kernel makes of the MAC address come when they please.
-			if a.IP.To4() != nil || !a.IP.IsLinkLocalUnicast() || a.IP.Equal(gateway6.AsSlice()) {
+			if a.IP.To4() != nil || !a.IP.IsLinkLocalUnicast() || a.IP.Equal(wiring.GatewayOf(netip.IPv6Unspecified()).AsSlice()) {
 				lines = append(lines, fmt.Sprintf(" address %s, scope %d", a.IPNet, a.Scope))
 			}
 		}
@@ -254,7 +255,7 @@ func (s *siege) awaitReady(lease ipam.Lease, pod namespace) {
 func (n *node) lacking(lease ipam.Lease, pod namespace) (what string) {
 	n.t.Helper()
 	n.in(n.t, func() error {
-		link, err := netlink.LinkByName(hostName(lease.Attachment))
+		link, err := netlink.LinkByName(wiring.HostName(lease.Attachment))
 		if err == nil && link.Attrs().OperState != netlink.OperUp {
 			what = "the host side is " + link.Attrs().OperState.String()
 		}

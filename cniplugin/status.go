@@ -9,12 +9,14 @@ import (
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 
+	"weft/cniplugin/leases"
+	"weft/cniplugin/wiring"
 	"weft/internal/nodefile"
 	"weft/ipam"
 )
 
-// Status tells whether the node is of use for pods. Runtimes ask every few seconds: it waits
-// for nobody. Code 50 means that the leases can't be used, 51 that weftd has not forwarded
+// Status reports whether the node is of use for pods. Runtimes ask every few seconds: it waits
+// for no lock. Code 50 means that the leases can't be used, 51 that weftd has not forwarded
 // for a while (nodefile.ForwardingGrace), so running pods don't reach other nodes either.
 // What passes is no reason to fail: the kubelet has a node NotReady whose STATUS fails, and
 // its pods are evicted. So a restart of weftd is none, and neither is a full pool.
@@ -28,7 +30,7 @@ func (p *Plugin) status(args *skel.CmdArgs) error {
 	if err := conf.IPAM.check(); err != nil {
 		return err
 	}
-	node, err := readNode(conf.RunDir)
+	node, err := wiring.ReadNode(conf.RunDir)
 	if err == nil {
 		err = forwards(conf.RunDir)
 	}
@@ -39,7 +41,12 @@ func (p *Plugin) status(args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
-	return available(store, NodePool(node))
+	err = store.Available(leases.NodePool(node))
+	if errors.Is(err, ipam.ErrExhausted) { // pods that go make room
+		fmt.Fprintln(os.Stderr, "weft-cni: status: no pod can be added now:", err)
+		return nil
+	}
+	return withCode(types.ErrPluginNotAvailable, err)
 }
 
 // forwards returns why weftd does not forward, or nil.
@@ -49,15 +56,4 @@ func forwards(runDir string) error {
 		err = fmt.Errorf("weftd has not forwarded for %s; `weft status` and its log say why", ago.Round(time.Second))
 	}
 	return err
-}
-
-// available returns why leases can't be had. That none is free is said on stderr: pods that
-// go make room.
-func available(store *ipam.Store, pool ipam.Pool) error {
-	err := store.Available(pool)
-	if errors.Is(err, ipam.ErrExhausted) {
-		fmt.Fprintln(os.Stderr, "weft-cni: status: no pod can be added now:", err)
-		return nil
-	}
-	return withCode(types.ErrPluginNotAvailable, err)
 }

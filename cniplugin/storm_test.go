@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"testing"
 
+	"weft/cniplugin/wiring"
 	"weft/internal/nodefile"
 	"weft/ipam"
 )
@@ -27,13 +28,13 @@ func (n *node) cooling() int {
 // killed, and whoever cleans up after it.
 func TestIncompleteADDsNeedNoCooldown(t *testing.T) {
 	const last = "mark the veth as complete"
-	kill := func(step) error { runtime.Goexit(); return nil }
-	fail := func(step) error { return errKilled }
+	kill := func(wiring.Step) error { runtime.Goexit(); return nil }
+	fail := func(wiring.Step) error { return errKilled }
 	nothing := func(*node, namespace) {}
 	for _, tt := range []struct {
 		name    string
 		at      string
-		do      func(step) error
+		do      func(wiring.Step) error
 		then    func(n *node, pod namespace)
 		cooling int
 	}{
@@ -59,11 +60,11 @@ func TestIncompleteADDsNeedNoCooldown(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			n, pod := newNode(t, families["dual stack"]...), newNamespace(t)
 			n.describeNode(func(node *nodefile.Node) { node.CooldownSeconds = 120 })
-			n.plugin.runStep = func(s step) error {
-				if s.what == tt.at {
+			n.plugin.runStep = func(s wiring.Step) error {
+				if s.What == tt.at {
 					return tt.do(s)
 				}
-				return s.do()
+				return s.Do()
 			}
 			_ = n.call(n.plugin.Add, n.args("pod", pod.Path()))
 			tt.then(n, pod)

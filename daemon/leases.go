@@ -14,7 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"weft/cniplugin"
+	"weft/cniplugin/leases"
 	"weft/control"
 	"weft/internal/config"
 	"weft/internal/nodefile"
@@ -40,12 +40,12 @@ type podLeases struct {
 	log    *slog.Logger
 
 	mu           sync.Mutex // guards what follows
-	done         map[cniplugin.Action]uint64
+	done         map[leases.Action]uint64
 	unreconciled []string // what the last reconcile could not repair, a line each
 }
 
 func newPodLeases(c config.Config, log *slog.Logger) *podLeases {
-	return &podLeases{config: c, log: log, done: map[cniplugin.Action]uint64{}}
+	return &podLeases{config: c, log: log, done: map[leases.Action]uint64{}}
 }
 
 // reconcileNowAndThen repairs what a crash, or a runtime that forgot something, has left.
@@ -83,12 +83,12 @@ func (d *daemon) publishStranded(leases []ipam.Lease) {
 func (p *podLeases) reconcile(ctx context.Context, own []netip.Addr) {
 	waiting, cancel := context.WithTimeout(ctx, reconcileWait)
 	defer cancel()
-	changes, err := cniplugin.Reconcile(waiting, p.config.StateDir, p.config.CNI.Name, own)
+	changes, err := leases.Reconcile(waiting, p.config.StateDir, p.config.CNI.Name, own)
 	if ctx.Err() != nil { // whatever could not be done, the next weftd does it
 		changes, err = slices.DeleteFunc(changes, isKept), nil
 	}
 	if err != nil {
-		changes = append(changes, cniplugin.Change{Action: cniplugin.Kept, Why: err.Error()})
+		changes = append(changes, leases.Change{Action: leases.Kept, Why: err.Error()})
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -111,10 +111,10 @@ func (p *podLeases) reconcile(ctx context.Context, own []netip.Addr) {
 	}
 }
 
-func isKept(c cniplugin.Change) bool { return c.Action == cniplugin.Kept }
+func isKept(c leases.Change) bool { return c.Action == leases.Kept }
 
 // about is what the log says of a change.
-func about(c cniplugin.Change) []any {
+func about(c leases.Change) []any {
 	if c.ContainerID == "" && c.Veth == "" { // not of one attachment
 		return []any{"reason", c.Why}
 	}
@@ -127,7 +127,7 @@ func (p *podLeases) reconciled() (actions map[string]uint64, unreconciled int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	actions = map[string]uint64{}
-	for _, a := range []cniplugin.Action{cniplugin.Freed, cniplugin.Adopted, cniplugin.Rebuilt, cniplugin.Rewired} {
+	for _, a := range []leases.Action{leases.Freed, leases.Adopted, leases.Rebuilt, leases.Rewired} {
 		actions[string(a)] = p.done[a]
 	}
 	return actions, len(p.unreconciled)
@@ -152,8 +152,8 @@ func (p *podLeases) stranded(plan *control.Plan) ([]ipam.Lease, error) {
 	if err != nil {
 		return nil, err
 	}
-	leases, _, err := store.List()
-	return slices.DeleteFunc(leases, func(l ipam.Lease) bool { return !cniplugin.Stranded(l, plan.PodCIDRs) }), err
+	all, _, err := store.List()
+	return slices.DeleteFunc(all, func(l ipam.Lease) bool { return !leases.Stranded(l, plan.PodCIDRs) }), err
 }
 
 // warnings says which pods are stranded, and what keeps new ones from being added; plan is the
@@ -172,7 +172,7 @@ func (p *podLeases) warnings(plan *control.Plan, stranded []ipam.Lease) []warnin
 	}
 	store, err := ipam.Open(p.config.StateDir, p.config.CNI.Name)
 	if err == nil {
-		err = store.Available(cniplugin.NodePool(nodefile.Node{PodCIDRs: plan.PodCIDRs, Addresses: plan.NodeAddresses,
+		err = store.Available(leases.NodePool(nodefile.Node{PodCIDRs: plan.PodCIDRs, Addresses: plan.NodeAddresses,
 			Reserved: p.config.IPAM.Reserved, CooldownSeconds: int(p.config.IPAM.Cooldown.Seconds())}))
 	}
 	if errors.Is(err, ipam.ErrExhausted) {

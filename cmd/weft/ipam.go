@@ -16,7 +16,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"weft/cniplugin"
+	"weft/cniplugin/leases"
+	"weft/cniplugin/wiring"
 	"weft/control"
 	"weft/internal/nodefile"
 	"weft/ipam"
@@ -46,7 +47,7 @@ type listing struct {
 }
 
 type attachment struct {
-	cniplugin.Found
+	leases.Found
 	Trouble string `json:"trouble,omitempty"`
 }
 
@@ -110,13 +111,13 @@ func readListing(stores []*ipam.Store, runDir string) (listing, error) {
 	}
 	unreadable := len(errs) > 0
 	node, described := nodefile.Read(runDir)
-	found, err := cniplugin.Survey(list.stores)
+	found, err := leases.Survey(list.stores)
 	for _, f := range found {
 		trouble := f.Trouble()
 		if f.Network == "" && unreadable {
 			trouble = "its lease, if any, can't be read"
 		}
-		if trouble == "" && described == nil && cniplugin.Stranded(f.Lease, node.PodCIDRs) {
+		if trouble == "" && described == nil && leases.Stranded(f.Lease, node.PodCIDRs) {
 			trouble = fmt.Sprintf("it is stranded: the node's pod CIDRs are now %s, and no other node reaches it; delete the pod", control.Join(node.PodCIDRs))
 		}
 		list.Leases = append(list.Leases, attachment{f, trouble})
@@ -180,12 +181,12 @@ func newIPAMCheckCommand(stateDir, runDir *string) *cobra.Command {
 			return err
 		}
 		list, err := readListing(stores, *runDir)
-		err = errors.Join(err, cniplugin.CheckNamespace(*runDir))
+		err = errors.Join(err, wiring.CheckNamespace(*runDir))
 		troubled := slices.DeleteFunc(slices.Clone(list.Leases), func(a attachment) bool { return a.Trouble == "" })
 		shown := show(c.OutOrStdout(), *output, troubled, func(out io.Writer) error {
-			var changes []cniplugin.Change
+			var changes []leases.Change
 			for _, a := range troubled {
-				changes = append(changes, cniplugin.Change{Action: "found", Found: a.Found, Why: a.Trouble})
+				changes = append(changes, leases.Change{Action: "found", Found: a.Found, Why: a.Trouble})
 			}
 			return printChanges(out, changes)
 		})
@@ -198,7 +199,7 @@ func newIPAMCheckCommand(stateDir, runDir *string) *cobra.Command {
 }
 
 // printChanges writes a line for each.
-func printChanges(out io.Writer, changes []cniplugin.Change) error {
+func printChanges(out io.Writer, changes []leases.Change) error {
 	for _, change := range changes {
 		if _, err := fmt.Fprintln(out, oneLine(change.String())); err != nil {
 			return err
@@ -228,12 +229,12 @@ func newIPAMGCCommand(stateDir, runDir *string) *cobra.Command {
 			return failed(fmt.Errorf("there are no leases of a network %s, but of %s; name weftd's network with --network",
 				strconv.Quote(*network), oneLine(strings.Join(names, ", "))))
 		}
-		if err := cniplugin.CheckNamespace(*runDir); err != nil {
+		if err := wiring.CheckNamespace(*runDir); err != nil {
 			return failed(err)
 		}
-		changes, err := cniplugin.Reconcile(c.Context(), *stateDir, *network, nil)
-		shown := show(c.OutOrStdout(), *output, append([]cniplugin.Change{}, changes...), func(out io.Writer) error { return printChanges(out, changes) })
-		left := slices.DeleteFunc(slices.Clone(changes), func(c cniplugin.Change) bool { return c.Action != cniplugin.Kept })
+		changes, err := leases.Reconcile(c.Context(), *stateDir, *network, nil)
+		shown := show(c.OutOrStdout(), *output, append([]leases.Change{}, changes...), func(out io.Writer) error { return printChanges(out, changes) })
+		left := slices.DeleteFunc(slices.Clone(changes), func(c leases.Change) bool { return c.Action != leases.Kept })
 		if err == nil && len(left) > 0 {
 			err = fmt.Errorf("%d %s left that only you can repair", len(left), plural(len(left), "trouble"))
 		}
@@ -266,15 +267,15 @@ func newIPAMReleaseCommand(stateDir, runDir *string) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if err := cniplugin.CheckNamespace(*runDir); err != nil {
+		if err := wiring.CheckNamespace(*runDir); err != nil {
 			return failed(err)
 		}
 		list, unreadable := readListing(stores, *runDir)
-		var meant []cniplugin.Found
+		var meant []leases.Found
 		var errs []error
 		for _, name := range names {
 			f, err := list.lookUp(name)
-			again := func(o cniplugin.Found) bool { return o.Network == f.Network && o.Attachment == f.Attachment }
+			again := func(o leases.Found) bool { return o.Network == f.Network && o.Attachment == f.Attachment }
 			if err == nil && !slices.ContainsFunc(meant, again) {
 				meant = append(meant, f)
 			}
@@ -283,10 +284,10 @@ func newIPAMReleaseCommand(stateDir, runDir *string) *cobra.Command {
 		if err := errors.Join(errs...); err != nil {
 			return failed(errors.Join(err, unreadable))
 		}
-		changes := []cniplugin.Change{}
+		changes := []leases.Change{}
 		for _, f := range meant {
 			store := stores[slices.Index(networks(stores), f.Network)]
-			change, err := cniplugin.Release(c.Context(), store, f, *force)
+			change, err := leases.Release(c.Context(), store, f, *force)
 			if err == nil {
 				changes = append(changes, change)
 			}
@@ -334,10 +335,10 @@ func newIPAMVethCommand(stateDir *string) *cobra.Command {
 
 // lookUp returns the one lease that is meant by a pod, an address, a container, or the
 // beginning of its ID.
-func (l listing) lookUp(name string) (cniplugin.Found, error) {
+func (l listing) lookUp(name string) (leases.Found, error) {
 	addr, _ := netip.ParseAddr(name)
 	id, ifName, _ := strings.Cut(name, "/")
-	var exact, alike []cniplugin.Found
+	var exact, alike []leases.Found
 	for _, a := range l.Leases {
 		switch {
 		case slices.Contains(a.Addresses, addr), a.ContainerID == name, a.String() == name, a.Pod == name:
@@ -352,17 +353,17 @@ func (l listing) lookUp(name string) (cniplugin.Found, error) {
 	quoted := strconv.Quote(name)
 	switch {
 	case len(alike) == 0:
-		return cniplugin.Found{}, fmt.Errorf("no pod has %s; `weft ipam list` lists the pods and their addresses", quoted)
+		return leases.Found{}, fmt.Errorf("no pod has %s; `weft ipam list` lists the pods and their addresses", quoted)
 	case len(alike) > 1:
 		var candidates []string
 		for _, f := range alike {
 			candidates = append(candidates, fmt.Sprintf("%s (%s)", f.Attachment, control.Join(f.Addresses)))
 		}
-		return cniplugin.Found{}, fmt.Errorf("%s matches %s; name one by its address", quoted, strings.Join(candidates, " or "))
+		return leases.Found{}, fmt.Errorf("%s matches %s; name one by its address", quoted, strings.Join(candidates, " or "))
 	case alike[0].Network == "" && !alike[0].Complete:
-		return cniplugin.Found{}, fmt.Errorf("%s has no lease, only a veth that an unfinished ADD left; if it stays, remove it (ip link delete %s)", quoted, alike[0].Veth)
+		return leases.Found{}, fmt.Errorf("%s has no lease, only a veth that an unfinished ADD left; if it stays, remove it (ip link delete %s)", quoted, alike[0].Veth)
 	case alike[0].Network == "":
-		return cniplugin.Found{}, fmt.Errorf("the pod that has %s has no lease; `weft ipam gc` makes one", quoted)
+		return leases.Found{}, fmt.Errorf("the pod that has %s has no lease; `weft ipam gc` makes one", quoted)
 	}
 	return alike[0], nil
 }

@@ -11,7 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"weft/cniplugin"
+	"weft/cniplugin/leases"
 	"weft/ipam"
 )
 
@@ -19,8 +19,8 @@ const longID = "8f3b2c1d4e5f60718293a4b5c6d7e8f90a1b2c3d4e5f60718293a4b5c6d7e8f9
 
 // listed is one attachment of each kind.
 func listed() listing {
-	found := func(id, pod string, addresses ...string) cniplugin.Found {
-		f := cniplugin.Found{Network: "weft", HasVeth: true, Complete: true}
+	found := func(id, pod string, addresses ...string) leases.Found {
+		f := leases.Found{Network: "weft", HasVeth: true, Complete: true}
 		f.Attachment = ipam.Attachment{ContainerID: id, IfName: "eth0"}
 		f.Pod, f.Veth, f.Since = pod, "weft0123456789a", now.Add(-26*time.Hour)
 		for _, a := range addresses {
@@ -32,10 +32,10 @@ func listed() listing {
 	running.Processes = []int{4711, 4712, 4720}
 	gone := found("short", "default/\x1b[31mred\nand\ttab", "10.244.1.3")
 	gone.HasVeth, gone.Complete = false, false
-	nameless := cniplugin.Found{HasVeth: true}
+	nameless := leases.Found{HasVeth: true}
 	nameless.Veth, nameless.Addresses = "weftfedcba98765", []netip.Addr{}
 	l := listing{CoolingDown: []cooling{{"weft", []netip.Addr{netip.MustParseAddr("10.244.1.9"), netip.MustParseAddr("fd00:244:1::9")}}}}
-	for _, f := range []cniplugin.Found{running, gone, nameless} {
+	for _, f := range []leases.Found{running, gone, nameless} {
 		l.Leases = append(l.Leases, attachment{f, f.Trouble()})
 	}
 	return l
@@ -77,7 +77,7 @@ func TestALeaseIsNamedByAddressContainerOrTheBeginningOfItsID(t *testing.T) {
 	for _, more := range []struct{ id, ifName, addr string }{
 		{"pod", "eth0", "10.244.1.20"}, {"pod", "net1", "10.244.1.21"}, {"pod2", "eth0", "10.244.1.22"}, {"unleased", "eth0", "10.244.1.23"},
 	} {
-		f := cniplugin.Found{Network: "weft", HasVeth: true, Complete: true}
+		f := leases.Found{Network: "weft", HasVeth: true, Complete: true}
 		f.Attachment = ipam.Attachment{ContainerID: more.id, IfName: more.ifName}
 		f.Addresses = []netip.Addr{netip.MustParseAddr(more.addr)}
 		if more.id == "pod2" {
@@ -180,8 +180,8 @@ func TestLeasesWithoutWeftdFromListToRelease(t *testing.T) {
 	}
 	expectIPAM(t, dir, []string{"release", "a", "10.244.1.1"}, 0, "freed a/eth0 (pod default/a) 10.244.1.1: by hand\n", "") // one lease, named twice
 	code, stdout, stderr = ipamCommand(t, dir, "release", "ab/eth0", "-o", "json")
-	var changes []cniplugin.Change
-	if err := json.Unmarshal([]byte(stdout), &changes); err != nil || code != 0 || stderr != "" || len(changes) != 1 || changes[0].Action != cniplugin.Freed || changes[0].ContainerID != "ab" {
+	var changes []leases.Change
+	if err := json.Unmarshal([]byte(stdout), &changes); err != nil || code != 0 || stderr != "" || len(changes) != 1 || changes[0].Action != leases.Freed || changes[0].ContainerID != "ab" {
 		t.Errorf("release -o json: %v, exit status %d, %s%s", err, code, stderr, stdout)
 	}
 	if leases, _, err := store.List(); err != nil || len(leases) != 0 {

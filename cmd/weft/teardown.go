@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"weft/cniplugin"
+	"weft/cniplugin/wiring"
 	"weft/control"
 	"weft/internal/alone"
 	"weft/internal/config"
@@ -71,7 +72,7 @@ func newTeardownCommand() *cobra.Command {
 
 func tearDown(ctx context.Context, c config.Config, force bool) (teardown, error) {
 	done := teardown{Removed: []string{}, Exposed: []string{}}
-	pods, err := cniplugin.PodLinks()
+	pods, err := wiring.PodLinks()
 	if err != nil {
 		return done, err
 	}

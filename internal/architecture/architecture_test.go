@@ -48,6 +48,17 @@ func TestPackagesKnowOnlyWhatTheirPlaceAllows(t *testing.T) {
 		{of: "weft/daemon/engine", may: []string{"weft/daemon/engine", "weft/control", "weft/peer", "weft/fib", "weft/internal/strict", "weft/internal/warning"}},
 		{of: "weft/ipam", may: []string{"weft/ipam"}},
 		{
+			of:     "weft/cniplugin/wiring", // the kernel, without the leases and the commands that use it
+			may:    []string{"weft/cniplugin/wiring", "weft/ipam", "weft/internal/marks", "weft/internal/nftable", "weft/internal/nodefile", "weft/internal/rtnetlink"},
+			mayNot: []string{"github.com/containernetworking/cni/pkg/skel", "github.com/containernetworking/cni/pkg/types/100"},
+		},
+		{
+			of: "weft/cniplugin/leases",
+			may: []string{"weft/cniplugin/leases", "weft/cniplugin/wiring", "weft/ipam", "weft/internal/marks", "weft/internal/nftable",
+				"weft/internal/nodefile", "weft/internal/rtnetlink"},
+			mayNot: []string{"github.com/containernetworking/cni/pkg/skel", "github.com/containernetworking/cni/pkg/types/100"},
+		},
+		{
 			of:     "weft/control", // a planner has no sockets
 			may:    []string{"weft/control", "weft/peer", "weft/fib", "weft/internal/strict", "weft/internal/warning"},
 			mayNot: []string{"net/http", "github.com/vishvananda/netlink", "go.etcd.io", "google.golang.org/grpc"},

@@ -38,6 +38,12 @@ func IPNet(p netip.Prefix) *net.IPNet {
 // HostNet returns the /32 or /128 that holds a alone.
 func HostNet(a netip.Addr) *net.IPNet { return IPNet(netip.PrefixFrom(a, a.BitLen())) }
 
+// Addr returns ip in the type of package netip; the zero Addr stands for nil.
+func Addr(ip net.IP) netip.Addr {
+	addr, _ := netip.AddrFromSlice(ip)
+	return addr.Unmap()
+}
+
 // Prefix is the inverse of IPNet; the zero Prefix stands for nil.
 func Prefix(n *net.IPNet) netip.Prefix {
 	if n == nil {

@@ -1,8 +1,15 @@
-package cniplugin
+// Package wiring makes, compares and removes what a pod has in the kernel: its veth, and on that
+// addresses, routes, neighbours and settings, in the node's network namespace and the pod's.
+//
+// Everything hangs off the veth, whose name follows from the attachment: removing the veth
+// undoes all of it. The package never touches a link that is not weft's, and knows neither
+// lease files nor the commands of CNI.
+package wiring
 
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
@@ -22,11 +29,6 @@ const (
 	// name of a link (IFALIASZ and ALTIFNAMSIZ, less their ends).
 	maxAlias   = 255
 	maxAltName = 127
-
-	// minMTU is what IPv6 needs (RFC 8200, section 5), and minMTU4 what every IPv4 host takes
-	// (RFC 1122, section 3.3.2).
-	minMTU  = 1280
-	minMTU4 = 576
 )
 
 var (
@@ -36,47 +38,48 @@ var (
 	gateway6 = netip.MustParseAddr("fe80::1")
 )
 
-// wiring says what one attachment has in the kernel. It is data alone: ADD makes what it
-// says, CHECK compares.
-type wiring struct {
-	hostName, podName string
-	hostMAC, podMAC   net.HardwareAddr
+// Wiring says what one attachment has in the kernel. It is data alone: Steps make what it
+// says, Missing compares.
+type Wiring struct {
+	HostName, PodName string
+	HostMAC, PodMAC   net.HardwareAddr
+	Addresses         []netip.Addr
+	Routes            []*types.Route // all by the node
+	MTU               int            // in bytes, of both ends
+
+	// GSOMaxSize (bytes) and GSOMaxSegs bound super-packets; 0 leaves the kernel's bounds.
+	GSOMaxSize, GSOMaxSegs int
+
 	// alias marks the host side as complete; it is set last.
 	alias string
 	// altName is how people may call the host side, after the pod; empty if it has no name.
-	altName   string
-	mtu       int
-	addresses []netip.Addr
-	routes    []*types.Route
-
-	gsoMaxSize, gsoMaxSegs int
+	altName string
 }
 
-// hostName returns the name of the host side of the veth of a: 44 bits of a hash, so two
+// HostName returns the name of the host side of the veth of a: 44 bits of a hash, so two
 // attachments of one node practically never meet, and DEL finds it without any state.
-func hostName(a ipam.Attachment) string {
+func HostName(a ipam.Attachment) string {
 	sum := sha256.Sum256([]byte(a.String()))
 	return "weft" + hex.EncodeToString(sum[:])[:11]
 }
 
-func newWiring(req *request, addresses []netip.Addr) *wiring {
-	sum := sha256.Sum256([]byte(req.attachment.String()))
-	w := &wiring{
-		hostName: hostName(req.attachment),
-		podName:  req.attachment.IfName,
+// New returns the wiring of what lease says; Routes, MTU and the bounds of super-packets are
+// the caller's to fill in.
+func New(lease ipam.Lease) *Wiring {
+	sum := sha256.Sum256([]byte(lease.Attachment.String()))
+	w := &Wiring{
+		HostName: HostName(lease.Attachment),
+		PodName:  lease.IfName,
 		// Addresses chosen at creation are left alone by udev, which otherwise changes the
 		// host side's behind our back, and spare reading them back.
-		hostMAC:   localMAC(sum[16:22]),
-		podMAC:    localMAC(sum[24:30]),
-		alias:     req.attachment.String(),
-		addresses: addresses,
+		HostMAC:   localMAC(sum[16:22]),
+		PodMAC:    localMAC(sum[24:30]),
+		Addresses: lease.Addresses,
+		alias:     lease.Attachment.String(),
+		altName:   altNameOf(altNamePrefix, lease.Attachment, lease.Pod),
 	}
-	if req.mac != nil {
-		w.podMAC = req.mac
-	}
-	if req.pod != "" {
-		w.alias += " " + req.pod
-		w.altName = altNameOf(altNamePrefix, req.attachment, req.pod)
+	if lease.Pod != "" {
+		w.alias += " " + lease.Pod
 	}
 	w.alias = w.alias[:min(len(w.alias), maxAlias)]
 	return w
@@ -100,33 +103,33 @@ func altNameOf(prefix string, a ipam.Attachment, pod string) string {
 	return name[:min(len(name), maxAltName)]
 }
 
-// parseAlias returns what an alias that newWiring made tells.
+// parseAlias is the inverse of the alias that New makes.
 func parseAlias(alias string) (a ipam.Attachment, pod string, ok bool) {
 	attachment, pod, _ := strings.Cut(alias, " ")
 	a.ContainerID, a.IfName, ok = strings.Cut(attachment, "/")
 	return a, pod, ok
 }
 
-// setRoutes has the pod reach what routes say, or everything if there are none. All of
+// SetRoutes has the pod reach what routes say, or everything if there are none. All of
 // them lead to the node, the pod's only router.
-func (w *wiring) setRoutes(routes []*types.Route) error {
+func (w *Wiring) SetRoutes(routes []*types.Route) error {
 	if len(routes) == 0 {
-		for _, addr := range w.addresses {
+		for _, addr := range w.Addresses {
 			routes = append(routes, &types.Route{Dst: *defaultOf(addr)})
 		}
 	}
 	for _, route := range routes {
 		route = route.Copy()
-		i := slices.IndexFunc(w.addresses, func(a netip.Addr) bool { return a.Is4() == (route.Dst.IP.To4() != nil) })
+		i := slices.IndexFunc(w.Addresses, func(a netip.Addr) bool { return a.Is4() == (route.Dst.IP.To4() != nil) })
 		if i < 0 {
-			return invalid("ipam.routes: %s can't be reached from %s: the pod has no address of that family", &route.Dst, w.addresses)
+			return fmt.Errorf("ipam.routes: %s can't be reached from %s: the pod has no address of that family", &route.Dst, w.Addresses)
 		}
-		gateway := gatewayOf(w.addresses[i])
-		if route.GW != nil && addrOf(route.GW) != gateway {
-			return invalid("ipam.routes: %s by %s: a pod's only router is its node; remove gw", &route.Dst, route.GW)
+		gateway := GatewayOf(w.Addresses[i])
+		if route.GW != nil && rtnetlink.Addr(route.GW) != gateway {
+			return fmt.Errorf("ipam.routes: %s by %s: a pod's only router is its node; remove gw", &route.Dst, route.GW)
 		}
 		route.GW = gateway.AsSlice()
-		w.routes = append(w.routes, route)
+		w.Routes = append(w.Routes, route)
 	}
 	return nil
 }
@@ -138,7 +141,8 @@ func localMAC(random []byte) net.HardwareAddr {
 	return mac
 }
 
-func gatewayOf(addr netip.Addr) netip.Addr {
+// GatewayOf returns the gateway of a pod that has addr.
+func GatewayOf(addr netip.Addr) netip.Addr {
 	if addr.Is4() {
 		return gateway4
 	}
@@ -152,24 +156,24 @@ func defaultOf(addr netip.Addr) *net.IPNet {
 
 // veth puts the other end straight into the pod, under its final name, so there is no
 // moment at which the pair exists elsewhere.
-func (w *wiring) veth(podNS int) *netlink.Veth {
+func (w *Wiring) veth(podNS int) *netlink.Veth {
 	attrs := netlink.NewLinkAttrs()
-	attrs.Name = w.hostName
-	attrs.HardwareAddr = w.hostMAC
-	attrs.MTU = w.mtu
+	attrs.Name = w.HostName
+	attrs.HardwareAddr = w.HostMAC
+	attrs.MTU = w.MTU
 	attrs.Group = marks.PodLinkGroup
-	attrs.GSOMaxSize, attrs.GSOMaxSegs = uint32(w.gsoMaxSize), uint32(w.gsoMaxSegs)
+	attrs.GSOMaxSize, attrs.GSOMaxSegs = uint32(w.GSOMaxSize), uint32(w.GSOMaxSegs)
 	veth := netlink.NewVeth(attrs)
-	veth.PeerName = w.podName
-	veth.PeerHardwareAddr = w.podMAC
-	veth.PeerMTU = uint32(w.mtu)
+	veth.PeerName = w.PodName
+	veth.PeerHardwareAddr = w.PodMAC
+	veth.PeerMTU = uint32(w.MTU)
 	veth.PeerNamespace = netlink.NsFd(podNS)
 	return veth
 }
 
-func (w *wiring) podAddrs() []*netlink.Addr {
+func (w *Wiring) podAddrs() []*netlink.Addr {
 	var addrs []*netlink.Addr
-	for _, addr := range w.addresses {
+	for _, addr := range w.Addresses {
 		a := &netlink.Addr{IPNet: rtnetlink.HostNet(addr)}
 		if addr.Is6() {
 			a.Flags = unix.IFA_F_NODAD
@@ -179,9 +183,9 @@ func (w *wiring) podAddrs() []*netlink.Addr {
 	return addrs
 }
 
-func (w *wiring) hostAddrs() []*netlink.Addr {
+func (w *Wiring) hostAddrs() []*netlink.Addr {
 	var addrs []*netlink.Addr
-	for _, addr := range w.addresses {
+	for _, addr := range w.Addresses {
 		if addr.Is4() {
 			addrs = append(addrs, &netlink.Addr{IPNet: rtnetlink.HostNet(gateway4), Scope: int(netlink.SCOPE_LINK)})
 		} else {
@@ -195,7 +199,7 @@ func (w *wiring) hostAddrs() []*netlink.Addr {
 // kernel removes IPv4 routes when their preferred source is on no device any more
 // (fib_sync_down_addr in net/ipv4/fib_semantics.c). The TUN device goes whenever weftd
 // ends, and the routes to the pod must stay.
-func (w *wiring) nodeAddrs(own []netip.Addr) []*netlink.Addr {
+func (w *Wiring) nodeAddrs(own []netip.Addr) []*netlink.Addr {
 	var addrs []*netlink.Addr
 	for _, addr := range own {
 		if addr.Is4() {
@@ -206,20 +210,20 @@ func (w *wiring) nodeAddrs(own []netip.Addr) []*netlink.Addr {
 }
 
 // podNeighbours spare the pod every question for its gateway.
-func (w *wiring) podNeighbours(link int) []*netlink.Neigh {
+func (w *Wiring) podNeighbours(link int) []*netlink.Neigh {
 	var neighbours []*netlink.Neigh
-	for _, addr := range w.addresses {
-		neighbours = append(neighbours, permanent(link, gatewayOf(addr), w.hostMAC))
+	for _, addr := range w.Addresses {
+		neighbours = append(neighbours, permanent(link, GatewayOf(addr), w.HostMAC))
 	}
 	return neighbours
 }
 
 // hostNeighbours spare the host every question for the pod, and let a pod answer for no
 // other address than its own.
-func (w *wiring) hostNeighbours(link int) []*netlink.Neigh {
+func (w *Wiring) hostNeighbours(link int) []*netlink.Neigh {
 	var neighbours []*netlink.Neigh
-	for _, addr := range w.addresses {
-		neighbours = append(neighbours, permanent(link, addr, w.podMAC))
+	for _, addr := range w.Addresses {
+		neighbours = append(neighbours, permanent(link, addr, w.PodMAC))
 	}
 	return neighbours
 }
@@ -231,12 +235,12 @@ func permanent(link int, addr netip.Addr, mac net.HardwareAddr) *netlink.Neigh {
 // podRoutes come with the one to the IPv4 gateway first, so that those by it need no flag
 // (RTNH_F_ONLINK): virtual machines copy the routes into a guest, but not their flags. An
 // IPv6 gateway is link-local, and so on the link anyway.
-func (w *wiring) podRoutes(link int) []*netlink.Route {
+func (w *Wiring) podRoutes(link int) []*netlink.Route {
 	var routes []*netlink.Route
-	if slices.ContainsFunc(w.addresses, netip.Addr.Is4) {
+	if slices.ContainsFunc(w.Addresses, netip.Addr.Is4) {
 		routes = append(routes, &netlink.Route{LinkIndex: link, Dst: rtnetlink.HostNet(gateway4), Scope: netlink.SCOPE_LINK})
 	}
-	for _, r := range w.routes {
+	for _, r := range w.Routes {
 		route := &netlink.Route{
 			LinkIndex: link,
 			Dst:       &r.Dst,
@@ -255,9 +259,9 @@ func (w *wiring) podRoutes(link int) []*netlink.Route {
 
 // hostRoutes lead to the pod's addresses. The node itself speaks to them from the first
 // of own that is of their family. The kernel refuses a source that the node does not have.
-func (w *wiring) hostRoutes(link int, own []netip.Addr) []*netlink.Route {
+func (w *Wiring) hostRoutes(link int, own []netip.Addr) []*netlink.Route {
 	var routes []*netlink.Route
-	for _, addr := range w.addresses {
+	for _, addr := range w.Addresses {
 		route := &netlink.Route{
 			LinkIndex: link,
 			Dst:       rtnetlink.HostNet(addr),

@@ -1,4 +1,4 @@
-package cniplugin
+package wiring
 
 import (
 	"errors"
@@ -15,7 +15,7 @@ import (
 
 // setting is one of the kernel's settings of one interface (ip-sysctl.rst).
 type setting struct {
-	// name is its path below /proc/sys/net.
+	// name is its path below sysctlRoot.
 	name, value string
 	// needed: without it the pod has no connectivity.
 	needed bool
@@ -24,17 +24,17 @@ type setting struct {
 // hostSettings of the host side. They make it independent of what the distribution sets
 // for new interfaces. Strict rp_filter keeps a pod from speaking with an address that is
 // routed elsewhere. The kernel makes the host side no address of its own: fe80::1 is there.
-func (w *wiring) hostSettings() []setting {
-	v4, v6 := "ipv4/conf/"+w.hostName, "ipv6/conf/"+w.hostName
+func (w *Wiring) hostSettings() []setting {
+	v4, v6 := "ipv4/conf/"+w.HostName, "ipv6/conf/"+w.HostName
 	settings := []setting{
 		{v4 + "/rp_filter", "1", false},
 		{v6 + "/accept_ra", "0", false},
 		{v6 + "/addr_gen_mode", "1", false},
 	}
-	if slices.ContainsFunc(w.addresses, netip.Addr.Is4) {
+	if slices.ContainsFunc(w.Addresses, netip.Addr.Is4) {
 		settings = append(settings, setting{v4 + "/forwarding", "1", true})
 	}
-	if slices.ContainsFunc(w.addresses, netip.Addr.Is6) {
+	if slices.ContainsFunc(w.Addresses, netip.Addr.Is6) {
 		settings = append(settings,
 			setting{v6 + "/disable_ipv6", "0", true},
 			setting{v6 + "/forwarding", "1", false})
@@ -42,15 +42,15 @@ func (w *wiring) hostSettings() []setting {
 	return settings
 }
 
-// podSettings of the pod's side. A pod's only router is its node. Nobody else is on the
-// link who could have one of its addresses, so it need not wait a second to find out.
-func (w *wiring) podSettings() []setting {
-	v6 := "ipv6/conf/" + w.podName
+// podSettings of the pod's side. A pod's only router is its node. No other host is on the
+// link that could have one of its addresses, so it need not wait a second to find out.
+func (w *Wiring) podSettings() []setting {
+	v6 := "ipv6/conf/" + w.PodName
 	settings := []setting{
 		{v6 + "/accept_ra", "0", false},
 		{v6 + "/accept_dad", "0", false},
 	}
-	if slices.ContainsFunc(w.addresses, netip.Addr.Is6) {
+	if slices.ContainsFunc(w.Addresses, netip.Addr.Is6) {
 		settings = append(settings,
 			setting{v6 + "/disable_ipv6", "0", true},
 			// What the pod says to itself passes its loopback, whichever address it uses.
@@ -58,6 +58,9 @@ func (w *wiring) podSettings() []setting {
 	}
 	return settings
 }
+
+// sysctlRoot is where the kernel's network settings are.
+const sysctlRoot = "/proc/sys/net"
 
 // apply writes settings below root, for the network namespace of the calling thread.
 // One that has its value already is as good as written. One that is not needed may be
