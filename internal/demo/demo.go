@@ -26,6 +26,9 @@ type demo struct {
 
 	// pods are in the order in which tables show them.
 	pods []*testnet.Pod
+
+	// probes are those of the first pod, and then of the others, to all.
+	probes []*stage.Probe
 }
 
 func (d *demo) steps() []stage.Step {

@@ -17,7 +17,7 @@ func (d *demo) showMetrics(ctx context.Context) error {
 	node := d.cluster.Nodes()[0]
 	metrics, err := node.Get(ctx, "/metrics")
 	if err != nil {
-		return stage.Concerning(err, node)
+		return d.Concerning(err, node)
 	}
 	d.Line("%s", d.Paint(stage.Bold, "GET /metrics on "+node.Entry().Name)+d.Paint(stage.Faint, "  (drop reasons that never occurred are left out)"))
 	for line := range strings.Lines(metrics) {

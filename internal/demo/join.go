@@ -28,7 +28,7 @@ type talk struct {
 // startTalk talks on one TCP connection until the returned function is called,
 // which tells how it went.
 func startTalk(ctx context.Context, from *testnet.Pod, to netip.Addr) (stop func() talk, err error) {
-	c, err := converse(ctx, from.Namespace, to)
+	c, err := converse(ctx, from.Namespace, serverAt(to))
 	if err != nil {
 		return nil, err
 	}
@@ -57,13 +57,13 @@ func (d *demo) joinNode(ctx context.Context) error {
 	from, to := d.pods[0], d.pods[len(d.pods)-1]
 	stop, err := startTalk(ctx, from, stage.IPv4.Of(to.Addrs))
 	if err != nil {
-		return stage.Concerning(err, from.Node, to.Node)
+		return d.Concerning(err, from.Node, to.Node)
 	}
 	d.OK("%s talks to %s on one TCP connection, every %d ms", from.PodName, to.PodName, talkEvery.Milliseconds())
 	err = d.addFourthNode(ctx)
 	t := stop()
 	if err := errors.Join(err, t.err); err != nil {
-		return stage.Concerning(err, d.cluster.Nodes()...)
+		return d.Concerning(err, d.cluster.Nodes()...)
 	}
 	d.OK("%s and %s meanwhile: %d exchanges, none failed, the longest took %.1f ms",
 		from.PodName, to.PodName, t.exchanges, float64(t.longest.Microseconds())/1000)
@@ -108,13 +108,10 @@ func (d *demo) addFourthNode(ctx context.Context) error {
 		return err
 	}
 	newcomers := all[len(old):]
-	var cells []*cell
-	for _, f := range stage.Families {
-		cells = slices.Concat(cells, cross(f, old, newcomers), cross(f, newcomers, old))
-	}
-	return d.Timed(fmt.Sprintf("every pod reaches the new ones and they reach it: %d probes", len(cells)), func() error {
+	probes := slices.Concat(stage.Cross(old, newcomers), stage.Cross(newcomers, old))
+	return d.Timed(fmt.Sprintf("every pod reaches the new ones and they reach it: %d probes", len(probes)), func() error {
 		return testnet.Wait(ctx, "the nodes to learn of node4", func(ctx context.Context) error {
-			return probeAll(ctx, cells)
+			return d.ProbeAll(ctx, probes)
 		})
 	})
 }

@@ -1,71 +1,61 @@
 package main
 
 import (
-	"fmt"
+	"context"
 	"net/netip"
 	"slices"
-	"strings"
 
+	"weft/internal/stage"
 	"weft/internal/testnet"
 )
 
-// place is where a probe starts or ends.
-type place struct {
-	name string
-	ns   *testnet.Namespace
-
-	// node is where it is; nil for the host outside.
-	node *testnet.Node
-	pod  bool
-
-	// addrs are where others reach it: at most one in each family.
-	addrs []netip.Addr
-
-	// inside are the addresses as which pods and nodes may see it, outside those as
-	// which the host outside may.
-	inside, outside []netip.Addr
+// place is one with a server of the demo's in its namespace.
+func place(name string, ns *testnet.Namespace) *stage.Place {
+	return &stage.Place{Name: name, Port: probePort, Ask: func(ctx context.Context, probes []*stage.Probe) {
+		for _, p := range probes {
+			p.Took, p.SeenAs, p.Err = probe(ctx, ns, p.To.Server(p.Family))
+		}
+	}}
 }
 
-func (d *demo) outsidePlace() place {
-	addrs := []netip.Addr{testnet.OutsideAddr4, testnet.OutsideAddr6}
-	return place{name: "outside", ns: d.cluster.Outside, addrs: addrs}
+func (d *demo) outsidePlace() *stage.Place {
+	p := place("outside", d.cluster.Outside)
+	p.Addrs = []netip.Addr{testnet.OutsideAddr4, testnet.OutsideAddr6}
+	return p
 }
 
 // nodePlace describes a node. Pods reach it by its endpoint's address, and in the
 // other family by its address in the overlay.
-func nodePlace(n *testnet.Node) (place, error) {
+func nodePlace(n *testnet.Node) (*stage.Place, error) {
 	overlay, err := n.Addrs(testnet.TUNName)
 	if err != nil {
-		return place{}, err
+		return nil, err
 	}
 	underlay, err := n.Addrs(testnet.UnderlayLink)
 	if err != nil {
-		return place{}, err
+		return nil, err
 	}
-	endpoint := n.Entry().Endpoint.Addr()
-	return place{
-		name: n.Entry().Name, ns: n.Namespace, node: n,
-		addrs:   append([]netip.Addr{endpoint}, overlay...),
-		inside:  slices.Concat(underlay, overlay),
-		outside: underlay,
-	}, nil
+	p := place(n.Entry().Name, n.Namespace)
+	p.Node, p.Addrs = n, append([]netip.Addr{n.Entry().Endpoint.Addr()}, overlay...)
+	p.Inside, p.Outside = slices.Concat(underlay, overlay), underlay
+	return p, nil
 }
 
 // podPlace describes a pod. Only outside it is seen by another address than its own:
 // by its node's.
-func podPlace(p *testnet.Pod) (place, error) {
-	underlay, err := p.Node.Addrs(testnet.UnderlayLink)
+func podPlace(pod *testnet.Pod) (*stage.Place, error) {
+	underlay, err := pod.Node.Addrs(testnet.UnderlayLink)
 	if err != nil {
-		return place{}, err
+		return nil, err
 	}
-	return place{
-		name: p.PodName, ns: p.Namespace, node: p.Node, pod: true,
-		addrs: p.Addrs, inside: p.Addrs, outside: underlay,
-	}, nil
+	p := place(pod.PodName, pod.Namespace)
+	p.Node, p.Pod, p.Addrs = pod.Node, true, pod.Addrs
+	p.Inside, p.Outside = pod.Addrs, underlay
+	return p, nil
 }
 
 // places describes the pods and the nodes as they are now.
-func (d *demo) places() (pods, nodes []place, err error) {
+func (d *demo) places() (pods, nodes []*stage.Place, err error) {
 	for _, pod := range d.pods {
 		p, err := podPlace(pod)
 		if err != nil {
@@ -83,18 +73,18 @@ func (d *demo) places() (pods, nodes []place, err error) {
 	return pods, nodes, nil
 }
 
-// seenBy returns the addresses as which to may see a client at p.
-func (p place) seenBy(to place) []netip.Addr {
-	if to.node == nil {
-		return p.outside
+func (d *demo) showReachability(ctx context.Context) error {
+	pods, nodes, err := d.places()
+	if err != nil {
+		return err
 	}
-	return p.inside
+	from := slices.Concat(pods, nodes)
+	d.probes, err = d.ShowReachability(ctx, from, append(slices.Clone(from), d.outsidePlace()), "a TCP connection")
+	return err
 }
 
-func join[T fmt.Stringer](items []T, separator string) string {
-	var texts []string
-	for _, item := range items {
-		texts = append(texts, item.String())
-	}
-	return strings.Join(texts, separator)
+// showSourceAddresses prints as whom servers everywhere have seen one pod.
+func (d *demo) showSourceAddresses(context.Context) error {
+	d.ShowSources(d.probes[0].From, d.probes)
+	return nil
 }

@@ -81,6 +81,9 @@ func answer(conn net.Conn) {
 	_, _ = io.Copy(conn, conn)
 }
 
+// serverAt is the server at an address.
+func serverAt(addr netip.Addr) string { return net.JoinHostPort(addr.String(), probePort) }
+
 // conversation is a connection to one of the servers.
 type conversation struct {
 	net.Conn
@@ -90,18 +93,18 @@ type conversation struct {
 	seenAs netip.Addr
 }
 
-// converse connects from a namespace to the server at addr.
-func converse(ctx context.Context, from *testnet.Namespace, addr netip.Addr) (*conversation, error) {
+// converse connects from a namespace to a server.
+func converse(ctx context.Context, from *testnet.Namespace, server string) (*conversation, error) {
 	ctx, cancel := context.WithTimeout(ctx, probeLimit)
 	defer cancel()
-	conn, err := from.Dial(ctx, "tcp", net.JoinHostPort(addr.String(), probePort))
+	conn, err := from.Dial(ctx, "tcp", server)
 	if err != nil {
 		return nil, err
 	}
 	c := &conversation{Conn: conn, reader: bufio.NewReader(conn)}
 	if err := c.readGreeting(); err != nil {
 		_ = conn.Close()
-		return nil, fmt.Errorf("from %s to %s: %w", from.Name(), addr, err)
+		return nil, fmt.Errorf("from %s to %s: %w", from.Name(), server, err)
 	}
 	return c, nil
 }
@@ -138,10 +141,9 @@ func (c *conversation) exchange(text string) (time.Duration, error) {
 	return took, nil
 }
 
-// probe returns the shortest round trip to the server at addr, and as whom the
-// server sees the client.
-func probe(ctx context.Context, from *testnet.Namespace, addr netip.Addr) (time.Duration, netip.Addr, error) {
-	c, err := converse(ctx, from, addr)
+// probe returns the shortest round trip to a server, and as whom it sees the client.
+func probe(ctx context.Context, from *testnet.Namespace, server string) (time.Duration, netip.Addr, error) {
+	c, err := converse(ctx, from, server)
 	if err != nil {
 		return 0, netip.Addr{}, err
 	}
@@ -150,7 +152,7 @@ func probe(ctx context.Context, from *testnet.Namespace, addr netip.Addr) (time.
 	for range probeExchanges {
 		took, err := c.exchange("w")
 		if err != nil {
-			return 0, c.seenAs, fmt.Errorf("from %s to %s: %w", from.Name(), addr, err)
+			return 0, c.seenAs, fmt.Errorf("from %s to %s: %w", from.Name(), server, err)
 		}
 		shortest = min(shortest, took)
 	}

@@ -20,11 +20,11 @@ func (d *demo) recreatePod(ctx context.Context) error {
 	i := podsPerNode // the first pod of the second node
 	old := d.pods[i]
 	d.servers.stop(old.Namespace)
-	err := d.Timed(fmt.Sprintf("pod %s deleted; it was %s", old.PodName, join(old.Addrs, "  ")), func() error {
+	err := d.Timed(fmt.Sprintf("pod %s deleted; it was %s", old.PodName, testnet.Join(old.Addrs, "  ")), func() error {
 		return old.Node.DeletePod(ctx, old.PodName)
 	})
 	if err != nil {
-		return stage.Concerning(err, old.Node)
+		return d.Concerning(err, old.Node)
 	}
 	d.pods[i], err = d.addPod(ctx, old.Node, old.PodName)
 	if err != nil {
@@ -46,25 +46,22 @@ func (d *demo) reachRecreated(ctx context.Context, i int) error {
 	if err != nil {
 		return err
 	}
-	var cells []*cell
-	for _, f := range stage.Families {
-		cells = slices.Concat(cells, cross(f, pods, pods[i:i+1]), cross(f, pods[i:i+1], pods))
-	}
-	return d.Timed(fmt.Sprintf("every pod reaches the new %s and it reaches them: %d probes", pods[i].name, len(cells)), func() error {
-		return probeAll(ctx, cells)
+	probes := slices.Concat(stage.Cross(pods, pods[i:i+1]), stage.Cross(pods[i:i+1], pods))
+	return d.Timed(fmt.Sprintf("every pod reaches the new %s and it reaches them: %d probes", pods[i].Name, len(probes)), func() error {
+		return d.ProbeAll(ctx, probes)
 	})
 }
 
 func (d *demo) oldAddressesAreSilent(ctx context.Context, from *testnet.Pod, addrs []netip.Addr) error {
 	for _, addr := range addrs {
 		limited, cancel := context.WithTimeout(ctx, silence)
-		c, err := converse(limited, from.Namespace, addr)
+		c, err := converse(limited, from.Namespace, serverAt(addr))
 		cancel()
 		if err == nil {
 			_ = c.Close()
 			return fmt.Errorf("something still answers at the old address %s", addr)
 		}
 	}
-	d.OK("nothing answers at %s any more", join(addrs, " and "))
+	d.OK("nothing answers at %s any more", testnet.Join(addrs, " and "))
 	return nil
 }

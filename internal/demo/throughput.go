@@ -43,7 +43,7 @@ func (d *demo) measureThroughput(ctx context.Context) error {
 	for _, f := range stage.Families {
 		report, err := iperf(ctx, from, to, f)
 		if err != nil {
-			return stage.Concerning(err, from.Node, to.Node)
+			return d.Concerning(err, from.Node, to.Node)
 		}
 		d.OK("%s → %s  %s  %s Gb/s  %s  %d retransmits", from.PodName, to.PodName, f,
 			d.Paint(stage.Bold, fmt.Sprintf("%5.2f", gigabits(report.End.SumReceived.BitsPerSecond))),

@@ -6,7 +6,6 @@ import (
 	"strings"
 	"time"
 
-	"weft/internal/stage"
 	"weft/internal/testnet"
 )
 
@@ -50,9 +49,7 @@ func (d *demo) drawTopology(context.Context) error {
 
 func (d *demo) bringUp(ctx context.Context) error {
 	err := d.Timed(fmt.Sprintf("%d node namespaces on one segment, and the host outside", nodeCount), func() (err error) {
-		d.cluster, err = d.Net.NewCluster(ctx, testnet.ClusterOptions{
-			Nodes: nodeCount, Sealed: d.Sealed(), Configure: d.configure,
-		})
+		d.cluster, err = d.Net.NewCluster(ctx, d.ClusterOptions(nodeCount, d.configure))
 		if err != nil {
 			return err
 		}
@@ -84,28 +81,20 @@ func (d *demo) bringUp(ctx context.Context) error {
 }
 
 func (d *demo) configure(weft map[string]any) {
-	if d.Driver != "" {
-		weft["tun"].(map[string]any)["driver"] = d.Driver
-	}
 	if d.etcd != nil { // the file is written again when weftd starts
 		weft["control"] = d.etcd.MustControl(weft["node"].(string))
 	}
 }
 
 func (d *demo) startNode(ctx context.Context, node *testnet.Node) error {
-	what := fmt.Sprintf("%s  weftd is ready on %s", node.Entry().Name, node.Entry().Endpoint)
+	remark := ""
 	if d.inEtcd() {
-		what += ", registered in etcd"
+		remark = ", registered in etcd"
 	}
-	if key := node.Entry().Key; key != "" {
-		what += fmt.Sprintf("  its key is %.16s…", key)
+	if err := d.StartNode(ctx, node, remark); err != nil {
+		return err
 	}
-	return d.Timed(what, func() error {
-		if err := node.Start(ctx); err != nil {
-			return err
-		}
-		return d.servers.start(ctx, node.Namespace)
-	})
+	return d.servers.start(ctx, node.Namespace)
 }
 
 // addPods adds the pods aN, bN, … to node N.
@@ -124,8 +113,8 @@ func (d *demo) addPod(ctx context.Context, node *testnet.Node, name string) (*te
 	started := time.Now()
 	pod, err := node.AddPod(ctx, name)
 	if err != nil {
-		return nil, stage.Concerning(err, node)
+		return nil, d.Concerning(err, node)
 	}
-	d.Done(time.Since(started), "pod %s on %s  %s", name, node.Entry().Name, join(pod.Addrs, "  "))
+	d.Done(time.Since(started), "pod %s on %s  %s", name, node.Entry().Name, testnet.Join(pod.Addrs, "  "))
 	return pod, d.servers.start(ctx, pod.Namespace)
 }

@@ -30,25 +30,12 @@ func (d *demo) showUnderlay(ctx context.Context) error {
 		return err
 	})
 	if err != nil {
-		return stage.Concerning(err, d.cluster.Nodes()...)
+		return d.Concerning(err, d.cluster.Nodes()...)
 	}
-	t := stage.Tell(frames, marker)
-	if d.Sealed() {
-		if err := t.MustBeSealed(exchanges); err != nil {
-			return stage.Concerning(err, node)
-		}
-		d.OK("%d datagrams on the underlay: all sealed (%d) or QUIC (%d); the marker is in none",
-			t.Sealed+t.QUIC, t.Sealed, t.QUIC)
-		d.Note("Recorded at %s's %s from the first packet on, for which QUIC agrees on keys.",
-			node.Entry().Name, testnet.UnderlayLink)
-		return nil
+	if err := d.JudgeUnderlay(node, frames, marker, exchanges, exchanges); err != nil {
+		return err
 	}
-	if err := t.MustBeReadable(exchanges); err != nil {
-		return stage.Concerning(err, node)
-	}
-	d.Warn("%d datagrams on the underlay: the marker can be read in %d of them", t.Others, t.Readable)
-	d.Note("Recorded at %s's %s. vxlan does not encrypt; sealed, the default, does.",
-		node.Entry().Name, testnet.UnderlayLink)
+	d.Note("Recorded from the first packet on, for which QUIC agrees on keys if packets are sealed.")
 	return nil
 }
 
@@ -56,7 +43,7 @@ func (d *demo) showUnderlay(ctx context.Context) error {
 func sayMarker(ctx context.Context, from *testnet.Pod, to []*testnet.Pod) error {
 	for _, f := range stage.Families {
 		for _, pod := range to {
-			c, err := converse(ctx, from.Namespace, f.Of(pod.Addrs))
+			c, err := converse(ctx, from.Namespace, serverAt(f.Of(pod.Addrs)))
 			if err != nil {
 				return err
 			}

@@ -20,7 +20,7 @@ func (d *Demo) ShowCommand(ctx context.Context, node *testnet.Node, command stri
 	}
 	out, err := node.Exec(ctx, weft, "--socket", node.Socket(), command)
 	if err != nil {
-		return Concerning(err, node)
+		return d.Concerning(err, node)
 	}
 	d.Gap()
 	d.Line("%s", d.Paint(Bold, "weft "+command+" on "+node.Entry().Name))

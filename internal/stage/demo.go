@@ -103,7 +103,7 @@ func (d *Demo) explain(ctx context.Context, err error) error {
 	}
 	for _, node := range d.Net.Nodes() {
 		if crash := node.Crashed(); crash != nil {
-			err = Concerning(errors.Join(err, crash), node)
+			err = d.Concerning(errors.Join(err, crash), node)
 		}
 	}
 	return err
@@ -117,9 +117,15 @@ type failure struct {
 
 func (f *failure) Unwrap() error { return f.error }
 
-// Concerning adds nodes, each once, to those that err concerns already. The ends of their
-// logs are printed with it.
-func Concerning(err error, nodes ...*testnet.Node) error {
+// Concerning adds nodes, each once, or all if none is named, to those that err concerns
+// already. The ends of their logs are printed with it. No error concerns no node.
+func (d *Demo) Concerning(err error, nodes ...*testnet.Node) error {
+	if err == nil {
+		return nil
+	}
+	if len(nodes) == 0 {
+		nodes = d.Net.Nodes()
+	}
 	f := &failure{error: err}
 	if inner := (*failure)(nil); errors.As(err, &inner) {
 		f.nodes = slices.Clone(inner.nodes)

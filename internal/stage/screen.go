@@ -105,33 +105,7 @@ func PadRight(text string, width int) string {
 	return text + strings.Repeat(" ", max(0, width-utf8.RuneCountInString(text)))
 }
 
-// PadLeft fills text up with spaces at its left, to a width in characters.
-func PadLeft(text string, width int) string {
+// padLeft fills text up with spaces at its left, to a width in characters.
+func padLeft(text string, width int) string {
 	return strings.Repeat(" ", max(0, width-utf8.RuneCountInString(text))) + text
-}
-
-// Matrix prints a table of probes, with one row for each source. Probe returns what one
-// has measured, "" if there was none, or why it has failed.
-func (s *Screen) Matrix(title string, from, to []string, probe func(from, to int) (string, error)) {
-	const width = 8
-	header := []string{PadRight(title, width)}
-	for _, name := range to {
-		header = append(header, PadLeft(name, width))
-	}
-	s.Line("%s", s.Paint(Bold, strings.Join(header, "")))
-	for i, name := range from {
-		row := []string{PadRight(name+" →", width)}
-		for j := range to {
-			switch text, err := probe(i, j); {
-			case err != nil:
-				row = append(row, s.Paint(Red, PadLeft("✗", width)))
-			case text == "":
-				row = append(row, PadLeft("", width))
-			default:
-				row = append(row, s.Paint(Green, PadLeft(text, width)))
-			}
-		}
-		s.Line("%s", strings.TrimRight(strings.Join(row, ""), " "))
-	}
-	s.Gap()
 }

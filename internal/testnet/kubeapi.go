@@ -160,7 +160,7 @@ func (a *APIServer) arguments() ([]string, error) {
 		"--enable-admission-plugins=NodeRestriction,ValidatingAdmissionPolicy",
 		"--service-account-issuer=https://kubernetes.default.svc.cluster.local",
 		"--service-account-key-file=" + a.tokenKeyFile(), "--service-account-signing-key-file=" + a.tokenKeyFile(),
-		"--service-cluster-ip-range=" + join(serviceCIDRs),
+		"--service-cluster-ip-range=" + Join(serviceCIDRs, ","),
 		"--kubelet-preferred-address-types=InternalIP",
 		"--kubelet-certificate-authority=" + a.CAFile(),
 		"--kubelet-client-certificate=" + kubeletCert, "--kubelet-client-key=" + kubeletKey,
@@ -169,15 +169,6 @@ func (a *APIServer) arguments() ([]string, error) {
 		// Ending, it would keep connections for a minute.
 		"--shutdown-watch-termination-grace-period=1s",
 	}, nil
-}
-
-// join writes addresses or prefixes as Kubernetes' options want them.
-func join[T fmt.Stringer](list []T) string {
-	var texts []string
-	for _, one := range list {
-		texts = append(texts, one.String())
-	}
-	return strings.Join(texts, ",")
 }
 
 // URL is the API server's, for those on its segment. Pods, and others behind a

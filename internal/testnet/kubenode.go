@@ -98,7 +98,7 @@ func (k *Kubernetes) addKubelet(n *KubernetesNode, addrs []netip.Addr) error {
 		"--config=" + config,
 		"--kubeconfig=" + kubeconfig,
 		"--hostname-override=" + name,
-		"--node-ip=" + join(addrs),
+		"--node-ip=" + Join(addrs, ","),
 	}, func(ctx context.Context) error {
 		_, err := n.get(ctx, "http://127.0.0.1:10248", "/healthz")
 		return err
@@ -117,7 +117,7 @@ func (k *Kubernetes) addProxy(n *KubernetesNode) error {
 		"kind":             "KubeProxyConfiguration",
 		"mode":             "nftables",
 		"clientConnection": map[string]any{"kubeconfig": kubeconfig},
-		"clusterCIDR":      join(KubernetesPodCIDRs),
+		"clusterCIDR":      Join(KubernetesPodCIDRs, ","),
 		"hostnameOverride": n.NodeName(),
 		"oomScoreAdj":      0,
 		// These are the whole host's, and a namespace can't set them.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -103,6 +104,15 @@ func (n *Namespace) AddRoute(prefix netip.Prefix, gateway netip.Addr) error {
 		return fmt.Errorf("in %s: add a route to %s by %s: %w", n.name, prefix, gateway, err)
 	}
 	return nil
+}
+
+// Join writes addresses or prefixes as one text.
+func Join[T fmt.Stringer](items []T, separator string) string {
+	var texts []string
+	for _, item := range items {
+		texts = append(texts, item.String())
+	}
+	return strings.Join(texts, separator)
 }
 
 // Addrs lists the addresses of a link, without the link-local ones.

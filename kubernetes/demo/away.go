@@ -3,8 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"os/exec"
-	"slices"
 	"time"
 
 	"weft/internal/stage"
@@ -20,60 +18,54 @@ const firstPatience = 100 * time.Millisecond
 func (d *demo) killAPIServer(ctx context.Context) error {
 	node1 := d.Node(1)
 	if err := d.Snapshot(ctx, node1); err != nil {
-		return d.concerning(err, node1)
+		return d.Concerning(err, node1)
 	}
-	enter, err := d.enterPods(ctx)
-	if err != nil {
+	if err := d.enterPods(ctx); err != nil {
 		return err
 	}
 	d.Server.Kill()
 	d.OK("kube-apiserver is killed: SIGKILL")
 	node1.Kill()
 	d.OK("weftd on node1 is killed")
-	if err := d.startAlone(ctx, enter); err != nil {
-		return d.concerning(err, node1)
+	if err := d.startAlone(ctx); err != nil {
+		return d.Concerning(err, node1)
 	}
-	var cells []*cell
-	for _, f := range stage.Families {
-		cells = slices.Concat(cells, cross(f, d.pods, d.pods))
-	}
-	err = d.Timed(fmt.Sprintf("every pod reaches every other one, with no API server: %d probes", len(cells)), func() error {
-		return probeAll(ctx, cells, enter)
+	probes := stage.Cross(places(d.pods), places(d.pods))
+	err := d.Timed(fmt.Sprintf("every pod reaches every other one, with no API server: %d probes", len(probes)), func() error {
+		return d.ProbeAll(ctx, probes)
 	})
 	if err == nil {
 		err = kubernetes.AwaitMetric(ctx, node1, "weft_state_current", 0) // it says so itself
 	}
 	if err != nil {
-		return d.concerning(err)
+		return d.Concerning(err)
 	}
 	if err := d.Timed("kube-apiserver is started again, and ready", func() error { return d.Server.Start(ctx) }); err != nil {
 		return err
 	}
-	return d.concerning(d.Timed("weftd on node1 has the list of nodes from it again", func() error {
+	return d.Concerning(d.Timed("weftd on node1 has the list of nodes from it again", func() error {
 		return kubernetes.AwaitMetric(ctx, node1, "weft_state_current", 1)
 	}), node1)
 }
 
-// enterPods returns what runs programs in the pods' networks without an API server.
-func (d *demo) enterPods(ctx context.Context) (run, error) {
-	type prepare = func(ctx context.Context, name string, args ...string) *exec.Cmd
-	commands := make(map[string]prepare)
+// enterPods has programs run in the pods' networks without an API server, from now on.
+func (d *demo) enterPods(ctx context.Context) error {
 	for _, p := range d.pods {
-		command, err := d.Command(ctx, &p.pod)
+		prepare, err := d.Command(ctx, &p.pod)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		commands[p.name] = command
+		p.run = func(ctx context.Context, command ...string) (string, error) {
+			out, err := prepare(ctx, "busybox", command...).Output()
+			return string(out), err
+		}
 	}
-	return func(ctx context.Context, in place, command ...string) (string, error) {
-		out, err := commands[in.name](ctx, "busybox", command...).Output()
-		return string(out), err
-	}, nil
+	return nil
 }
 
 // startAlone starts weftd on node1 and measures how long it takes until a pod there
 // reaches one of node2.
-func (d *demo) startAlone(ctx context.Context, enter run) error {
+func (d *demo) startAlone(ctx context.Context) error {
 	node1, from, to := d.Node(1), d.pods[0], d.on(d.Node(2))[0]
 	started := time.Now()
 	if err := node1.Start(ctx); err != nil {
@@ -81,19 +73,19 @@ func (d *demo) startAlone(ctx context.Context, enter run) error {
 	}
 	d.Done(time.Since(started), "weftd on node1 is started, and ready")
 	patience := firstPatience
-	err := kubernetes.Wait(ctx, from.name+" to reach "+to.name, func(ctx context.Context) error {
+	err := kubernetes.Wait(ctx, from.Name+" to reach "+to.Name, func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, patience)
 		defer cancel()
 		patience *= 2
-		out, err := enter(ctx, from, "wget", "-q", "-O", "-", kubernetes.WhoamiURL(to.server(stage.IPv4)))
+		out, err := from.run(ctx, "wget", "-q", "-O", "-", kubernetes.WhoamiURL(to.Server(stage.IPv4)))
 		if err != nil {
 			return err
 		}
-		return mustAnswer(out, kubernetes.Answer{Server: to.pod.Name, Client: stage.IPv4.Of(from.seenAs)})
+		return mustAnswer(out, kubernetes.Answer{Server: to.HostName, Client: stage.IPv4.Of(from.Inside)})
 	})
 	if err != nil {
 		return err
 	}
-	d.Done(time.Since(started), "since its start: %s on node1 reaches %s on node2", from.name, to.name)
+	d.Done(time.Since(started), "since its start: %s on node1 reaches %s on node2", from.Name, to.Name)
 	return nil
 }

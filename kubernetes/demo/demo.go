@@ -31,7 +31,7 @@ type demo struct {
 
 	// pods are the Deployment's, and hosts those in the nodes' own network, in the order in
 	// which tables show them.
-	pods, hosts []place
+	pods, hosts []*webPod
 }
 
 func (d *demo) steps() []stage.Step {
@@ -127,7 +127,7 @@ func (d *demo) findPods(ctx context.Context) error {
 		here := func(pod core.Pod) bool { return pod.Spec.NodeName == node.Entry().Name }
 		letter := 'a'
 		for _, pod := range slices.SortedFunc(filter(pods, here), byName) {
-			d.pods = append(d.pods, podPlace(pod, fmt.Sprintf("%c%d", letter, number+1)))
+			d.pods = append(d.pods, d.podPlace(pod, node, fmt.Sprintf("%c%d", letter, number+1)))
 			letter++
 		}
 		cidrs, err := d.PodCIDRs(ctx, node)
@@ -135,13 +135,13 @@ func (d *demo) findPods(ctx context.Context) error {
 			return err
 		}
 		for pod := range filter(hosts, here) {
-			d.hosts = append(d.hosts, hostPlace(pod, node, cidrs))
+			d.hosts = append(d.hosts, d.hostPlace(pod, node, cidrs))
 		}
 	}
 	return nil
 }
 
 // on returns the Deployment's pods that are on a node.
-func (d *demo) on(n *testnet.Node) (there []place) {
-	return slices.Collect(filter(d.pods, func(p place) bool { return p.pod.Spec.NodeName == n.Entry().Name }))
+func (d *demo) on(n *testnet.Node) (there []*webPod) {
+	return slices.Collect(filter(d.pods, func(s *webPod) bool { return s.Node == n }))
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"slices"
 
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -21,9 +20,9 @@ func (d *demo) deleteNode(ctx context.Context) error {
 		return err
 	}
 	if err := mustHaveRoutes(ctx, node1, cidrs); err != nil {
-		return d.concerning(err, node1)
+		return d.Concerning(err, node1)
 	}
-	d.OK("node1 has routes to the pods of node2, %s", join(cidrs, " and "))
+	d.OK("node1 has routes to the pods of node2, %s", testnet.Join(cidrs, " and "))
 	kubelet := d.Kubernetes.Nodes[1].Kubelet
 	err = d.Timed("node2 is drained, and its kubelet stopped", func() error {
 		if err := d.Drain(ctx, "node2"); err != nil {
@@ -44,7 +43,7 @@ func (d *demo) deleteNode(ctx context.Context) error {
 		return kubernetes.AwaitNoRoutes(ctx, node1, cidrs)
 	})
 	if err != nil {
-		return d.concerning(err, node1)
+		return d.Concerning(err, node1)
 	}
 	return d.rejoin(ctx, kubelet)
 }
@@ -84,12 +83,12 @@ func (d *demo) rejoin(ctx context.Context, kubelet *testnet.Service) error {
 		return err
 	}
 	if _, err := kubernetes.AwaitStatus(ctx, node1, kubernetes.PeersAre("node2")); err != nil {
-		return d.concerning(err)
+		return d.Concerning(err)
 	}
 	if err := mustHaveRoutes(ctx, node1, cidrs); err != nil {
-		return d.concerning(err, node1)
+		return d.Concerning(err, node1)
 	}
-	d.OK("node1 has routes to its pods again, %s", join(cidrs, " and "))
+	d.OK("node1 has routes to its pods again, %s", testnet.Join(cidrs, " and "))
 	return d.spreadAgain(ctx)
 }
 
@@ -106,14 +105,11 @@ func (d *demo) spreadAgain(ctx context.Context) error {
 		err = fmt.Errorf("no pod is on node2")
 	}
 	if err != nil {
-		return d.concerning(err)
+		return d.Concerning(err)
 	}
-	everyone := slices.Concat(d.pods, d.hosts)
-	var cells []*cell
-	for _, f := range stage.Families {
-		cells = slices.Concat(cells, cross(f, everyone, everyone))
-	}
-	return d.concerning(d.Timed(fmt.Sprintf("all reach each other as before: %d probes", len(cells)), func() error {
-		return probeAll(ctx, cells, d.inPod)
-	}))
+	everyone := places(d.pods, d.hosts)
+	probes := stage.Cross(everyone, everyone)
+	return d.Timed(fmt.Sprintf("all reach each other as before: %d probes", len(probes)), func() error {
+		return d.ProbeAll(ctx, probes)
+	})
 }

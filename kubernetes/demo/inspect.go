@@ -61,7 +61,7 @@ func (d *demo) deletePods(ctx context.Context) error {
 	}
 	for _, node := range d.Cluster.Nodes() {
 		if err := kubernetes.AwaitNothingHeld(ctx, node, weft); err != nil {
-			return d.concerning(err, node)
+			return d.Concerning(err, node)
 		}
 		d.Done(time.Since(started), "their namespaces are deleted: %s holds no lease and no veth", node.Entry().Name)
 	}

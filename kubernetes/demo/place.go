@@ -1,10 +1,11 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"iter"
-	"net"
 	"net/netip"
+	"path/filepath"
 	"strings"
 
 	core "k8s.io/api/core/v1"
@@ -13,53 +14,84 @@ import (
 	"weft/internal/testnet"
 )
 
-// place is a pod with a web server, where a probe starts or ends.
-type place struct {
-	name string
-	pod  core.Pod
+// webPod is a pod with a web server.
+type webPod struct {
+	*stage.Place
+	pod core.Pod
 
-	// addrs are where others reach it, one in each family, and port its server's.
-	addrs []netip.Addr
-	port  string
-
-	// seenAs are the addresses as which others must see it.
-	seenAs []netip.Addr
+	// run runs a program in the pod, and returns what that prints.
+	run run
 }
 
-// podPlace describes a pod with an address of its own.
-func podPlace(pod core.Pod, name string) place {
-	p := place{name: name, pod: pod, port: "80"}
+type run func(ctx context.Context, command ...string) (string, error)
+
+// podPlace is one with addresses of its own.
+func (d *demo) podPlace(pod core.Pod, n *testnet.Node, name string) *webPod {
+	s := d.webPod(pod, n, name, "80")
 	for _, ip := range pod.Status.PodIPs {
-		p.addrs = append(p.addrs, netip.MustParseAddr(ip.IP))
+		s.Addrs = append(s.Addrs, netip.MustParseAddr(ip.IP))
 	}
-	p.seenAs = p.addrs
-	return p
+	s.Pod, s.Inside = true, s.Addrs
+	return s
 }
 
-// hostPlace describes a pod in its node's own network. Others reach that at the node's
-// endpoint, and in the other family by its address in the overlay: the first one of its
-// pod CIDR, from which it speaks to pods.
-func hostPlace(pod core.Pod, n *testnet.Node, podCIDRs []netip.Prefix) place {
-	p := place{name: n.Entry().Name, pod: pod, port: "8080", addrs: []netip.Addr{n.Entry().Endpoint.Addr()}}
+// hostPlace is one in its node's own network. Others reach that at the node's endpoint,
+// and in the other family by its address in the overlay: the first one of its pod CIDR,
+// from which it speaks to pods.
+func (d *demo) hostPlace(pod core.Pod, n *testnet.Node, podCIDRs []netip.Prefix) *webPod {
+	s := d.webPod(pod, n, n.Entry().Name, "8080")
 	for _, cidr := range podCIDRs {
-		p.seenAs = append(p.seenAs, cidr.Addr().Next())
+		s.Inside = append(s.Inside, cidr.Addr().Next())
 	}
-	p.addrs = append(p.addrs, p.seenAs...)
-	return p
+	s.Addrs = append([]netip.Addr{n.Entry().Endpoint.Addr()}, s.Inside...)
+	return s
 }
 
-// isPod says whether the place is a pod with an address of its own.
-func (p place) isPod() bool { return !p.pod.Spec.HostNetwork }
-
-// server is where its web server is.
-func (p place) server(f stage.Family) string { return net.JoinHostPort(f.Of(p.addrs).String(), p.port) }
-
-func join[T fmt.Stringer](items []T, separator string) string {
-	var texts []string
-	for _, item := range items {
-		texts = append(texts, item.String())
+func (d *demo) webPod(pod core.Pod, n *testnet.Node, name, port string) *webPod {
+	s := &webPod{pod: pod, run: func(ctx context.Context, command ...string) (string, error) {
+		return d.Admin.Exec(ctx, pod.Namespace, pod.Name, command...) // as `kubectl exec` does
+	}}
+	s.Place = &stage.Place{Name: name, Node: n, Port: port, Ask: s.ask}
+	if !pod.Spec.HostNetwork { // there, it is the machine's
+		s.HostName = pod.Name
 	}
-	return strings.Join(texts, separator)
+	return s
+}
+
+// places are those of pods.
+func places(pods ...[]*webPod) (all []*stage.Place) {
+	for _, some := range pods {
+		for _, s := range some {
+			all = append(all, s.Place)
+		}
+	}
+	return all
+}
+
+func (d *demo) showReachability(ctx context.Context) error {
+	err := d.Timed(fmt.Sprintf("a Deployment of %d pods, and a pod in each node's own network, are ready", replicas), func() error {
+		if err := d.Admin.Apply(ctx, filepath.Join(d.root, "kubernetes", "testdata", spread)); err != nil {
+			return err
+		}
+		return d.Concerning(d.findPods(ctx))
+	})
+	if err != nil {
+		return err
+	}
+	d.Gap()
+	d.Line("%s", d.Paint(stage.Bold, "pod  on     addresses                               its name in Kubernetes"))
+	for _, p := range d.pods {
+		d.Line("%-4s %-6s %-39s %s", p.Name, p.Node.Entry().Name, testnet.Join(p.Addrs, "  "), p.pod.Name)
+	}
+	d.Gap()
+	everyone := places(d.pods, d.hosts)
+	probes, err := d.ShowReachability(ctx, everyone, everyone, "an HTTP exchange and five pings")
+	if err != nil {
+		return err
+	}
+	d.Gap()
+	d.ShowSources(d.pods[0].Place, probes)
+	return nil
 }
 
 func filter[T any](items []T, is func(T) bool) iter.Seq[T] {

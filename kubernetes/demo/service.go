@@ -37,7 +37,7 @@ func (d *demo) showServices(ctx context.Context) error {
 			return err
 		}
 		if _, err := d.Pods(ctx, web, web, nodeCount); err != nil {
-			return d.concerning(err)
+			return d.Concerning(err)
 		}
 		addrs, err = d.serviceAddrs(ctx)
 		return err
@@ -47,7 +47,7 @@ func (d *demo) showServices(ctx context.Context) error {
 	}
 	for _, f := range stage.Families {
 		if err := d.askService(ctx, d.pods[0], f.Of(addrs)); err != nil {
-			return d.concerning(err)
+			return d.Concerning(err)
 		}
 	}
 	d.Note("kube-proxy chooses who answers; weft carries the packets to where that is.")
@@ -68,7 +68,7 @@ func (d *demo) serviceAddrs(ctx context.Context) (addrs []netip.Addr, err error)
 
 // askService has a pod ask a Service until kube-proxy knows the pods of both nodes, and
 // then counts who answers.
-func (d *demo) askService(ctx context.Context, from place, addr netip.Addr) error {
+func (d *demo) askService(ctx context.Context, from *webPod, addr netip.Addr) error {
 	server := net.JoinHostPort(addr.String(), "80")
 	var count map[string]int
 	ask := func(ctx context.Context) (err error) {
@@ -86,12 +86,12 @@ func (d *demo) askService(ctx context.Context, from place, addr netip.Addr) erro
 	if err := ask(ctx); err != nil {
 		return err
 	}
-	d.OK("%s asks %-19s %d times: web1 on node1 answers %d times, web2 on node2 %d", from.name, server, questions, count["web1"], count["web2"])
+	d.OK("%s asks %-19s %d times: web1 on node1 answers %d times, web2 on node2 %d", from.Name, server, questions, count["web1"], count["web2"])
 	return nil
 }
 
-func (d *demo) countAnswers(ctx context.Context, from place, server string) (map[string]int, error) {
-	out, err := d.inPod(ctx, from, "sh", "-c", askAgain, "sh", fmt.Sprint(questions), kubernetes.WhoamiURL(server))
+func (d *demo) countAnswers(ctx context.Context, from *webPod, server string) (map[string]int, error) {
+	out, err := from.run(ctx, "sh", "-c", askAgain, "sh", fmt.Sprint(questions), kubernetes.WhoamiURL(server))
 	if err != nil {
 		return nil, err
 	}
@@ -109,12 +109,12 @@ func (d *demo) countAnswers(ctx context.Context, from place, server string) (map
 // showHostPort asks the pod host-port of node2 by the node's address and port.
 func (d *demo) showHostPort(ctx context.Context) error {
 	if _, err := d.Pods(ctx, spread, "host-port", 1); err != nil {
-		return d.concerning(err)
+		return d.Concerning(err)
 	}
 	server := net.JoinHostPort(d.Node(2).Entry().Endpoint.Addr().String(), hostPort)
 	d.Line("%s", d.Paint(stage.Bold, stage.PadRight("who asks "+server, 36)+"is answered by   who sees"))
 	inside := func(ns *testnet.Namespace) run {
-		return func(ctx context.Context, _ place, command ...string) (string, error) {
+		return func(ctx context.Context, command ...string) (string, error) {
 			return ns.Exec(ctx, command[0], command[1:]...)
 		}
 	}
@@ -124,16 +124,16 @@ func (d *demo) showHostPort(ctx context.Context) error {
 		run  run
 		addr netip.Addr
 	}{
-		{client.name + ", a pod of node1", d.inPod, stage.IPv4.Of(client.addrs)},
+		{client.Name + ", a pod of node1", client.run, stage.IPv4.Of(client.Addrs)},
 		{"node1", inside(d.Node(1).Namespace), d.Node(1).Entry().Endpoint.Addr()},
 		{"the host outside", inside(d.Cluster.Outside), testnet.OutsideUnderlay4},
 	} {
-		out, err := who.run(ctx, client, "busybox", "sh", "-c", askAgain, "sh", "1", kubernetes.WhoamiURL(server))
+		out, err := who.run(ctx, "busybox", "sh", "-c", askAgain, "sh", "1", kubernetes.WhoamiURL(server))
 		if err == nil {
 			err = mustAnswer(out, kubernetes.Answer{Server: "host-port", Client: who.addr})
 		}
 		if err != nil {
-			return d.concerning(fmt.Errorf("%s asks %s: %w", who.name, server, err))
+			return d.Concerning(fmt.Errorf("%s asks %s: %w", who.name, server, err))
 		}
 		d.OK("%-34s%-17s%-17sits own", who.name, "host-port", who.addr)
 	}

@@ -71,9 +71,7 @@ func (d *demo) bringUp(ctx context.Context) error {
 
 func (d *demo) startControlPlane(ctx context.Context) error {
 	err := d.Timed(fmt.Sprintf("%d node namespaces on one segment, and the host outside", nodeCount), func() (err error) {
-		d.PodNetwork, err = kubernetes.NewPodNetwork(ctx, d.Net, testnet.ClusterOptions{
-			Nodes: nodeCount, Sealed: d.Sealed(), Configure: d.configure,
-		})
+		d.PodNetwork, err = kubernetes.NewPodNetwork(ctx, d.Net, d.ClusterOptions(nodeCount, nil))
 		return err
 	})
 	if err != nil {
@@ -90,12 +88,6 @@ func (d *demo) startControlPlane(ctx context.Context) error {
 	return d.Timed("deploy/kubernetes is applied: weft's role and admission policy", func() error {
 		return d.Permit(ctx, d.Kubernetes.APIServer, filepath.Join(d.root, "deploy", "kubernetes"))
 	})
-}
-
-func (d *demo) configure(weft map[string]any) {
-	if d.Driver != "" {
-		weft["tun"].(map[string]any)["driver"] = d.Driver
-	}
 }
 
 // awaitNotReady waits until Kubernetes has admitted a node, and kubelet has said that
@@ -123,11 +115,7 @@ func (d *demo) awaitNotReady(ctx context.Context, n *testnet.Node) error {
 func (d *demo) startWeft(ctx context.Context) error {
 	started := time.Now()
 	for _, node := range d.Cluster.Nodes() {
-		what := fmt.Sprintf("%s  weftd is ready on %s", node.Entry().Name, node.Entry().Endpoint)
-		if key := node.Entry().Key; key != "" {
-			what += fmt.Sprintf("  its key is %.16s…", key)
-		}
-		if err := d.Timed(what, func() error { return node.Start(ctx) }); err != nil {
+		if err := d.StartNode(ctx, node, ""); err != nil {
 			return err
 		}
 	}
@@ -151,5 +139,5 @@ func (d *demo) awaitReady(ctx context.Context, n *testnet.Node, peer string) err
 	if err == nil {
 		_, err = d.Admin.WaitNode(ctx, n.Entry().Name, kubernetes.NodeReady)
 	}
-	return d.concerning(err, n)
+	return d.Concerning(err, n)
 }

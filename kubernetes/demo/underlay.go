@@ -24,7 +24,7 @@ const (
 func (d *demo) showUnderlay(ctx context.Context) error {
 	node, from, to := d.Node(1), d.pods[0], d.on(d.Node(2))
 	exchanges := len(stage.Families) * len(to) * markerExchanges
-	what := fmt.Sprintf("%s puts %d questions with the marker “%s” to %s and %s", from.name, exchanges, marker, to[0].name, to[1].name)
+	what := fmt.Sprintf("%s puts %d questions with the marker “%s” to %s and %s", from.Name, exchanges, marker, to[0].Name, to[1].Name)
 	var onTUN, onUnderlay [][]byte
 	err := d.Timed(what, func() (err error) {
 		onTUN, err = node.Record(testnet.TUNName, func() (err error) {
@@ -34,14 +34,14 @@ func (d *demo) showUnderlay(ctx context.Context) error {
 		return err
 	})
 	if err != nil {
-		return d.concerning(err)
+		return d.Concerning(err)
 	}
 	inClear := stage.Tell(onTUN, marker).Readable
 	if inClear < exchanges {
-		return d.concerning(fmt.Errorf("of %d questions only %d are seen on %s", exchanges, inClear, testnet.TUNName), node)
+		return d.Concerning(fmt.Errorf("of %d questions only %d are seen on %s", exchanges, inClear, testnet.TUNName), node)
 	}
 	d.OK("%d packets with the marker are seen on %s's %s, from which weft takes them", inClear, node.Entry().Name, testnet.TUNName)
-	return d.concerning(d.judgeUnderlay(onUnderlay, exchanges), node)
+	return d.judgeUnderlay(onUnderlay, exchanges)
 }
 
 // judgeUnderlay looks at what is between the nodes, and for the marker everywhere. What
@@ -55,36 +55,27 @@ func (d *demo) judgeUnderlay(frames [][]byte, exchanges int) error {
 		from, to, ok := testnet.Hosts(frame)
 		return ok && slices.ContainsFunc(apiServer, func(a netip.Addr) bool { return a == from || a == to })
 	}
-	between := stage.Tell(slices.Collect(filter(frames, func(f []byte) bool { return !isAPIServers(f) })), marker)
 	others := stage.Tell(slices.Collect(filter(frames, isAPIServers)), marker)
-	link := d.Node(1).Entry().Name + "'s " + testnet.UnderlayLink
-	if !d.Sealed() {
-		if err := between.MustBeReadable(exchanges / 2); err != nil { // the answers don't repeat it
-			return err
-		}
-		d.Warn("%d datagrams on %s: the marker can be read in %d of them", between.Others, link, between.Readable)
-		d.Note("vxlan does not encrypt; sealed, the default, does.")
-		return nil
+	if d.Sealed() && others.Readable > 0 {
+		return d.Concerning(errors.New("the marker is in what node1 and the API server say to each other"), d.Node(1))
 	}
-	if others.Readable > 0 {
-		return errors.New("the marker is in what node1 and the API server say to each other")
-	}
-	if err := between.MustBeSealed(exchanges); err != nil {
+	between := slices.DeleteFunc(frames, isAPIServers)
+	if err := d.JudgeUnderlay(d.Node(1), between, marker, exchanges, exchanges/2); err != nil { // the answers don't repeat it
 		return err
 	}
-	d.OK("%d datagrams on %s: all sealed (%d) or QUIC (%d); the marker is in none",
-		between.Sealed+between.QUIC, link, between.Sealed, between.QUIC)
-	d.Note("Not counted: what node1 and the API server say to each other. The marker is not there either.")
+	if d.Sealed() {
+		d.Note("Not counted: what node1 and the API server say to each other. The marker is not there either.")
+	}
 	return nil
 }
 
 // sayMarker has a pod put the marker into questions to others.
-func (d *demo) sayMarker(ctx context.Context, from place, to []place) error {
+func (d *demo) sayMarker(ctx context.Context, from *webPod, to []*webPod) error {
 	for _, f := range stage.Families {
 		for _, p := range to {
-			url := kubernetes.WhoamiURL(p.server(f)) + "?" + marker
-			if _, err := d.inPod(ctx, from, "sh", "-c", askAgain, "sh", fmt.Sprint(markerExchanges), url); err != nil {
-				return fmt.Errorf("from %s to %s, %s: %w", from.name, p.name, f, err)
+			url := kubernetes.WhoamiURL(p.Server(f)) + "?" + marker
+			if _, err := from.run(ctx, "sh", "-c", askAgain, "sh", fmt.Sprint(markerExchanges), url); err != nil {
+				return fmt.Errorf("from %s to %s, %s: %w", from.Name, p.Name, f, err)
 			}
 		}
 	}
