@@ -83,7 +83,8 @@ func killAt(t *testing.T, n *node, what string, pod namespace) {
 	})
 }
 
-func TestWhatAKilledADDLeftIsHealedByTheNextADDOrRemovedByDEL(t *testing.T) {
+// The next ADD repairs what a killed one left, and DEL removes it.
+func TestAddKilledAtEveryStep(t *testing.T) {
 	for _, what := range steps(t) {
 		t.Run(what, func(t *testing.T) {
 			n := newNode(t, families["dual stack"]...)
@@ -114,7 +115,8 @@ func TestWhatAKilledADDLeftIsHealedByTheNextADDOrRemovedByDEL(t *testing.T) {
 	}
 }
 
-func TestARepeatedADDIsRefusedAndTheFirstOneUntouched(t *testing.T) {
+// A repeated ADD is refused, and the first one is untouched.
+func TestRepeatedAddIsRefused(t *testing.T) {
 	n := newNode(t, families["dual stack"]...)
 	pod := newNamespace(t)
 	if err := n.call(n.plugin.Add, n.args("pod", pod.Path())); err != nil {
@@ -230,7 +232,8 @@ func TestADDNeedsANamespaceOfItsOwn(t *testing.T) {
 	n.requireNothingLeft()
 }
 
-func TestAnInterfaceThatThePodHasAlreadyIsNotTouched(t *testing.T) {
+// An interface that the pod has already is not touched.
+func TestAddLeavesAnExistingInterface(t *testing.T) {
 	n := newNode(t, families["IPv4"]...)
 	pod := newNamespace(t)
 	pod.in(t, func() error { return netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "eth0"}}) })
@@ -242,7 +245,8 @@ func TestAnInterfaceThatThePodHasAlreadyIsNotTouched(t *testing.T) {
 	})
 }
 
-func TestAnAddressThatAnotherPodStillHasIsNotGivenAgainThoughItsLeaseIsLost(t *testing.T) {
+// An address that another pod still has is not given again, though its lease is lost.
+func TestAddKeepsAddressOfLostLease(t *testing.T) {
 	n := newNode(t, families["IPv4"]...)
 	if err := n.call(n.plugin.Add, n.args("pod-a", newNamespace(t).Path())); err != nil {
 		t.Fatal(err)
@@ -260,7 +264,8 @@ func TestAnAddressThatAnotherPodStillHasIsNotGivenAgainThoughItsLeaseIsLost(t *t
 	}
 }
 
-func TestTheVethIsMadeAsTheGuardAndTheOperatorExpectIt(t *testing.T) {
+// The veth is made as the guard and the operator expect it.
+func TestVethAttributes(t *testing.T) {
 	n := newNode(t, families["dual stack"]...)
 	args := n.args("pod", newNamespace(t).Path())
 	args.Args = "IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=cart-0"
@@ -319,7 +324,8 @@ func TestAResultThatNobodyReadsUndoesTheADD(t *testing.T) {
 	n.requireNothingLeft()
 }
 
-func TestALeaseThatCannotBeGivenBackIsReportedWithTheCause(t *testing.T) {
+// A lease that cannot be given back is reported together with the cause.
+func TestUndoFailureNamesTheCause(t *testing.T) {
 	n := newNode(t, families["IPv4"]...)
 	state := filepath.Join(n.stateDir, "ipam", "weft.json")
 	n.plugin.runStep = func(wiring.Step) error {

@@ -69,7 +69,8 @@ func TestDELSucceedsWithWhateverIsLeft(t *testing.T) {
 	}
 }
 
-func TestDELBeforeADDSucceedsWithAndWithoutANamespace(t *testing.T) {
+// DEL before ADD succeeds with and without a namespace.
+func TestDelBeforeAdd(t *testing.T) {
 	n := newNode(t, families["IPv4"]...)
 	for _, netns := range []string{newNamespace(t).Path(), "/nowhere", ""} {
 		if err := n.call(n.plugin.Del, n.args("pod", netns)); err != nil {
@@ -107,7 +108,8 @@ func TestDELLeavesAForeignLinkWithTheVethsName(t *testing.T) {
 	})
 }
 
-func TestADamagedLeaseFileStopsDELAfterThePodIsDetached(t *testing.T) {
+// A damaged lease file stops DEL after the pod is detached.
+func TestDelWithDamagedLeaseFile(t *testing.T) {
 	n := newNode(t, families["IPv4"]...)
 	args := n.args("pod", newNamespace(t).Path())
 	if err := n.call(n.plugin.Add, args); err != nil {
@@ -126,7 +128,8 @@ func TestADamagedLeaseFileStopsDELAfterThePodIsDetached(t *testing.T) {
 	requireCode(t, n.call(n.plugin.Status, args), types.ErrPluginNotAvailable)
 }
 
-func TestAStateDirectoryThatCannotBeWrittenIsAnIOFailure(t *testing.T) {
+// A state directory that cannot be written is an I/O failure.
+func TestUnwritableStateDir(t *testing.T) {
 	n := newNode(t, families["IPv4"]...)
 	n.stateDir = filepath.Join(n.stateDir, "file")
 	if err := os.WriteFile(n.stateDir, nil, 0o600); err != nil {

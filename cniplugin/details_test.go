@@ -53,7 +53,8 @@ func dialPromptly(t *testing.T, from, to namespace, addr netip.Addr) netip.Addr 
 	return seen
 }
 
-func TestNoAddressOfAPodIsTentativeWhateverIsSetForInterfacesToCome(t *testing.T) {
+// Whatever is set for interfaces to come, no address of a pod is tentative.
+func TestNoPodAddressIsTentative(t *testing.T) {
 	for name, disabled := range map[string]string{"IPv6 on": "0", "IPv6 off until asked for": "1"} {
 		t.Run(name, func(t *testing.T) {
 			n, pod, neighbour := newNode(t, families["dual stack"]...), newNamespace(t), newNamespace(t)
@@ -170,7 +171,8 @@ func ofFamily(addrs []netip.Addr, like netip.Addr) netip.Addr {
 	return addrs[i]
 }
 
-func TestAPacketTooLargeForANeighbourIsAnsweredWithTheSizeThatPasses(t *testing.T) {
+// A packet that is too large for a neighbour is answered with the size that passes.
+func TestTooLargePacketIsAnswered(t *testing.T) {
 	const smaller = 1300
 	n, pod, small := newNode(t, families["dual stack"]...), newNamespace(t), newNamespace(t)
 	n.addTo(t, "pod", pod, asIs)
@@ -218,7 +220,8 @@ func TestAPacketTooLargeForANeighbourIsAnsweredWithTheSizeThatPasses(t *testing.
 	}
 }
 
-func TestANodeOnWhichIPv6IsDisabledTakesIPv4PodsAndLetsThemGo(t *testing.T) {
+// A node on which IPv6 is disabled takes IPv4 pods, and lets them go.
+func TestNodeWithIPv6Disabled(t *testing.T) {
 	n := newNode(t, families["IPv4"]...)
 	pods := []namespace{newNamespace(t), newNamespace(t)}
 	for _, at := range append(pods, n.namespace) {

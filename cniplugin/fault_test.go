@@ -111,7 +111,8 @@ func (s *siege) codesFor(object string) []uint {
 	}
 }
 
-func TestAnADDOfWhichAnySystemCallFailsSucceedsWhollyOrLeavesNothing(t *testing.T) {
+// An ADD of which a system call fails succeeds wholly, or leaves nothing.
+func TestAddFailingAtEverySyscall(t *testing.T) {
 	failEverywhere(t, "ADD", func(*siege, *skel.CmdArgs) {}, func(s *siege, args *skel.CmdArgs, f *fault, end *ending) {
 		if !s.requireSensible(f, end) {
 			s.requireCalm()
@@ -140,7 +141,8 @@ func withoutSettings(description string) string {
 	return strings.Join(lines, "\n")
 }
 
-func TestADELOfWhichAnySystemCallFailsSucceedsWhollyOrCanBeRepeated(t *testing.T) {
+// A DEL of which a system call fails succeeds wholly, or can be repeated.
+func TestDelFailingAtEverySyscall(t *testing.T) {
 	prepare := func(s *siege, args *skel.CmdArgs) { s.mustAdd(args) }
 	failEverywhere(t, "DEL", prepare, func(s *siege, _ *skel.CmdArgs, f *fault, end *ending) {
 		if s.requireSensible(f, end) {
@@ -149,7 +151,8 @@ func TestADELOfWhichAnySystemCallFailsSucceedsWhollyOrCanBeRepeated(t *testing.T
 	})
 }
 
-func TestTheNodesOwnNamespaceIsRefusedWhicheverSystemCallFails(t *testing.T) {
+// The node's own namespace is refused, whichever system call fails.
+func TestOwnNamespaceIsAlwaysRefused(t *testing.T) {
 	s := newSiege(t)
 	refusals := []uint{types.ErrInvalidEnvironmentVariables, types.ErrIOFailure}
 	for which := range maxFailures {

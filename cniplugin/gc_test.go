@@ -90,7 +90,8 @@ func TestGCFreesWhatIsNotInTheListAndLeavesTheRest(t *testing.T) {
 	n.requireNothingLeft()
 }
 
-func TestGCWithAWrongListKeepsAndNamesWhatVisiblyRuns(t *testing.T) {
+// With a wrong list, GC keeps and names what visibly runs.
+func TestGCKeepsWhatRuns(t *testing.T) {
 	n := newNode(t, families["dual stack"]...)
 	n.attachPod("ended")
 	process := n.attachPod("running").live(t)
@@ -253,7 +254,8 @@ func TestAfterARebootStaleLeasesAreFreed(t *testing.T) {
 	n.requireNothingLeft()
 }
 
-func TestAnADDThatWasKilledIsCleanedUpUnlessSomebodyWorksOnIt(t *testing.T) {
+// What a killed ADD left is cleaned up, unless another process works on it.
+func TestKilledAddIsCleanedUp(t *testing.T) {
 	n := newNode(t, families["dual stack"]...)
 	pod := newNamespace(t)
 	killAt(t, n, "mark the veth as complete", pod)
@@ -316,7 +318,8 @@ func TestAPodWhoseAddressIsLeasedToAnotherIsNamed(t *testing.T) {
 	}
 }
 
-func TestADamagedLeaseFileIsRebuiltFromTheRunningPods(t *testing.T) {
+// A damaged lease file is rebuilt from the running pods.
+func TestDamagedLeaseFileIsRebuilt(t *testing.T) {
 	n := newNode(t, families["dual stack"]...)
 	n.attachPod("a")
 	n.attachPod("b")
@@ -341,7 +344,8 @@ func TestADamagedLeaseFileIsRebuiltFromTheRunningPods(t *testing.T) {
 	n.requireLeases("a", "b", "c")
 }
 
-func TestADamagedFileOfAnotherNetworkIsReportedAndStopsOnlyAdoption(t *testing.T) {
+// A damaged file of another network is reported, and stops only adoption.
+func TestDamagedFileOfOtherNetwork(t *testing.T) {
 	n := newNode(t, families["IPv4"]...)
 	n.attachPod("whole")
 	n.attachPod("gone").Close()
@@ -426,7 +430,8 @@ func TestAReconcilerThatCannotReadSaysSo(t *testing.T) {
 	}
 }
 
-func TestWhatAnotherProgramTookFromAPodsVethComesBack(t *testing.T) {
+// What another program took from the host side of a pod's veth comes back.
+func TestReconcileRestoresTheHostSide(t *testing.T) {
 	n := newNode(t, families["dual stack"]...)
 	pod := n.attachPod("pod")
 	veth := n.podLinks()[0]

@@ -105,10 +105,10 @@ type slot struct {
 	container string // empty: none
 }
 
-// TestNoMomentOfARandomHistoryHasTwoPodsWithOneAddress lets processes of the plugin loose on
+// TestRandomHistorySharesNoAddress lets processes of the plugin loose on
 // hardly more addresses than pods: ADDs, DELs and GCs, a fifth of them killed at random,
 // and containers that the runtime forgets; and all the while weftd's reconciler.
-func TestNoMomentOfARandomHistoryHasTwoPodsWithOneAddress(t *testing.T) {
+func TestRandomHistorySharesNoAddress(t *testing.T) {
 	n := newNode(t, "10.244.1.0/26", "fd00:244:1::/122")
 	r := &recorder{node: n, list: n.list("1.1.0"), left: historyCalls, counts: map[string]int{}}
 	for range historySlots {

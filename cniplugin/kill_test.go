@@ -55,7 +55,8 @@ func sample() (first, step int) {
 
 func nothing(*skel.CmdArgs) {}
 
-func TestAnADDKilledAtAnySystemCallIsHealedByTheNextADDOrByDEL(t *testing.T) {
+// The next ADD or DEL repairs what a killed ADD left.
+func TestAddKilledAtEverySyscall(t *testing.T) {
 	// Each call has its turn in both, so that each is followed by ADD and by DEL.
 	for odd, name := range []string{"ADD after even calls, DEL after odd ones", "ADD after odd calls, DEL after even ones"} {
 		t.Run(name, func(t *testing.T) {
@@ -82,7 +83,8 @@ func (s *siege) addAgain(args *skel.CmdArgs) {
 	s.requireAttached(args, s.pod)
 }
 
-func TestADELKilledAtAnySystemCallIsFinishedByTheNextDELAndFreesNoAddressInUse(t *testing.T) {
+// The next DEL finishes what a killed one began, and no address that is in use is freed.
+func TestDelKilledAtEverySyscall(t *testing.T) {
 	t.Run("DEL again", func(t *testing.T) {
 		t.Parallel()
 		s := newSiege(t)

@@ -95,7 +95,8 @@ func TestAPodGetsTheAddressesThatItsRuntimeNames(t *testing.T) {
 	requireCode(t, n.call(n.plugin.Add, args), types.ErrInvalidEnvironmentVariables)
 }
 
-func TestAPodGetsTheRoutesMTUAndNameServersOfTheConfiguration(t *testing.T) {
+// A pod gets the routes, the MTU and the name servers of the configuration.
+func TestAddAppliesConfiguration(t *testing.T) {
 	n, pod := newNode(t, families["dual stack"]...), newNamespace(t)
 	result, err := n.add(t, "pod", pod, func(conf map[string]any) {
 		conf["mtu"] = 1300

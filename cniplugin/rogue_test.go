@@ -88,7 +88,8 @@ func (n namespace) advertise(t *testing.T, link string) {
 	})
 }
 
-func TestAPodThatClaimsAnothersAddressGetsNothingOfIt(t *testing.T) {
+// A pod that claims another's address gets nothing that is meant for that.
+func TestPodClaimsAnothersAddress(t *testing.T) {
 	n, rogue, victim := newNode(t, families["dual stack"]...), newNamespace(t), newNamespace(t)
 	n.set(t, map[string]string{
 		"ipv4/conf/all/arp_accept": "1", "ipv4/conf/default/arp_accept": "1",

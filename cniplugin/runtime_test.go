@@ -34,7 +34,8 @@ func addrsOf(t *testing.T, result types.Result) []netip.Addr {
 	return addrs
 }
 
-func TestPodsReachEachOtherAndTheNodeWithTheirOwnAddresses(t *testing.T) {
+// Pods reach each other and the node, and are seen with their own addresses.
+func TestPodsReachPodsAndNode(t *testing.T) {
 	for name, cidrs := range families {
 		t.Run(name, func(t *testing.T) {
 			n := newNode(t, cidrs...)
@@ -77,7 +78,8 @@ func TestPodsReachEachOtherAndTheNodeWithTheirOwnAddresses(t *testing.T) {
 	}
 }
 
-func TestEveryVersionOfTheSpecificationGetsItsOwnResult(t *testing.T) {
+// Every version of the specification gets its own result.
+func TestResultOfEveryVersion(t *testing.T) {
 	n := newNode(t, families["dual stack"]...)
 	for _, cniVersion := range Versions.SupportedVersions() {
 		t.Run(cniVersion, func(t *testing.T) {

@@ -11,9 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestAPluginThatStandsStillDelaysOthersForABoundedTimeOnly stops the thread of an ADD
+// TestHangingAddDelaysOthersBriefly stops the thread of an ADD
 // that is about to write the leases: it holds both locks then, the pod's and the leases'.
-func TestAPluginThatStandsStillDelaysOthersForABoundedTimeOnly(t *testing.T) {
+func TestHangingAddDelaysOthersBriefly(t *testing.T) {
 	s := newSiege(t)
 	s.plugin.lockWait = 50 * time.Millisecond
 	held, other := s.args("held", s.pod.Path()), s.args("other", newNamespace(t).Path())

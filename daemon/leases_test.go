@@ -94,7 +94,8 @@ func TestALeaseWhoseVethIsGoneIsFreedAndNamedOnce(t *testing.T) {
 	r.expectLeases(0, 1, 1, 0)
 }
 
-func TestWhatOnlyAnOperatorCanMendIsLoggedWhenItAppearsAndWhenItIsGone(t *testing.T) {
+// What only an operator can repair is logged when it appears, and when it is gone.
+func TestUnrepairableLeaseIsLogged(t *testing.T) {
 	r := newReconciler(t)
 	for _, network := range []string{"one", "two"} {
 		r.lease(network, network, "10.9.0.1")
@@ -175,7 +176,8 @@ func TestReconcileThatCannotEvenLookIsLoggedOnce(t *testing.T) {
 	}
 }
 
-func TestWhatAPodLeavesWhileWeftdRunsIsFreedByItself(t *testing.T) {
+// What a pod leaves while weftd runs is freed by itself.
+func TestReconcilesWhileWeftdRuns(t *testing.T) {
 	r := newReconciler(t)
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()

@@ -188,7 +188,8 @@ func TestClockStepsDoNotShortenCooldown(t *testing.T) {
 	}
 }
 
-func TestACallerThatCannotTellTheTimeReleasesNothing(t *testing.T) {
+// A caller that cannot read the time releases nothing.
+func TestReleaseNeedsTheTime(t *testing.T) {
 	s := open(t, t.TempDir())
 	acquire(t, s, 1, prefixes("10.0.0.0/24"))
 	s.now = func() (moment, error) { return moment{}, errors.New("no /proc") }

@@ -64,7 +64,8 @@ func TestEveryFlippedBitIsDetected(t *testing.T) {
 	}
 }
 
-func TestADamagedFileIsRefusedWithItsNameAndARemedy(t *testing.T) {
+// A damaged file is refused with its name and a remedy.
+func TestDamagedFileIsRefused(t *testing.T) {
 	damages := map[string]func([]byte) []byte{
 		"empty":           func([]byte) []byte { return nil },
 		"truncated":       func(data []byte) []byte { return data[:len(data)/2] },
@@ -286,7 +287,8 @@ func work(dir string) {
 	}
 }
 
-func TestProcessesThatAreKilledNeverShareAnAddressNorDamageTheFile(t *testing.T) {
+// Processes that are killed never share an address, nor damage the file.
+func TestKilledProcessesShareNothing(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir)
 	var (

@@ -237,7 +237,8 @@ func TestALockHolderThatHangsIsNotWaitedForEver(t *testing.T) {
 	release(t, s, 1)
 }
 
-func TestHoldingAnAttachmentDelaysOnlyThatAttachment(t *testing.T) {
+// Holding an attachment delays only that attachment.
+func TestHoldDelaysOneAttachment(t *testing.T) {
 	s := open(t, t.TempDir())
 	letGo, err := s.Hold(t.Context(), attachment(1))
 	if err != nil {
@@ -261,7 +262,8 @@ func TestHoldingAnAttachmentDelaysOnlyThatAttachment(t *testing.T) {
 	again()
 }
 
-func TestAnUnusableStateDirectoryIsAnErrorOfEveryChange(t *testing.T) {
+// An unusable state directory is an error of every change.
+func TestUnusableStateDir(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -290,7 +292,8 @@ func TestAnUnusableStateDirectoryIsAnErrorOfEveryChange(t *testing.T) {
 	}
 }
 
-func TestRangesThatCannotBeUsedAreRefusedBeforeAnythingIsWritten(t *testing.T) {
+// Ranges that cannot be used are refused before anything is written.
+func TestUnusableRangesAreRefused(t *testing.T) {
 	s := open(t, t.TempDir())
 	if _, err := s.Acquire(t.Context(), wanted(1), Pool{}); err == nil {
 		t.Error("Acquire succeeded")

@@ -21,7 +21,8 @@ func prefixes(texts ...string) []netip.Prefix {
 	return out
 }
 
-func TestARangeGivesOutEveryAddressButThoseWithAnotherMeaning(t *testing.T) {
+// A range gives out every address but those with another meaning.
+func TestAddressesOfARange(t *testing.T) {
 	tests := []struct {
 		prefix      string
 		first, last string
@@ -69,7 +70,8 @@ func TestRangesThatAreNoRangesAreRefused(t *testing.T) {
 	}
 }
 
-func TestASearchVisitsOnlyWhatIsTakenHoweverLargeTheRange(t *testing.T) {
+// A search visits only what is taken, however large the range is.
+func TestSearchOfALargeRange(t *testing.T) {
 	p, err := newSpan(netip.MustParsePrefix("fd00::/16"))
 	if err != nil {
 		t.Fatal(err)
@@ -87,7 +89,8 @@ func TestASearchVisitsOnlyWhatIsTakenHoweverLargeTheRange(t *testing.T) {
 	}
 }
 
-func TestALeaseFitsOnlyWithOneUsableAddressOfEachFamily(t *testing.T) {
+// A lease fits only with one usable address of each family.
+func TestLeaseFitsPool(t *testing.T) {
 	p := pool(prefixes("10.0.0.0/24", "10.0.2.0/24", "fd00::/64"), addrs("10.0.0.1")...)
 	sets, err := p.sets()
 	if err != nil {

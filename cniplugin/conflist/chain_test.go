@@ -104,7 +104,8 @@ func expectWords(t *testing.T, log string, words ...string) {
 	}
 }
 
-func TestTheConflistChainsThePluginsWithWhatTheyNeed(t *testing.T) {
+// The conflist chains the plugins with what they need.
+func TestConflistChainsPlugins(t *testing.T) {
 	r := newConflistRig(t, "portmap", "bandwidth", "tuning", "firewall")
 	for _, name := range r.config.CNI.Chain {
 		r.install(name, speaking("0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0", "1.2.0"))
@@ -125,7 +126,8 @@ func TestTheConflistChainsThePluginsWithWhatTheyNeed(t *testing.T) {
 	}
 }
 
-func TestTheConflistOffersTheVersionsThatAllPluginsSpeak(t *testing.T) {
+// The conflist offers the versions that all plugins speak.
+func TestConflistVersions(t *testing.T) {
 	for _, tt := range []struct {
 		name               string
 		portmap, bandwidth []string
@@ -157,7 +159,8 @@ func TestTheConflistOffersTheVersionsThatAllPluginsSpeak(t *testing.T) {
 	}
 }
 
-func TestAPluginThatCannotBeCalledIsLeftOutAndNamedOnce(t *testing.T) {
+// A plugin that cannot be called is omitted, and named once.
+func TestUncallablePluginIsOmitted(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
 		prepare func(r *rig)
@@ -200,7 +203,8 @@ func TestAPluginThatCannotBeCalledIsLeftOutAndNamedOnce(t *testing.T) {
 	}
 }
 
-func TestTheConflistIsWrittenAgainOnlyIfThatChangesIt(t *testing.T) {
+// The conflist is written again only if that changes it.
+func TestConflistIsWrittenOnChange(t *testing.T) {
 	r := newConflistRig(t, "portmap")
 	r.install("portmap", speaking("0.4.0", "1.0.0"))
 	r.conflist()
@@ -233,7 +237,7 @@ func TestTheConflistIsWrittenAgainOnlyIfThatChangesIt(t *testing.T) {
 
 // A runtime that takes no notice of files that appear, as containerd 1.6, must have
 // another reason to look when the conflist is there.
-func TestTheConflistIsNoticedByARuntimeThatWatchesForRenamedFilesOnly(t *testing.T) {
+func TestRuntimeNoticesConflist(t *testing.T) {
 	t.Setenv("TMPDIR", t.TempDir()) // where a rename to the conflist would be possible, too
 	r := newConflistRig(t)
 	watcher, err := fsnotify.NewWatcher()
@@ -257,7 +261,8 @@ func TestTheConflistIsNoticedByARuntimeThatWatchesForRenamedFilesOnly(t *testing
 	}
 }
 
-func TestAnEndingWeftdDoesNotTakeSilenceForAnAbsentPlugin(t *testing.T) {
+// A weftd that ends does not take silence for an absent plugin.
+func TestEndingWeftdDropsNoPlugin(t *testing.T) {
 	r := newConflistRig(t, "portmap")
 	r.install("portmap", speaking("1.0.0"))
 	list, _ := r.conflist()

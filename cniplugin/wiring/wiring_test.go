@@ -82,7 +82,8 @@ func fakeProc(t *testing.T, values map[string]string) string {
 	return root
 }
 
-func TestSettingsOutOfReachFailOnlyWhereConnectivityDependsOnThem(t *testing.T) {
+// Settings out of reach fail only where connectivity depends on them.
+func TestSettingsOutOfReach(t *testing.T) {
 	tests := []struct {
 		name   string
 		values map[string]string
