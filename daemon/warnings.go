@@ -126,7 +126,7 @@ func (d *daemon) overlaps() ([]string, error) {
 // checkOverlap refuses a first start where a local network lies in the cluster CIDRs: the
 // guard table would cut it off. Later, pods depend on weft, and a warning has to do.
 func (d *daemon) checkOverlap() error {
-	if _, err := nftable.Of(marks.Table); !errors.Is(err, nftable.ErrAbsent) {
+	if _, err := nftable.Of(nftable.Inet, marks.Table); !errors.Is(err, nftable.ErrAbsent) {
 		return err
 	}
 	if _, err := os.Stat(filepath.Join(d.config.StateDir, "ipam")); err == nil {

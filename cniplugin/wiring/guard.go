@@ -28,7 +28,7 @@ func ReadGuarded(runDir string) (nodefile.Node, error) {
 	if err != nil {
 		return nodefile.Node{}, err
 	}
-	id, err := nftable.Of(marks.Table)
+	id, err := nftable.Of(nftable.Inet, marks.Table)
 	if err == nil && (id != node.Guard || id == nftable.Identity{}) {
 		err = fmt.Errorf("nftables table inet %s is not the one that weftd made: it has %d rules (%q) instead of %d (%q)",
 			marks.Table, id.Rules, id.Comment, node.Guard.Rules, node.Guard.Comment)
@@ -52,7 +52,7 @@ func CheckNamespace(runDir string) error {
 	if node.Guard == (nftable.Identity{}) { // by a former release of weftd
 		return nil
 	}
-	if id, err := nftable.Of(marks.Table); err != nil || id != node.Guard {
+	if id, err := nftable.Of(nftable.Inet, marks.Table); err != nil || id != node.Guard {
 		return fmt.Errorf("weftd's guard table is not in this network namespace, so pods may be attached in another; " +
 			"run this in the node's namespace, or start weftd, which makes the table")
 	}

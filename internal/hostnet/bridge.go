@@ -31,13 +31,17 @@ import (
 // A frame that is not marked is judged as a routed packet: without this table, or where
 // another program overwrites marks, bridged frames are dropped rather than let through.
 type bridgeTable struct {
-	nft   knftables.Interface
+	table
 	lacks bool // the kernel has none
 
 	// mask is what the table was last made for, and listed is how nft listed it then; ""
 	// says that it is not known to stand.
 	mask   marks.Mask
 	listed string
+}
+
+func newBridgeTable() bridgeTable {
+	return bridgeTable{table: table{family: knftables.BridgeFamily, name: marks.Table}}
 }
 
 var errNoBridgeFamily = errors.New("the kernel has no nftables for bridges (CONFIG_NF_TABLES_BRIDGE)")
@@ -88,8 +92,8 @@ func (b *bridgeTable) apply(ctx context.Context, mask marks.Mask, untouched bool
 	if known && untouched {
 		return false, nil
 	}
-	if id, err := nftable.OfBridge(marks.Table); err == nil && id == bridgeIdentity(mask) {
-		listed := list(ctx, knftables.BridgeFamily)
+	if id, err := b.identity(); err == nil && id == bridgeIdentity(mask) {
+		listed := b.list(ctx)
 		if !known { // a weftd of before has made it
 			b.mask, b.listed = mask, listed
 		}
@@ -97,32 +101,20 @@ func (b *bridgeTable) apply(ctx context.Context, mask marks.Mask, untouched bool
 			return false, nil
 		}
 	}
-	b.listed = ""
+	b.mask, b.listed = mask, ""
 	if err := b.open(); err != nil {
 		return false, err
 	}
-	if err := b.nft.Run(ctx, bridgeRuleset(b.nft.NewTransaction(), mask)); err != nil {
-		return false, err
-	}
-	if id, err := nftable.OfBridge(marks.Table); err != nil || id != bridgeIdentity(mask) {
-		return true, errors.Join(err, fmt.Errorf("another program changed the table at the same moment: it has %d rules (%q)", id.Rules, id.Comment))
-	}
-	b.mask, b.listed = mask, list(ctx, knftables.BridgeFamily)
-	return true, nil
+	b.listed, err = b.commit(ctx, bridgeRuleset(b.nft.NewTransaction(), mask), bridgeIdentity(mask))
+	return err == nil, err
 }
 
 func (b *bridgeTable) open() error {
-	switch {
-	case b.nft != nil:
-		return nil
-	case b.lacks:
+	if b.lacks {
 		return errNoBridgeFamily
 	}
-	nft, err := knftables.New(knftables.BridgeFamily, marks.Table)
-	switch {
-	case err == nil:
-		b.nft = nft
-	case strings.Contains(strings.ToLower(err.Error()), "not supported"): // EOPNOTSUPP, or EAFNOSUPPORT
+	err := b.table.open()
+	if err != nil && strings.Contains(strings.ToLower(err.Error()), "not supported") { // EOPNOTSUPP, or EAFNOSUPPORT
 		b.lacks = true
 		return errNoBridgeFamily
 	}
@@ -131,6 +123,5 @@ func (b *bridgeTable) open() error {
 
 func (b *bridgeTable) remove(ctx context.Context) error {
 	b.listed = ""
-	_, err := nftable.OfBridge(marks.Table)
-	return removeTable(ctx, knftables.BridgeFamily, marks.Table, err)
+	return b.table.remove(ctx)
 }

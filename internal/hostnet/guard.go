@@ -2,15 +2,11 @@ package hostnet
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
-	"os/exec"
-	"slices"
 	"strconv"
-	"strings"
 
 	"sigs.k8s.io/knftables"
 
@@ -21,8 +17,8 @@ import (
 // guard is weft's nftables table. It stays when weftd ends, however it ends: pods keep
 // their way out, and nothing of theirs leaves in clear.
 type guard struct {
-	nft  knftables.Interface
-	next knftables.Interface // see replace; nil until it is needed
+	table
+	next table // see replace
 
 	// holds is what the table was last made for, nil if that failed, and listed is how nft
 	// listed it then. While nft lists it like that, the table holds what it must.
@@ -30,17 +26,11 @@ type guard struct {
 	listed string
 }
 
-// open finds nft and what it can do, once.
-func (g *guard) open() error {
-	if g.nft != nil {
-		return nil
+func newGuard() guard {
+	return guard{
+		table: table{family: knftables.InetFamily, name: marks.Table},
+		next:  table{family: knftables.InetFamily, name: marks.NextTable},
 	}
-	nft, err := knftables.New(knftables.InetFamily, marks.Table)
-	if err != nil {
-		return err
-	}
-	g.nft = nft
-	return nil
 }
 
 // protect makes the table what n needs of it before it is known which peers there are and
@@ -51,7 +41,7 @@ func (g *guard) protect(ctx context.Context, n Network) (replaced bool, err erro
 	if err := g.open(); err != nil {
 		return false, err
 	}
-	id, err := nftable.Of(marks.Table)
+	id, err := g.identity()
 	switch {
 	case err == nil && id == identity(n):
 		return false, g.keep(ctx, n)
@@ -79,7 +69,7 @@ func (g *guard) keep(ctx context.Context, n Network) error {
 	if g.listed = g.list(ctx); g.listed != "" {
 		g.holds = &n
 	}
-	return g.removeNext(ctx)
+	return g.next.remove(ctx)
 }
 
 // inherit adds to n what the sets of the table hold that stands. A set that an older weftd
@@ -137,20 +127,6 @@ func identity(n Network) nftable.Identity {
 	return identityOf(rules(n), chains, n.ClusterCIDRs)
 }
 
-// identityOf is the identity of a table of rules, and of what else counts.
-func identityOf(rules []guardRule, others ...any) nftable.Identity {
-	digest := sha256.New()
-	fmt.Fprintln(digest, others...)
-	for _, r := range rules {
-		fmt.Fprintln(digest, r.chain, r.rule)
-	}
-	return nftable.Identity{
-		// nft takes comments of up to 128 bytes.
-		Comment: fmt.Sprintf("kept by weftd, removed by weft teardown; changes are undone; rules %x", digest.Sum(nil)[:8]),
-		Rules:   len(rules),
-	}
-}
-
 // apply makes the table what n needs, and reports whether it had to be replaced. Untouched
 // says that the table is as it was when it was last looked at.
 //
@@ -194,74 +170,33 @@ func (g *guard) apply(ctx context.Context, n Network, untouched bool) (replaced 
 // So a second table with the new rules stands meanwhile.
 func (g *guard) replace(ctx context.Context, n Network, counts map[string]*knftables.Counter) error {
 	g.holds = nil
-	if _, err := nftable.Of(marks.Table); errors.Is(err, nftable.ErrAbsent) {
-		return errors.Join(g.commit(ctx, n, ruleset(g.nft.NewTransaction(), n, counts)), g.removeNext(ctx))
-	}
-	if g.next == nil {
-		next, err := knftables.New(knftables.InetFamily, marks.NextTable)
-		if err != nil {
+	if _, err := g.identity(); !errors.Is(err, nftable.ErrAbsent) {
+		if err := g.next.open(); err != nil {
 			return err
 		}
-		g.next = next
+		if err := g.next.nft.Run(ctx, ruleset(g.next.nft.NewTransaction(), n, nil)); err != nil {
+			return err
+		}
 	}
-	if err := g.next.Run(ctx, ruleset(g.next.NewTransaction(), n, nil)); err != nil {
-		return err
-	}
-	return errors.Join(g.commit(ctx, n, ruleset(g.nft.NewTransaction(), n, counts)), g.removeNext(ctx))
-}
-
-// removeNext removes the second table, which a weftd that was killed may have left too.
-func (g *guard) removeNext(ctx context.Context) error {
-	_, err := nftable.Of(marks.NextTable)
-	return removeTable(ctx, knftables.InetFamily, marks.NextTable, err)
-}
-
-// removeTable removes a table, if the error of a look at it isn't that it is absent.
-func removeTable(ctx context.Context, family knftables.Family, name string, looked error) error {
-	switch {
-	case errors.Is(looked, nftable.ErrAbsent):
-		return nil
-	case looked != nil:
-		return looked
-	}
-	if out, err := exec.CommandContext(ctx, "nft", "delete", "table", string(family), name).CombinedOutput(); err != nil {
-		return fmt.Errorf("remove the table %s %s: %w: %s", family, name, err, out)
-	}
-	return nil
+	err := g.commit(ctx, n, ruleset(g.nft.NewTransaction(), n, counts))
+	return errors.Join(err, g.next.remove(ctx)) // one that a weftd that was killed left too
 }
 
 // commit runs a transaction after which the table holds what n needs.
-func (g *guard) commit(ctx context.Context, n Network, tx *knftables.Transaction) error {
+func (g *guard) commit(ctx context.Context, n Network, tx *knftables.Transaction) (err error) {
 	g.holds = nil
-	if err := g.nft.Run(ctx, tx); err != nil {
+	if g.listed, err = g.table.commit(ctx, tx, identity(n)); err != nil {
 		return err
 	}
-	switch id, err := nftable.Of(marks.Table); {
-	case err != nil:
-		return err
-	case id != identity(n):
-		return fmt.Errorf("another program changed the table at the same moment: it has %d rules (%q) instead of %d", id.Rules, id.Comment, identity(n).Rules)
-	}
-	if g.listed = g.list(ctx); g.listed != "" {
+	if g.listed = withoutTranslated(g.listed); g.listed != "" {
 		g.holds = &n
 	}
 	return nil
 }
 
 func (g *guard) remove(ctx context.Context) error {
-	if err := g.open(); err != nil {
-		return fmt.Errorf("remove the guard table: %w", err)
-	}
 	g.holds = nil
-	tx := g.nft.NewTransaction()
-	// Adding it first makes the deletion succeed when it is gone already; nft has
-	// "destroy" for this only since 1.0.7.
-	tx.Add(&knftables.Table{})
-	tx.Delete(&knftables.Table{})
-	if err := g.nft.Run(ctx, tx); err != nil {
-		return fmt.Errorf("remove the guard table: %w", err)
-	}
-	return g.removeNext(ctx)
+	return errors.Join(g.table.remove(ctx), g.next.remove(ctx))
 }
 
 // counters returns the table's drop counters by name; none when there is no table.
@@ -278,37 +213,9 @@ func (g *guard) counters(ctx context.Context) (map[string]*knftables.Counter, er
 }
 
 // list returns the table as nft prints it, without what its packets put into it.
-func (g *guard) list(ctx context.Context) string {
-	return without(list(ctx, knftables.InetFamily), setTranslated)
-}
+func (g *guard) list(ctx context.Context) string { return withoutTranslated(g.table.list(ctx)) }
 
-// list returns weft's table of a family as nft prints it, without counts, or "" if it can't.
-// "Can't" calls for a replacement, whose error then says why.
-func list(ctx context.Context, family knftables.Family) string {
-	out, err := exec.CommandContext(ctx, "nft", "--stateless", "list", "table", string(family), marks.Table).Output()
-	if err != nil {
-		return ""
-	}
-	return string(out)
-}
+func withoutTranslated(listed string) string { return without(listed, setTranslated) }
 
 // withoutPeers returns what nft has listed without the sets that change with the peers.
 func withoutPeers(listed string) string { return without(listed, setPeers, setSenders, setEndpoints) }
-
-// without returns what nft has listed without some sets of both families.
-func without(listed string, sets ...string) string {
-	var b strings.Builder
-	inSet := false
-	for line := range strings.Lines(listed) {
-		if name, ok := strings.CutPrefix(line, "\tset "); ok {
-			inSet = slices.ContainsFunc(sets, func(set string) bool { return name == set+"4 {\n" || name == set+"6 {\n" })
-		}
-		if !inSet {
-			b.WriteString(line)
-		}
-		if line == "\t}\n" {
-			inSet = false
-		}
-	}
-	return b.String()
-}

@@ -51,7 +51,13 @@ type Host struct {
 
 // New returns a Host that logs to log what it changes.
 func New(log *slog.Logger) *Host {
-	return &Host{log: log, events: events{some: make(chan struct{}, 1), isNIC: isNIC}, drops: drops{now: time.Now}}
+	return &Host{
+		log:    log,
+		events: events{some: make(chan struct{}, 1), isNIC: isNIC},
+		guard:  newGuard(),
+		bridge: newBridgeTable(),
+		drops:  drops{now: time.Now, guard: newGuard()},
+	}
 }
 
 // Protect makes hold what keeps pods' packets from leaving in clear, and others' from

@@ -17,7 +17,7 @@ func (ns namespace) identity(t testing.TB) (id nftable.Identity) {
 	t.Helper()
 	ns.do(t, func() {
 		var err error
-		id, err = nftable.Of(marks.Table)
+		id, err = nftable.Of(nftable.Inet, marks.Table)
 		check(t, err)
 	})
 	return id

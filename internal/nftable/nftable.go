@@ -29,16 +29,27 @@ const nftaTableUserdata = 6
 // ErrAbsent says that the kernel has no such table.
 var ErrAbsent = errors.New("the table does not exist")
 
-// Of returns the identity of the table of the family inet with this name, or an error
-// that wraps ErrAbsent. It needs CAP_NET_ADMIN.
-func Of(name string) (Identity, error) { return of(unix.NFPROTO_INET, "inet "+name, name) }
+// Family is the family of a table, as nft(8) names it.
+type Family string
 
-// OfBridge is Of for a table of the family bridge.
-func OfBridge(name string) (Identity, error) { return of(unix.NFPROTO_BRIDGE, "bridge "+name, name) }
+// The families of weft's tables.
+const (
+	Inet   Family = "inet"
+	Bridge Family = "bridge"
+)
 
-func of(family uint8, full, name string) (Identity, error) {
+func (f Family) number() uint8 {
+	if f == Bridge {
+		return unix.NFPROTO_BRIDGE
+	}
+	return unix.NFPROTO_INET
+}
+
+// Of returns the identity of a table, or an error that wraps ErrAbsent. It needs CAP_NET_ADMIN.
+func Of(family Family, name string) (Identity, error) {
+	full := string(family) + " " + name
 	var id Identity
-	tables, err := request(family, unix.NFT_MSG_GETTABLE, 0, nl.NewRtAttr(unix.NFTA_TABLE_NAME, nl.ZeroTerminated(name)))
+	tables, err := request(family.number(), unix.NFT_MSG_GETTABLE, 0, nl.NewRtAttr(unix.NFTA_TABLE_NAME, nl.ZeroTerminated(name)))
 	switch {
 	case errors.Is(err, unix.ENOENT):
 		return id, fmt.Errorf("nftables table %s: %w", full, ErrAbsent)
@@ -50,7 +61,7 @@ func of(family uint8, full, name string) (Identity, error) {
 			return id, fmt.Errorf("read the nftables table %s: %w", full, err)
 		}
 	}
-	rules, err := request(family, unix.NFT_MSG_GETRULE, unix.NLM_F_DUMP, nl.NewRtAttr(unix.NFTA_RULE_TABLE, nl.ZeroTerminated(name)))
+	rules, err := request(family.number(), unix.NFT_MSG_GETRULE, unix.NLM_F_DUMP, nl.NewRtAttr(unix.NFTA_RULE_TABLE, nl.ZeroTerminated(name)))
 	if err != nil {
 		return id, fmt.Errorf("read the rules of the nftables table %s: %w", full, err)
 	}

@@ -23,13 +23,13 @@ func TestIdentityIsTheKernels(t *testing.T) {
 	testnet.InNewNamespace(t)
 	expect := func(what string, want nftable.Identity) {
 		t.Helper()
-		if got, err := nftable.Of("weft"); err != nil || got != want {
+		if got, err := nftable.Of(nftable.Inet, "weft"); err != nil || got != want {
 			t.Errorf("%s: %+v, %v; want %+v", what, got, err, want)
 		}
 	}
 	absent := func(what string) {
 		t.Helper()
-		if _, err := nftable.Of("weft"); !errors.Is(err, nftable.ErrAbsent) || !strings.Contains(err.Error(), "inet weft") {
+		if _, err := nftable.Of(nftable.Inet, "weft"); !errors.Is(err, nftable.ErrAbsent) || !strings.Contains(err.Error(), "inet weft") {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
@@ -64,10 +64,10 @@ accept;
 }
 }`)
 	absent("beside a table of bridges")
-	if got, err := nftable.OfBridge("weft"); err != nil || got != (nftable.Identity{Comment: "of bridges", Rules: 1}) {
+	if got, err := nftable.Of(nftable.Bridge, "weft"); err != nil || got != (nftable.Identity{Comment: "of bridges", Rules: 1}) {
 		t.Errorf("the table of bridges: %+v, %v", got, err)
 	}
-	if _, err := nftable.OfBridge("other"); !errors.Is(err, nftable.ErrAbsent) || !strings.Contains(err.Error(), "bridge other") {
+	if _, err := nftable.Of(nftable.Bridge, "other"); !errors.Is(err, nftable.ErrAbsent) || !strings.Contains(err.Error(), "bridge other") {
 		t.Errorf("no table of bridges: %v", err)
 	}
 }

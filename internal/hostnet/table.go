@@ -1,0 +1,111 @@
+package hostnet
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"os/exec"
+	"slices"
+	"strings"
+
+	"sigs.k8s.io/knftables"
+
+	"weft/internal/nftable"
+)
+
+// table is one of weft's nftables tables.
+type table struct {
+	family knftables.Family
+	name   string
+	nft    knftables.Interface // nil before open
+}
+
+// open finds nft and what it can do, once.
+func (t *table) open() error {
+	if t.nft != nil {
+		return nil
+	}
+	nft, err := knftables.New(t.family, t.name)
+	if err != nil {
+		return err
+	}
+	t.nft = nft
+	return nil
+}
+
+// identity returns what the kernel says of the table, or an error that wraps nftable.ErrAbsent.
+func (t *table) identity() (nftable.Identity, error) {
+	return nftable.Of(nftable.Family(t.family), t.name)
+}
+
+// commit runs a transaction that makes the table what want says, and returns how nft lists it
+// from then on.
+func (t *table) commit(ctx context.Context, tx *knftables.Transaction, want nftable.Identity) (listed string, err error) {
+	if err := t.nft.Run(ctx, tx); err != nil {
+		return "", err
+	}
+	switch id, err := t.identity(); {
+	case err != nil:
+		return "", err
+	case id != want:
+		return "", fmt.Errorf("another program changed the table at the same moment: it has %d rules (%q) instead of %d", id.Rules, id.Comment, want.Rules)
+	}
+	return t.list(ctx), nil
+}
+
+// list returns the table as nft prints it, without counts, or "" if it can't. "Can't" calls for
+// a replacement, whose error then says why.
+func (t *table) list(ctx context.Context) string {
+	out, err := exec.CommandContext(ctx, "nft", "--stateless", "list", "table", string(t.family), t.name).Output()
+	if err != nil {
+		return ""
+	}
+	return string(out)
+}
+
+// remove removes the table if there is one.
+func (t *table) remove(ctx context.Context) error {
+	switch _, err := t.identity(); {
+	case errors.Is(err, nftable.ErrAbsent):
+		return nil
+	case err != nil:
+		return err
+	}
+	if out, err := exec.CommandContext(ctx, "nft", "delete", "table", string(t.family), t.name).CombinedOutput(); err != nil {
+		return fmt.Errorf("remove the table %s %s: %w: %s", t.family, t.name, err, out)
+	}
+	return nil
+}
+
+// identityOf is the identity of a table of rules, and of what else counts.
+func identityOf(rules []guardRule, others ...any) nftable.Identity {
+	digest := sha256.New()
+	fmt.Fprintln(digest, others...)
+	for _, r := range rules {
+		fmt.Fprintln(digest, r.chain, r.rule)
+	}
+	return nftable.Identity{
+		// nft takes comments of up to 128 bytes.
+		Comment: fmt.Sprintf("kept by weftd, removed by weft teardown; changes are undone; rules %x", digest.Sum(nil)[:8]),
+		Rules:   len(rules),
+	}
+}
+
+// without returns what nft has listed without some sets of both families.
+func without(listed string, sets ...string) string {
+	var b strings.Builder
+	inSet := false
+	for line := range strings.Lines(listed) {
+		if name, ok := strings.CutPrefix(line, "\tset "); ok {
+			inSet = slices.ContainsFunc(sets, func(set string) bool { return name == set+"4 {\n" || name == set+"6 {\n" })
+		}
+		if !inSet {
+			b.WriteString(line)
+		}
+		if line == "\t}\n" {
+			inSet = false
+		}
+	}
+	return b.String()
+}
