@@ -200,12 +200,12 @@ func TestAFullDiskChangesNothing(t *testing.T) {
 func FuzzDecode(f *testing.F) {
 	st := newState()
 	p := pool(prefixes("10.0.0.0/24", "fd00::/64"))
-	sets, err := p.sets()
+	families, err := p.families()
 	if err != nil {
 		f.Fatal(err)
 	}
 	for n := range 3 {
-		if _, err := st.allocate(wanted(n), p, sets, moment{}); err != nil {
+		if _, err := st.allocate(wanted(n), p, families, moment{}); err != nil {
 			f.Fatal(err)
 		}
 	}
@@ -228,8 +228,8 @@ func FuzzDecode(f *testing.F) {
 		}
 		fuzz := Lease{Attachment: Attachment{"fuzz", "eth0"}}
 		st.remove(fuzz.Attachment, moment{})
-		lease, err := st.allocate(fuzz, p, sets, moment{})
-		if err == nil && !p.fits(sets, lease.Addresses, nil) {
+		lease, err := st.allocate(fuzz, p, families, moment{})
+		if err == nil && !p.fits(families, lease.Addresses, nil) {
 			t.Errorf("allocated %v", lease)
 		}
 		encoded, err := encode(st)

@@ -29,7 +29,7 @@ const LockTimeout = 10 * time.Second
 const maxNetworkName = 200
 
 var (
-	// ErrExhausted says that a set of ranges has no address left.
+	// ErrExhausted says that an address family has no address left.
 	ErrExhausted = errors.New("no free address")
 
 	// ErrRefused says that an address can't be had that was asked for by name.
@@ -133,13 +133,13 @@ func (s *Store) Acquire(ctx context.Context, wanted Lease, pool Pool) (lease Lea
 	if wanted.ContainerID == "" || wanted.IfName == "" {
 		return Lease{}, errors.New("acquire lease: the attachment is incomplete")
 	}
-	sets, err := pool.sets()
+	families, err := pool.families()
 	if err != nil {
 		return Lease{}, fmt.Errorf("acquire lease for %s: %w", wanted.Attachment, err)
 	}
 	err = s.update(ctx, func(st *state, at moment) (altered bool, err error) {
 		if held := st.find(wanted.Attachment); held != nil {
-			if pool.fits(sets, held.Addresses, wanted.Addresses) {
+			if pool.fits(families, held.Addresses, wanted.Addresses) {
 				lease = *held
 				return false, nil
 			}
@@ -147,7 +147,7 @@ func (s *Store) Acquire(ctx context.Context, wanted Lease, pool Pool) (lease Lea
 		}
 		st.endCooldowns(at, pool.Cooldown)
 		wanted.Since = time.Now().UTC().Truncate(time.Second)
-		lease, err = st.allocate(wanted, pool, sets, at)
+		lease, err = st.allocate(wanted, pool, families, at)
 		return true, err
 	})
 	if err != nil {
@@ -239,7 +239,7 @@ func (s *Store) Usage(cooldown time.Duration) (leases, cooling int, err error) {
 // Available returns why a new attachment could get no lease now, as Acquire would. It
 // changes nothing and waits for no lock.
 func (s *Store) Available(pool Pool) error {
-	sets, err := pool.sets()
+	families, err := pool.families()
 	if err != nil {
 		return err
 	}
@@ -252,7 +252,7 @@ func (s *Store) Available(pool Pool) error {
 		return err
 	}
 	st.endCooldowns(at, pool.Cooldown)
-	_, err = st.allocate(Lease{}, pool, sets, at)
+	_, err = st.allocate(Lease{}, pool, families, at)
 	return err
 }
 

@@ -33,8 +33,8 @@ func (m *model) cooling(addr netip.Addr, at, cooldown time.Duration) bool {
 }
 
 // better returns an address that had to be given before one that still cools down: one of
-// the same set that is free, or was released longer ago.
-func (m *model) better(than netip.Addr, s set, p Pool, at time.Duration) (netip.Addr, bool) {
+// the same family that is free, or was released longer ago.
+func (m *model) better(than netip.Addr, s family, p Pool, at time.Duration) (netip.Addr, bool) {
 	for _, span := range s.spans {
 		for addr := span.first; span.contains(addr); addr = addr.Next() {
 			if !m.unheld(addr) || p.reserves(addr) || addr == than {
@@ -93,7 +93,7 @@ func FuzzOperations(f *testing.F) {
 
 func (m *model) acquire(t *testing.T, s *Store, p Pool, asked Lease, whom int, at time.Duration) {
 	t.Helper()
-	sets, err := p.sets()
+	families, err := p.families()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,10 +103,10 @@ func (m *model) acquire(t *testing.T, s *Store, p Pool, asked Lease, whom int, a
 		if !errors.Is(err, ErrExhausted) && !errors.Is(err, ErrRefused) {
 			t.Fatal(err)
 		}
-		m.justified(t, err, p, sets, whom)
+		m.justified(t, err, p, families, whom)
 		return // nothing may have changed, says compare
 	}
-	if !p.fits(sets, lease.Addresses, asked.Addresses) {
+	if !p.fits(families, lease.Addresses, asked.Addresses) {
 		t.Errorf("%v does not fit %v", lease, p)
 	}
 	if slices.Equal(before, lease.Addresses) {
@@ -122,7 +122,7 @@ func (m *model) acquire(t *testing.T, s *Store, p Pool, asked Lease, whom int, a
 			t.Errorf("%s was given to %d, and is another's", addr, whom)
 		}
 		cooling := m.cooling(addr, at, p.Cooldown)
-		if other, ok := m.better(addr, sets[i], p, at); ok && cooling && !slices.Contains(asked.Addresses, addr) {
+		if other, ok := m.better(addr, families[i], p, at); ok && cooling && !slices.Contains(asked.Addresses, addr) {
 			t.Errorf("%s was given to %d too early: %s is free, or was released longer ago", addr, whom, other)
 		}
 		early = early || cooling
@@ -136,13 +136,13 @@ func (m *model) acquire(t *testing.T, s *Store, p Pool, asked Lease, whom int, a
 	m.held[whom], m.early[whom] = lease.Addresses, early
 }
 
-// justified fails if somebody was refused though each set has an address that nobody holds.
-func (m *model) justified(t *testing.T, err error, p Pool, sets []set, whom int) {
+// justified fails if a call was refused though each family has a free address.
+func (m *model) justified(t *testing.T, err error, p Pool, families []family, whom int) {
 	t.Helper()
 	if errors.Is(err, ErrRefused) {
 		return
 	}
-	for _, s := range sets {
+	for _, s := range families {
 		var free bool
 		for _, span := range s.spans {
 			for addr := span.first; span.contains(addr); addr = addr.Next() {

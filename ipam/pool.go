@@ -93,27 +93,27 @@ func (s span) search(cursor netip.Addr, taken map[netip.Addr]bool, reserved []ne
 	}
 }
 
-// set is the ranges of one family: a lease has one address of each set.
-type set struct {
+// family is the ranges of IPv4 or of IPv6. A lease has one address of each.
+type family struct {
 	ranges []netip.Prefix // masked
 	spans  []span
 }
 
-func (s set) contains(addr netip.Addr) bool {
-	return slices.ContainsFunc(s.spans, func(s span) bool { return s.contains(addr) })
+func (f family) contains(addr netip.Addr) bool {
+	return slices.ContainsFunc(f.spans, func(s span) bool { return s.contains(addr) })
 }
 
 // String lists the ranges for a message.
-func (s set) String() string {
+func (f family) String() string {
 	var texts []string
-	for _, r := range s.ranges {
+	for _, r := range f.ranges {
 		texts = append(texts, r.String())
 	}
 	return strings.Join(texts, ", ")
 }
 
-func (p Pool) sets() ([]set, error) {
-	var v4, v6 set
+func (p Pool) families() ([]family, error) {
+	var v4, v6 family
 	for _, r := range p.Ranges {
 		span, err := newSpan(r)
 		if err != nil {
@@ -125,34 +125,34 @@ func (p Pool) sets() ([]set, error) {
 		}
 		of.ranges, of.spans = append(of.ranges, r.Masked()), append(of.spans, span)
 	}
-	sets := slices.DeleteFunc([]set{v4, v6}, func(s set) bool { return len(s.ranges) == 0 })
-	if len(sets) == 0 {
+	families := slices.DeleteFunc([]family{v4, v6}, func(f family) bool { return len(f.ranges) == 0 })
+	if len(families) == 0 {
 		return nil, errors.New("the network has no address range")
 	}
-	return sets, nil
+	return families, nil
 }
 
 func (p Pool) reserves(addr netip.Addr) bool {
 	return slices.ContainsFunc(p.Reserved, func(r netip.Prefix) bool { return r.Contains(addr) })
 }
 
-// fits reports whether addresses are exactly one usable address of each set, those asked
+// fits reports whether addresses are exactly one usable address of each family, those asked
 // for among them.
-func (p Pool) fits(sets []set, addresses, wanted []netip.Addr) bool {
-	if len(addresses) != len(sets) {
+func (p Pool) fits(families []family, addresses, wanted []netip.Addr) bool {
+	if len(addresses) != len(families) {
 		return false
 	}
-	for i, s := range sets {
-		if !s.contains(addresses[i]) || p.reserves(addresses[i]) {
+	for i, f := range families {
+		if !f.contains(addresses[i]) || p.reserves(addresses[i]) {
 			return false
 		}
 	}
 	return !slices.ContainsFunc(wanted, func(w netip.Addr) bool { return !slices.Contains(addresses, w) })
 }
 
-// allocate adds a lease for wanted, with one address of each set: the one asked for, or
+// allocate adds a lease for wanted, with one address of each family: the one asked for, or
 // one that is free.
-func (st *state) allocate(wanted Lease, pool Pool, sets []set, at moment) (Lease, error) {
+func (st *state) allocate(wanted Lease, pool Pool, families []family, at moment) (Lease, error) {
 	taken := map[netip.Addr]bool{}
 	for _, l := range st.Leases {
 		for _, addr := range l.Addresses {
@@ -166,10 +166,10 @@ func (st *state) allocate(wanted Lease, pool Pool, sets []set, at moment) (Lease
 	lease := wanted
 	lease.Addresses = nil
 	asked := slices.Clone(wanted.Addresses)
-	for _, s := range sets {
-		i := slices.IndexFunc(asked, s.contains)
+	for _, f := range families {
+		i := slices.IndexFunc(asked, f.contains)
 		if i < 0 {
-			addr, err := st.pick(s, pool, taken, at)
+			addr, err := st.pick(f, pool, taken, at)
 			if err != nil {
 				return Lease{}, err
 			}
@@ -189,12 +189,12 @@ func (st *state) allocate(wanted Lease, pool Pool, sets []set, at moment) (Lease
 	return lease, st.put(lease)
 }
 
-// pick takes the next address of a set behind the last one that was given out, so that
+// pick takes the next address of a family behind the last one that was given out, so that
 // all others come before it is that one's turn again. If none is free, it takes the one that
 // has cooled down for the longest time.
-func (st *state) pick(s set, pool Pool, taken map[netip.Addr]bool, at moment) (netip.Addr, error) {
-	for i, span := range s.spans {
-		key := s.ranges[i]
+func (st *state) pick(f family, pool Pool, taken map[netip.Addr]bool, at moment) (netip.Addr, error) {
+	for i, span := range f.spans {
+		key := f.ranges[i]
 		if addr, ok := span.search(st.Cursors[key], taken, pool.Reserved); ok {
 			st.Cursors[key] = addr
 			return addr, nil
@@ -202,7 +202,7 @@ func (st *state) pick(s set, pool Pool, taken map[netip.Addr]bool, at moment) (n
 	}
 	longest := -1
 	for i, r := range st.CoolingDown {
-		if !s.contains(r.Address) || pool.reserves(r.Address) {
+		if !f.contains(r.Address) || pool.reserves(r.Address) {
 			continue
 		}
 		if longest < 0 || r.left(at, pool.Cooldown) < st.CoolingDown[longest].left(at, pool.Cooldown) {
@@ -212,5 +212,5 @@ func (st *state) pick(s set, pool Pool, taken map[netip.Addr]bool, at moment) (n
 	if longest >= 0 {
 		return st.CoolingDown[longest].Address, nil
 	}
-	return netip.Addr{}, fmt.Errorf("%w in %s", ErrExhausted, s)
+	return netip.Addr{}, fmt.Errorf("%w in %s", ErrExhausted, f)
 }

@@ -63,7 +63,7 @@ func TestRangesThatAreNoRangesAreRefused(t *testing.T) {
 	}
 	for name, ranges := range tests {
 		t.Run(name, func(t *testing.T) {
-			if _, err := (Pool{Ranges: ranges}).sets(); err == nil {
+			if _, err := (Pool{Ranges: ranges}).families(); err == nil {
 				t.Error("accepted")
 			}
 		})
@@ -92,7 +92,7 @@ func TestSearchOfALargeRange(t *testing.T) {
 // A lease fits only with one usable address of each family.
 func TestLeaseFitsPool(t *testing.T) {
 	p := pool(prefixes("10.0.0.0/24", "10.0.2.0/24", "fd00::/64"), addrs("10.0.0.1")...)
-	sets, err := p.sets()
+	families, err := p.families()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,7 +111,7 @@ func TestLeaseFitsPool(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if got := p.fits(sets, tt.addresses, nil); got != tt.want {
+			if got := p.fits(families, tt.addresses, nil); got != tt.want {
 				t.Errorf("got %t, want %t", got, tt.want)
 			}
 		})
