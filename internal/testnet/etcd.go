@@ -7,10 +7,11 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
+	"sync/atomic"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sync/errgroup"
@@ -49,15 +50,13 @@ type Etcd struct {
 
 type etcdMember struct {
 	*Namespace
+	*Service
 	number  int
 	addr    netip.Addr
 	dir     string
 	segment *Segment
 	port    string // the segment's end of the member's cable
-
-	mu     sync.Mutex
-	daemon *daemon
-	cut    bool
+	cut     atomic.Bool
 }
 
 // AddEtcd starts a cluster on the segment, each member in a namespace of its own,
@@ -90,13 +89,13 @@ func (n *Net) addEtcd(ctx context.Context, segment *Segment, o EtcdOptions) (*Et
 	}
 	// All are launched before one is waited for: none serves without a quorum.
 	for _, m := range e.members {
-		if err := e.launch(m); err != nil {
-			return nil, err
+		if err := m.launch(); err != nil {
+			return nil, fmt.Errorf("start %s: %w", m.title, err)
 		}
 	}
 	group, groupCtx := errgroup.WithContext(ctx)
 	for _, m := range e.members {
-		group.Go(func() error { return m.waitFor(groupCtx, m.healthy) })
+		group.Go(func() error { return m.await(groupCtx) })
 	}
 	if err := group.Wait(); err != nil {
 		return nil, err
@@ -121,6 +120,9 @@ func (e *Etcd) addMember(ctx context.Context, n *Net, segment *Segment, number i
 	if err := os.MkdirAll(m.dir, 0o755); err != nil {
 		return nil, err
 	}
+	m.Service = n.addService(name, filepath.Join(m.dir, "etcd.log"),
+		func(ctx context.Context) error { return e.serves(ctx, m) },
+		func() (*exec.Cmd, error) { return m.Command(context.Background(), "etcd", e.arguments(m)...), nil })
 	m.port, err = segment.attach(ctx, End{
 		Namespace: ns, Link: UnderlayLink, Addrs: []netip.Prefix{netip.PrefixFrom(m.addr, 24)},
 	})
@@ -136,40 +138,13 @@ func (e *Etcd) clientURL(m *etcdMember) string {
 }
 
 func (m *etcdMember) peerURL() string { return fmt.Sprintf("http://%s:2380", m.addr) }
-func (m *etcdMember) name() string    { return fmt.Sprintf("etcd%d", m.number) }
-func (m *etcdMember) logFile() string { return filepath.Join(m.dir, "etcd.log") }
-
-func (m *etcdMember) logTail() string {
-	log, err := os.ReadFile(m.logFile())
-	if err != nil {
-		return err.Error()
-	}
-	return logTail(m.name(), string(log), tailLines)
-}
-
-// launch starts the member's process. Its life ends by Kill or the Net's Close, not
-// with the context of whoever started it.
-func (e *Etcd) launch(m *etcdMember) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.daemon != nil {
-		return fmt.Errorf("start %s: it runs already", m.name())
-	}
-	d, err := m.launchDaemon(m.logFile(), "etcd", e.arguments(m)...)
-	if err != nil {
-		return fmt.Errorf("start %s: %w", m.name(), err)
-	}
-	m.daemon = d
-	return nil
-}
-
 func (e *Etcd) arguments(m *etcdMember) []string {
 	var cluster []string
 	for _, other := range e.members {
-		cluster = append(cluster, other.name()+"="+other.peerURL())
+		cluster = append(cluster, other.title+"="+other.peerURL())
 	}
 	args := []string{
-		"--name=" + m.name(),
+		"--name=" + m.title,
 		"--data-dir=" + filepath.Join(m.dir, "data"),
 		// What a killed process wrote is in the page cache; no test takes the machine down.
 		"--unsafe-no-fsync",
@@ -231,7 +206,7 @@ func (e *Etcd) Ctl(ctx context.Context, args ...string) (string, error) {
 	// A member that is cut off would see itself alone.
 	from := e.members[0]
 	for _, m := range e.members {
-		if _, reachable := m.running(); reachable {
+		if m.reachable() {
 			from = m
 			break
 		}
@@ -292,12 +267,12 @@ func (e *Etcd) findLeader(ctx context.Context) (int, error) {
 	var leaders []int
 	var errs []error
 	for _, m := range e.members {
-		if _, reachable := m.running(); !reachable {
+		if !m.reachable() {
 			continue
 		}
 		metrics, err := m.get(ctx, etcdHealth, "/metrics")
 		if err != nil {
-			errs = append(errs, fmt.Errorf("ask %s: %w", m.name(), err))
+			errs = append(errs, fmt.Errorf("ask %s: %w", m.title, err))
 		}
 		if strings.Contains(metrics, "\netcd_server_is_leader 1\n") {
 			leaders = append(leaders, m.number)
@@ -311,66 +286,31 @@ func (e *Etcd) findLeader(ctx context.Context) (int, error) {
 }
 
 // Kill ends a member as a crash would, and returns when it is gone.
-func (e *Etcd) Kill(member int) {
-	m := e.members[member-1]
-	m.mu.Lock()
-	d := m.daemon
-	m.daemon = nil
-	m.mu.Unlock()
-	if d != nil {
-		d.kill()
-	}
-}
+func (e *Etcd) Kill(member int) { e.members[member-1].Kill() }
 
 // Start starts a killed member again, with its data. It returns when the member
 // serves, or, if there is no quorum for that even with it, when it runs.
-func (e *Etcd) Start(ctx context.Context, member int) error {
-	m := e.members[member-1]
-	if err := e.launch(m); err != nil {
-		return err
-	}
+func (e *Etcd) Start(ctx context.Context, member int) error { return e.members[member-1].Start(ctx) }
+
+// serves fails unless the member has a leader and its database can be read; or, without a
+// quorum, unless it runs.
+func (e *Etcd) serves(ctx context.Context, m *etcdMember) error {
 	reachable := 0
 	for _, other := range e.members {
-		if _, ok := other.running(); ok {
+		if other.reachable() {
 			reachable++
 		}
 	}
-	if _, ok := m.running(); ok && reachable > len(e.members)/2 {
-		return m.waitFor(ctx, m.healthy)
+	path := "/metrics"
+	if m.reachable() && reachable > len(e.members)/2 {
+		path = "/health"
 	}
-	return m.waitFor(ctx, func(ctx context.Context) error {
-		_, err := m.get(ctx, etcdHealth, "/metrics")
-		return err
-	})
-}
-
-// waitFor waits for a condition of the running member. The error quotes its log.
-func (m *etcdMember) waitFor(ctx context.Context, cond func(context.Context) error) error {
-	d, _ := m.running()
-	if d == nil {
-		return fmt.Errorf("%s does not run", m.name())
-	}
-	err := d.whileRunning(ctx, WaitLimit, func(ctx context.Context) error {
-		return Wait(ctx, m.name()+" to serve", cond)
-	})
-	if err != nil {
-		return fmt.Errorf("%w\n%s", err, m.logTail())
-	}
-	return nil
-}
-
-// healthy fails unless the member has a leader and its database can be read.
-func (m *etcdMember) healthy(ctx context.Context) error {
-	_, err := m.get(ctx, etcdHealth, "/health")
+	_, err := m.get(ctx, etcdHealth, path)
 	return err
 }
 
-// running returns the member's process, nil after Kill, and whether others reach it.
-func (m *etcdMember) running() (d *daemon, reachable bool) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.daemon, m.daemon != nil && !m.cut
-}
+// reachable says whether the member runs and others reach it.
+func (m *etcdMember) reachable() bool { return m.running() != nil && !m.cut.Load() }
 
 // Partition cuts a member off from the other members and the clients: what they send
 // to each other is lost in silence.
@@ -390,11 +330,9 @@ func (e *Etcd) Heal(ctx context.Context, member int) error {
 }
 
 func (m *etcdMember) setCut(cut bool, set func(*netlink.Handle, netlink.Link) error) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
 	if err := m.segment.withLink(m.port, set); err != nil {
 		return err
 	}
-	m.cut = cut
+	m.cut.Store(cut)
 	return nil
 }

@@ -215,7 +215,7 @@ func TestEtcdThatFailsAtStartIsReportedWithItsLog(t *testing.T) {
 
 	err := e.Start(t.Context(), 1)
 
-	if err == nil || !strings.Contains(err.Error(), "it ended") || !strings.Contains(err.Error(), "the end of etcd1's log") {
+	if err == nil || !strings.Contains(err.Error(), "it ended") || !strings.Contains(err.Error(), "the end of the log of etcd1") {
 		t.Errorf("got %v", err)
 	}
 }

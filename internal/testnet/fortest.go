@@ -20,10 +20,7 @@ func ForTest(tb testing.TB, o Options) *Net {
 	}
 	tb.Cleanup(func() {
 		if tb.Failed() {
-			for _, node := range n.Nodes() {
-				tb.Log(node.LogTail(tailLines))
-			}
-			for _, service := range n.Services() {
+			for _, service := range n.services {
 				tb.Log(service.LogTail(tailLines))
 			}
 		}

@@ -108,13 +108,8 @@ func (n *Net) addAPIServer(ctx context.Context, segment *Segment, o APIServerOpt
 
 // newService is one of Kubernetes' programs in the API server's namespace.
 func (a *APIServer) newService(program string, arguments []string, ready func(context.Context) error) *Service {
-	return a.net.addService(&Service{
-		name:    program,
-		logFile: filepath.Join(a.dir, program+".log"),
-		command: func() *exec.Cmd {
-			return a.Command(context.Background(), filepath.Join(a.binDir, program), arguments...)
-		},
-		ready: ready,
+	return a.net.addService(program, filepath.Join(a.dir, program+".log"), ready, func() (*exec.Cmd, error) {
+		return a.Command(context.Background(), filepath.Join(a.binDir, program), arguments...), nil
 	})
 }
 

@@ -19,7 +19,7 @@ type Machine struct {
 	Containerd *Service
 
 	// holder keeps the machine's namespaces.
-	holder *daemon
+	holder *Service
 }
 
 // ContainerdSocket is containerd's, as programs in the machine know it. Others find it by Path.
@@ -68,24 +68,14 @@ func (n *Node) NewMachine(ctx context.Context, pluginDir string) (*Machine, erro
 	return m, nil
 }
 
-func (m *Machine) isolate(ctx context.Context) (err error) {
-	logFile := filepath.Join(m.dir, "machine.log")
-	m.holder, err = m.launchDaemon(logFile, "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc",
-		"--", "sh", "-c", isolate, "sh", m.root())
-	if err != nil {
+func (m *Machine) isolate(ctx context.Context) error {
+	isolated := func(context.Context) error {
+		_, err := os.Stat(m.Path("isolated"))
 		return err
 	}
-	err = m.holder.whileRunning(ctx, WaitLimit, func(ctx context.Context) error {
-		return Wait(ctx, "its namespaces", func(context.Context) error {
-			_, err := os.Stat(m.Path("isolated"))
-			return err
-		})
-	})
-	if err != nil {
-		log, _ := os.ReadFile(logFile)
-		err = fmt.Errorf("%w\n%s", err, logTail(m.name, string(log), tailLines))
-	}
-	return err
+	m.holder = m.AddService("machine", isolated, "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc",
+		"--", "sh", "-c", isolate, "sh", m.root())
+	return m.holder.Start(ctx)
 }
 
 // root holds the machine's /run, /var/lib and /var/log.
@@ -96,7 +86,7 @@ func (m *Machine) Path(inside string) string { return filepath.Join(m.root(), in
 
 // Inside prepares a program to run in the machine, as Command does for the network alone.
 func (m *Machine) Inside(ctx context.Context, name string, args ...string) *exec.Cmd {
-	in := fmt.Sprintf("/proc/%d/ns/", m.holder.cmd.Process.Pid)
+	in := fmt.Sprintf("/proc/%d/ns/", m.holder.PID())
 	return m.Command(ctx, "nsenter", append([]string{"--mount=" + in + "mnt", "--pid=" + in + "pid_for_children", "--", name}, args...)...)
 }
 
@@ -110,11 +100,8 @@ func (m *Machine) inside(ctx context.Context, name string, args ...string) error
 
 // newService is a program that runs in the machine.
 func (m *Machine) newService(name, program string, arguments []string, ready func(context.Context) error) *Service {
-	return m.net.addService(&Service{
-		name:    name + " of " + m.name,
-		logFile: filepath.Join(m.dir, name+".log"),
-		command: func() *exec.Cmd { return m.Inside(context.Background(), program, arguments...) },
-		ready:   ready,
+	return m.net.addService(name+" of "+m.name, filepath.Join(m.dir, name+".log"), ready, func() (*exec.Cmd, error) {
+		return m.Inside(context.Background(), program, arguments...), nil
 	})
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -111,18 +112,11 @@ func (n *Net) Nodes() []*Node {
 	return slices.Clone(n.nodes)
 }
 
-// Services returns the programs of the control plane and the machines in the order in
-// which they were added.
-func (n *Net) Services() []*Service {
+// addService is a program that appends what it writes to a file.
+func (n *Net) addService(title, logFile string, ready func(context.Context) error, command func() (*exec.Cmd, error)) *Service {
+	s := &Service{title: title, logFile: logFile, owner: n, command: command, ready: ready}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return slices.Clone(n.services)
-}
-
-func (n *Net) addService(s *Service) *Service {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	s.owner = n
 	n.services = append(n.services, s)
 	return s
 }

@@ -134,7 +134,7 @@ func TestCloseLeavesNothing(t *testing.T) {
 	if _, err := n.AddNamespace(t.Context(), "b"); err == nil {
 		t.Error("a closed Net takes a namespace")
 	}
-	if _, err := ns.launchDaemon(filepath.Join(t.TempDir(), "log"), "sleep", "1000"); !errors.Is(err, errClosed) {
+	if _, err := n.launch(ns.Command(t.Context(), "sleep", "1000"), filepath.Join(t.TempDir(), "log")); !errors.Is(err, errClosed) {
 		t.Errorf("a program started in a closed Net: %v", err)
 	}
 	if err := n.Close(); err != nil {

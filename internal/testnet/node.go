@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"sync"
 
@@ -40,12 +41,12 @@ type NodeOptions struct {
 // namespace routes no packets until weftd, or the caller, turns forwarding on.
 type Node struct {
 	*Namespace
-	options NodeOptions
-	dir     string
+	*Service // weftd
+	options  NodeOptions
+	dir      string
 
-	mu     sync.Mutex
-	daemon *daemon
-	pods   map[string]*Pod
+	mu   sync.Mutex
+	pods map[string]*Pod
 }
 
 // AddNode makes a node's namespace and folder. The caller connects it, tells it of
@@ -67,6 +68,11 @@ func (n *Net) AddNode(ctx context.Context, o NodeOptions) (*Node, error) {
 	if err := node.prepare(); err != nil {
 		return nil, fmt.Errorf("add node %s: %w", o.Name, err)
 	}
+	// weft.yaml is written anew before each start.
+	node.Service = n.addService("weftd on "+o.Name, filepath.Join(node.dir, "weftd.log"), node.isReady, func() (*exec.Cmd, error) {
+		return node.Command(context.Background(), node.program("weftd"), "--config", node.configFile()), node.writeConfig()
+	})
+	node.mustSucceed = true
 	n.mu.Lock()
 	n.nodes = append(n.nodes, node)
 	n.mu.Unlock()
@@ -120,7 +126,17 @@ func (n *Node) ConfDir() string { return filepath.Join(n.dir, "cni") }
 
 func (n *Node) configFile() string { return filepath.Join(n.dir, "weft.yaml") }
 func (n *Node) nodesFile() string  { return filepath.Join(n.dir, "nodes.yaml") }
-func (n *Node) logFile() string    { return filepath.Join(n.dir, "weftd.log") }
 func (n *Node) program(name string) string {
 	return filepath.Join(n.net.options.BinDir, name)
+}
+
+func (n *Node) isReady(ctx context.Context) error {
+	_, err := n.Get(ctx, "/readyz")
+	return err
+}
+
+// Get fetches a path from the node's metrics listener. Any status but 200 is an
+// error that quotes the answer.
+func (n *Node) Get(ctx context.Context, path string) (string, error) {
+	return n.get(ctx, "http://"+metricsAddress, path)
 }
