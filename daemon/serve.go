@@ -119,8 +119,8 @@ func (d *daemon) report() status.Report {
 	if rejected := d.engine.Rejected(); rejected != nil {
 		r.State.Rejected = rejected.Error()
 	}
-	if leftOut := d.engine.LeftOut(); leftOut != nil {
-		r.State.LeftOut = leftOut.Error()
+	if rejectedNodes := d.engine.RejectedNodes(); rejectedNodes != nil {
+		r.State.RejectedNodes = rejectedNodes.Error()
 	}
 	for _, p := range plan.Peers {
 		r.Peers = append(r.Peers, status.Peer{Name: p.Name, Endpoint: p.Endpoint, Prefixes: p.Prefixes, Link: links[p.Key]})
@@ -295,11 +295,11 @@ func (d *daemon) Rejections() (total int, newest bool) {
 	return d.engine.Rejections(), d.engine.Rejected() != nil
 }
 
-// LeftOut reports whether some nodes of the State are no peers.
-func (d *daemon) LeftOut() bool {
+// RejectedNodes reports whether some nodes of the State are no peers.
+func (d *daemon) RejectedNodes() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.engine.LeftOut() != nil
+	return d.engine.RejectedNodes() != nil
 }
 
 // Healthy returns why the host is not as it must be, or nil. That the lanes run

@@ -125,7 +125,7 @@ func TestWeftIsThePodNetworkOfKubernetes(t *testing.T) {
 		{"pods of a Deployment reach each other and the nodes", p.allReachEachOther},
 		{"a host port is reached", p.hostPortIsReached},
 		{"weftd starts while the API server is away", p.weftdStartsAlone},
-		{"hostile Nodes are left out", p.hostileNodesAreLeftOut},
+		{"hostile Nodes are rejected", p.hostileNodesAreRejected},
 		{"a node goes and comes back", p.nodeGoesAndComesBack},
 		{"no lease outlives its pod", p.noLeaseOutlivesItsPod},
 	} {
@@ -280,7 +280,7 @@ func (p *podNetwork) weftdStartsAlone(t *testing.T) {
 	t.Logf("the list of nodes was current %v after the API server was back", time.Since(started).Round(time.Millisecond))
 }
 
-func (p *podNetwork) hostileNodesAreLeftOut(t *testing.T) {
+func (p *podNetwork) hostileNodesAreRejected(t *testing.T) {
 	node1, node2 := p.Node(1), p.Node(2)
 	theirs := p.podCIDRs(t, node2)[0].String()
 	for name, hostile := range map[string]struct{ podCIDR, endpoint, key string }{
@@ -296,17 +296,17 @@ func (p *podNetwork) hostileNodesAreLeftOut(t *testing.T) {
 		}
 	}
 	for _, n := range []*testnet.Node{node1, node2} {
-		awaitMetric(t, n, "weft_nodes_left_out", 1) // one or more
+		awaitMetric(t, n, "weft_nodes_rejected", 1) // one or more
 		report := awaitStatus(t, n, func(r status.Report) error {
-			if !strings.Contains(r.State.LeftOut, "thief") || !strings.Contains(r.State.LeftOut, "babble") {
-				return fmt.Errorf("left out are: %q", r.State.LeftOut)
+			if !strings.Contains(r.State.RejectedNodes, "thief") || !strings.Contains(r.State.RejectedNodes, "babble") {
+				return fmt.Errorf("rejected are: %q", r.State.RejectedNodes)
 			}
 			return nil
 		})
 		if len(report.Peers) != 1 {
 			t.Errorf("%s has the peers %+v", n.Entry().Name, report.Peers)
 		}
-		t.Logf("left out:\n%s", report.State.LeftOut)
+		t.Logf("rejected:\n%s", report.State.RejectedNodes)
 	}
 	p.expectAllReachEachOther(t, p.pods(t, "spread", 4))
 	for _, name := range []string{"thief", "babble"} {
@@ -314,7 +314,7 @@ func (p *podNetwork) hostileNodesAreLeftOut(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	awaitMetric(t, node1, "weft_nodes_left_out", 0)
+	awaitMetric(t, node1, "weft_nodes_rejected", 0)
 }
 
 func (p *podNetwork) nodeGoesAndComesBack(t *testing.T) {

@@ -165,8 +165,8 @@ func (s *site) verify(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if len(report.Peers) != len(s.nodes) || report.State.Rejected != "" || report.State.LeftOut != "" {
-		return fmt.Errorf("weftd has %d peers, not %d; %s%s", len(report.Peers), len(s.nodes), report.State.Rejected, report.State.LeftOut)
+	if len(report.Peers) != len(s.nodes) || report.State.Rejected != "" || report.State.RejectedNodes != "" {
+		return fmt.Errorf("weftd has %d peers, not %d; %s%s", len(report.Peers), len(s.nodes), report.State.Rejected, report.State.RejectedNodes)
 	}
 	want := make(map[string]control.Node, len(s.nodes))
 	for _, n := range s.nodes {

@@ -26,8 +26,8 @@ const sourceLimit = 15 * time.Second
 type nodeList struct {
 	Nodes []node `json:"nodes"`
 
-	// LeftOut tells of nodes that the source does not list because of what they wrote.
-	LeftOut string `json:"leftOut,omitempty"`
+	// Rejected names the nodes that the source does not list because of what they wrote.
+	Rejected string `json:"rejected,omitempty"`
 }
 
 // node is one of a nodeList.
@@ -37,7 +37,7 @@ type node struct {
 	Addresses []netip.Addr     `json:"addresses,omitempty"`
 	PodCIDRs  []netip.Prefix   `json:"podCIDRs"`
 	Key       peer.Fingerprint `json:"key,omitzero"`
-	LeftOut   string           `json:"leftOut,omitempty"` // why it can't be a peer
+	Rejected  string           `json:"rejected,omitempty"` // why it can't be a peer
 }
 
 func newNodeCommand() *cobra.Command {
@@ -127,15 +127,15 @@ func openSource(c *cobra.Command) (config.Config, sources.Source, error) {
 
 // listNodes returns what a State says of each node, and why some can be no peers of others.
 func listNodes(state control.State, settings config.Config) nodeList {
-	leftOut := control.Check(state, settings.ClusterCIDRs, settings.Encapsulation == config.EncapsulationSealed)
+	rejected := control.Check(state, settings.ClusterCIDRs, settings.Encapsulation == config.EncapsulationSealed)
 	list := nodeList{Nodes: make([]node, 0, len(state.Nodes))}
 	if state.Refused != nil {
-		list.LeftOut = state.Refused.Error()
+		list.Rejected = state.Refused.Error()
 	}
 	for i, n := range state.Nodes {
 		listed := node{Name: n.Name, Endpoint: n.Endpoint, Addresses: n.Addresses, PodCIDRs: n.PodCIDRs, Key: n.Key}
-		if err := leftOut[i]; err != nil {
-			listed.LeftOut = err.Error()
+		if err := rejected[i]; err != nil {
+			listed.Rejected = err.Error()
 		}
 		list.Nodes = append(list.Nodes, listed)
 	}
@@ -155,12 +155,12 @@ func printNodes(out io.Writer, list nodeList) error {
 			at += ", " + control.Join(n.Addresses)
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", printable(n.Name), at, control.Join(n.PodCIDRs), key)
-		if n.LeftOut != "" {
-			fmt.Fprintf(w, "\tREJECTED: %s\n", inColumn(printable(n.LeftOut)))
+		if n.Rejected != "" {
+			fmt.Fprintf(w, "\tREJECTED: %s\n", inColumn(printable(n.Rejected)))
 		}
 	}
-	if list.LeftOut != "" {
-		fmt.Fprintf(w, "\nREJECTED: %s\n", printable(list.LeftOut))
+	if list.Rejected != "" {
+		fmt.Fprintf(w, "\nREJECTED: %s\n", printable(list.Rejected))
 	}
 	return w.Flush()
 }

@@ -42,7 +42,7 @@ node2  192.168.77.1:9338  10.244.2.0/24  0123456789abcdef…
 		t.Errorf("exit status %d, %s\n%s\nwant\n%s", status, stderr, stdout, want)
 	}
 	status, stdout, _ = asWeft(t, append([]string{"node", "list", "-o", "json"}, flags...)...)
-	for _, part := range []string{`"name": "node1"`, `"endpoint": "192.168.77.1:9338"`, `"podCIDRs": [`, `"key": "` + someKey, `"leftOut": "the endpoint address`} {
+	for _, part := range []string{`"name": "node1"`, `"endpoint": "192.168.77.1:9338"`, `"podCIDRs": [`, `"key": "` + someKey, `"rejected": "the endpoint address`} {
 		if status != 0 || !strings.Contains(stdout, part) {
 			t.Errorf("exit status %d, no %s in\n%s", status, part, stdout)
 		}

@@ -54,8 +54,8 @@ func printStatus(out io.Writer, r status.Report, now time.Time) error {
 	if r.State.Rejected != "" {
 		fmt.Fprintf(w, "\tNOT UP TO DATE: %s\n", inColumn(r.State.Rejected))
 	}
-	if r.State.LeftOut != "" {
-		fmt.Fprintf(w, "\tREJECTED: %s\n", inColumn(printable(r.State.LeftOut)))
+	if r.State.RejectedNodes != "" {
+		fmt.Fprintf(w, "\tREJECTED: %s\n", inColumn(printable(r.State.RejectedNodes)))
 	}
 	fmt.Fprintf(w, "leases\t%d held, %d cooling down\n", r.Leases.Held, r.Leases.CoolingDown)
 	for _, trouble := range r.Leases.Unreconciled {

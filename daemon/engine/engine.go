@@ -306,8 +306,8 @@ func (e *Engine) Rejected() error {
 	return fmt.Errorf("%w; and before, %w", e.refused, keptError(kept, len(e.listed.Peers)))
 }
 
-// LeftOut returns why some nodes of the list are no peers, or nil.
-func (e *Engine) LeftOut() error {
+// RejectedNodes returns why some nodes of the list are no peers, or nil.
+func (e *Engine) RejectedNodes() error {
 	if e.listed == nil {
 		return nil
 	}

@@ -37,8 +37,8 @@ type Daemon interface {
 	// the newest one was.
 	Rejections() (total int, newest bool)
 
-	// LeftOut reports whether nodes have registered themselves so that they can't be peers.
-	LeftOut() bool
+	// RejectedNodes reports whether nodes have registered themselves so that they can't be peers.
+	RejectedNodes() bool
 
 	// KeyChanges returns how often the control source has replaced a known node's key.
 	KeyChanges() int
@@ -113,7 +113,7 @@ var (
 		"Times that the newest State of the control source could not be applied as a whole.", nil, nil)
 	current = prometheus.NewDesc("weft_state_current",
 		"1 if the newest State of the control source is applied as a whole, 0 if not, or if the source is unreachable.", nil, nil)
-	leftOut = prometheus.NewDesc("weft_nodes_left_out",
+	rejectedNodes = prometheus.NewDesc("weft_nodes_rejected",
 		"1 if nodes that registered themselves were rejected as peers (weft status says why).", nil, nil)
 	keyChanges = prometheus.NewDesc("weft_key_changes_total",
 		"Times that the control source replaced a known node's key.", nil, nil)
@@ -129,7 +129,7 @@ type collector struct{ Daemon }
 
 func (c collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{packets, bytes, superPackets, udpGSO, tunJoins, udpGRO, drops, guardDrops, peers, prefixes,
-		sealedPeers, handshakes, unreachable, leases, coolingDown, reconciled, unreconciled, rejected, current, leftOut, keyChanges, warnings, ready, buildInfo} {
+		sealedPeers, handshakes, unreachable, leases, coolingDown, reconciled, unreconciled, rejected, current, rejectedNodes, keyChanges, warnings, ready, buildInfo} {
 		out <- d
 	}
 }
@@ -186,7 +186,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	total, newest := c.Rejections()
 	counter(rejected, uint64(total))
 	gauge(current, number(!newest))
-	gauge(leftOut, number(c.LeftOut()))
+	gauge(rejectedNodes, number(c.RejectedNodes()))
 	counter(keyChanges, uint64(c.KeyChanges()))
 	for code, n := range warning.Counts(c.Warnings()) {
 		gauge(warnings, float64(n), code)

@@ -45,7 +45,7 @@ func (d *daemon) Stats() router.Stats     { return d.stats }
 func (d *daemon) Peers() int              { return 7 }
 func (d *daemon) Prefixes() int           { return 8 }
 func (d *daemon) Rejections() (int, bool) { return d.rejectedTotal, d.rejected }
-func (d *daemon) LeftOut() bool           { return true }
+func (d *daemon) RejectedNodes() bool     { return true }
 func (d *daemon) UDP() (bool, uint64)     { return true, 107 }
 func (d *daemon) Joins() (bool, bool)     { return true, false }
 func (d *daemon) KeyChanges() int         { return 36 }
@@ -97,7 +97,7 @@ func TestEveryCountIsExportedAndEveryDropReasonIsOne(t *testing.T) {
 		`weft_handshakes_total{result="agreed"} 24`, `weft_handshakes_total{result="failed"} 25`,
 		`weft_handshakes_total{result="refused"} 27`, `weft_handshakes_total{result="turned_away"} 28`,
 		"weft_peer_unreachable_total 26",
-		"weft_leases 31", "weft_cooling_down_addresses 32", "weft_leases_unreconciled 35", "weft_nodes_left_out 1", "weft_key_changes_total 36",
+		"weft_leases 31", "weft_cooling_down_addresses 32", "weft_leases_unreconciled 35", "weft_nodes_rejected 1", "weft_key_changes_total 36",
 		`weft_warnings{code="a"} 1`, `weft_warnings{code="b"} 2`,
 		`weft_reconciled_total{action="freed"} 33`, `weft_reconciled_total{action="adopted"} 34`, `weft_reconciled_total{action="rebuilt"} 0`,
 		"weft_peers 7", "weft_fib_prefixes 8", "weft_state_rejected_total 9", "weft_state_current 1", "weft_ready 1",

@@ -138,8 +138,8 @@ type State struct {
 	// Rejected is why the newest State is not applied as a whole; empty if it is.
 	Rejected string `json:"rejected,omitempty"`
 
-	// LeftOut tells of the nodes that registered themselves wrongly, a line each.
-	LeftOut string `json:"leftOut,omitempty"`
+	// RejectedNodes names the nodes that registered themselves wrongly, a line each.
+	RejectedNodes string `json:"rejectedNodes,omitempty"`
 }
 
 // Leases are those of this node's pods.
