@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"weft/internal/family"
 	"weft/internal/warning"
 	"weft/peer"
 )
@@ -49,7 +50,7 @@ func checkReached(self *peer.Peer, f Facts) (warning.Warning, bool) {
 	case here && !listen.Addr().IsUnspecified() && listen.Addr() != at.Addr():
 		return warning.Warning{Code: "endpoint_address", Text: fmt.Sprintf(
 			"the list of nodes has the endpoint %s for this node, which listens on %s alone; correct one of the two", at, listen.Addr())}, true
-	case listen.Addr().Is4() != at.Addr().Is4() && listen.Addr() != netip.IPv6Unspecified():
+	case family.Of(listen.Addr()) != family.Of(at.Addr()) && listen.Addr() != netip.IPv6Unspecified():
 		return warning.Warning{Code: "endpoint_address", Text: fmt.Sprintf(
 			"the list of nodes has the endpoint %s for this node, which listens on %s; write listen: \"[::]:%d\" for both families", at, listen, listen.Port())}, true
 	}
@@ -62,18 +63,15 @@ func checkFamilies(peers []*peer.Peer, listen netip.AddrPort) (warning.Warning, 
 		return warning.Warning{}, false
 	}
 	var names []string
+	var theirs family.Family
 	for _, p := range peers {
-		if p.Endpoint.Addr().Is4() != listen.Addr().Is4() {
-			names = append(names, p.Name)
+		if f := family.Of(p.Endpoint.Addr()); f != family.Of(listen.Addr()) {
+			names, theirs = append(names, p.Name), f
 		}
 	}
 	if len(names) == 0 {
 		return warning.Warning{}, false
 	}
-	family := "IPv6"
-	if !listen.Addr().Is4() {
-		family = "IPv4"
-	}
 	return warning.Warning{Code: "peer_family", Text: fmt.Sprintf(
-		"this node can't send to %s: their endpoints are %s, and it listens on %s; write listen: \"[::]:%d\" for both families", Few(names), family, listen, listen.Port())}, true
+		"this node can't send to %s: their endpoints are %s, and it listens on %s; write listen: \"[::]:%d\" for both families", Few(names), theirs, listen, listen.Port())}, true
 }

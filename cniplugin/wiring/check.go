@@ -13,6 +13,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"weft/internal/family"
 	"weft/internal/marks"
 	"weft/internal/rtnetlink"
 )
@@ -129,7 +130,7 @@ func (c *checker) checkPodRoutes(pod netlink.Link) error {
 	for _, route := range slices.Backward(c.podRoutes(pod.Attrs().Index)) {
 		filter := &netlink.Route{LinkIndex: route.LinkIndex, Dst: route.Dst, Gw: route.Gw, Table: cmp.Or(route.Table, unix.RT_TABLE_MAIN)}
 		have, err := rtnetlink.Dump(func() ([]netlink.Route, error) {
-			return c.pod.RouteListFiltered(family(route.Dst.IP), filter, netlink.RT_FILTER_OIF|netlink.RT_FILTER_DST|netlink.RT_FILTER_GW|netlink.RT_FILTER_TABLE)
+			return c.pod.RouteListFiltered(family.Of(rtnetlink.Addr(route.Dst.IP)).AF(), filter, netlink.RT_FILTER_OIF|netlink.RT_FILTER_DST|netlink.RT_FILTER_GW|netlink.RT_FILTER_TABLE)
 		})
 		if err != nil {
 			return fmt.Errorf("list the pod's routes: %w", err)
@@ -138,13 +139,6 @@ func (c *checker) checkPodRoutes(pod netlink.Link) error {
 		c.require(len(have) > 0 || route.Gw == nil && onlink, "the pod lacks the route to %s by %s", route.Dst, route.Gw)
 	}
 	return nil
-}
-
-func family(ip net.IP) int {
-	if ip.To4() != nil {
-		return netlink.FAMILY_V4
-	}
-	return netlink.FAMILY_V6
 }
 
 // checkHostRoutes asks the kernel for each route rather than for all of them: a node has
@@ -157,8 +151,8 @@ func (c *checker) checkHostRoutes(link int) error {
 		}
 		found := len(routes) > 0 && routes[0].LinkIndex == link && routes[0].Protocol == marks.PodRouteProtocol
 		c.require(found, "the host lacks the route to %s by %s", addr, c.HostName)
-		if i := slices.IndexFunc(c.sources, func(s netip.Addr) bool { return s.Is4() == addr.Is4() }); found && i >= 0 {
-			c.require(rtnetlink.Addr(routes[0].Src) == c.sources[i], "the route to %s lacks the node's address %s", addr, c.sources[i])
+		if source := family.Of(addr).First(c.sources); found && source.IsValid() {
+			c.require(rtnetlink.Addr(routes[0].Src) == source, "the route to %s lacks the node's address %s", addr, source)
 		}
 	}
 	return nil

@@ -19,6 +19,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"weft/internal/family"
 	"weft/internal/marks"
 	"weft/internal/rtnetlink"
 	"weft/ipam"
@@ -120,11 +121,11 @@ func (w *Wiring) SetRoutes(routes []*types.Route) error {
 	}
 	for _, route := range routes {
 		route = route.Copy()
-		i := slices.IndexFunc(w.Addresses, func(a netip.Addr) bool { return a.Is4() == (route.Dst.IP.To4() != nil) })
-		if i < 0 {
+		addr := family.Of(rtnetlink.Addr(route.Dst.IP)).First(w.Addresses)
+		if !addr.IsValid() {
 			return fmt.Errorf("ipam.routes: %s can't be reached from %s: the pod has no address of that family", &route.Dst, w.Addresses)
 		}
-		gateway := GatewayOf(w.Addresses[i])
+		gateway := GatewayOf(addr)
 		if route.GW != nil && rtnetlink.Addr(route.GW) != gateway {
 			return fmt.Errorf("ipam.routes: %s by %s: a pod's only router is its node; remove gw", &route.Dst, route.GW)
 		}
@@ -268,8 +269,8 @@ func (w *Wiring) hostRoutes(link int, own []netip.Addr) []*netlink.Route {
 			Scope:     netlink.SCOPE_LINK,
 			Protocol:  marks.PodRouteProtocol,
 		}
-		if i := slices.IndexFunc(own, func(o netip.Addr) bool { return o.Is4() == addr.Is4() }); i >= 0 {
-			route.Src = own[i].AsSlice()
+		if src := family.Of(addr).First(own); src.IsValid() {
+			route.Src = src.AsSlice()
 		}
 		routes = append(routes, route)
 	}

@@ -4,14 +4,16 @@ import (
 	"fmt"
 	"net/netip"
 	"testing"
+
+	"weft/internal/family"
 )
 
 // claimsOf are claims by nodes a, b, c, … in this order.
 func claimsOf(o *Options, texts ...string) *listing {
-	l := &listing{options: o, claims: [2]map[string]claim{{}, {}}, entries: map[string]entry{}}
+	l := &listing{options: o, claims: map[family.Family]map[string]claim{family.IPv4: {}, family.IPv6: {}}, entries: map[string]entry{}}
 	for i, p := range prefixes(texts...) {
 		name := fmt.Sprintf("n%d", i)
-		l.claims[familyOf(p)][name] = claim{raw: p.String(), revision: int64(10 + i), cidr: p}
+		l.claims[family.Of(p.Addr())][name] = claim{raw: p.String(), revision: int64(10 + i), cidr: p}
 	}
 	return l
 }
@@ -103,7 +105,7 @@ func TestTheSearchIsFastAmongThousandsOfClaims(t *testing.T) {
 		t.Fatalf("%d CIDRs", r.count)
 	}
 	for i := range 5000 { // the whole range but the last CIDR, which is behind all others
-		l.claims[ipv6][fmt.Sprint("n", i)] = claim{revision: int64(i), cidr: r.cidr(uint64(i))}
+		l.claims[family.IPv6][fmt.Sprint("n", i)] = claim{revision: int64(i), cidr: r.cidr(uint64(i))}
 	}
 	// A search through all 2^40 CIDRs would not end.
 	if p, ok := l.standing().free(o.ClusterCIDRs, 64, "node1"); !ok {

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+
+	"weft/internal/family"
 )
 
 // explained is an error with its remedy. Two with the same remedy are the same to people.
@@ -35,7 +37,7 @@ func (o *Options) remedy(err error) string {
 	switch {
 	case errors.Is(err, rpctypes.ErrPermissionDenied):
 		return fmt.Sprintf("a node's etcd user needs a role that may read the prefix %s, and write the keys %s, %s and %s: see docs/SECURITY.md",
-			o.folder(), o.entryKey(o.Node), o.claimKey(ipv4, o.Node), o.claimKey(ipv6, o.Node))
+			o.folder(), o.entryKey(o.Node), o.claimKey(family.IPv4, o.Node), o.claimKey(family.IPv6, o.Node))
 	case errors.Is(err, rpctypes.ErrAuthFailed):
 		return fmt.Sprintf("etcd does not accept the user %s with this password; correct them", o.Username)
 	case errors.Is(err, rpctypes.ErrUserEmpty):

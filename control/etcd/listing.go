@@ -14,6 +14,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"weft/control"
+	"weft/internal/family"
 	"weft/internal/strict"
 )
 
@@ -24,8 +25,8 @@ type listing struct {
 	// revision is that of the list, or of the last event since.
 	revision int64
 
-	entries map[string]entry    // by name
-	claims  [2]map[string]claim // by family and name
+	entries map[string]entry                   // by name
+	claims  map[family.Family]map[string]claim // by name
 
 	// stands is what standing has returned; nil after a claim has changed.
 	stands *standing
@@ -54,7 +55,7 @@ func newListing(o *Options, list *clientv3.GetResponse, before *listing) *listin
 		options:  o,
 		revision: list.Header.Revision,
 		entries:  make(map[string]entry, len(list.Kvs)/2),
-		claims:   [2]map[string]claim{{}, {}},
+		claims:   map[family.Family]map[string]claim{family.IPv4: {}, family.IPv6: {}},
 	}
 	for _, kv := range list.Kvs {
 		l.put(kv, before)
@@ -89,10 +90,10 @@ func (l *listing) put(kv *mvccpb.KeyValue, before *listing) {
 		l.entries[name] = known
 	}
 	for f := range l.claims {
-		if name, ok := strings.CutPrefix(string(kv.Key), l.options.claimsKey(family(f))); ok {
-			known, same := before.claim(family(f), name)
+		if name, ok := strings.CutPrefix(string(kv.Key), l.options.claimsKey(f)); ok {
+			known, same := before.claim(f, name)
 			if same = same && known.raw == raw; !same {
-				cidr, err := parseClaim(family(f), kv.Value)
+				cidr, err := parseClaim(f, kv.Value)
 				known = claim{raw: raw, cidr: cidr, err: err}
 			}
 			known.revision = kv.ModRevision // its rank
@@ -107,7 +108,7 @@ func (l *listing) remove(key string) {
 		delete(l.entries, name)
 	}
 	for f := range l.claims {
-		if name, ok := strings.CutPrefix(key, l.options.claimsKey(family(f))); ok {
+		if name, ok := strings.CutPrefix(key, l.options.claimsKey(f)); ok {
 			delete(l.claims[f], name)
 			l.stands = nil
 		}
@@ -123,7 +124,7 @@ func (l *listing) entry(name string) (entry, bool) {
 	return e, ok
 }
 
-func (l *listing) claim(f family, name string) (claim, bool) {
+func (l *listing) claim(f family.Family, name string) (claim, bool) {
 	if l == nil {
 		return claim{}, false
 	}
@@ -163,12 +164,12 @@ func cut(err error) error {
 	return fmt.Errorf("%s", strings.Trim(fmt.Sprintf("%q", text), `"`))
 }
 
-func parseClaim(f family, value []byte) (netip.Prefix, error) {
+func parseClaim(f family.Family, value []byte) (netip.Prefix, error) {
 	p, err := strict.ParsePrefix(string(value))
 	if err != nil {
 		return netip.Prefix{}, err
 	}
-	if familyOf(p) != f {
+	if family.Of(p.Addr()) != f {
 		return netip.Prefix{}, fmt.Errorf("%s is not %s", p, f)
 	}
 	return p, nil
@@ -203,11 +204,12 @@ func (l *listing) state(self *control.Node) control.State {
 	if self != nil {
 		add(self.Name, *self, nil)
 	}
-	for f, claims := range l.claims {
+	for _, f := range family.All {
+		claims := l.claims[f]
 		for _, name := range slices.Sorted(maps.Keys(claims)) {
 			// It keeps its CIDR from others, and would be seen nowhere else.
 			if _, known := l.entries[name]; !known && (self == nil || name != self.Name) {
-				problems.Addf("etcd "+l.options.claimKey(family(f), label(name)), label(name), "the node claims %s, but has no entry; %s", strict.Quote(claims[name].raw), remedy(name))
+				problems.Addf("etcd "+l.options.claimKey(f, label(name)), label(name), "the node claims %s, but has no entry; %s", strict.Quote(claims[name].raw), remedy(name))
 			}
 		}
 	}
@@ -226,7 +228,7 @@ func (l *listing) state(self *control.Node) control.State {
 func (l *listing) rank(n control.Node) (revision int64, err error) {
 	revision = math.MaxInt64
 	for _, p := range n.PodCIDRs {
-		f := familyOf(p)
+		f := family.Of(p.Addr())
 		c, ok := l.claim(f, n.Name)
 		switch {
 		case !ok:

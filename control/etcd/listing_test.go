@@ -16,6 +16,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"weft/control"
+	"weft/internal/family"
 	"weft/internal/strict"
 )
 
@@ -313,7 +314,7 @@ func FuzzListing(f *testing.F) {
 				t.Error(err)
 			}
 			for _, p := range n.PodCIDRs {
-				if c := l.claims[familyOf(p)][n.Name]; c.cidr != p {
+				if c := l.claims[family.Of(p.Addr())][n.Name]; c.cidr != p {
 					t.Errorf("%s has %s, but has claimed %s", n.Name, p, c.cidr)
 				}
 			}

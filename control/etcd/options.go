@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 
+	"weft/internal/family"
 	"weft/internal/strict"
 )
 
@@ -88,9 +89,9 @@ func (o *Options) checkPrefix() error {
 
 // checkMask checks that some cluster CIDR of the family has room for the pod CIDR, and that
 // for a pod.
-func (o *Options) checkMask(f family) error {
+func (o *Options) checkMask(f family.Family) error {
 	const hostBits = 2
-	mask, longest := o.mask(f), f.addressBits()-hostBits
+	mask, longest := o.mask(f), f.Unspecified().BitLen()-hostBits
 	if mask < 1 || mask > longest {
 		return fmt.Errorf("the length of this node's %s pod CIDR is %d; write one from 1 to %d", f, mask, longest)
 	}
@@ -157,40 +158,10 @@ func (o *Options) identity() (string, error) {
 	return fmt.Sprintf("%x", sha256.Sum256(pem)), err
 }
 
-// family is an address family, as claims have it in their keys.
-type family int
-
-const (
-	ipv4 family = iota
-	ipv6
-)
-
-func familyOf(p netip.Prefix) family {
-	if p.Addr().Is4() {
-		return ipv4
-	}
-	return ipv6
-}
-
-func (f family) String() string   { return [...]string{"IPv4", "IPv6"}[f] }
-func (f family) folder() string   { return [...]string{"v4", "v6"}[f] }
-func (f family) addressBits() int { return [...]int{32, 128}[f] }
-
-// of returns those of the prefixes that are of the family.
-func (f family) of(prefixes []netip.Prefix) []netip.Prefix {
-	var all []netip.Prefix
-	for _, p := range prefixes {
-		if familyOf(p) == f {
-			all = append(all, p)
-		}
-	}
-	return all
-}
-
 // families are those that the cluster CIDRs have.
-func (o *Options) families() []family {
-	var all []family
-	for _, f := range []family{ipv4, ipv6} {
+func (o *Options) families() []family.Family {
+	var all []family.Family
+	for _, f := range family.All {
 		if len(o.clusterCIDRs(f)) > 0 {
 			all = append(all, f)
 		}
@@ -198,9 +169,14 @@ func (o *Options) families() []family {
 	return all
 }
 
-func (o *Options) clusterCIDRs(f family) []netip.Prefix { return f.of(o.ClusterCIDRs) }
+func (o *Options) clusterCIDRs(f family.Family) []netip.Prefix { return f.Prefixes(o.ClusterCIDRs) }
 
-func (o *Options) mask(f family) int { return [...]int{o.MaskIPv4, o.MaskIPv6}[f] }
+func (o *Options) mask(f family.Family) int {
+	if f == family.IPv4 {
+		return o.MaskIPv4
+	}
+	return o.MaskIPv6
+}
 
 // inCluster reports whether the CIDR lies in one of the cluster CIDRs.
 func (o *Options) inCluster(p netip.Prefix) bool {
@@ -212,7 +188,9 @@ func (o *Options) inCluster(p netip.Prefix) bool {
 	return false
 }
 
-func (o *Options) folder() string                        { return o.Prefix + "/" }
-func (o *Options) entryKey(name string) string           { return o.Prefix + "/nodes/" + name }
-func (o *Options) claimsKey(f family) string             { return o.Prefix + "/podcidrs/" + f.folder() + "/" }
-func (o *Options) claimKey(f family, name string) string { return o.claimsKey(f) + name }
+func (o *Options) folder() string              { return o.Prefix + "/" }
+func (o *Options) entryKey(name string) string { return o.Prefix + "/nodes/" + name }
+func (o *Options) claimsKey(f family.Family) string {
+	return o.Prefix + "/podcidrs/v" + f.Digit() + "/"
+}
+func (o *Options) claimKey(f family.Family, name string) string { return o.claimsKey(f) + name }

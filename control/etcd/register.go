@@ -12,6 +12,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"weft/control"
+	"weft/internal/family"
 	"weft/internal/strict"
 )
 
@@ -49,7 +50,7 @@ func (l *listing) registration(self control.Self, held []netip.Prefix) (registra
 		Origin:    "etcd " + l.options.entryKey(name),
 	}}
 	known := l.entries[name]
-	for _, f := range []family{ipv4, ipv6} {
+	for _, f := range family.All {
 		claimed, has := l.claim(f, name)
 		has = has && claimed.err == nil
 		if has && !l.options.inCluster(claimed.cidr) {
@@ -60,7 +61,7 @@ func (l *listing) registration(self control.Self, held []netip.Prefix) (registra
 		if len(l.options.clusterCIDRs(f)) == 0 {
 			continue
 		}
-		p, had := claimed.cidr, f.of(held)
+		p, had := claimed.cidr, f.Prefixes(held)
 		if has && len(had) == 0 {
 			had = []netip.Prefix{p}
 		}
@@ -106,10 +107,10 @@ func (l *listing) lost(before, now netip.Prefix) error {
 }
 
 // choose returns the CIDR that this node shall claim: what it held, or a free one.
-func (l *listing) choose(f family, held []netip.Prefix) (netip.Prefix, error) {
+func (l *listing) choose(f family.Family, held []netip.Prefix) (netip.Prefix, error) {
 	standing := l.standing()
 	for _, p := range held {
-		if familyOf(p) == f && p == p.Masked() && l.options.inCluster(p) && !standing.OverlapsPrefix(p) {
+		if family.Of(p.Addr()) == f && p == p.Masked() && l.options.inCluster(p) && !standing.OverlapsPrefix(p) {
 			return p, nil
 		}
 	}
@@ -139,12 +140,12 @@ func (l *listing) write(ctx context.Context, client *clientv3.Client, r registra
 	entryKey := l.options.entryKey(name)
 	conditions := []clientv3.Cmp{unchanged(entryKey, l.entries[name].revision)}
 	var writes []clientv3.Op
-	for _, f := range []family{ipv4, ipv6} {
+	for _, f := range family.All {
 		conditions = append(conditions, unchanged(l.options.claimKey(f, name), l.claims[f][name].revision))
 	}
 	for _, p := range r.claims {
 		conditions = append(conditions, l.unclaimed(p))
-		writes = append(writes, clientv3.OpPut(l.options.claimKey(familyOf(p), name), p.String()))
+		writes = append(writes, clientv3.OpPut(l.options.claimKey(family.Of(p.Addr()), name), p.String()))
 	}
 	if r.entry != "" {
 		writes = append(writes, clientv3.OpPut(entryKey, r.entry))
@@ -168,7 +169,7 @@ func unchanged(key string, revision int64) clientv3.Cmp {
 
 // unclaimed holds if no claim has this value. Without claims, etcd has no value to compare.
 func (l *listing) unclaimed(p netip.Prefix) clientv3.Cmp {
-	f := familyOf(p)
+	f := family.Of(p.Addr())
 	claims := l.options.claimsKey(f)
 	if len(l.claims[f]) == 0 {
 		return clientv3.Compare(clientv3.CreateRevision(claims), "=", 0).WithPrefix()

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"weft/control"
+	"weft/internal/family"
 	"weft/internal/strict"
 )
 
@@ -83,8 +84,8 @@ func (s *Source) Remove(ctx context.Context, name string) error {
 	defer cancel()
 	answer, err := client.Txn(ctx).Then(
 		clientv3.OpDelete(s.options.entryKey(name)),
-		clientv3.OpDelete(s.options.claimKey(ipv4, name)),
-		clientv3.OpDelete(s.options.claimKey(ipv6, name)),
+		clientv3.OpDelete(s.options.claimKey(family.IPv4, name)),
+		clientv3.OpDelete(s.options.claimKey(family.IPv6, name)),
 	).Commit()
 	if err != nil {
 		return s.explain(task, err)

@@ -5,8 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 
+	"weft/internal/family"
 	"weft/internal/strict"
 	"weft/peer"
 )
@@ -46,13 +46,13 @@ func (r *reader) flannel(vni uint32) {
 		r.wrong = append(r.wrong, fmt.Errorf("flannel's backend is %s there, and not vxlan; remove the Node's flannel annotations, or change flannel's configuration", strict.Quote(backend)))
 		return
 	}
-	data, public := flannelData, flannelPublicIP
+	data, public, of := flannelData, flannelPublicIP, family.IPv4
 	if text, ok := r.object.Annotations[flannelData]; !ok || text == noData {
-		data, public = flannelV6Data, flannelPublicIPv6
+		data, public, of = flannelV6Data, flannelPublicIPv6, family.IPv6
 	}
 	var addr netip.Addr
 	r.required(public, func(text string) (err error) {
-		if addr, err = netip.ParseAddr(text); err != nil || addr.Is4() != (public == flannelPublicIP) {
+		if addr, err = netip.ParseAddr(text); err != nil || family.Of(addr) != of {
 			return fmt.Errorf("%s is not an address of its family", strict.Quote(text))
 		}
 		r.node.Endpoint = netip.AddrPortFrom(addr, flannelPort)
@@ -62,7 +62,7 @@ func (r *reader) flannel(vni uint32) {
 		r.node.VTEPMAC, err = parseFlannelData(text, vni)
 		return err
 	})
-	r.node.PodCIDRs = slices.DeleteFunc(r.node.PodCIDRs, func(p netip.Prefix) bool { return p.Addr().Is4() != addr.Is4() })
+	r.node.PodCIDRs = of.Prefixes(r.node.PodCIDRs)
 }
 
 func parseFlannelData(text string, vni uint32) (peer.MAC, error) {

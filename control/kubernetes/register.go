@@ -16,7 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"weft/control"
-	"weft/internal/advertise"
+	"weft/internal/family"
 	"weft/internal/strict"
 	"weft/peer"
 )
@@ -58,16 +58,14 @@ func (s *Source) endpoint(own *core.Node, self netip.AddrPort) (netip.AddrPort, 
 		return self, nil
 	}
 	internal := internalIPs(own)
-	for _, family := range s.Families {
-		for _, addr := range internal {
-			if advertise.FamilyOf(addr) == family {
-				return netip.AddrPortFrom(addr, self.Port()), nil
-			}
+	for _, f := range s.Families {
+		if addr := f.First(internal); addr.IsValid() {
+			return netip.AddrPortFrom(addr, self.Port()), nil
 		}
 	}
 	var names []string
-	for _, family := range s.Families {
-		names = append(names, family.String())
+	for _, f := range s.Families {
+		names = append(names, f.String())
 	}
 	return netip.AddrPort{}, fmt.Errorf("it has no InternalIP of %s; write the address under the configuration's key advertise, or as the annotation %s",
 		strings.Join(names, " or "), annotationOverride)
@@ -95,7 +93,7 @@ func (s *Source) addresses(own *core.Node, self []netip.Addr, endpoint netip.Add
 		return strings.Join(texts, ",")
 	}
 	for _, addr := range internalIPs(own) {
-		listens := slices.Contains(s.Families, advertise.FamilyOf(addr))
+		listens := slices.Contains(s.Families, family.Of(addr))
 		if addr != endpoint && listens && strict.CheckNodeAddress(addr, s.ClusterCIDRs) == nil && len(texts) < strict.MaxNodeAddresses {
 			texts = append(texts, addr.String())
 		}

@@ -23,7 +23,7 @@ import (
 	clienttesting "k8s.io/client-go/testing"
 
 	"weft/control"
-	"weft/internal/advertise"
+	"weft/internal/family"
 	"weft/peer"
 )
 
@@ -200,7 +200,7 @@ func TestNoStateHasAnOldEntryOfThisNode(t *testing.T) {
 
 func TestTheAddressIsTheNodesInternalIPOrAnOverride(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := start(t, Options{Families: []advertise.Family{advertise.IPv4, advertise.IPv6}}, fake.NewClientset(kubeletNode("node1", "192.168.77.1", "10.244.1.0/24")))
+		r := start(t, Options{Families: []family.Family{family.IPv4, family.IPv6}}, fake.NewClientset(kubeletNode("node1", "192.168.77.1", "10.244.1.0/24")))
 		r.Register(portOnly)
 		r.expect("node1 192.168.77.1:9338")
 		r.change("node1", func(n *core.Node) { n.Status.Addresses[2].Address = "192.168.77.11" })
@@ -225,15 +225,15 @@ func TestTheAddressIsTheNodesInternalIPOrAnOverride(t *testing.T) {
 func TestANodeRegistersItsInternalIPs(t *testing.T) {
 	for _, tt := range []struct {
 		name     string
-		families []advertise.Family
+		families []family.Family
 		one      bool
 		self     control.Self
 		want     string
 	}{
 		{"both families", nil, false, portOnly, "fd00:77::1,192.168.78.1"},
 		{"one address", nil, true, portOnly, ""},
-		{"IPv4", []advertise.Family{advertise.IPv4}, false, portOnly, "192.168.78.1"},
-		{"IPv6", []advertise.Family{advertise.IPv6}, false, portOnly, ""},
+		{"IPv4", []family.Family{family.IPv4}, false, portOnly, "192.168.78.1"},
+		{"IPv6", []family.Family{family.IPv6}, false, portOnly, ""},
 		{"an endpoint elsewhere", nil, false, self("203.0.113.1:9338"), "fd00:77::1,192.168.77.1,192.168.78.1"},
 		{"others", nil, false, control.Self{Endpoint: portOnly.Endpoint, Key: portOnly.Key, Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1")}}, "192.0.2.1"},
 		{"no key", nil, false, control.Self{Endpoint: portOnly.Endpoint}, ""},
@@ -285,7 +285,7 @@ func TestAddressesAreNoConditionForAList(t *testing.T) {
 
 func TestANodeThatListensOnIPv6AloneIsReachedThere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := start(t, Options{Families: []advertise.Family{advertise.IPv6}}, fake.NewClientset(kubeletNode("node1", "192.168.77.1", "10.244.1.0/24")))
+		r := start(t, Options{Families: []family.Family{family.IPv6}}, fake.NewClientset(kubeletNode("node1", "192.168.77.1", "10.244.1.0/24")))
 		r.Register(portOnly)
 		r.expect("node1 [fd00:77::1]:9338")
 	})

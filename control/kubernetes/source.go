@@ -16,7 +16,7 @@ import (
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"weft/control"
-	"weft/internal/advertise"
+	"weft/internal/family"
 )
 
 // Options are what a Source must know.
@@ -30,7 +30,7 @@ type Options struct {
 
 	// Families are those in which this node can be reached, the preferred one first. They
 	// choose among the Node's addresses. None stands for IPv4 and then IPv6.
-	Families []advertise.Family
+	Families []family.Family
 
 	// OneAddress says that this node receives datagrams at its endpoint's address alone, so that
 	// it could prove no other InternalIP.
@@ -76,7 +76,7 @@ func New(o Options) (*Source, error) {
 func newSource(o Options, api nodeAPI) *Source {
 	quiet()
 	if len(o.Families) == 0 {
-		o.Families = []advertise.Family{advertise.IPv4, advertise.IPv6}
+		o.Families = family.All[:]
 	}
 	return &Source{Options: o, api: api}
 }

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"weft/internal/family"
 	"weft/internal/marks"
 	"weft/internal/strict"
 )
@@ -41,7 +42,7 @@ import (
 //     has it, or is in its subnet, it is taken for a NAT's.
 //
 // Any error says what to write instead. It may be over as soon as Watch tells of a change.
-func (r Rule) Choose(families []Family, exclude []netip.Prefix, own []string) (netip.Addr, error) {
+func (r Rule) Choose(families []family.Family, exclude []netip.Prefix, own []string) (netip.Addr, error) {
 	n, closeNode, err := readNode()
 	if err != nil {
 		return netip.Addr{}, err
@@ -57,7 +58,7 @@ type choice struct {
 	own     []string
 }
 
-func (c choice) make(r Rule, families []Family) (netip.Addr, error) {
+func (c choice) make(r Rule, families []family.Family) (netip.Addr, error) {
 	if len(families) == 0 {
 		return netip.Addr{}, errors.New("choose the node's address: no family is wanted")
 	}
@@ -68,9 +69,9 @@ func (c choice) make(r Rule, families []Family) (netip.Addr, error) {
 	return addr, nil
 }
 
-func (c choice) byRule(r Rule, families []Family) (netip.Addr, error) {
-	if r.addr.IsValid() && !slices.Contains(families, FamilyOf(r.addr)) {
-		return netip.Addr{}, fmt.Errorf("this node is not reached over %s; write an address of %s, or change the key listen", FamilyOf(r.addr), oneOf(families))
+func (c choice) byRule(r Rule, families []family.Family) (netip.Addr, error) {
+	if r.addr.IsValid() && !slices.Contains(families, family.Of(r.addr)) {
+		return netip.Addr{}, fmt.Errorf("this node is not reached over %s; write an address of %s, or change the key listen", family.Of(r.addr), oneOf(families))
 	}
 	switch r.kind {
 	case literal:
@@ -96,7 +97,7 @@ func (c choice) literal(addr netip.Addr) (netip.Addr, error) {
 	return addr, nil
 }
 
-func (c choice) ofInterface(name string, families []Family) (netip.Addr, error) {
+func (c choice) ofInterface(name string, families []family.Family) (netip.Addr, error) {
 	var names []string
 	for _, l := range c.links {
 		names = append(names, l.name)
@@ -106,9 +107,9 @@ func (c choice) ofInterface(name string, families []Family) (netip.Addr, error) 
 		return netip.Addr{}, fmt.Errorf("there is no such interface: %s (there are %s)", strict.DidYouMean(name, names), strings.Join(names, ", "))
 	}
 	var reasons []string
-	for _, family := range families {
+	for _, f := range families {
 		for _, a := range c.addrs {
-			if c.links[a.link].name != name || FamilyOf(a.Addr()) != family {
+			if c.links[a.link].name != name || family.Of(a.Addr()) != f {
 				continue
 			}
 			if why := c.unfit(a); why != "" {
@@ -137,7 +138,7 @@ func (c choice) canReach(target netip.Addr) (netip.Addr, error) {
 			}
 		}
 	}
-	addr, ok, why := c.sourceOf(to, FamilyOf(target))
+	addr, ok, why := c.sourceOf(to, family.Of(target))
 	if !ok {
 		return netip.Addr{}, fmt.Errorf("the route to it leads through %s, %s; write another rule (%s)", c.links[to.link].name, why, forms)
 	}
@@ -147,14 +148,14 @@ func (c choice) canReach(target netip.Addr) (netip.Addr, error) {
 // probes are addresses on the Internet, to which only the default route leads: those for
 // documentation (RFC 5737, RFC 3849) and, as some networks refuse to route these, those of
 // a.root-servers.net. The unspecified address would not do: in IPv4 it is the node itself.
-var probes = map[Family][]netip.Addr{
-	IPv4: {netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("198.41.0.4")},
-	IPv6: {netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:503:ba3e::2:30")},
+var probes = map[family.Family][]netip.Addr{
+	family.IPv4: {netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("198.41.0.4")},
+	family.IPv6: {netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:503:ba3e::2:30")},
 }
 
-func (c choice) auto(families []Family) (netip.Addr, error) {
-	for _, family := range families {
-		addr, leads, err := c.towardsDefault(family)
+func (c choice) auto(families []family.Family) (netip.Addr, error) {
+	for _, f := range families {
+		addr, leads, err := c.towardsDefault(f)
 		if addr.IsValid() || err != nil {
 			return addr, err
 		}
@@ -162,7 +163,7 @@ func (c choice) auto(families []Family) (netip.Addr, error) {
 			continue
 		}
 		left := slices.DeleteFunc(slices.Clone(c.addrs), func(a address) bool {
-			return FamilyOf(a.Addr()) != family || c.unlikely(a) != ""
+			return family.Of(a.Addr()) != f || c.unlikely(a) != ""
 		})
 		switch len(left) {
 		case 0:
@@ -171,11 +172,11 @@ func (c choice) auto(families []Family) (netip.Addr, error) {
 			return left[0].Addr(), nil
 		}
 		return netip.Addr{}, fmt.Errorf("this node has several addresses of %s, and no default route to choose by: %s; write one of them, interface=NAME, or can-reach=ADDRESS with the address of another node",
-			family, c.list(left))
+			f, c.list(left))
 	}
 	var reasons []string
 	for _, a := range c.addrs {
-		if slices.Contains(families, FamilyOf(a.Addr())) && unreachable(a.Addr()) == "" {
+		if slices.Contains(families, family.Of(a.Addr())) && unreachable(a.Addr()) == "" {
 			why := cmp.Or(c.unlikely(a), "is not where the default route leads")
 			reasons = append(reasons, fmt.Sprintf("%s of %s %s", a.Addr(), c.links[a.link].name, why))
 		}
@@ -187,8 +188,8 @@ func (c choice) auto(families []Family) (netip.Addr, error) {
 // towardsDefault returns the source of what leaves by the default route; it is invalid if
 // there is none that others can send to. Leads says whether there is such a route, and not
 // only into another overlay.
-func (c choice) towardsDefault(family Family) (addr netip.Addr, leads bool, err error) {
-	for _, probe := range probes[family] {
+func (c choice) towardsDefault(f family.Family) (addr netip.Addr, leads bool, err error) {
+	for _, probe := range probes[f] {
 		to, err := c.routeTo(probe)
 		if errors.Is(err, errNoRoute) {
 			continue
@@ -199,7 +200,7 @@ func (c choice) towardsDefault(family Family) (addr netip.Addr, leads bool, err 
 		if l := c.links[to.link]; tunnels[l.kind] || l.ofLoop || c.isOwn(to.link) {
 			return netip.Addr{}, false, nil
 		}
-		addr, _, _ = c.sourceOf(to, family)
+		addr, _, _ = c.sourceOf(to, f)
 		return addr, true, nil
 	}
 	return netip.Addr{}, false, nil
@@ -207,8 +208,8 @@ func (c choice) towardsDefault(family Family) (addr netip.Addr, leads bool, err 
 
 // sourceOf returns the address that is fit and nearest to the route's source: itself, or
 // one in its subnet, as that of a temporary address is, or the first of the interface.
-func (c choice) sourceOf(to route, family Family) (addr netip.Addr, ok bool, why string) {
-	why = "which has no address of " + family.String()
+func (c choice) sourceOf(to route, f family.Family) (addr netip.Addr, ok bool, why string) {
+	why = "which has no address of " + f.String()
 	source, known := c.holder(to.source)
 	if known && c.standsIn(source, to) {
 		why = "whose own addresses are unsuitable"
@@ -225,7 +226,7 @@ func (c choice) sourceOf(to route, family Family) (addr netip.Addr, ok bool, why
 		return netip.Addr{}, false, why
 	}
 	for _, a := range c.addrs {
-		if a.link == to.link && FamilyOf(a.Addr()) == family && c.unfit(a) == "" {
+		if a.link == to.link && family.Of(a.Addr()) == f && c.unfit(a) == "" {
 			return a.Addr(), true, ""
 		}
 	}
@@ -366,8 +367,17 @@ func inBrackets(reasons []string) string {
 	return " (" + strings.Join(reasons, "; ") + ")"
 }
 
+// Families returns those in which a node that listens on an address can be reached, the
+// preferred one first. [::] is both.
+func Families(listen netip.Addr) []family.Family {
+	if listen.Is4() {
+		return []family.Family{family.IPv4}
+	}
+	return []family.Family{family.IPv4, family.IPv6}
+}
+
 // oneOf names families: "IPv4 or IPv6".
-func oneOf(families []Family) string {
+func oneOf(families []family.Family) string {
 	var names []string
 	for _, f := range families {
 		names = append(names, f.String())

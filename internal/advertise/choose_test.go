@@ -7,13 +7,14 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"weft/internal/family"
 	"weft/internal/marks"
 )
 
 var (
-	only4 = []Family{IPv4}
-	only6 = []Family{IPv6}
-	both  = []Family{IPv4, IPv6}
+	only4 = []family.Family{family.IPv4}
+	only6 = []family.Family{family.IPv6}
+	both  = []family.Family{family.IPv4, family.IPv6}
 
 	clusterCIDRs = []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16"), netip.MustParsePrefix("fd00:244::/32")}
 	weftLinks    = []string{"weft0"}
@@ -21,13 +22,13 @@ var (
 
 // imagined is a node of which no kernel knows. It has what the machine of the tests need
 // not be able to make.
-func imagined(links map[int]link, addrs []address, routes map[Family]route) *node {
+func imagined(links map[int]link, addrs []address, routes map[family.Family]route) *node {
 	for i, l := range links {
 		l.up = true
 		links[i] = l
 	}
 	return &node{links: links, addrs: addrs, routeTo: func(to netip.Addr) (route, error) {
-		if r, ok := routes[FamilyOf(to)]; ok {
+		if r, ok := routes[family.Of(to)]; ok {
 			return r, nil
 		}
 		return route{}, errNoRoute
@@ -44,7 +45,7 @@ func via(link int, source string) route {
 }
 
 // expect checks what the text of a rule chooses: an address, or words of the error.
-func (c choice) expect(t *testing.T, text string, families []Family, want string) {
+func (c choice) expect(t *testing.T, text string, families []family.Family, want string) {
 	t.Helper()
 	r, err := Parse(text)
 	if err != nil {
@@ -86,7 +87,7 @@ func TestAutoPassesOverWhatIsNotTheUnderlays(t *testing.T) {
 
 func TestAutoIsNotLedIntoAVPN(t *testing.T) {
 	n := imagined(map[int]link{1: {name: "eth0"}, 2: {name: "wg0", kind: "wireguard"}},
-		[]address{at(1, "192.168.77.1/24", 0), at(2, "10.9.0.2/32", 0)}, map[Family]route{IPv4: via(2, "10.9.0.2")})
+		[]address{at(1, "192.168.77.1/24", 0), at(2, "10.9.0.2/32", 0)}, map[family.Family]route{family.IPv4: via(2, "10.9.0.2")})
 	choice{n, nil, nil}.expect(t, "auto", only4, "192.168.77.1")
 	choice{n, nil, nil}.expect(t, "can-reach=10.9.0.1", only4, "10.9.0.2")
 	choice{n, nil, nil}.expect(t, "interface=wg0", only4, "10.9.0.2")
@@ -94,20 +95,20 @@ func TestAutoIsNotLedIntoAVPN(t *testing.T) {
 
 func TestAutoTakesTheBridgeThatTheDefaultRouteLeadsThrough(t *testing.T) {
 	n := imagined(map[int]link{1: {name: "br-ex", kind: "bridge", uplink: true}, 2: {name: "eth1"}},
-		[]address{at(2, "10.0.0.1/24", 0), at(1, "192.168.77.1/24", 0), at(1, "fd00:77::1/64", 0)}, map[Family]route{IPv4: via(1, "192.168.77.1")})
+		[]address{at(2, "10.0.0.1/24", 0), at(1, "192.168.77.1/24", 0), at(1, "fd00:77::1/64", 0)}, map[family.Family]route{family.IPv4: via(1, "192.168.77.1")})
 	choice{n, nil, nil}.expect(t, "auto", only4, "192.168.77.1")
 	choice{n, nil, nil}.expect(t, "auto", only6, "fd00:77::1")
 }
 
 func TestAutoTakesARoutedHostsAddressOnTheLoopbackDevice(t *testing.T) {
 	n := imagined(map[int]link{1: {name: "lo", ofLoop: true}, 2: {name: "eth0", uplink: true}},
-		[]address{at(1, "127.0.0.1/8", 0), at(1, "10.1.1.1/32", 0), at(2, "169.254.0.2/30", 0)}, map[Family]route{IPv4: via(2, "10.1.1.1")})
+		[]address{at(1, "127.0.0.1/8", 0), at(1, "10.1.1.1/32", 0), at(2, "169.254.0.2/30", 0)}, map[family.Family]route{family.IPv4: via(2, "10.1.1.1")})
 	choice{n, nil, nil}.expect(t, "auto", only4, "10.1.1.1")
 }
 
 func TestALaterFamilyIsForNodesWithoutTheEarlier(t *testing.T) {
 	n := imagined(map[int]link{1: {name: "eth0"}}, []address{at(1, "fd00:77::1/64", 0), at(1, "10.244.0.1/24", 0)},
-		map[Family]route{IPv6: via(1, "fd00:77::1")})
+		map[family.Family]route{family.IPv6: via(1, "fd00:77::1")})
 	choice{n, clusterCIDRs, nil}.expect(t, "auto", both, "fd00:77::1")
 	choice{n, clusterCIDRs, nil}.expect(t, "interface=eth0", both, "fd00:77::1")
 	choice{n, clusterCIDRs, nil}.expect(t, "auto", only4, "10.244.0.1 of eth0 is in 10.244.0.0/16")
@@ -120,7 +121,7 @@ func TestALaterFamilyIsForNodesWithoutTheEarlier(t *testing.T) {
 func TestAnAddressThatWandersIsNotTheNodes(t *testing.T) {
 	vip := route{link: 1, source: netip.MustParseAddr("192.168.77.100"), local: true}
 	n := imagined(map[int]link{1: {name: "lo", ofLoop: true}, 2: {name: "eth0"}},
-		[]address{at(2, "192.168.77.1/24", 0), at(2, "192.168.77.100/32", 0)}, map[Family]route{IPv4: vip})
+		[]address{at(2, "192.168.77.1/24", 0), at(2, "192.168.77.100/32", 0)}, map[family.Family]route{family.IPv4: vip})
 	choice{n, nil, nil}.expect(t, "can-reach=192.168.77.100", only4, "192.168.77.1")
 	n.addrs = n.addrs[1:]
 	choice{n, nil, nil}.expect(t, "can-reach=192.168.77.100", only4, "192.168.77.100")
@@ -128,7 +129,7 @@ func TestAnAddressThatWandersIsNotTheNodes(t *testing.T) {
 
 func TestAnAddressThatIsNotUsableIsNotChosen(t *testing.T) {
 	for words, flags := range map[string]int{"tentative": unix.IFA_F_TENTATIVE, "another host's": unix.IFA_F_TENTATIVE | unix.IFA_F_DADFAILED} {
-		n := imagined(map[int]link{1: {name: "eth0"}}, []address{at(1, "fd00:77::1/64", flags)}, map[Family]route{IPv6: via(1, "")})
+		n := imagined(map[int]link{1: {name: "eth0"}}, []address{at(1, "fd00:77::1/64", flags)}, map[family.Family]route{family.IPv6: via(1, "")})
 		for _, rule := range []string{"auto", "interface=eth0", "fd00:77::1"} {
 			choice{n, nil, nil}.expect(t, rule, only6, words)
 		}
@@ -139,7 +140,7 @@ func TestAnAddressThatIsNotUsableIsNotChosen(t *testing.T) {
 
 func TestAnotherInterfaceDoesNotStandInForOneThatIsNotReady(t *testing.T) {
 	n := imagined(map[int]link{1: {name: "eth0", uplink: true}, 2: {name: "eth1"}},
-		[]address{at(1, "fd00:77::1/64", unix.IFA_F_TENTATIVE), at(2, "fd00:1::1/64", 0)}, map[Family]route{IPv6: via(1, "fd00:1::1")})
+		[]address{at(1, "fd00:77::1/64", unix.IFA_F_TENTATIVE), at(2, "fd00:1::1/64", 0)}, map[family.Family]route{family.IPv6: via(1, "fd00:1::1")})
 	choice{n, nil, nil}.expect(t, "auto", only6, "fd00:77::1 of eth0 is tentative")
 	choice{n, nil, nil}.expect(t, "can-reach=fd00:9::1", only6, "leads through eth0, whose own addresses are unsuitable")
 	n.addrs[0].flags = 0

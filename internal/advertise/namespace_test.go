@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"weft/internal/family"
 	"weft/internal/testnet"
 )
 
@@ -46,7 +47,7 @@ func (m machine) ip(commands ...string) {
 }
 
 // expect checks what the text of a rule chooses: an address, or words of the error.
-func (m machine) expect(text string, families []Family, want string) {
+func (m machine) expect(text string, families []family.Family, want string) {
 	m.t.Helper()
 	err := m.Do(func() error {
 		n, closeNode, err := readNode()

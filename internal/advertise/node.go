@@ -9,6 +9,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"weft/internal/family"
 	"weft/internal/rtnetlink"
 )
 
@@ -98,10 +99,10 @@ func (n *node) read(h *netlink.Handle) error {
 // defaultRouteLinks returns the indexes of the interfaces that carry a default route.
 func defaultRouteLinks(h *netlink.Handle) (map[int]bool, error) {
 	indexes := make(map[int]bool)
-	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
+	for _, f := range family.All {
 		routes, err := rtnetlink.Dump(func() ([]netlink.Route, error) {
 			filter := &netlink.Route{Table: unix.RT_TABLE_MAIN}
-			return h.RouteListFiltered(family, filter, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_DST)
+			return h.RouteListFiltered(f.AF(), filter, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_DST)
 		})
 		if err != nil {
 			return nil, fmt.Errorf("list the default routes: %w", err)

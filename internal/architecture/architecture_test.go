@@ -30,6 +30,7 @@ func TestPackagesKnowOnlyWhatTheirPlaceAllows(t *testing.T) {
 		{of: "weft/peer", may: []string{"weft/peer"}},
 		{of: "weft/packet", may: []string{"weft/packet"}},
 		{of: "weft/drop", may: []string{"weft/drop"}},
+		{of: "weft/internal/family", may: []string{"weft/internal/family"}},
 		{of: "weft/fib", may: []string{"weft/fib", "weft/peer"}},
 		{
 			of:  "weft/router",
@@ -45,33 +46,33 @@ func TestPackagesKnowOnlyWhatTheirPlaceAllows(t *testing.T) {
 			may:    []string{"weft/encap/sealed", "weft/encap", "weft/fib", "weft/packet", "weft/drop", "weft/peer", "weft/internal/poller"},
 			mayNot: []string{"github.com/quic-go", "crypto/tls", "log/slog"},
 		},
-		{of: "weft/daemon/engine", may: []string{"weft/daemon/engine", "weft/control", "weft/peer", "weft/fib", "weft/internal/strict", "weft/internal/warning"}},
+		{of: "weft/daemon/engine", may: []string{"weft/daemon/engine", "weft/control", "weft/peer", "weft/fib", "weft/internal/family", "weft/internal/strict", "weft/internal/warning"}},
 		{of: "weft/ipam", may: []string{"weft/ipam"}},
 		{
 			of:     "weft/cniplugin/wiring", // the kernel, without the leases and the commands that use it
-			may:    []string{"weft/cniplugin/wiring", "weft/ipam", "weft/internal/marks", "weft/internal/nftable", "weft/internal/nodefile", "weft/internal/rtnetlink"},
+			may:    []string{"weft/cniplugin/wiring", "weft/ipam", "weft/internal/family", "weft/internal/marks", "weft/internal/nftable", "weft/internal/nodefile", "weft/internal/rtnetlink"},
 			mayNot: []string{"github.com/containernetworking/cni/pkg/skel", "github.com/containernetworking/cni/pkg/types/100"},
 		},
 		{
 			of: "weft/cniplugin/leases",
-			may: []string{"weft/cniplugin/leases", "weft/cniplugin/wiring", "weft/ipam", "weft/internal/marks", "weft/internal/nftable",
+			may: []string{"weft/cniplugin/leases", "weft/cniplugin/wiring", "weft/ipam", "weft/internal/family", "weft/internal/marks", "weft/internal/nftable",
 				"weft/internal/nodefile", "weft/internal/rtnetlink"},
 			mayNot: []string{"github.com/containernetworking/cni/pkg/skel", "github.com/containernetworking/cni/pkg/types/100"},
 		},
 		{
 			of:     "weft/control", // a planner has no sockets
-			may:    []string{"weft/control", "weft/peer", "weft/fib", "weft/internal/strict", "weft/internal/warning"},
+			may:    []string{"weft/control", "weft/peer", "weft/fib", "weft/internal/family", "weft/internal/strict", "weft/internal/warning"},
 			mayNot: []string{"net/http", "github.com/vishvananda/netlink", "go.etcd.io", "google.golang.org/grpc"},
 		},
 		{
 			of:     "weft/control/etcd",
-			may:    []string{"weft/control/etcd", "weft/control", "weft/peer", "weft/fib", "weft/internal/strict", "weft/internal/warning"},
+			may:    []string{"weft/control/etcd", "weft/control", "weft/peer", "weft/fib", "weft/internal/family", "weft/internal/strict", "weft/internal/warning"},
 			mayNot: []string{"k8s.io", "github.com/vishvananda/netlink"},
 		},
 		{
 			of: "weft/control/kubernetes", // a source knows no other one, and not the data path
-			may: []string{"weft/control/kubernetes", "weft/control", "weft/peer", "weft/fib", "weft/internal/advertise", "weft/internal/marks",
-				"weft/internal/rtnetlink", "weft/internal/strict", "weft/internal/warning", "weft/internal/version"},
+			may: []string{"weft/control/kubernetes", "weft/control", "weft/peer", "weft/fib", "weft/internal/family",
+				"weft/internal/strict", "weft/internal/warning", "weft/internal/version"},
 			// They know every kind of object there is, and would double weftd's size.
 			mayNot: []string{"k8s.io/client-go/kubernetes", "k8s.io/client-go/applyconfigurations", "k8s.io/client-go/informers", "github.com/google/gnostic-models"},
 		},

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"weft/internal/family"
 	"weft/internal/stage"
 	"weft/internal/testnet"
 )
@@ -55,7 +56,7 @@ func startTalk(ctx context.Context, from *testnet.Pod, to netip.Addr) (stop func
 func (d *demo) joinNode(ctx context.Context) error {
 	daemons := d.daemons()
 	from, to := d.pods[0], d.pods[len(d.pods)-1]
-	stop, err := startTalk(ctx, from, stage.IPv4.Of(to.Addrs))
+	stop, err := startTalk(ctx, from, family.IPv4.First(to.Addrs))
 	if err != nil {
 		return d.Concerning(err, from.Node, to.Node)
 	}

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"weft/internal/family"
 	"weft/internal/stage"
 	"weft/internal/testnet"
 )
@@ -40,7 +41,7 @@ func (d *demo) measureThroughput(ctx context.Context) error {
 		return nil
 	}
 	from, to := d.pods[0], d.pods[podsPerNode]
-	for _, f := range stage.Families {
+	for _, f := range family.All {
 		report, err := iperf(ctx, from, to, f)
 		if err != nil {
 			return d.Concerning(err, from.Node, to.Node)
@@ -55,7 +56,7 @@ func (d *demo) measureThroughput(ctx context.Context) error {
 }
 
 // iperf sends as fast as it can from one pod to another.
-func iperf(ctx context.Context, from, to *testnet.Pod, f stage.Family) (*iperfReport, error) {
+func iperf(ctx context.Context, from, to *testnet.Pod, f family.Family) (*iperfReport, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	server := to.Command(ctx, "iperf3", "--server", "--one-off", "--forceflush")
@@ -73,7 +74,7 @@ func iperf(ctx context.Context, from, to *testnet.Pod, f stage.Family) (*iperfRe
 	if err := waitListening(bufio.NewScanner(stdout)); err != nil {
 		return nil, err
 	}
-	out, err := from.Exec(ctx, "iperf3", "--json", "--client", f.Of(to.Addrs).String(), "--time", strconv.Itoa(throughputSeconds))
+	out, err := from.Exec(ctx, "iperf3", "--json", "--client", f.First(to.Addrs).String(), "--time", strconv.Itoa(throughputSeconds))
 	var report iperfReport
 	if decodeErr := json.Unmarshal([]byte(out), &report); decodeErr != nil {
 		return nil, errors.Join(err, fmt.Errorf("read iperf3's report: %w", decodeErr))

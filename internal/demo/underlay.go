@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 
-	"weft/internal/stage"
+	"weft/internal/family"
 	"weft/internal/testnet"
 )
 
@@ -21,7 +21,7 @@ const markerExchanges = 100
 func (d *demo) showUnderlay(ctx context.Context) error {
 	node, from := d.cluster.Nodes()[0], d.pods[0]
 	to := []*testnet.Pod{d.pods[podsPerNode], d.pods[2*podsPerNode]}
-	exchanges := len(stage.Families) * len(to) * markerExchanges
+	exchanges := len(family.All) * len(to) * markerExchanges
 	var frames [][]byte
 	what := fmt.Sprintf("%s exchanges the marker “%s” with %s and %s, %d times",
 		from.PodName, marker, to[0].PodName, to[1].PodName, exchanges)
@@ -41,9 +41,9 @@ func (d *demo) showUnderlay(ctx context.Context) error {
 
 // sayMarker has a pod exchange the marker with others.
 func sayMarker(ctx context.Context, from *testnet.Pod, to []*testnet.Pod) error {
-	for _, f := range stage.Families {
+	for _, f := range family.All {
 		for _, pod := range to {
-			c, err := converse(ctx, from.Namespace, serverAt(f.Of(pod.Addrs)))
+			c, err := converse(ctx, from.Namespace, serverAt(f.First(pod.Addrs)))
 			if err != nil {
 				return err
 			}

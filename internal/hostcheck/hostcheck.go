@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strings"
 
+	"weft/internal/family"
 	"weft/internal/marks"
 	"weft/internal/warning"
 )
@@ -143,14 +144,10 @@ func (h Host) probes() (all []probe) {
 	for _, prefix := range h.PodCIDRs {
 		local := prefix.Addr().Next().Next()
 		neighbour := local.Next()
-		remote, anywhere := neighbour, netip.IPv4Unspecified()
-		for _, c := range h.ClusterCIDRs {
-			if c.Addr().Is4() == local.Is4() {
-				remote = farthest(c)
-			}
-		}
-		if local.Is6() {
-			anywhere = netip.IPv6Unspecified()
+		f := family.Of(local)
+		remote, anywhere := neighbour, f.Unspecified()
+		for _, c := range f.Prefixes(h.ClusterCIDRs) {
+			remote = farthest(c)
 		}
 		base := probe{hook: "forward", protocol: "tcp", port: 20080, state: "new", group: marks.PodLinkGroup, outGroup: marks.PodLinkGroup}
 		add := func(what, in, out string, source, dest netip.Addr) {
@@ -174,7 +171,8 @@ func (h Host) probes() (all []probe) {
 		base.hook, base.outGroup = "input", 0
 		add("from pods to this node", pod, "", local, anywhere)
 	}
-	for _, anywhere := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
+	for _, f := range family.All {
+		anywhere := f.Unspecified()
 		all = append(all, probe{
 			what: "from other nodes to weft's port", hook: "input", in: outside, source: anywhere, dest: anywhere, protocol: "udp", port: h.Port, state: "untracked",
 		})

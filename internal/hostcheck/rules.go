@@ -8,6 +8,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"weft/internal/family"
 	"weft/internal/marks"
 	"weft/internal/rtnetlink"
 	"weft/internal/warning"
@@ -26,8 +27,8 @@ type routingRule struct {
 
 // readRules returns the foreign rules that the kernel asks before weft's last one.
 func readRules() (found []routingRule, err error) {
-	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
-		rules, err := rtnetlink.Dump(func() ([]netlink.Rule, error) { return netlink.RuleList(family) })
+	for _, f := range family.All {
+		rules, err := rtnetlink.Dump(func() ([]netlink.Rule, error) { return netlink.RuleList(f.AF()) })
 		if err != nil {
 			return nil, fmt.Errorf("list the routing rules: %w", err)
 		}
@@ -42,7 +43,7 @@ func readRules() (found []routingRule, err error) {
 				continue
 			}
 			routes, err := rtnetlink.Dump(func() ([]netlink.Route, error) {
-				return netlink.RouteListFiltered(family, &netlink.Route{Table: r.Table}, netlink.RT_FILTER_TABLE)
+				return netlink.RouteListFiltered(f.AF(), &netlink.Route{Table: r.Table}, netlink.RT_FILTER_TABLE)
 			})
 			if err != nil {
 				return nil, fmt.Errorf("list the routes of table %d: %w", r.Table, err)
@@ -58,10 +59,7 @@ func readRules() (found []routingRule, err error) {
 				if route.Type == unix.RTN_THROW {
 					continue
 				}
-				to := netip.PrefixFrom(netip.IPv4Unspecified(), 0)
-				if family == unix.AF_INET6 {
-					to = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
-				}
+				to := netip.PrefixFrom(f.Unspecified(), 0)
 				if route.Dst != nil {
 					to = rtnetlink.Prefix(route.Dst)
 				}

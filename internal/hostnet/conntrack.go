@@ -6,8 +6,8 @@ import (
 	"slices"
 
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
+	"weft/internal/family"
 	"weft/internal/rtnetlink"
 )
 
@@ -46,11 +46,11 @@ func (k *kernel) dropUntranslated(n Network) error {
 	for _, a := range addrs {
 		u.local = append(u.local, addrOf(a.IP))
 	}
-	for _, family := range []netlink.InetFamily{unix.AF_INET, unix.AF_INET6} {
-		if !n.uses(int(family)) {
+	for _, f := range family.All {
+		if !n.uses(f) {
 			continue
 		}
-		if _, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, family, u); err != nil {
+		if _, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, netlink.InetFamily(f.AF()), u); err != nil {
 			return err
 		}
 	}

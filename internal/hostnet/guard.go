@@ -10,6 +10,7 @@ import (
 
 	"sigs.k8s.io/knftables"
 
+	"weft/internal/family"
 	"weft/internal/marks"
 	"weft/internal/nftable"
 )
@@ -90,17 +91,17 @@ func (g *guard) inherit(ctx context.Context, n *Network) error {
 			n.SourcePorts = append(n.SourcePorts, uint16(p))
 		}
 	}
-	for _, set := range []struct {
+	type set struct {
 		name string
 		add  func(key []string)
-	}{
-		{setPods + "4", podCIDR}, {setPods + "6", podCIDR},
-		{setPeers + "4", appendAddr(&n.PeerAddresses)}, {setPeers + "6", appendAddr(&n.PeerAddresses)},
-		{setSenders + "4", appendAddr(&n.Senders)}, {setSenders + "6", appendAddr(&n.Senders)},
-		{setKnown + "4", appendAddr(&n.Known)}, {setKnown + "6", appendAddr(&n.Known)},
-		{setEndpoints + "4", endpoint}, {setEndpoints + "6", endpoint},
-		{setPorts, port},
-	} {
+	}
+	sets := []set{{setPorts, port}}
+	for _, f := range family.All {
+		digit := f.Digit()
+		sets = append(sets, set{setPods + digit, podCIDR}, set{setPeers + digit, appendAddr(&n.PeerAddresses)}, set{setSenders + digit, appendAddr(&n.Senders)},
+			set{setKnown + digit, appendAddr(&n.Known)}, set{setEndpoints + digit, endpoint})
+	}
+	for _, set := range sets {
 		elements, err := g.nft.ListElements(ctx, "set", set.name)
 		if err != nil && !knftables.IsNotFound(err) {
 			return fmt.Errorf("read the set %s of the guard table: %w", set.name, err)

@@ -45,6 +45,3 @@ func (k *kernel) close() {
 	k.Close()
 	k.strict.Close()
 }
-
-// families are the two that weft serves.
-var families = [...]int{unix.AF_INET, unix.AF_INET6}

@@ -9,6 +9,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"weft/internal/family"
 	"weft/internal/rtnetlink"
 )
 
@@ -24,7 +25,7 @@ const minMTU6 = 1280
 // setUpTUN makes the TUN device as n wants it. It only adds addresses; see
 // removeStaleAddresses.
 func (k *kernel) setUpTUN(tun netlink.Link, n Network) error {
-	if n.uses(unix.AF_INET6) && n.MTU < minMTU6 {
+	if n.uses(family.IPv6) && n.MTU < minMTU6 {
 		return fmt.Errorf("MTU %d of %s is too small for IPv6, which needs %d (RFC 8200 section 5); raise the underlay's MTU, or remove IPv6 from clusterCIDRs", n.MTU, n.TUN, minMTU6)
 	}
 	var errs []error

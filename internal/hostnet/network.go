@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"weft/internal/family"
 	"weft/internal/marks"
 )
 
@@ -162,7 +163,7 @@ func (n Network) checkedPeers() (cidrs []netip.Prefix, addrs []netip.Addr, refus
 		a = a.Unmap()
 		// Pods can't reach a link-local address, nor one of a family that they don't
 		// have, with or without a route.
-		if a.IsGlobalUnicast() && n.uses(familyOf(a)) {
+		if a.IsGlobalUnicast() && n.uses(family.Of(a)) {
 			addrs = append(addrs, a)
 		}
 	}
@@ -218,16 +219,8 @@ func (n Network) inCluster(p netip.Prefix) bool {
 }
 
 // uses reports whether the overlay has addresses of the family.
-func (n Network) uses(family int) bool {
-	return slices.ContainsFunc(n.ClusterCIDRs, func(p netip.Prefix) bool { return familyOf(p.Addr()) == family })
-}
-
-// familyOf returns the address family (address_families(7)) of a.
-func familyOf(a netip.Addr) int {
-	if a.Is4() {
-		return unix.AF_INET
-	}
-	return unix.AF_INET6
+func (n Network) uses(f family.Family) bool {
+	return slices.ContainsFunc(n.ClusterCIDRs, func(p netip.Prefix) bool { return family.Of(p.Addr()) == f })
 }
 
 // firstOf joins the first few of errs, and says how many more there are: what goes

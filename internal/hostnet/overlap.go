@@ -8,6 +8,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"weft/internal/family"
 	"weft/internal/marks"
 	"weft/internal/rtnetlink"
 )
@@ -58,8 +59,8 @@ func LocalNetworks(tun string) ([]LocalNetwork, error) {
 			networks = append(networks, LocalNetwork{name, p.Masked()})
 		}
 	}
-	for _, family := range families {
-		addrs, err := rtnetlink.Dump(func() ([]netlink.Addr, error) { return k.AddrList(nil, family) })
+	for _, f := range family.All {
+		addrs, err := rtnetlink.Dump(func() ([]netlink.Addr, error) { return k.AddrList(nil, f.AF()) })
 		if err != nil {
 			return nil, fmt.Errorf("list the addresses: %w", err)
 		}
@@ -67,7 +68,7 @@ func LocalNetworks(tun string) ([]LocalNetwork, error) {
 			add(a.LinkIndex, rtnetlink.Prefix(a.IPNet))
 		}
 		routes, err := rtnetlink.Dump(func() ([]netlink.Route, error) {
-			return k.RouteListFiltered(family, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
+			return k.RouteListFiltered(f.AF(), &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
 		})
 		if err != nil {
 			return nil, fmt.Errorf("list the routes: %w", err)

@@ -8,6 +8,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"weft/internal/family"
 	"weft/internal/marks"
 	"weft/internal/rtnetlink"
 )
@@ -49,16 +50,10 @@ type route struct {
 
 // wantedRoutes returns the routes that must hold, each once, with tun being the TUN device's index.
 func wantedRoutes(n Network, tun int) []route {
-	sources := make(map[int]netip.Addr)
-	for _, a := range n.Addresses {
-		if _, ok := sources[familyOf(a)]; !ok {
-			sources[familyOf(a)] = a
-		}
-	}
 	routes := make([]route, 0, len(n.PeerCIDRs)+len(n.PeerAddresses)+len(n.ClusterCIDRs)+len(n.PodCIDRs))
 	for _, p := range n.PeerCIDRs {
 		routes = append(routes, route{
-			routeKey: routeKey{unix.RT_TABLE_MAIN, p, peerMetric(p)}, link: tun, src: sources[familyOf(p.Addr())],
+			routeKey: routeKey{unix.RT_TABLE_MAIN, p, peerMetric(p)}, link: tun, src: family.Of(p.Addr()).First(n.Addresses),
 		})
 	}
 	// Only forwarded packets meet these, and they have a source already.

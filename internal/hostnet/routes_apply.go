@@ -10,6 +10,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"weft/internal/family"
 	"weft/internal/marks"
 	"weft/internal/rtnetlink"
 )
@@ -64,15 +65,15 @@ func (k *kernel) changeTo(ctx context.Context, d difference, stale []*netlink.Ro
 func (k *kernel) compare(want []route) (missing []route, unwanted []*netlink.Route, err error) {
 	slices.SortFunc(want, func(a, b route) int { return a.compare(b.routeKey) })
 	found := make([]bool, len(want))
-	for _, family := range families {
+	for _, f := range family.All {
 		filter := &netlink.Route{Protocol: marks.RouteProtocol, Table: unix.RT_TABLE_UNSPEC}
 		others, err := rtnetlink.Dump(func() (others []*netlink.Route, err error) {
 			for i, r := range want { // it may be asked again
-				found[i] = found[i] && familyOf(r.dst.Addr()) != family
+				found[i] = found[i] && family.Of(r.dst.Addr()) != f
 			}
 			// One at a time: all at once, as netlink has them, would be the most that weftd
 			// ever keeps in memory.
-			err = k.strict.RouteListFilteredIter(family, filter, netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE, func(r netlink.Route) bool {
+			err = k.strict.RouteListFilteredIter(f.AF(), filter, netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE, func(r netlink.Route) bool {
 				parsed := parseRoute(r)
 				if i, ok := slices.BinarySearchFunc(want, parsed.routeKey, route.compare); ok && want[i] == parsed {
 					found[i] = true
@@ -165,10 +166,10 @@ func (k *kernel) replaceRoutes(ctx context.Context, routes []route) error {
 // othersRoutes returns the routes in weft's tables that are not weft's.
 func (k *kernel) othersRoutes() (map[routeKey]netlink.Route, error) {
 	others := make(map[routeKey]netlink.Route)
-	for _, family := range families {
+	for _, f := range family.All {
 		for _, table := range []int{unix.RT_TABLE_MAIN, marks.RouteTable} {
 			routes, err := rtnetlink.Dump(func() ([]netlink.Route, error) {
-				return k.RouteListFiltered(family, &netlink.Route{Table: table}, netlink.RT_FILTER_TABLE)
+				return k.RouteListFiltered(f.AF(), &netlink.Route{Table: table}, netlink.RT_FILTER_TABLE)
 			})
 			if err != nil {
 				return nil, fmt.Errorf("list the routes of table %d: %w", table, err)

@@ -9,6 +9,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"weft/internal/family"
 	"weft/internal/marks"
 	"weft/internal/rtnetlink"
 )
@@ -16,7 +17,7 @@ import (
 // rule is one of weft's rules (ip-rule(8)): packets from src, to dst and with mark are
 // looked up in table.
 type rule struct {
-	family     int
+	family     int          // address_families(7)
 	src, dst   netip.Prefix // invalid stands for any
 	mark, mask uint32       // mask 0 stands for any
 	table      int
@@ -41,17 +42,17 @@ type rule struct {
 // source: a cloud's for each of the node's addresses, or a VPN's for all.
 func wantedRules(n Network) []rule {
 	var rules []rule
-	for _, family := range families {
-		if n.uses(family) {
+	for _, f := range family.All {
+		if n.uses(f) {
 			from := n.MarkMask.FromOverlay()
-			rules = append(rules, rule{family: family, mark: from, mask: uint32(n.MarkMask), table: marks.RouteTable, priority: marks.RulePriority})
+			rules = append(rules, rule{family: f.AF(), mark: from, mask: uint32(n.MarkMask), table: marks.RouteTable, priority: marks.RulePriority})
 		}
 	}
 	for _, p := range n.PodCIDRs {
-		rules = append(rules, rule{family: familyOf(p.Addr()), src: p, table: marks.RouteTable, priority: marks.RulePriority + 1})
+		rules = append(rules, rule{family: family.Of(p.Addr()).AF(), src: p, table: marks.RouteTable, priority: marks.RulePriority + 1})
 	}
 	for _, p := range n.ClusterCIDRs {
-		rules = append(rules, rule{family: familyOf(p.Addr()), dst: p, table: unix.RT_TABLE_MAIN, priority: marks.RulePriority + 2})
+		rules = append(rules, rule{family: family.Of(p.Addr()).AF(), dst: p, table: unix.RT_TABLE_MAIN, priority: marks.RulePriority + 2})
 	}
 	return rules
 }
@@ -59,8 +60,8 @@ func wantedRules(n Network) []rule {
 // applyRules makes want the only rules with weft's protocol number.
 func (k *kernel) applyRules(ctx context.Context, want []rule) error {
 	var listed []netlink.Rule
-	for _, family := range families {
-		rules, err := rtnetlink.Dump(func() ([]netlink.Rule, error) { return k.RuleList(family) })
+	for _, f := range family.All {
+		rules, err := rtnetlink.Dump(func() ([]netlink.Rule, error) { return k.RuleList(f.AF()) })
 		if err != nil {
 			return fmt.Errorf("list the routing rules: %w", err)
 		}

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"sigs.k8s.io/knftables"
+
+	"weft/internal/family"
 )
 
 // The named counters of the drop rules: why a packet was dropped.
@@ -74,9 +76,9 @@ func ruleset(tx *knftables.Transaction, n Network, counts map[string]*knftables.
 	for _, port := range n.ports() {
 		tx.Add(&knftables.Element{Set: setPorts, Key: []string{strconv.Itoa(int(port))}})
 	}
-	for _, family := range []struct{ digit, kind string }{{"4", "ipv4_addr"}, {"6", "ipv6_addr"}} {
+	for _, f := range family.All {
 		tx.Add(&knftables.Set{
-			Name: setTranslated + family.digit, Type: family.kind + " . inet_service",
+			Name: setTranslated + f.Digit(), Type: addrType(f) + " . inet_service",
 			Flags:   []knftables.SetFlag{knftables.DynamicFlag, knftables.TimeoutFlag},
 			Timeout: new(translatedFor),
 		})
@@ -93,32 +95,34 @@ func ruleset(tx *knftables.Transaction, n Network, counts map[string]*knftables.
 // addPrefixSets adds sets of intervals, which do not overlap. They are not merged: with
 // auto-merge, nft 1.0.6 fails where one begins behind the end of another.
 func addPrefixSets(tx *knftables.Transaction, name string, prefixes []netip.Prefix) {
-	for _, family := range []struct{ digit, kind string }{{"4", "ipv4_addr"}, {"6", "ipv6_addr"}} {
-		tx.Add(&knftables.Set{Name: name + family.digit, Type: family.kind, Flags: []knftables.SetFlag{knftables.IntervalFlag}})
+	for _, f := range family.All {
+		tx.Add(&knftables.Set{Name: name + f.Digit(), Type: addrType(f), Flags: []knftables.SetFlag{knftables.IntervalFlag}})
 	}
 	for _, p := range prefixes {
-		tx.Add(&knftables.Element{Set: name + digit(p.Addr()), Key: []string{p.String()}})
+		tx.Add(&knftables.Element{Set: name + family.Of(p.Addr()).Digit(), Key: []string{p.String()}})
 	}
 }
 
 func addAddressSets(tx *knftables.Transaction, name string, addrs []netip.Addr) {
-	tx.Add(&knftables.Set{Name: name + "4", Type: "ipv4_addr"})
-	tx.Add(&knftables.Set{Name: name + "6", Type: "ipv6_addr"})
+	for _, f := range family.All {
+		tx.Add(&knftables.Set{Name: name + f.Digit(), Type: addrType(f)})
+	}
 	for _, a := range addrs {
-		tx.Add(&knftables.Element{Set: name + digit(a), Key: []string{a.String()}})
+		tx.Add(&knftables.Element{Set: name + family.Of(a).Digit(), Key: []string{a.String()}})
 	}
 }
 
 func addEndpointSets(tx *knftables.Transaction, endpoints []netip.AddrPort) {
-	tx.Add(&knftables.Set{Name: setEndpoints + "4", Type: "ipv4_addr . inet_service"})
-	tx.Add(&knftables.Set{Name: setEndpoints + "6", Type: "ipv6_addr . inet_service"})
+	for _, f := range family.All {
+		tx.Add(&knftables.Set{Name: setEndpoints + f.Digit(), Type: addrType(f) + " . inet_service"})
+	}
 	for _, e := range endpoints {
 		tx.Add(endpointElement(e))
 	}
 }
 
 func endpointElement(e netip.AddrPort) *knftables.Element {
-	return &knftables.Element{Set: setEndpoints + digit(e.Addr()), Key: []string{e.Addr().String(), strconv.Itoa(int(e.Port()))}}
+	return &knftables.Element{Set: setEndpoints + family.Of(e.Addr()).Digit(), Key: []string{e.Addr().String(), strconv.Itoa(int(e.Port()))}}
 }
 
 // changeEndpoints makes the sets that hold some endpoints hold others.
@@ -136,10 +140,10 @@ func changeEndpoints(tx *knftables.Transaction, have, want []netip.AddrPort) {
 func changeAddresses(tx *knftables.Transaction, name string, have, want []netip.Addr) {
 	stale, missing := apart(have, want, netip.Addr.Compare)
 	for _, a := range missing {
-		tx.Add(&knftables.Element{Set: name + digit(a), Key: []string{a.String()}})
+		tx.Add(&knftables.Element{Set: name + family.Of(a).Digit(), Key: []string{a.String()}})
 	}
 	for _, a := range stale {
-		tx.Delete(&knftables.Element{Set: name + digit(a), Key: []string{a.String()}})
+		tx.Delete(&knftables.Element{Set: name + family.Of(a).Digit(), Key: []string{a.String()}})
 	}
 }
 
@@ -181,9 +185,5 @@ func (n Network) masqueradePorts() (low, high int) {
 	return low, high
 }
 
-func digit(a netip.Addr) string {
-	if a.Is4() {
-		return "4"
-	}
-	return "6"
-}
+// addrType is the type of a family's addresses in nft.
+func addrType(f family.Family) string { return "ipv" + f.Digit() + "_addr" }

@@ -10,8 +10,8 @@ import (
 	"strings"
 
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
+	"weft/internal/family"
 	"weft/internal/marks"
 )
 
@@ -23,7 +23,7 @@ func (k *kernel) setTUNSysctls(n Network) error {
 	// through the underlay. The larger of this and conf.all holds, so it is never
 	// strict, whatever the node's default is.
 	settings := [][2]string{{"net.ipv4.conf." + tun + ".rp_filter", "2"}}
-	if _, err := os.Stat(sysctlPath("net.ipv6.conf." + tun)); err == nil || n.uses(unix.AF_INET6) {
+	if _, err := os.Stat(sysctlPath("net.ipv6.conf." + tun)); err == nil || n.uses(family.IPv6) {
 		settings = append(settings,
 			// No link-local address, hence no router solicitations and no listener
 			// reports from it.
@@ -32,7 +32,7 @@ func (k *kernel) setTUNSysctls(n Network) error {
 			[2]string{"net.ipv6.conf." + tun + ".accept_ra", "0"},
 		)
 	}
-	if n.uses(unix.AF_INET6) {
+	if n.uses(family.IPv6) {
 		settings = append(settings, [2]string{"net.ipv6.conf." + tun + ".disable_ipv6", "0"})
 	}
 	var errs []error
@@ -45,14 +45,14 @@ func (k *kernel) setTUNSysctls(n Network) error {
 // enableForwarding makes the node a router for the families that n uses.
 func (k *kernel) enableForwarding(n Network) error {
 	var errs []error
-	if n.uses(unix.AF_INET) {
+	if n.uses(family.IPv4) {
 		errs = append(errs,
 			k.setSysctl("net.ipv4.ip_forward", "1"),
 			// Turning the former on sets it too; but it may have been on already when the
 			// device was made, by a default that is off. IPv6 asks the former only.
 			k.setSysctl("net.ipv4.conf."+sysctlElement(n.TUN)+".forwarding", "1"))
 	}
-	if n.uses(unix.AF_INET6) {
+	if n.uses(family.IPv6) {
 		errs = append(errs, k.enableForwarding6(n.TUN))
 	}
 	return errors.Join(errs...)
@@ -124,7 +124,7 @@ func isNIC(link netlink.Link) bool {
 func (h *Host) heedRouters(k *kernel, n Network) error {
 	first := h.nics == nil
 	appeared := h.events.nics.Swap(false)
-	if !n.uses(unix.AF_INET6) || !first && !appeared {
+	if !n.uses(family.IPv6) || !first && !appeared {
 		return nil
 	}
 	links, err := k.LinkList()

@@ -9,6 +9,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"weft/internal/family"
 	"weft/internal/rtnetlink"
 )
 
@@ -33,7 +34,7 @@ func UnderlayMTU(addr netip.Addr) (mtu int, ifname string, err error) {
 	if holder != nil && holder.Flags&net.FlagLoopback == 0 {
 		return holder.MTU, holder.Name, nil
 	}
-	uplink, err := k.smallestUplink(familyOf(addr))
+	uplink, err := k.smallestUplink(family.Of(addr))
 	if err != nil {
 		return 0, "", err
 	}
@@ -48,7 +49,7 @@ func UnderlayMTU(addr netip.Addr) (mtu int, ifname string, err error) {
 
 // holderOf returns the interface that has addr, or nil.
 func (k *kernel) holderOf(addr netip.Addr) (*netlink.LinkAttrs, error) {
-	addrs, err := rtnetlink.Dump(func() ([]netlink.Addr, error) { return k.AddrList(nil, familyOf(addr)) })
+	addrs, err := rtnetlink.Dump(func() ([]netlink.Addr, error) { return k.AddrList(nil, family.Of(addr).AF()) })
 	if err != nil {
 		return nil, fmt.Errorf("list this node's addresses: %w", err)
 	}
@@ -67,10 +68,10 @@ func (k *kernel) holderOf(addr netip.Addr) (*netlink.LinkAttrs, error) {
 
 // smallestUplink returns the interface with the smallest MTU among those that are
 // up and carry a default route of the family, or nil.
-func (k *kernel) smallestUplink(family int) (*netlink.LinkAttrs, error) {
+func (k *kernel) smallestUplink(f family.Family) (*netlink.LinkAttrs, error) {
 	routes, err := rtnetlink.Dump(func() ([]netlink.Route, error) {
 		filter := &netlink.Route{Table: unix.RT_TABLE_MAIN}
-		return k.RouteListFiltered(family, filter, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_DST)
+		return k.RouteListFiltered(f.AF(), filter, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_DST)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list the default routes: %w", err)

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"weft/internal/family"
 	"weft/internal/testnet"
 )
 
@@ -37,7 +38,9 @@ type Place struct {
 }
 
 // Server is where its server is.
-func (p *Place) Server(f Family) string { return net.JoinHostPort(f.Of(p.Addrs).String(), p.Port) }
+func (p *Place) Server(f family.Family) string {
+	return net.JoinHostPort(f.First(p.Addrs).String(), p.Port)
+}
 
 // seenBy returns the addresses as which to may see a client at p.
 func (p *Place) seenBy(to *Place) []netip.Addr {
@@ -50,7 +53,7 @@ func (p *Place) seenBy(to *Place) []netip.Addr {
 // Probe is a question that one place puts to another, and its outcome.
 type Probe struct {
 	From, To *Place
-	Family   Family
+	Family   family.Family
 
 	Took   time.Duration // the shortest round trip
 	SeenAs netip.Addr    // From's address, as To sees it
@@ -63,7 +66,7 @@ const atOnce = 2
 // Cross makes a probe for each pair in each family, but for pairs of which the overlay has
 // no part.
 func Cross(from, to []*Place) (probes []*Probe) {
-	for _, f := range Families {
+	for _, f := range family.All {
 		for _, a := range from {
 			for _, b := range to {
 				if a.Name != b.Name && (a.Pod || b.Pod) {
@@ -126,7 +129,7 @@ func (d *Demo) judge(ctx context.Context, probes []*Probe) error {
 func (d *Demo) ShowReachability(ctx context.Context, from, to []*Place, about string) ([]*Probe, error) {
 	probes := Cross(from, to)
 	err := d.ProbeAll(ctx, probes)
-	for _, f := range Families {
+	for _, f := range family.All {
 		d.matrix(f, from, to, probes)
 	}
 	if err != nil {
@@ -138,7 +141,7 @@ func (d *Demo) ShowReachability(ctx context.Context, from, to []*Place, about st
 }
 
 // matrix prints a table of probes, with one row for each source.
-func (d *Demo) matrix(f Family, from, to []*Place, probes []*Probe) {
+func (d *Demo) matrix(f family.Family, from, to []*Place, probes []*Probe) {
 	const width = 8
 	header := PadRight(f.String(), width)
 	for _, b := range to {

@@ -8,6 +8,8 @@ import (
 	"sync"
 
 	"golang.org/x/sync/errgroup"
+
+	"weft/internal/family"
 )
 
 // The addresses of a Cluster. Node N has the host part N on the underlay and the
@@ -140,7 +142,7 @@ func (c *Cluster) AddNode(ctx context.Context) (*Node, error) {
 
 // everywhere is the prefix of a default route in the family of addr.
 func everywhere(addr netip.Addr) netip.Prefix {
-	return netip.PrefixFrom(unspecified(addr), 0)
+	return netip.PrefixFrom(family.Of(addr).Unspecified(), 0)
 }
 
 // Nodes returns the nodes in the order of their numbers.

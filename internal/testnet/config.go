@@ -7,6 +7,8 @@ import (
 
 	"github.com/google/renameio/v2"
 	"go.yaml.in/yaml/v4"
+
+	"weft/internal/family"
 )
 
 // NodeEntry is what nodes.yaml says about a node.
@@ -33,7 +35,7 @@ func (n *Node) writeConfig() error {
 		"clusterCIDRs":  n.options.ClusterCIDRs,
 		"encapsulation": n.options.encapsulation(),
 		"keyFile":       n.KeyFile(),
-		"listen":        netip.AddrPortFrom(unspecified(n.options.Endpoint.Addr()), n.options.Endpoint.Port()),
+		"listen":        netip.AddrPortFrom(family.Of(n.options.Endpoint.Addr()).Unspecified(), n.options.Endpoint.Port()),
 		"control":       map[string]any{"file": n.nodesFile()},
 		"tun":           map[string]any{"name": TUNName},
 		"vxlan":         map[string]any{"vni": 1},
@@ -47,13 +49,6 @@ func (n *Node) writeConfig() error {
 		n.options.Configure(config)
 	}
 	return writeYAML(n.configFile(), config)
-}
-
-func unspecified(addr netip.Addr) netip.Addr {
-	if addr.Is4() {
-		return netip.IPv4Unspecified()
-	}
-	return netip.IPv6Unspecified()
 }
 
 // writeYAML replaces a file by rename, so that no reader sees half of it.

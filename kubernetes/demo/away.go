@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"weft/internal/family"
 	"weft/internal/stage"
 	"weft/kubernetes"
 )
@@ -77,11 +78,11 @@ func (d *demo) startAlone(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, patience)
 		defer cancel()
 		patience *= 2
-		out, err := from.run(ctx, "wget", "-q", "-O", "-", kubernetes.WhoamiURL(to.Server(stage.IPv4)))
+		out, err := from.run(ctx, "wget", "-q", "-O", "-", kubernetes.WhoamiURL(to.Server(family.IPv4)))
 		if err != nil {
 			return err
 		}
-		return mustAnswer(out, kubernetes.Answer{Server: to.HostName, Client: stage.IPv4.Of(from.Inside)})
+		return mustAnswer(out, kubernetes.Answer{Server: to.HostName, Client: family.IPv4.First(from.Inside)})
 	})
 	if err != nil {
 		return err

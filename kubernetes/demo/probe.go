@@ -25,7 +25,7 @@ exit 0`
 func (s *webPod) ask(ctx context.Context, probes []*stage.Probe) {
 	command := []string{"sh", "-c", ask, "sh"}
 	for _, p := range probes {
-		command = append(command, p.Family.Of(p.To.Addrs).String(), kubernetes.WhoamiURL(p.To.Server(p.Family)))
+		command = append(command, p.Family.First(p.To.Addrs).String(), kubernetes.WhoamiURL(p.To.Server(p.Family)))
 	}
 	out, err := s.run(ctx, command...)
 	answers := strings.Split("\n"+out, "\nto ")[1:]

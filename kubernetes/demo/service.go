@@ -10,6 +10,7 @@ import (
 
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"weft/internal/family"
 	"weft/internal/stage"
 	"weft/internal/testnet"
 	"weft/kubernetes"
@@ -45,8 +46,8 @@ func (d *demo) showServices(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, f := range stage.Families {
-		if err := d.askService(ctx, d.pods[0], f.Of(addrs)); err != nil {
+	for _, f := range family.All {
+		if err := d.askService(ctx, d.pods[0], f.First(addrs)); err != nil {
 			return d.Concerning(err)
 		}
 	}
@@ -124,7 +125,7 @@ func (d *demo) showHostPort(ctx context.Context) error {
 		run  run
 		addr netip.Addr
 	}{
-		{client.Name + ", a pod of node1", client.run, stage.IPv4.Of(client.Addrs)},
+		{client.Name + ", a pod of node1", client.run, family.IPv4.First(client.Addrs)},
 		{"node1", inside(d.Node(1).Namespace), d.Node(1).Entry().Endpoint.Addr()},
 		{"the host outside", inside(d.Cluster.Outside), testnet.OutsideUnderlay4},
 	} {

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"weft/internal/family"
 	"weft/internal/stage"
 	"weft/internal/testnet"
 	"weft/kubernetes"
@@ -23,7 +24,7 @@ const (
 // other node, on the underlay and before that, on weft's TUN device.
 func (d *demo) showUnderlay(ctx context.Context) error {
 	node, from, to := d.Node(1), d.pods[0], d.on(d.Node(2))
-	exchanges := len(stage.Families) * len(to) * markerExchanges
+	exchanges := len(family.All) * len(to) * markerExchanges
 	what := fmt.Sprintf("%s puts %d questions with the marker “%s” to %s and %s", from.Name, exchanges, marker, to[0].Name, to[1].Name)
 	var onTUN, onUnderlay [][]byte
 	err := d.Timed(what, func() (err error) {
@@ -71,7 +72,7 @@ func (d *demo) judgeUnderlay(frames [][]byte, exchanges int) error {
 
 // sayMarker has a pod put the marker into questions to others.
 func (d *demo) sayMarker(ctx context.Context, from *webPod, to []*webPod) error {
-	for _, f := range stage.Families {
+	for _, f := range family.All {
 		for _, p := range to {
 			url := kubernetes.WhoamiURL(p.Server(f)) + "?" + marker
 			if _, err := from.run(ctx, "sh", "-c", askAgain, "sh", fmt.Sprint(markerExchanges), url); err != nil {
