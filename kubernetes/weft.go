@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	core "k8s.io/api/core/v1"
@@ -152,9 +151,9 @@ func PeersAre(want ...string) func(status.Report) error {
 // AwaitMetric waits until a metric without labels has a value.
 func AwaitMetric(ctx context.Context, n *testnet.Node, metric string, value int) error {
 	return waitALittle(ctx, metric, func(ctx context.Context) error {
-		text, err := n.Get(ctx, "/metrics")
-		if err == nil && !strings.Contains(text, fmt.Sprintf("\n%s %d\n", metric, value)) {
-			err = fmt.Errorf("it is not %d", value)
+		metrics, err := n.Metrics(ctx)
+		if got := metrics[metric]; err == nil && got != fmt.Sprint(value) {
+			err = fmt.Errorf("it is %q, not %d", got, value)
 		}
 		return err
 	})

@@ -46,12 +46,12 @@ func roundTrips(ctx context.Context, p pods, during time.Duration) (Values, erro
 // pingPong measures by sockperf, which tells half of each round trip.
 func pingPong(ctx context.Context, p pods, during time.Duration, server, client []string) (Values, error) {
 	port, during := strconv.Itoa(udpPort), wholeSeconds(during)
-	pong, err := start(ctx, p.to, "to block on socket", "sockperf",
+	pong, err := p.to.StartReady(ctx, "to block on socket", "sockperf",
 		append([]string{"server", "-i", p.to.Addr.String(), "-p", port}, server...)...)
 	if err != nil {
 		return nil, err
 	}
-	defer pong.kill()
+	defer pong.Kill()
 	ctx, cancel := context.WithTimeoutCause(ctx, trips(during)+sockperfPatience, errors.New("sockperf hangs"))
 	defer cancel()
 	out, err := p.from.Exec(ctx, "sockperf", append([]string{"ping-pong", "-i", p.to.Addr.String(), "-p", port,

@@ -33,21 +33,21 @@ func (s shot) loss() float64 {
 // shoot sends packets of a kind for a while; perSecond 0 means at full speed.
 func (p pods) shoot(ctx context.Context, sizes string, perSecond float64, during time.Duration) (shot, error) {
 	var s shot
-	sink, err := start(ctx, p.to, "ready", p.podload, "sink", strconv.Itoa(udpPort))
+	sink, err := p.to.StartReady(ctx, "ready", p.podload, "sink", strconv.Itoa(udpPort))
 	if err != nil {
 		return s, err
 	}
-	defer sink.kill()
+	defer sink.Kill()
 	cpu, err := machine.StartCPU()
 	if err != nil {
 		return s, err
 	}
-	err = runJSON(ctx, p.from, &s.sent, p.podload, "source", p.target(), sizes,
+	err = p.from.RunJSON(ctx, &s.sent, p.podload, "source", p.target(), sizes,
 		strconv.FormatFloat(perSecond, 'f', -1, 64), during.String())
 	if err != nil {
 		return s, err
 	}
-	if err := sink.finish(&s.arrived); err != nil {
+	if err := sink.Finish(&s.arrived); err != nil {
 		return s, err
 	}
 	s.cpu, err = cpu.Stop()

@@ -47,7 +47,7 @@ type Run struct {
 type Profile struct {
 	Name string `json:"name"`
 
-	// Features are those of the wire, by the names of `ethtool -k`, that can be switched.
+	// Features are those of the wire, by the names of `ethtool -k`.
 	Features system.Features `json:"features"`
 
 	// IdleShare is the part of the machine that all systems together used while nothing

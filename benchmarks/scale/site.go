@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -140,18 +139,13 @@ func (s *site) awaitPeers(ctx context.Context) error {
 	}
 }
 
-// metric returns the value of one of weftd's metrics without labels.
+// metric returns the value of one of weftd's metrics.
 func (s *site) metric(ctx context.Context, name string) (float64, error) {
-	text, err := s.node.Get(ctx, "/metrics")
+	metrics, err := s.node.Metrics(ctx)
 	if err != nil {
 		return 0, err
 	}
-	for line := range strings.Lines(text) {
-		if value, ok := strings.CutPrefix(line, name+" "); ok {
-			return strconv.ParseFloat(strings.TrimSpace(value), 64)
-		}
-	}
-	return 0, fmt.Errorf("there is no metric %s", name)
+	return strconv.ParseFloat(metrics[name], 64)
 }
 
 // forget has the next start of weftd wait for its source.

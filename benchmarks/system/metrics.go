@@ -3,7 +3,6 @@ package system
 import (
 	"context"
 	"fmt"
-	"regexp"
 	"strconv"
 	"strings"
 
@@ -13,33 +12,30 @@ import (
 // addMetrics adds every counter of weftd's own, under its name in /metrics.
 func addMetrics(ctx context.Context, nodes [2]*testnet.Node, to Counters) error {
 	for _, n := range nodes {
-		text, err := n.Get(ctx, "/metrics")
-		if err != nil {
-			return fmt.Errorf("read the metrics of %s: %w", n.Entry().Name, err)
+		metrics, err := n.Metrics(ctx)
+		if err == nil {
+			err = to.addMetrics(metrics)
 		}
-		if err := parseMetrics(text, to); err != nil {
+		if err != nil {
 			return fmt.Errorf("read the metrics of %s: %w", n.Entry().Name, err)
 		}
 	}
 	return nil
 }
 
-// weftCounter matches a counter with its labels, by the convention that names of
-// counters end in _total: https://prometheus.io/docs/practices/naming
-var weftCounter = regexp.MustCompile(`^(weft_[a-z_]+_total(?:\{[^}]*\})?) (\S+)$`)
-
-// parseMetrics adds weft's counters in Prometheus's text format to c.
-func parseMetrics(text string, c Counters) error {
-	for line := range strings.Lines(text) {
-		match := weftCounter.FindStringSubmatch(strings.TrimSpace(line))
-		if match == nil {
+// addMetrics adds weft's counters, whose names end in _total by convention:
+// https://prometheus.io/docs/practices/naming
+func (c Counters) addMetrics(metrics map[string]string) error {
+	for metric, text := range metrics {
+		name, _, _ := strings.Cut(metric, "{")
+		if !strings.HasPrefix(name, "weft_") || !strings.HasSuffix(name, "_total") {
 			continue
 		}
-		value, err := strconv.ParseFloat(match[2], 64) // large ones are written as 1.5e+09
+		value, err := strconv.ParseFloat(text, 64) // large ones are written as 1.5e+09
 		if err != nil {
-			return fmt.Errorf("%s: %w", match[1], err)
+			return fmt.Errorf("%s: %w", metric, err)
 		}
-		c[match[1]] += uint64(value)
+		c[metric] += uint64(value)
 	}
 	return nil
 }

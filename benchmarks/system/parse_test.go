@@ -2,23 +2,18 @@ package system
 
 import (
 	"maps"
-	"slices"
 	"strings"
 	"testing"
 )
 
 func TestMetricsOfBothNodesAddUp(t *testing.T) {
-	const text = `# HELP weft_drops_total Packets and datagrams not handed on.
-# TYPE weft_drops_total counter
-weft_drops_total{reason="no_route"} 3
-weft_packets_total{direction="inbound"} 1.5e+09
-weft_peers 1
-go_memstats_alloc_bytes_total 77
-weft_state_rejected_total 0
-`
+	metrics := map[string]string{
+		`weft_drops_total{reason="no_route"}`: "3", `weft_packets_total{direction="inbound"}`: "1.5e+09",
+		"weft_peers": "1", "go_memstats_alloc_bytes_total": "77", "weft_state_rejected_total": "0",
+	}
 	c := Counters{}
 	for range 2 {
-		if err := parseMetrics(text, c); err != nil {
+		if err := c.addMetrics(metrics); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -38,22 +33,6 @@ func TestCountersTellWhatWasGained(t *testing.T) {
 	got := Counters{"a": 5, "b": 2, "new": 1}.Since(Counters{"a": 3, "b": 2})
 	if !maps.Equal(got, Counters{"a": 2, "new": 1}) {
 		t.Errorf("got %v", got)
-	}
-}
-
-func TestFeaturesThatCannotBeSwitchedAreLeftOut(t *testing.T) {
-	f := parseFeatures(`Features for eth0:
-rx-checksumming: on
-tx-checksumming: on
-	tx-checksum-ipv4: off [fixed]
-	tx-checksum-ip-generic: on
-tx-udp-segmentation: off [requested on]
-`)
-	if len(f) != 4 || f["tx-udp-segmentation"] {
-		t.Errorf("got %v", f)
-	}
-	if on := f.On(); !slices.Equal(on, []string{"rx-checksumming", "tx-checksum-ip-generic", "tx-checksumming"}) {
-		t.Errorf("on are %v", on)
 	}
 }
 

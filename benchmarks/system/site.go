@@ -36,7 +36,7 @@ func (s *site) wire(ctx context.Context, p *Path) error {
 	err := testnet.Connect(ctx, ends[0], ends[1], testnet.Wire{Offloads: s.offloads})
 	for i, n := range p.Nodes {
 		if err == nil {
-			p.Features[i], err = readFeatures(ctx, n, underlayLink)
+			p.Features[i], err = n.Features(ctx, underlayLink)
 		}
 	}
 	return err

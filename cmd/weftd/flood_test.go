@@ -1,7 +1,6 @@
 package main_test
 
 import (
-	"encoding/json"
 	"net"
 	"net/netip"
 	"runtime"
@@ -16,24 +15,13 @@ import (
 // goodput is what one TCP stream moves between two pods in 2 s, in Gb/s.
 func goodput(t *testing.T, from, to *testnet.Pod) float64 {
 	t.Helper()
-	server := to.Command(t.Context(), "iperf3", "-s", "-1")
-	if err := server.Start(); err != nil {
+	server, err := to.StartIperf(t.Context())
+	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = server.Wait() }()
-	addr := addrOf(t, to, false).String()
-	eventually(t, "iperf3 listens", func() error {
-		_, err := to.Exec(t.Context(), "sh", "-c", "ss -Hltn sport = :5201 | grep -q .")
-		return err
-	})
-	var report struct {
-		End struct {
-			Received struct {
-				BitsPerSecond float64 `json:"bits_per_second"`
-			} `json:"sum_received"`
-		} `json:"end"`
-	}
-	if err := json.Unmarshal([]byte(run(t, from.Namespace, "iperf3", "-J", "-c", addr, "-t", "2")), &report); err != nil {
+	defer server.Kill()
+	report, err := from.Iperf(t.Context(), addrOf(t, to, false), 2)
+	if err != nil {
 		t.Fatal(err)
 	}
 	return report.End.Received.BitsPerSecond / 1e9

@@ -210,15 +210,13 @@ func report(t *testing.T, n *testnet.Node) status.Report {
 // metric returns the value of one of a node's metrics, as /metrics writes it.
 func metric(t *testing.T, n *testnet.Node, name string) string {
 	t.Helper()
-	metrics, err := n.Get(t.Context(), "/metrics")
+	metrics, err := n.Metrics(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	for line := range strings.Lines(metrics) {
-		if value, ok := strings.CutPrefix(line, name+" "); ok {
-			return strings.TrimSpace(value)
-		}
+	value, ok := metrics[name]
+	if !ok {
+		t.Fatalf("no metric %s", name)
 	}
-	t.Fatalf("no metric %s", name)
-	return ""
+	return value
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 
 	"weft/internal/nodekey"
@@ -139,4 +140,26 @@ func (n *Node) isReady(ctx context.Context) error {
 // error that quotes the answer.
 func (n *Node) Get(ctx context.Context, path string) (string, error) {
 	return n.get(ctx, "http://"+metricsAddress, path)
+}
+
+// Metrics are the values of weftd's metrics, as it writes them, by their names with labels.
+func (n *Node) Metrics(ctx context.Context) (map[string]string, error) {
+	text, err := n.Get(ctx, "/metrics")
+	if err != nil {
+		return nil, err
+	}
+	return parseMetrics(text), nil
+}
+
+// parseMetrics reads Prometheus's text format, without timestamps.
+func parseMetrics(text string) map[string]string {
+	metrics := make(map[string]string)
+	for line := range strings.Lines(text) {
+		line = strings.TrimSpace(line)
+		// Labels may contain spaces, values do not.
+		if i := strings.LastIndexByte(line, ' '); i > 0 && line[0] != '#' {
+			metrics[line[:i]] = line[i+1:]
+		}
+	}
+	return metrics
 }

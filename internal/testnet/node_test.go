@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -174,5 +175,16 @@ func TestPublishTellsEveryNodeOfAll(t *testing.T) {
 				t.Errorf("%s lacks %s:\n%s", node.Name(), want, got)
 			}
 		}
+	}
+}
+
+func TestMetricsAreReadWithTheirLabels(t *testing.T) {
+	got := parseMetrics(`# HELP weft_drops_total Packets and datagrams not handed on.
+# TYPE weft_drops_total counter
+weft_drops_total{reason="no route"} 3
+weft_packets_total 1.5e+09
+`)
+	if want := map[string]string{`weft_drops_total{reason="no route"}`: "3", "weft_packets_total": "1.5e+09"}; !maps.Equal(got, want) {
+		t.Errorf("got %v", got)
 	}
 }

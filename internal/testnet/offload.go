@@ -71,7 +71,7 @@ func (n *Namespace) SetOffloads(ctx context.Context, link string, o Offloads) er
 	if _, err := n.Exec(ctx, "ethtool", args...); err != nil {
 		return fmt.Errorf("set offloads %s: %w", o, err)
 	}
-	have, err := n.offloads(ctx, link)
+	have, err := n.Features(ctx, link)
 	if err != nil {
 		return err
 	}
@@ -83,8 +83,8 @@ func (n *Namespace) SetOffloads(ctx context.Context, link string, o Offloads) er
 	return nil
 }
 
-// offloads returns the state of every feature of a link, as `ethtool -k` names them.
-func (n *Namespace) offloads(ctx context.Context, link string) (map[string]bool, error) {
+// Features returns the state of every feature of a link, as `ethtool -k` names them.
+func (n *Namespace) Features(ctx context.Context, link string) (map[string]bool, error) {
 	out, err := n.Exec(ctx, "ethtool", "-k", link)
 	if err != nil {
 		return nil, fmt.Errorf("read offloads: %w", err)

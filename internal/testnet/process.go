@@ -1,4 +1,4 @@
-package measure
+package testnet
 
 import (
 	"bufio"
@@ -10,12 +10,10 @@ import (
 	"io"
 	"os/exec"
 	"strings"
-
-	"weft/benchmarks/system"
 )
 
-// process is a program that runs in a pod until it is told to end.
-type process struct {
+// Process is a program that runs until it is killed, or its standard input ends.
+type Process struct {
 	cmd    *exec.Cmd
 	stdin  io.WriteCloser
 	stdout *bufio.Reader
@@ -23,19 +21,20 @@ type process struct {
 	cancel context.CancelFunc
 }
 
-// start starts a program and returns when it has written a line that contains ready.
-func start(ctx context.Context, in system.Pod, ready, program string, args ...string) (*process, error) {
+// StartReady starts a program and returns when it has written a line that contains ready.
+// It ends with ctx.
+func (n *Namespace) StartReady(ctx context.Context, ready, program string, args ...string) (*Process, error) {
 	ctx, cancel := context.WithCancel(ctx)
-	p := &process{cmd: in.Command(ctx, program, args...), stderr: new(bytes.Buffer), cancel: cancel}
+	p := &Process{cmd: n.Command(ctx, program, args...), stderr: new(bytes.Buffer), cancel: cancel}
 	err := p.start(ready)
 	if err != nil {
-		p.kill()
+		p.Kill()
 		return nil, fmt.Errorf("start %s %s: %w: %s", program, strings.Join(args, " "), err, strings.TrimSpace(p.stderr.String()))
 	}
 	return p, nil
 }
 
-func (p *process) start(ready string) error {
+func (p *Process) start(ready string) error {
 	stdin, err := p.cmd.StdinPipe()
 	if err != nil {
 		return err
@@ -59,16 +58,16 @@ func (p *process) start(ready string) error {
 	}
 }
 
-// kill ends the process. Afterwards nothing of it is left.
-func (p *process) kill() {
+// Kill ends the process. Afterwards nothing of it is left.
+func (p *Process) Kill() {
 	p.cancel()
 	if p.cmd.Process != nil {
 		_ = p.cmd.Wait() // it was just killed
 	}
 }
 
-// finish closes the process's standard input and decodes what it then reports.
-func (p *process) finish(report any) error {
+// Finish closes the process's standard input and decodes what it then reports.
+func (p *Process) Finish(report any) error {
 	defer p.cancel()
 	decodeErr := errors.Join(p.stdin.Close(), json.NewDecoder(p.stdout).Decode(report))
 	if err := errors.Join(p.cmd.Wait(), decodeErr); err != nil {
@@ -77,9 +76,9 @@ func (p *process) finish(report any) error {
 	return nil
 }
 
-// runJSON runs a program in a pod and decodes what it reports.
-func runJSON(ctx context.Context, in system.Pod, report any, program string, args ...string) error {
-	out, err := in.Exec(ctx, program, args...)
+// RunJSON runs a program in the namespace and decodes what it reports.
+func (n *Namespace) RunJSON(ctx context.Context, report any, program string, args ...string) error {
+	out, err := n.Exec(ctx, program, args...)
 	// iperf3 reports its own errors in JSON, and ends with status 1.
 	if decodeErr := json.Unmarshal([]byte(out), report); decodeErr != nil {
 		return errors.Join(err, fmt.Errorf("read the report of %s: %w", program, decodeErr))
