@@ -8,7 +8,7 @@ import (
 	"weft/internal/status"
 )
 
-func TestConfirmTellsWhatItWithdrewOrThatNothingWaits(t *testing.T) {
+func TestConfirmReportsWithdrawnNodes(t *testing.T) {
 	for _, tt := range []struct {
 		name           string
 		done           status.Confirmation

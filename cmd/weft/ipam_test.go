@@ -41,7 +41,7 @@ func listed() listing {
 	return l
 }
 
-func TestLeasesAreAListForPeopleWithWhatRunsInThePods(t *testing.T) {
+func TestListingShowsPodsProcesses(t *testing.T) {
 	var got strings.Builder
 	if err := printListing(&got, listed(), now); err != nil {
 		t.Fatal(err)
@@ -72,7 +72,8 @@ func squeezed(text string) []string {
 	return lines
 }
 
-func TestALeaseIsNamedByAddressContainerOrTheBeginningOfItsID(t *testing.T) {
+// The beginning of the container's ID is enough.
+func TestLeaseIsNamedByAddressOrContainer(t *testing.T) {
 	l := listed()
 	for _, more := range []struct{ id, ifName, addr string }{
 		{"pod", "eth0", "10.244.1.20"}, {"pod", "net1", "10.244.1.21"}, {"pod2", "eth0", "10.244.1.22"}, {"unleased", "eth0", "10.244.1.23"},
@@ -217,7 +218,7 @@ func TestTheListForProgramsHasNoNulls(t *testing.T) {
 	}
 }
 
-func TestADamagedLeaseFileIsNamedWithItsRemedyAndMended(t *testing.T) {
+func TestRepairOfADamagedLeaseFile(t *testing.T) {
 	dir, store := leased(t)
 	if err := os.Truncate(store.Path(), 100); err != nil {
 		t.Fatal(err)
@@ -259,7 +260,7 @@ func TestADamagedLeaseFileIsNamedWithItsRemedyAndMended(t *testing.T) {
 	}
 }
 
-func TestWrongUseOfIPAMIsToldWithTheRemedy(t *testing.T) {
+func TestWrongUseOfIPAMHasARemedy(t *testing.T) {
 	dir, _ := leased(t)
 	missing, file := filepath.Join(dir, "missing"), filepath.Join(dir, "ipam", "weft.json")
 	const help = "; `weft --help` lists commands and flags\n"

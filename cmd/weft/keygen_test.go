@@ -12,7 +12,7 @@ import (
 	"weft/internal/nodekey"
 )
 
-func TestKeygenWritesAKeyAndPrintsItsFingerprintLast(t *testing.T) {
+func TestKeygenPrintsTheFingerprintLast(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "node.key")
 	code, stdout, stderr := asWeft(t, "keygen", "--out", dir)

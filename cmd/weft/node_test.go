@@ -49,7 +49,7 @@ node2  192.168.77.1:9338  10.244.2.0/24  0123456789abcdef…
 	}
 }
 
-func TestNodeRemoveTellsWhereAFilesNodesAreRemoved(t *testing.T) {
+func TestNodeRemoveNamesTheFile(t *testing.T) {
 	flags := nodesFlags(t, twoNodes)
 	status, _, stderr := asWeft(t, append([]string{"node", "remove", "node2"}, flags...)...)
 	if want := "weft: weft can't remove a node from this control source; remove it from " + filepath.Dir(flags[1]) + "/nodes.yaml\n"; status != 1 || stderr != want {
@@ -57,7 +57,7 @@ func TestNodeRemoveTellsWhereAFilesNodesAreRemoved(t *testing.T) {
 	}
 }
 
-func TestNodeCommandsTellWhatIsWrongWithTheConfiguration(t *testing.T) {
+func TestNodeCommandsNameConfigErrors(t *testing.T) {
 	status, _, stderr := asWeft(t, append([]string{"node", "list", "--control-etcd-endpoints=nowhere"}, nodesFlags(t, twoNodes)...)...)
 	if status != 2 || !strings.Contains(stderr, `--control-etcd-endpoints: "nowhere" is not the URL of an etcd member`) {
 		t.Errorf("exit status %d, %s", status, stderr)

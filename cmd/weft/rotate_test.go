@@ -14,7 +14,7 @@ func answering(r status.Rotation, err error) status.Rotate {
 	return func(context.Context, []string) (status.Rotation, error) { return r, err }
 }
 
-func TestRotationTellsWhatCameOfIt(t *testing.T) {
+func TestRotationReportsItsOutcome(t *testing.T) {
 	for _, tt := range []struct {
 		name           string
 		rotation       status.Rotation
@@ -35,7 +35,7 @@ func TestRotationTellsWhatCameOfIt(t *testing.T) {
 	}
 }
 
-func TestRotationForProgramsIsADocumentEvenIfSomeFailed(t *testing.T) {
+func TestFailedRotationIsAJSONDocument(t *testing.T) {
 	socket := fakeWeftd(t, healthy(), answering(status.Rotation{Peers: []string{"node2"}, Took: 12345, Error: "no new keys with node3: why"}, nil))
 	expectOutcome(t, socket, []string{"rotate-key", "-o", "json"}, 1, `
 {

@@ -127,7 +127,7 @@ func TestAStatusThatCannotBeWrittenIsAnError(t *testing.T) {
 	}
 }
 
-func TestSizesHaveTheLargestUnitThatLeavesAtLeastOne(t *testing.T) {
+func TestSizesHaveTheLargestUnit(t *testing.T) {
 	for n, want := range map[uint64]string{
 		0: "0 B", 1: "1 B", 1023: "1023 B", 1024: "1.0 KiB", 1536: "1.5 KiB",
 		1<<20 - 1: "1.0 MiB", 1<<20 - 60: "1023.9 KiB", 1 << 20: "1.0 MiB", 1 << 30: "1.0 GiB",
@@ -153,7 +153,7 @@ func asWeft(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	return cmd.ProcessState.ExitCode(), out.String(), errs.String()
 }
 
-func TestExitStatusTellsMisuseFromFailure(t *testing.T) {
+func TestExitStatusOfMisuseAndFailure(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "weftd.sock")
 	const help = "; `weft --help` lists commands and flags\n"
 	for _, tt := range []struct {

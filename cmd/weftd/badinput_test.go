@@ -47,7 +47,8 @@ const keyedNodes = `nodes:
   key: OTHER
 `
 
-func TestWhatPeopleWriteWrongIsRefusedWithTheRemedyAndNothingChanges(t *testing.T) {
+// weftd and weft refuse it with the remedy.
+func TestWrongConfigurationChangesNothing(t *testing.T) {
 	t.Parallel()
 	node := newCluster(t, testnet.ClusterOptions{Nodes: 1}).Nodes()[0]
 	sealed := strings.Replace(minimal, "encapsulation: vxlan\n", "", 1) + "keyFile: DIR/keys/node.key\n"
@@ -222,7 +223,8 @@ func mounted(mount string) []string {
 	return []string{"unshare", "--mount", "sh", "-c", "mount " + mount + ` && exec "$0" "$@"`}
 }
 
-func TestWhatANodeLacksIsSaidInOneSentenceAndNothingIsLeftBehind(t *testing.T) {
+// The error is one sentence, and weftd leaves nothing behind.
+func TestMissingPrerequisiteIsReported(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
 		name    string
@@ -362,7 +364,7 @@ func TestTakenPortsStopNothingElse(t *testing.T) {
 	}
 }
 
-func TestAWeftdThatMayNotStartDoesNoHarmToTheOneThatRuns(t *testing.T) {
+func TestRefusedStartLeavesRunningWeftd(t *testing.T) {
 	t.Parallel()
 	cluster, pod1, pod2 := podsOnTwoNodes(t)
 	node := cluster.Nodes()[0]
@@ -401,7 +403,8 @@ func TestAWeftdThatMayNotStartDoesNoHarmToTheOneThatRuns(t *testing.T) {
 	expectPings(t, pod1, pod2)
 }
 
-func TestAWeftdThatMayNotStartLeavesTheGuardOfAKilledOne(t *testing.T) {
+// A weftd that was killed has left one.
+func TestRefusedStartLeavesTheGuard(t *testing.T) {
 	t.Parallel()
 	node := startCluster(t, testnet.ClusterOptions{Nodes: 2}).Nodes()[0]
 	node.Kill()

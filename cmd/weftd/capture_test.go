@@ -86,7 +86,7 @@ func count(out io.Reader) map[string]int {
 
 // With the checksum offload of the pods' links off, what is captured there is what a
 // real card would send.
-func TestPodsWithoutChecksumOffloadSeeOnlyValidChecksums(t *testing.T) {
+func TestCapturedChecksumsAreValid(t *testing.T) {
 	t.Parallel()
 	_, pod1, pod2 := podsOnTwoNodes(t)
 	for _, pod := range []*testnet.Pod{pod1, pod2} {

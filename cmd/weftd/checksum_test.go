@@ -38,7 +38,7 @@ func sendRaw(t *testing.T, from *testnet.Namespace, to netip.Addr, packets ...[]
 	}
 }
 
-func TestAPodsPacketWithAWrongChecksumIsStillWrongWhereItArrives(t *testing.T) {
+func TestPodsWrongChecksumArrivesWrong(t *testing.T) {
 	cluster := startCluster(t, testnet.ClusterOptions{Nodes: 2})
 	pod1, pod2 := addPod(t, cluster.Nodes()[0], "a"), addPod(t, cluster.Nodes()[1], "b")
 	for family, v6 := range families {

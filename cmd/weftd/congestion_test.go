@@ -29,7 +29,7 @@ func (f flow) withTOS(t *testing.T, tos int) (arrived int, ok bool) {
 // The ECN field of the TOS (RFC 3168, section 5).
 const capable0, capable1, congestion = 2, 1, 3
 
-func TestCongestionOnTheUnderlayReachesThePodsThatUnderstandIt(t *testing.T) {
+func TestUnderlayCongestionReachesPods(t *testing.T) {
 	t.Parallel()
 	cluster, a, b := podsOnTwoNodes(t)
 	f := newFlow(t, a, b, false)

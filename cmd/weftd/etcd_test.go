@@ -175,8 +175,8 @@ func eventuallyCurrentNow(t *testing.T, node *testnet.Node) {
 	})
 }
 
-// TestANodeForwardsFromItsSnapshotWhileEtcdIsAway: restarted and killed nodes need no etcd.
-func TestANodeForwardsFromItsSnapshotWhileEtcdIsAway(t *testing.T) {
+// TestNodeForwardsFromItsSnapshot: restarted and killed nodes need no etcd.
+func TestNodeForwardsFromItsSnapshot(t *testing.T) {
 	t.Parallel()
 	c := startEtcdCluster(t, 2, testnet.EtcdOptions{Members: 1})
 	node := c.Nodes()[0]
@@ -376,10 +376,10 @@ func halves(weft map[string]any) {
 	weft["control"].(map[string]any)["etcd"].(map[string]any)["maskIPv4"] = 17
 }
 
-// TestNodesThatComeBackToAnEmptiedEtcdKeepTheirPodCIDRs: etcd is emptied while no node runs.
+// TestNodesKeepPodCIDRsInEmptiedEtcd: etcd is emptied while no node runs.
 // By their names both would choose the same half, and the one that had to take the other one
 // is back first.
-func TestNodesThatComeBackToAnEmptiedEtcdKeepTheirPodCIDRs(t *testing.T) {
+func TestNodesKeepPodCIDRsInEmptiedEtcd(t *testing.T) {
 	t.Parallel()
 	c := newEtcdCluster(t, 3, testnet.EtcdOptions{Members: 1}, halves)
 	node1, node3 := c.Nodes()[0], c.Nodes()[2]
@@ -565,8 +565,8 @@ func TestAChangedAddressIsRegisteredAndFollowed(t *testing.T) {
 	})
 }
 
-// TestANodeBehindANATIsReachedAtTheAddressThatItAdvertises: no interface of it has that address.
-func TestANodeBehindANATIsReachedAtTheAddressThatItAdvertises(t *testing.T) {
+// TestNodeBehindNATAdvertisesOutside: no interface of it has that address.
+func TestNodeBehindNATAdvertisesOutside(t *testing.T) {
 	t.Parallel()
 	const outside = "203.0.113.2"
 	c := newEtcdCluster(t, 2, testnet.EtcdOptions{Members: 1}, func(weft map[string]any) {

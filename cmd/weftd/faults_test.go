@@ -32,7 +32,7 @@ func expectWholeTransfers(t *testing.T, from, to *testnet.Pod, size int64) {
 }
 
 // What was lost is a hole in a run, over which nothing may be joined.
-func TestTransfersStayWholeWhenTheUnderlayLosesDatagrams(t *testing.T) {
+func TestTransfersSurviveLostDatagrams(t *testing.T) {
 	// The kernel cuts runs before they leave the node, and joins what is left of them
 	// where they arrive: so the segment loses single datagrams, and not whole runs.
 	cluster := startCluster(t, testnet.ClusterOptions{Nodes: 2, Wire: testnet.Wire{Offloads: testnet.Bare}})
@@ -57,7 +57,7 @@ func TestTransfersStayWholeWhenTheUnderlayLosesDatagrams(t *testing.T) {
 
 // What came late or twice lies in the middle of a run, where its neighbours look as
 // if they could be joined.
-func TestTransfersStayWholeWhenDatagramsComeLateAndTwice(t *testing.T) {
+func TestTransfersSurviveLateAndDuplicate(t *testing.T) {
 	network := testnet.ForTest(t, testnet.Options{Prefix: "weftd", BinDir: binDir})
 	cluster, err := network.NewCluster(t.Context(), testnet.ClusterOptions{Nodes: 2})
 	if err != nil {

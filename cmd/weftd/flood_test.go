@@ -63,7 +63,7 @@ func threadTime(t *testing.T) time.Duration {
 // A stranger who floods the port takes processor time, by what its kernel's half costs
 // alone. A stream between pods goes on beside it, while most of the flood is dropped before
 // weftd reads it. How much goodput the stream keeps is logged only: it depends on the machine.
-func TestAFloodFromAStrangerLeavesPeersTheirShare(t *testing.T) {
+func TestNonPeerFloodLeavesPeersTheirShare(t *testing.T) {
 	cluster := startCluster(t, testnet.ClusterOptions{Nodes: 2, Sealed: true})
 	pod1, pod2 := addPod(t, cluster.Nodes()[0], "a"), addPod(t, cluster.Nodes()[1], "b")
 	stranger, node2 := socketAt(t, cluster.Outside, 0), cluster.Nodes()[1]

@@ -36,7 +36,7 @@ func eventuallyAnswers(t *testing.T, node *testnet.Node, reason string) {
 	}
 }
 
-func TestHealthTellsOfAForeignRouteInTheWayUntilItIsGone(t *testing.T) {
+func TestHealthReportsAConflictingRoute(t *testing.T) {
 	t.Parallel()
 	cluster, pod1, pod2 := podsOnTwoNodes(t)
 	node := cluster.Nodes()[0]
@@ -114,7 +114,7 @@ func TestWeftdEndsWhenItsDeviceIsDeleted(t *testing.T) {
 	}
 }
 
-func TestStatusShowsARunningNodeToPeopleAndPrograms(t *testing.T) {
+func TestStatusShowsARunningNode(t *testing.T) {
 	t.Parallel()
 	began := time.Now()
 	cluster, pod1, pod2 := podsOnTwoNodes(t)
@@ -149,7 +149,7 @@ func TestStatusShowsARunningNodeToPeopleAndPrograms(t *testing.T) {
 	}
 }
 
-func TestStatusOfANodeWithoutPeersHasEmptyListsAndNoNulls(t *testing.T) {
+func TestStatusWithoutPeersHasNoNulls(t *testing.T) {
 	t.Parallel()
 	node := startCluster(t, testnet.ClusterOptions{Nodes: 1}).Nodes()[0]
 	if got := weft(t, node, "status", "-o", "json").stdout; strings.Contains(got, "null") {
@@ -182,7 +182,8 @@ func TestStatusSaysWhatIsTheMatterWhenItCannotAsk(t *testing.T) {
 	}
 }
 
-func TestAForeignRouteInTheWayAtTheStartDelaysReadinessAndLeavesTheGuard(t *testing.T) {
+// The guard stays meanwhile.
+func TestConflictingRouteDelaysReadiness(t *testing.T) {
 	t.Parallel()
 	cluster := newCluster(t, testnet.ClusterOptions{Nodes: 2})
 	node, other := cluster.Nodes()[0], cluster.Nodes()[1]
@@ -209,8 +210,8 @@ func TestAForeignRouteInTheWayAtTheStartDelaysReadinessAndLeavesTheGuard(t *test
 	expectPings(t, addPod(t, node, "a"), addPod(t, other, "b"))
 }
 
-// TestPodsKeepTheirNetworkWhereTheConflistCannotBeWritten: only new pods need it.
-func TestPodsKeepTheirNetworkWhereTheConflistCannotBeWritten(t *testing.T) {
+// TestUnwritableConflistLeavesPods: only new pods need it.
+func TestUnwritableConflistLeavesPods(t *testing.T) {
 	t.Parallel()
 	cluster, pod1, pod2 := podsOnTwoNodes(t)
 	node := cluster.Nodes()[0]
@@ -246,9 +247,9 @@ func TestPodsKeepTheirNetworkWhereTheConflistCannotBeWritten(t *testing.T) {
 	}
 }
 
-// TestTheHostIsMendedWhileTheUnderlayIsAway: without the node's address nobody knows the MTU of
+// TestHostIsRepairedWithoutUnderlay: without the node's address nobody knows the MTU of
 // the underlay, and the last one is as good as before.
-func TestTheHostIsMendedWhileTheUnderlayIsAway(t *testing.T) {
+func TestHostIsRepairedWithoutUnderlay(t *testing.T) {
 	t.Parallel()
 	node := startCluster(t, testnet.ClusterOptions{Nodes: 2}).Nodes()[0]
 	before := ours(t, node.Namespace)

@@ -33,7 +33,8 @@ func datagram(from, to string) []byte {
 	return vxlantest.Datagram(inner, &peer.Peer{VTEPMAC: peer.DeriveMAC("node2")}, &peer.Peer{VTEPMAC: peer.DeriveMAC("node1")})
 }
 
-func TestHostileDatagramsAreCountedByReasonDroppedAndNotAnswered(t *testing.T) {
+// weftd drops them, and counts each under its reason.
+func TestHostileDatagramsGetNoAnswer(t *testing.T) {
 	network := testnet.ForTest(t, testnet.Options{Prefix: "weftd", BinDir: binDir})
 	cluster, err := network.NewCluster(t.Context(), testnet.ClusterOptions{Nodes: 1})
 	if err != nil {

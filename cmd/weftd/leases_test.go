@@ -76,7 +76,8 @@ func twoForPods(weft map[string]any) {
 		"fd00:244:1::2"}}
 }
 
-func TestAfterARebootStaleLeasesAreFreedBeforePodsAreAdded(t *testing.T) {
+// After a reboot weftd frees the leases before the runtime can add pods.
+func TestRebootFreesStaleLeasesFirst(t *testing.T) {
 	t.Parallel()
 	node := startCluster(t, testnet.ClusterOptions{Nodes: 1, Configure: twoForPods}).Nodes()[0]
 	a, b := addPod(t, node, "a"), addPod(t, node, "b")
@@ -132,7 +133,8 @@ func TestAfterARebootStaleLeasesAreFreedBeforePodsAreAdded(t *testing.T) {
 	}
 }
 
-func TestAPodThatVanishedWhileWeftdRunsIsFreedAtAnOperatorsWord(t *testing.T) {
+// `weft ipam` frees the lease of a pod that vanishes while weftd runs.
+func TestOperatorFreesVanishedPod(t *testing.T) {
 	t.Parallel()
 	node := startCluster(t, testnet.ClusterOptions{Nodes: 1}).Nodes()[0]
 	a, b := addPod(t, node, "a"), addPod(t, node, "b")
@@ -216,7 +218,8 @@ func TestLeasesAreLookedAfterWhileWeftdIsDown(t *testing.T) {
 	}
 }
 
-func TestADamagedLeaseFileIsRebuiltAtOnceAndPodsGoOn(t *testing.T) {
+// The pods' connections continue.
+func TestStartRebuildsDamagedLeaseFile(t *testing.T) {
 	t.Parallel()
 	cluster, pod1, pod2 := podsOnTwoNodes(t)
 	node := cluster.Nodes()[0]
@@ -270,7 +273,8 @@ func TestADamagedLeaseFileIsRebuiltAtOnceAndPodsGoOn(t *testing.T) {
 	}
 }
 
-func TestWhatOnlyAnOperatorCanMendIsShownByStatusAndMetrics(t *testing.T) {
+// Status and metrics report the leases that only an operator can repair.
+func TestUnreconciledLeasesAreReported(t *testing.T) {
 	t.Parallel()
 	node := newCluster(t, testnet.ClusterOptions{Nodes: 1}).Nodes()[0]
 	other := filepath.Join(stateDir(node), "ipam", "other.json")

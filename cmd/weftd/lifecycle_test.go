@@ -141,7 +141,7 @@ func TestTeardownRemovesAll(t *testing.T) {
 	}
 }
 
-func TestEstablishedConnectionsSurviveARestartOfWeftd(t *testing.T) {
+func TestConnectionsSurviveRestart(t *testing.T) {
 	t.Parallel()
 	cluster, pod1, pod2 := podsOnTwoNodes(t)
 	node := cluster.Nodes()[0]
@@ -250,9 +250,9 @@ func beginUntil(t *testing.T, node *testnet.Node, moment time.Duration) (process
 	return cmd.Process, wait
 }
 
-// TestACrashOfGoIsToldFromAMistakeInTheConfiguration: the exit status of both would be 2, after
+// TestExitStatusOfACrash: the exit status of both would be 2, after
 // which systemd does not start weftd again. SIGQUIT has Go end as after a panic.
-func TestACrashOfGoIsToldFromAMistakeInTheConfiguration(t *testing.T) {
+func TestExitStatusOfACrash(t *testing.T) {
 	t.Parallel()
 	node := newCluster(t, testnet.ClusterOptions{Nodes: 1}).Nodes()[0]
 	cmd := weftd(t, node, nil)
@@ -269,7 +269,7 @@ func TestACrashOfGoIsToldFromAMistakeInTheConfiguration(t *testing.T) {
 	}
 }
 
-func TestAStopInTheMiddleOfTheStartLeavesNothingBehind(t *testing.T) {
+func TestStopDuringStartLeavesNothing(t *testing.T) {
 	t.Parallel()
 	node := newCluster(t, testnet.ClusterOptions{Nodes: 2}).Nodes()[0]
 	before := network(t, node.Namespace)
@@ -286,7 +286,7 @@ func TestAStopInTheMiddleOfTheStartLeavesNothingBehind(t *testing.T) {
 	}
 }
 
-func TestAStartAfterACrashInTheMiddleOfAnotherIsWhole(t *testing.T) {
+func TestStartAfterCrashDuringStart(t *testing.T) {
 	t.Parallel()
 	cluster, pod1, pod2 := podsOnTwoNodes(t)
 	node := cluster.Nodes()[0]
@@ -306,7 +306,7 @@ func TestAStartAfterACrashInTheMiddleOfAnotherIsWhole(t *testing.T) {
 	expectPings(t, pod1, pod2)
 }
 
-func TestAHangupInTheMiddleOfTheStartOrOfTheStopDoesNotEndWeftd(t *testing.T) {
+func TestHangupDuringStartOrStopIsIgnored(t *testing.T) {
 	t.Parallel()
 	node := newCluster(t, testnet.ClusterOptions{Nodes: 2}).Nodes()[0]
 	before := network(t, node.Namespace)

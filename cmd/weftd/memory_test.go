@@ -26,7 +26,7 @@ func residentMB(t *testing.T, pid int) float64 {
 	return 0
 }
 
-func TestFourLanesUnderLoadAllocateNothingPerPacketAndStaySmall(t *testing.T) {
+func TestFourLanesAllocateNothingPerPacket(t *testing.T) {
 	cluster := startCluster(t, testnet.ClusterOptions{Nodes: 2, Configure: func(weft map[string]any) {
 		weft["tun"].(map[string]any)["lanes"] = 4
 	}})

@@ -12,7 +12,8 @@ import (
 	"weft/internal/testnet"
 )
 
-func TestAnAddressThatMovesOnIsReachedAtOnceFromEverywhere(t *testing.T) {
+// An address that another host takes over is reached from everywhere.
+func TestReassignedAddressIsReachedAtOnce(t *testing.T) {
 	t.Parallel()
 	network := testnet.ForTest(t, testnet.Options{Prefix: "weftd", BinDir: binDir})
 	cluster, err := network.NewCluster(t.Context(), testnet.ClusterOptions{Nodes: 2, Sealed: true})

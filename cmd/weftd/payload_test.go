@@ -12,7 +12,7 @@ import (
 	"weft/internal/testnet"
 )
 
-func TestTCPMessagesOfEverySizeArriveAsTheyWereSent(t *testing.T) {
+func TestTCPMessagesOfEverySizeArriveWhole(t *testing.T) {
 	t.Parallel()
 	_, pod1, pod2 := podsOnTwoNodes(t)
 	var sizes []int
@@ -149,7 +149,7 @@ func runsOf(size int) (payloads [][]byte) {
 
 // Datagrams that differ in nothing but the mark come close behind each other, so that
 // whoever joins them without looking at it loses one.
-func TestTrafficClassesAndCongestionMarksArriveAsTheyWereSent(t *testing.T) {
+func TestTrafficClassesAndECNArrive(t *testing.T) {
 	t.Parallel()
 	cluster, pod1, pod2 := podsOnTwoNodes(t)
 	const atOnce, size = 16, 300

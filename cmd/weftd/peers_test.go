@@ -127,7 +127,7 @@ func TestRotatingKeysWithoutKeysIsRefused(t *testing.T) {
 	}
 }
 
-func TestRotatingKeysWithANodeThatIsNotThereEndsAndNamesIt(t *testing.T) {
+func TestRotationNamesAbsentNode(t *testing.T) {
 	t.Parallel()
 	cluster := newCluster(t, testnet.ClusterOptions{Nodes: 2, Sealed: true})
 	node := cluster.Nodes()[0]

@@ -117,7 +117,8 @@ func hostileDefaults(rpFilter int) string {
 	return "sysctl -qw " + strings.Join(settings, " ")
 }
 
-func TestPodsWorkWhateverTheDistributionSetsForInterfacesToCome(t *testing.T) {
+// Distributions set these defaults for interfaces that are created later.
+func TestPodsWorkWithAnySysctlDefaults(t *testing.T) {
 	for name, tc := range map[string]struct {
 		before   string
 		rpFilter int
@@ -155,7 +156,8 @@ func TestPodsWorkWhateverTheDistributionSetsForInterfacesToCome(t *testing.T) {
 	}
 }
 
-func TestPodsAreReachedAgainAfterAnotherProgramSetTheNodesSettingsBack(t *testing.T) {
+// Pods are reachable again after another program has reset the node's sysctls.
+func TestPodsSurviveResetSysctls(t *testing.T) {
 	t.Parallel()
 	cluster, pod1, pod2 := podsOnTwoNodes(t)
 	run(t, cluster.Nodes()[0].Namespace, "sysctl", "-qw", "net.ipv4.ip_forward=0", "net.ipv6.conf.all.forwarding=0",
@@ -188,7 +190,7 @@ func TestPodsOfOneNodeExchangeFragmentsAndStreams(t *testing.T) {
 	expectNoChecksumErrors(t, pod1.Namespace, pod2.Namespace, node.Namespace)
 }
 
-func TestAPacketTooLargeForTheOverlayIsAnsweredWithTheSizeThatPasses(t *testing.T) {
+func TestTooLargePacketGetsOverlaysMTU(t *testing.T) {
 	t.Parallel()
 	const smaller = 1300
 	shrunk := ""

@@ -16,7 +16,8 @@ import (
 	"weft/internal/testnet"
 )
 
-func TestAPodReachesItselfThroughItsNodesAddressAndIsToldOfNoOtherWay(t *testing.T) {
+// A pod reaches itself by its node's address, and the node sends it no ICMP redirect.
+func TestPodReachesItselfWithoutRedirect(t *testing.T) {
 	t.Parallel()
 	node := startCluster(t, testnet.ClusterOptions{Nodes: 1}).Nodes()[0]
 	pod := addPod(t, node, "pod")
@@ -76,7 +77,8 @@ func redirectType(v6 bool) byte {
 	return 5 // RFC 792
 }
 
-func TestNoPodChangesTheWaysOfItsNodeOrOfAnotherPodByRedirects(t *testing.T) {
+// A pod's ICMP redirects change no route of its node or of another pod.
+func TestPodsRedirectsChangeNoRoute(t *testing.T) {
 	t.Parallel()
 	cluster := startCluster(t, testnet.ClusterOptions{Nodes: 2})
 	node, other := cluster.Nodes()[0], cluster.Nodes()[1]

@@ -204,7 +204,8 @@ func from2(source string, to *testnet.Pod) []byte {
 	return nil
 }
 
-func TestHostileSealedDatagramsAreCountedByReasonDroppedAndNotAnswered(t *testing.T) {
+// weftd drops them, and counts each under its reason.
+func TestHostileSealedDatagramsGetNoAnswer(t *testing.T) {
 	t.Parallel()
 	cluster, pod, a := besideAccomplice(t)
 	node := cluster.Nodes()[0]
@@ -288,7 +289,7 @@ func TestHostileSealedDatagramsAreCountedByReasonDroppedAndNotAnswered(t *testin
 }
 
 // A peer that has another address after all is followed: the State need not know.
-func TestAPeerIsFollowedToWhereItsAuthenticDatagramsComeFrom(t *testing.T) {
+func TestPeerRoamsByAuthenticDatagrams(t *testing.T) {
 	t.Parallel()
 	cluster, pod, a := besideAccomplice(t)
 	node := cluster.Nodes()[0]

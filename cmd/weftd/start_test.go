@@ -123,7 +123,8 @@ func (w *watched) stop() []string {
 	return <-w.done
 }
 
-func TestTheRuntimeSeesTheNetworkWholeAndOnlyWhenPodsCanBeWired(t *testing.T) {
+// The runtime never sees half a file, nor one before pods can be wired.
+func TestConflistAppearsWholeWhenReady(t *testing.T) {
 	t.Parallel()
 	cluster := newCluster(t, testnet.ClusterOptions{Nodes: 2})
 	node := cluster.Nodes()[0]
@@ -229,7 +230,7 @@ func TestTheConflistIsWhatTheCNISpecificationWants(t *testing.T) {
 	}
 }
 
-func TestAPluginThatIsInstalledLaterGetsIntoTheConflistByItself(t *testing.T) {
+func TestLaterPluginJoinsTheConflist(t *testing.T) {
 	t.Parallel()
 	plugins := t.TempDir()
 	node := startCluster(t, testnet.ClusterOptions{Nodes: 1, Configure: func(weft map[string]any) {

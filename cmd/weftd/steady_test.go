@@ -9,7 +9,7 @@ import (
 )
 
 // Super-packets hide what a packet costs: these pass one by one, or in short runs.
-func TestSmallDatagramsAreForwardedWithoutAnAllocationForEach(t *testing.T) {
+func TestSmallDatagramsAllocateNothing(t *testing.T) {
 	cluster := startCluster(t, testnet.ClusterOptions{Nodes: 2})
 	pod1, pod2 := addPod(t, cluster.Nodes()[0], "a"), addPod(t, cluster.Nodes()[1], "b")
 	to := netip.AddrPortFrom(addrOf(t, pod2, false), 5000)
