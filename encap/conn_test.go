@@ -281,7 +281,8 @@ func TestLanesShareOnePortAndASecondDaemonDoesNot(t *testing.T) {
 	}
 }
 
-func TestWhatOneLaneSendsArrivesInOneLaneAndWhatSeveralSendIsSpread(t *testing.T) {
+// The datagrams of one lane arrive in one lane, those of several are spread.
+func TestLanesStayTogetherAndSpread(t *testing.T) {
 	overEachFamily(t, func(t *testing.T, bind, dial string) {
 		free := func() string { return fmt.Sprint(bind, ":", listen(t, bind+":0", 1)[0].LocalAddr().Port()+1) }
 		senders, receivers := listen(t, free(), 8), listen(t, free(), 4)
@@ -344,7 +345,7 @@ func TestDerivedMACsAreLocalUnicastAndDiffer(t *testing.T) {
 }
 
 // The driver wireguard joins packets by appending to the first one's buffer.
-func TestOnlyADatagramAloneInItsBufferHasTheRoomBehindIt(t *testing.T) {
+func TestOnlyALoneDatagramHasRoomBehind(t *testing.T) {
 	from, to := listen(t, "127.0.0.1:0", 1)[0], listen(t, "127.0.0.1:0", 1)[0]
 	room := func(n int) int {
 		var payloads [][]byte

@@ -76,7 +76,7 @@ func expectReceived(t *testing.T, c *encap.Conn, want [][]byte) {
 
 // The kernel changes its mind when the route does: to a card without checksum offload,
 // or through IPsec.
-func TestRunsThatAreRefusedInMidStreamAreSentAgainOneByOne(t *testing.T) {
+func TestRefusedRunsAreSentOneByOne(t *testing.T) {
 	from, to, other := listen(t, "127.0.0.1:0", 1)[0], listen(t, "127.0.0.1:0", 1)[0], listen(t, "127.0.0.1:0", 1)[0]
 	stream := numbered(600, 500)
 	write := func(payloads [][]byte) {
@@ -102,7 +102,7 @@ func TestRunsThatAreRefusedInMidStreamAreSentAgainOneByOne(t *testing.T) {
 }
 
 // Older kernels tell both by EINVAL (udp_send_skb in net/ipv4/udp.c).
-func TestARunOfDatagramsTooBigForThePathIsNoReasonToSendNoMoreRuns(t *testing.T) {
+func TestTooBigDatagramsDoNotEndRuns(t *testing.T) {
 	host, others := hosts(t, 1)
 	from, to := listenIn(t, host, "0.0.0.0:9338"), listenIn(t, others[0], "10.9.1.2:9338")
 	good := numbered(40, 1400)
@@ -117,7 +117,7 @@ func TestARunOfDatagramsTooBigForThePathIsNoReasonToSendNoMoreRuns(t *testing.T)
 	expectReceived(t, to, good)
 }
 
-func TestAFullSendBufferIsToldAtOnceAndHasRoomAgain(t *testing.T) {
+func TestFullSendBufferIsReportedAtOnce(t *testing.T) {
 	host, others := hosts(t, 1)
 	from, to := listenIn(t, host, "0.0.0.0:9338"), listenIn(t, others[0], "10.9.1.2:9338")
 	if _, err := host.Exec(t.Context(), "tc", "qdisc", "add", "dev", "link1", "root",
@@ -177,7 +177,7 @@ func TestALaneThatDoesNotReadLosesNothingOfAnother(t *testing.T) {
 	expectReceived(t, to[1], quiet)
 }
 
-func TestADatagramThatFitsIsSentThoughTheRunItEndsIsRefused(t *testing.T) {
+func TestFittingDatagramOfRefusedRunIsSent(t *testing.T) {
 	host, others := hosts(t, 1)
 	from, to := listenIn(t, host, "0.0.0.0:9338"), listenIn(t, others[0], "10.9.1.2:9338")
 	last := numbered(1, 1400)

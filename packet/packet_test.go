@@ -136,7 +136,7 @@ func partial(t *testing.T, from, to netip.Addr, n int) (packet.Frame, []byte) {
 	return f, complete
 }
 
-func TestAChecksumThatAKernelLeftToItsCardIsFoundAndCompleted(t *testing.T) {
+func TestPartialChecksumIsCompleted(t *testing.T) {
 	for _, tc := range []struct{ from, to netip.Addr }{{a4, b4}, {a6, b6}} {
 		for n := range 1500 {
 			f, complete := partial(t, tc.from, tc.to, n)

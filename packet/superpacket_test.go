@@ -199,7 +199,7 @@ func TestAWrongChecksumIsNotRepairedByJoining(t *testing.T) {
 	}
 }
 
-func TestFlowsThatMixAreEachJoinedAndKeepTheirOrder(t *testing.T) {
+func TestMixedFlowsJoinInOrder(t *testing.T) {
 	var packets [][]byte
 	for i := range 20 {
 		for flow := range 5 {
@@ -272,7 +272,8 @@ func TestUDPDatagramsOfOneSizeAreJoined(t *testing.T) {
 	}
 }
 
-func TestASuperPacketOfUDPHoldsNoMoreDatagramsThanTheKernelTakes(t *testing.T) {
+// The kernel takes no more than 64 datagrams in one.
+func TestUDPSuperPacketsAreLimited(t *testing.T) {
 	datagram := packettest.UDP(a4, b4, 36)
 	partial := packettest.UDP(a4, b4, 36)
 	partial[26], partial[27] = 0, 0

@@ -185,7 +185,8 @@ func superInbound(tb testing.TB) *inbound {
 	return in
 }
 
-func TestASuperPacketStaysOneFromTheDeviceToTheSocketAndBack(t *testing.T) {
+// A super-packet is one from the device to the socket, and from the socket to the device.
+func TestSuperPacketStaysWhole(t *testing.T) {
 	o, in := superOutbound(t), superInbound(t)
 	if err := errors.Join(o.batch(), in.batch()); err != nil {
 		t.Fatal(err)

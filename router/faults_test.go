@@ -68,7 +68,8 @@ func kernel3() *peer.Peer {
 	return &kernel
 }
 
-func TestAFrameWithAnImpossibleVirtioHeaderIsDroppedAlone(t *testing.T) {
+// The frames beside it are forwarded.
+func TestImpossibleVirtioHeaderIsDropped(t *testing.T) {
 	w, kernel, queue := newWire(), kernel3(), virtioQueue{tuntest.NewQueue()}
 	n1 := startLane(t, queue, w.attach(node1.Endpoint), node1, node2, kernel)
 	for peer, pod := range map[*peer.Peer]string{node2: "10.244.2.5", kernel: "10.244.3.5"} {
@@ -111,7 +112,8 @@ func TestAFrameWithAnImpossibleVirtioHeaderIsDroppedAlone(t *testing.T) {
 	}
 }
 
-func TestASegmentSizeBeyondThePayloadLeavesThePacketWhole(t *testing.T) {
+// Such a packet stays whole.
+func TestSegmentSizeBeyondPayload(t *testing.T) {
 	w, kernel, queue := newWire(), kernel3(), virtioQueue{tuntest.NewQueue()}
 	startLane(t, queue, w.attach(node1.Endpoint), node1, node2, kernel)
 	for peer, pod := range map[*peer.Peer]string{node2: "10.244.2.5", kernel: "10.244.3.5"} {
@@ -242,7 +244,7 @@ func tcpStream(offset int) []byte {
 	return p.Bytes()
 }
 
-func TestAWrongInnerChecksumIsNotRepairedOnTheWayIn(t *testing.T) {
+func TestWrongInnerChecksumStaysWrong(t *testing.T) {
 	for name, wrong := range broken() {
 		for _, joins := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, joining %v", name, joins), func(t *testing.T) {
@@ -269,7 +271,7 @@ func TestAWrongInnerChecksumIsNotRepairedOnTheWayIn(t *testing.T) {
 }
 
 // A pod that may send raw packets chooses where its checksum lies, and what it will be.
-func TestACompletedChecksumIsNotWrittenOverTheAddressThatWasChecked(t *testing.T) {
+func TestChecksumCannotOverwriteAddress(t *testing.T) {
 	w, kernel, queue := newWire(), kernel3(), virtioQueue{tuntest.NewQueue()}
 	n1 := startLane(t, queue, w.attach(node1.Endpoint), node1, kernel)
 	arrived := w.attach(kernel.Endpoint).queue
@@ -289,7 +291,7 @@ func TestACompletedChecksumIsNotWrittenOverTheAddressThatWasChecked(t *testing.T
 }
 
 // As after GRO, or from a card that checks (CHECKSUM_UNNECESSARY in include/linux/skbuff.h).
-func TestAPacketWhoseChecksumTheKernelFoundCorrectIsSentAsItIs(t *testing.T) {
+func TestVerifiedChecksumIsSentUnchanged(t *testing.T) {
 	w, kernel, queue := newWire(), kernel3(), virtioQueue{tuntest.NewQueue()}
 	startLane(t, queue, w.attach(node1.Endpoint), node1, node2, kernel)
 	for peer, pod := range map[*peer.Peer]string{node2: "10.244.2.5", kernel: "10.244.3.5"} {

@@ -162,7 +162,7 @@ func eventually(t *testing.T, what string, cond func() bool) {
 	}
 }
 
-func TestPacketsReachTheNodeThatOwnsTheirDestination(t *testing.T) {
+func TestPacketsReachTheOwningNode(t *testing.T) {
 	w := newWire()
 	n1 := start(t, w, node1, node2, node3)
 	n2, n3 := start(t, w, node2, node1, node3), start(t, w, node3, node1, node2)
@@ -214,7 +214,7 @@ func TestOutboundPacketsAreDroppedUnderTheirReason(t *testing.T) {
 	}
 }
 
-func TestInboundPacketsAreDroppedUnderTheirReasonAndNotAnswered(t *testing.T) {
+func TestInboundDropsHaveReasonsNoAnswers(t *testing.T) {
 	w := newWire()
 	n2 := start(t, w, node2, node1, node3)
 	sniffer := map[*peer.Peer]*socket{node1: w.attach(node1.Endpoint), node3: w.attach(node3.Endpoint)}
@@ -255,7 +255,7 @@ func TestInboundPacketsAreDroppedUnderTheirReasonAndNotAnswered(t *testing.T) {
 	}
 }
 
-func TestAPeerThatCannotBeReachedLosesOnlyItsOwnPackets(t *testing.T) {
+func TestUnreachablePeerLosesOnlyItsPackets(t *testing.T) {
 	w := newWire()
 	n1 := start(t, w, node1, node2, node3)
 	n3 := start(t, w, node3, node1, node2)
@@ -282,7 +282,7 @@ func TestAPeerThatCannotBeReachedLosesOnlyItsOwnPackets(t *testing.T) {
 	}
 }
 
-func TestAPacketThatTheKernelRefusesStopsNothingButItself(t *testing.T) {
+func TestRefusedPacketStopsNoOther(t *testing.T) {
 	w := newWire()
 	n1, n2 := start(t, w, node1, node2), start(t, w, node2, node1)
 	bad := udp("10.244.1.5", "10.244.2.66")

@@ -391,7 +391,7 @@ func TestWhatIsNoDataIsHandedOn(t *testing.T) {
 	}
 }
 
-func TestARestartedNodeAsksForKeysWhenItReceivesWithout(t *testing.T) {
+func TestRestartedNodeAsksForKeys(t *testing.T) {
 	ends := newEnds(t, 2, 1)
 	a, b := ends[0], ends[1]
 	agree(t, a, b)
@@ -410,7 +410,7 @@ func TestARestartedNodeAsksForKeysWhenItReceivesWithout(t *testing.T) {
 	}
 }
 
-func TestAPeerThatMovesIsNoticedByItsAuthenticDatagramsOnly(t *testing.T) {
+func TestOnlyAuthenticDatagramsShowRoaming(t *testing.T) {
 	a, b := pair(t, 1)
 	elsewhere := netip.MustParseAddr("192.168.78.1")
 	datagram := a.encode(t, 0, b, frame(from1to2(10)))[0]

@@ -28,7 +28,8 @@ func (w *window) accept(counter uint64) bool {
 	return true
 }
 
-func TestAWindowTakesEachCounterOnceAndNoneThatIsTooOld(t *testing.T) {
+// It takes none that is too old.
+func TestWindowTakesEachCounterOnce(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	for round := range 50 {
 		w, slow := new(window), &slowWindow{seen: map[uint64]bool{}}

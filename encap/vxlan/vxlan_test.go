@@ -77,7 +77,7 @@ func TestEncodeWritesTheHeadersOfRFC7348(t *testing.T) {
 	}
 }
 
-func TestEncodeRefusesASuperPacketThatContradictsItself(t *testing.T) {
+func TestEncodeRefusesAContradiction(t *testing.T) {
 	f := frame(inner)
 	f.Virtio.GSOType = 1 // TCP, which the packet is not
 	var out encap.Batch

@@ -29,7 +29,8 @@ func expectSizes(t *testing.T, conn *net.UDPConn, sizes ...int) {
 	}
 }
 
-func TestAFrameWithAnImpossibleVirtioHeaderIsLostAlone(t *testing.T) {
+// The frames beside it arrive.
+func TestImpossibleVirtioHeaderIsLost(t *testing.T) {
 	namespace, queues := open(t, "superpacket", 1)
 	conn := bind(t, namespace, 5000)
 	const csum, tcp4, udp = unix.VIRTIO_NET_HDR_F_NEEDS_CSUM, unix.VIRTIO_NET_HDR_GSO_TCPV4, unix.VIRTIO_NET_HDR_GSO_UDP_L4
@@ -70,7 +71,8 @@ func txDropped(t *testing.T, namespace *testnet.Namespace) uint64 {
 	return dropped
 }
 
-func TestAFullQueueHoldsUpNobodyAndLosesOnlyWhatDoesNotFit(t *testing.T) {
+// A full queue blocks neither the sender nor later packets.
+func TestFullQueueLosesOnlyTheExcess(t *testing.T) {
 	forEachDriver(t, func(t *testing.T, driver string) {
 		namespace, queues := open(t, driver, 1)
 		conn, to := bind(t, namespace, 5000), net.UDPAddrFromAddrPort(netip.AddrPortFrom(remote, 7))

@@ -136,7 +136,8 @@ func TestPacketsPassBetweenTheKernelAndAQueue(t *testing.T) {
 	})
 }
 
-func TestAPacketThatTheKernelRefusesDoesNotKeepItFromTheRest(t *testing.T) {
+// The kernel takes the other packets of a batch in which it refuses one.
+func TestRefusedPacketLeavesTheRest(t *testing.T) {
 	forEachDriver(t, func(t *testing.T, driver string) {
 		namespace, queues := open(t, driver, 1)
 		conn := bind(t, namespace, 5000)

@@ -38,7 +38,7 @@ func (a admissions) begin(s sender, proven bool) (end context.CancelFunc) {
 
 // Senders that can't prove their addresses have half of the places at the most, and every other
 // one of them is for those that can.
-func TestForgedAddressesKeepNobodyOut(t *testing.T) {
+func TestForgedAddressesLeaveHalfThePlaces(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newAdmissions(t)
 		forged := 0

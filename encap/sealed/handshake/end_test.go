@@ -83,7 +83,7 @@ func TestARotationMayFailWhileTheListChanges(t *testing.T) {
 	}
 }
 
-func TestAPeerThatNobodyFollowsHoldsUpNothingAtTheEnd(t *testing.T) {
+func TestUnreadRoamingDoesNotBlockStop(t *testing.T) {
 	nobody := func(m *handshake.Manager) { m.Followed = make(chan sealed.Move) }
 	a, b := upPair(t, nobody)
 	elsewhere := startNode(t, int(nextSubnet.Load()), 3, b.key)

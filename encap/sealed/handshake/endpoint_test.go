@@ -10,7 +10,7 @@ import (
 
 // A peer whose endpoint changes in the list is dialed there at once, however its old one
 // fails, and gets what has waited meanwhile.
-func TestAPeerThatIsElsewhereByTheListIsDialedThereAtOnce(t *testing.T) {
+func TestListedEndpointIsDialedAtOnce(t *testing.T) {
 	for _, tc := range []struct {
 		name     string
 		at       int // the number of the node at the old endpoint; 4 does not exist

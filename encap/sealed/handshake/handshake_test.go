@@ -14,7 +14,7 @@ import (
 	"weft/peer"
 )
 
-func TestTheFirstPacketMakesTwoNodesAgreeOnKeysAndArrives(t *testing.T) {
+func TestFirstPacketBringsKeysAndArrives(t *testing.T) {
 	nodes := newNodes(t, 2)
 	a, b := nodes[0], nodes[1]
 	acquaint(a, b)
@@ -98,7 +98,7 @@ func TestRotationLosesNothing(t *testing.T) {
 	}
 }
 
-func TestAStrangerGetsNoKeysAndNoAnswer(t *testing.T) {
+func TestNonPeerGetsNoKeysAndNoAnswer(t *testing.T) {
 	nodes := newNodes(t, 3)
 	a, b, stranger := nodes[0], nodes[1], nodes[2]
 	acquaint(a, b)
@@ -180,7 +180,7 @@ func TestAKeyThatChangesInTheListIsCutOff(t *testing.T) {
 	eventually(t, "a is told", func() bool { return a.status(t, b).State != handshake.Up })
 }
 
-func TestQUICIsTakenFromWherePeersAreAndInItsSizeOnly(t *testing.T) {
+func TestQUICOnlyFromPeersAndInItsSize(t *testing.T) {
 	nodes := newNodes(t, 2)
 	a, b := nodes[0], nodes[1]
 	acquaint(a, b)

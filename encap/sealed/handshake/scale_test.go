@@ -9,7 +9,8 @@ import (
 	"weft/internal/testnet"
 )
 
-func TestManyNodesAgreeWithOneAtOnceAndCostLittleWhenIdle(t *testing.T) {
+// When idle, they cost one little memory.
+func TestManyNodesAgreeWithOneAtOnce(t *testing.T) {
 	others := testnet.Sampled(100, 500)
 	nodes := newNodes(t, 1+others)
 	one := nodes[0]
