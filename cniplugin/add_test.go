@@ -315,7 +315,7 @@ type brokenWriter struct{}
 
 func (brokenWriter) Write([]byte) (int, error) { return 0, errors.New("nobody reads") }
 
-func TestAResultThatNobodyReadsUndoesTheADD(t *testing.T) {
+func TestUnwrittenResultUndoesTheADD(t *testing.T) {
 	n := newNode(t, families["IPv4"]...)
 	plugin := New(brokenWriter{})
 	if err := n.call(plugin.Add, n.args("pod", newNamespace(t).Path())); err == nil {

@@ -140,7 +140,7 @@ func TestUnwritableStateDir(t *testing.T) {
 	requireCode(t, n.call(n.plugin.Del, args), types.ErrIOFailure)
 }
 
-func TestSTATUSTellsWhatStopsAnADD(t *testing.T) {
+func TestSTATUSReportsWhatStopsAnADD(t *testing.T) {
 	n := newNode(t, families["IPv4"]...)
 	args := n.args("", "")
 	if err := n.call(n.plugin.Status, args); err != nil {

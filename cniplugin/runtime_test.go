@@ -109,7 +109,7 @@ func TestResultOfEveryVersion(t *testing.T) {
 	n.requireNothingLeft()
 }
 
-func TestTheBinaryTellsItsVersions(t *testing.T) {
+func TestBinaryReportsItsVersions(t *testing.T) {
 	n := newNode(t, families["IPv4"]...)
 	info, err := n.cni.GetVersionInfo(t.Context(), Type)
 	if err != nil {

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-func TestATimeIsToldTheSameWhileTheClockIsNotSet(t *testing.T) {
+func TestByTheClockWithoutClockChange(t *testing.T) {
 	at := time.Now()
 	for range 1000 {
 		if got := byTheClock(at); !got.Equal(at) || got.Round(0) != at.Round(0) {

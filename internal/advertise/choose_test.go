@@ -93,14 +93,14 @@ func TestAutoIsNotLedIntoAVPN(t *testing.T) {
 	choice{n, nil, nil}.expect(t, "interface=wg0", only4, "10.9.0.2")
 }
 
-func TestAutoTakesTheBridgeThatTheDefaultRouteLeadsThrough(t *testing.T) {
+func TestAutoTakesTheDefaultRoutesBridge(t *testing.T) {
 	n := imagined(map[int]link{1: {name: "br-ex", kind: "bridge", uplink: true}, 2: {name: "eth1"}},
 		[]address{at(2, "10.0.0.1/24", 0), at(1, "192.168.77.1/24", 0), at(1, "fd00:77::1/64", 0)}, map[family.Family]route{family.IPv4: via(1, "192.168.77.1")})
 	choice{n, nil, nil}.expect(t, "auto", only4, "192.168.77.1")
 	choice{n, nil, nil}.expect(t, "auto", only6, "fd00:77::1")
 }
 
-func TestAutoTakesARoutedHostsAddressOnTheLoopbackDevice(t *testing.T) {
+func TestAutoTakesARoutedHostsLoopback(t *testing.T) {
 	n := imagined(map[int]link{1: {name: "lo", ofLoop: true}, 2: {name: "eth0", uplink: true}},
 		[]address{at(1, "127.0.0.1/8", 0), at(1, "10.1.1.1/32", 0), at(2, "169.254.0.2/30", 0)}, map[family.Family]route{family.IPv4: via(2, "10.1.1.1")})
 	choice{n, nil, nil}.expect(t, "auto", only4, "10.1.1.1")
@@ -138,7 +138,8 @@ func TestAnAddressThatIsNotUsableIsNotChosen(t *testing.T) {
 	choice{imagined(nil, nil, nil), clusterCIDRs, nil}.expect(t, "10.244.7.7", only4, "is in 10.244.0.0/16, which is the pods'")
 }
 
-func TestAnotherInterfaceDoesNotStandInForOneThatIsNotReady(t *testing.T) {
+// No address of another interface replaces one that is tentative.
+func TestTentativeAddressHasNoSubstitute(t *testing.T) {
 	n := imagined(map[int]link{1: {name: "eth0", uplink: true}, 2: {name: "eth1"}},
 		[]address{at(1, "fd00:77::1/64", unix.IFA_F_TENTATIVE), at(2, "fd00:1::1/64", 0)}, map[family.Family]route{family.IPv6: via(1, "fd00:1::1")})
 	choice{n, nil, nil}.expect(t, "auto", only6, "fd00:77::1 of eth0 is tentative")

@@ -102,7 +102,8 @@ func TestWithoutADefaultRouteTheOnlyAddressIsTaken(t *testing.T) {
 	m.expect("interface=eth1", only4, "which is down")
 }
 
-func TestARefusedDocumentationRangeDoesNotHideTheDefaultRoute(t *testing.T) {
+// A node may refuse the documentation ranges by a route, and still have a default route.
+func TestRefusedRangeHidesNoDefaultRoute(t *testing.T) {
 	for _, kind := range []string{"unreachable", "blackhole", "prohibit"} {
 		m := newMachine(t, "addr add 192.168.77.1/24 dev eth0", "addr add 10.0.0.1/24 dev eth1",
 			"route add default via 10.0.0.254", "route add "+kind+" 192.0.2.0/24")
@@ -111,7 +112,8 @@ func TestARefusedDocumentationRangeDoesNotHideTheDefaultRoute(t *testing.T) {
 	}
 }
 
-func TestTemporaryAndDeprecatedAddressesAreNotForOthers(t *testing.T) {
+// Nor are deprecated ones.
+func TestTemporaryAddressesAreNotChosen(t *testing.T) {
 	m := newMachine(t)
 	if err := m.Sysctl("net.ipv6.conf.eth0.use_tempaddr", "2"); err != nil {
 		t.Fatal(err)
@@ -144,7 +146,7 @@ func TestTemporaryAndDeprecatedAddressesAreNotForOthers(t *testing.T) {
 	m.expect("auto", only6, "fd00:1::1 of eth1 is not where the default route leads")
 }
 
-func TestWatchTellsOfAChange(t *testing.T) {
+func TestWatchReportsAChange(t *testing.T) {
 	m := newMachine(t, "addr add 192.168.77.1/24 dev eth0")
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()

@@ -25,7 +25,7 @@ func read(t *testing.T, path string) string {
 	return string(b)
 }
 
-func TestTheOperationsManualTellsOfEveryDropReasonMetricAndKey(t *testing.T) {
+func TestManualHasEveryReasonMetricAndKey(t *testing.T) {
 	manual := read(t, "docs/OPERATIONS.md")
 	for _, reason := range drop.All() {
 		if !strings.Contains(manual, "`"+reason.String()+"`") {

@@ -201,7 +201,7 @@ weft.yaml:4: control.kubernetes.flannelCompat: control.kubernetes.kubeconfig is 
 	}
 }
 
-func TestEveryMistakeIsToldAtOnce(t *testing.T) {
+func TestEveryMistakeIsReportedAtOnce(t *testing.T) {
 	_, err := load(t, `clusterCIDRs: [10.244.0.0/16]
 tun:
   drivr: water

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func TestForwardingKeepsListeningToRoutersWhereTheNodeDid(t *testing.T) {
+func TestForwardingKeepsRouterAdverts(t *testing.T) {
 	ns, router := newNamespace(t), newNamespace(t)
 	ns.openTUN(t, "weft0")
 	for _, name := range []string{"eth0", "eth0.100", "quiet", "pod1"} {

@@ -58,7 +58,7 @@ func TestPodsReachTheOutsideMasqueraded(t *testing.T) {
 	})
 }
 
-func TestStrangersDoNotReachPods(t *testing.T) {
+func TestNonPeersDoNotReachPods(t *testing.T) {
 	s := newSite(t)
 	forEachFamily(t, func(t *testing.T, a addressing) {
 		s.dropped(t, s.outside, a.outside, a.pod1, echoPort, dropBare)
@@ -70,7 +70,7 @@ func TestStrangersDoNotReachPods(t *testing.T) {
 	})
 }
 
-func TestStrangersReachPodsByHostPortAndService(t *testing.T) {
+func TestNonPeersReachHostPortsAndServices(t *testing.T) {
 	s := newSite(t)
 	// What portmap and kube-proxy do: the latter masquerades on the way to another node.
 	s.node.nft(t, fmt.Sprintf(`table inet services {
@@ -95,7 +95,8 @@ func TestStrangersReachPodsByHostPortAndService(t *testing.T) {
 	})
 }
 
-func TestAPeersOwnPacketsReachAHostPortUnlessTheUplinkFiltersStrictly(t *testing.T) {
+// They do unless the uplink filters strictly (rp_filter 1).
+func TestPeersPacketsReachAHostPort(t *testing.T) {
 	s, a := newSite(t), addressings[0]
 	s.outside.ip(t, fmt.Sprintf("address add %s/24 dev eth0", a.remoteNode)) // the peer, on the underlay
 	s.node.nft(t, fmt.Sprintf(`table inet services {
@@ -212,7 +213,7 @@ func TestPodsDoNotSpoof(t *testing.T) {
 	})
 }
 
-func TestNobodySpeaksToWeftsPortThroughTheOverlay(t *testing.T) {
+func TestOverlayDoesNotReachWeftsPort(t *testing.T) {
 	s := newSite(t)
 	s.node.nft(t, `table inet services {
 		chain prerouting {
@@ -304,7 +305,7 @@ func asWeftd(t testing.TB, addr netip.Addr, port uint16) *net.UDPConn {
 	return conn
 }
 
-func TestConnectionTrackingIgnoresTheUnderlaysDatagrams(t *testing.T) {
+func TestUnderlayDatagramsAreNotTracked(t *testing.T) {
 	s := newSite(t)
 	s.node.nft(t, `table inet watch {
 		counter untracked { }

@@ -50,7 +50,7 @@ func TestDiffRoutes(t *testing.T) {
 	}
 }
 
-func TestANodeThatHasAllOfTheClusterCIDRWantsItsRouteOnce(t *testing.T) {
+func TestWholeClusterCIDRNeedsOneRoute(t *testing.T) {
 	all := []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}
 	if got := wantedRoutes(Network{ClusterCIDRs: all, PodCIDRs: all}, 7); len(got) != 1 {
 		t.Errorf("%+v", got)

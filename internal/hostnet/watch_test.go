@@ -98,7 +98,7 @@ func (w *watched) everything(t *testing.T) string {
 	return sorted(w.routing(t)) + w.tables(t) + w.ip(t, "-o address show dev weft0")
 }
 
-func TestWhatOthersChangeIsMended(t *testing.T) {
+func TestForeignChangesAreRepaired(t *testing.T) {
 	w := startWatch(t)
 	w.ip(t, "link add elsewhere type bridge")
 	w.ip(t, "link set elsewhere up")
@@ -196,7 +196,8 @@ func TestARouteThatAnotherProgramReplacesIsMissed(t *testing.T) {
 	}
 }
 
-func TestAProgramThatUndoesEverythingIsNotAnsweredWithoutEnd(t *testing.T) {
+// A program that undoes everything does not keep weftd busy without end.
+func TestRepairsAreLimited(t *testing.T) {
 	w := startWatch(t)
 	before, began := w.repairs.Load(), time.Now()
 	for time.Since(began) < (repairBurst+10)*debounce {
@@ -283,7 +284,7 @@ func FuzzEvents(f *testing.F) {
 	})
 }
 
-func TestPeersComeAndGoWithoutReplacingTheGuardTable(t *testing.T) {
+func TestPeersChangeWithoutANewGuardTable(t *testing.T) {
 	ns := newNamespace(t)
 	ns.openTUN(t, "weft0")
 	host := newHost()
@@ -347,9 +348,9 @@ func (m meddled) Run(ctx context.Context, tx *knftables.Transaction) error {
 	return m.Interface.Run(ctx, tx)
 }
 
-// TestWhatOthersChangeBetweenAChangeAndALookIsNotTakenForWefts: neither is what they add,
+// TestConcurrentChangesAreNotWefts: neither is what they add,
 // nor what they remove.
-func TestWhatOthersChangeBetweenAChangeAndALookIsNotTakenForWefts(t *testing.T) {
+func TestConcurrentChangesAreNotWefts(t *testing.T) {
 	for _, change := range []string{"add chain inet weft strange", "flush chain inet weft from_pods", "add element inet weft cluster4 { 198.51.100.0/24 }"} {
 		ns := newNamespace(t)
 		ns.openTUN(t, "weft0")

@@ -50,7 +50,7 @@ func TestWhatIsWrittenIsRead(t *testing.T) {
 	}
 }
 
-func TestAnAbsentDescriptionIsToldFromABrokenOne(t *testing.T) {
+func TestAbsentAndBrokenDescriptionsDiffer(t *testing.T) {
 	for _, dir := range []string{t.TempDir(), filepath.Join(t.TempDir(), "absent")} {
 		if _, err := nodefile.Read(dir); !errors.Is(err, nodefile.ErrAbsent) || !strings.Contains(err.Error(), filepath.Join(dir, nodefile.Name)) {
 			t.Errorf("absent: %v", err)
@@ -77,7 +77,7 @@ func TestAnAbsentDescriptionIsToldFromABrokenOne(t *testing.T) {
 	}
 }
 
-func TestAReaderSeesTheOldOrTheNewDescriptionAndNeverHalfOfOne(t *testing.T) {
+func TestReaderNeverSeesHalfADescription(t *testing.T) {
 	dir := t.TempDir()
 	long := node
 	long.Name = strings.Repeat("n", 64<<10) // more than one system call would write at once

@@ -73,7 +73,7 @@ func TestAKeyIsReadAsItWasGenerated(t *testing.T) {
 	}
 }
 
-func TestOnlyItsOwnerCanReadAKeyAndNothingElseIsLeft(t *testing.T) {
+func TestOnlyTheOwnerCanReadAKey(t *testing.T) {
 	defer syscall.Umask(syscall.Umask(0))
 	path, _ := generate(t)
 	entries, err := os.ReadDir(filepath.Dir(path))
@@ -122,7 +122,8 @@ func TestAFolderThatIsNotThereIsSaid(t *testing.T) {
 	}
 }
 
-func TestTheFingerprintIsThatOfThePublicKeyAsCertificatesHoldIt(t *testing.T) {
+// It is the SHA-256 of the public key as certificates hold it.
+func TestFingerprintIsOfThePublicKeyInfo(t *testing.T) {
 	path, fingerprint := generate(t)
 	key, err := nodekey.Load(path)
 	if err != nil {
@@ -190,7 +191,8 @@ func TestWhatIsNoKeyIsRefusedWithTheRemedy(t *testing.T) {
 	}
 }
 
-func TestAFileThatOthersMayKnowOrThatIsNoneIsRefusedWithTheRemedy(t *testing.T) {
+// Others could know its key, or it is not a regular file.
+func TestUnsafeKeyFileIsRefused(t *testing.T) {
 	mode := func(mode fs.FileMode) func(path string) error {
 		return func(path string) error { return os.Chmod(path, mode) }
 	}
@@ -237,7 +239,7 @@ func TestAFileThatOthersMayKnowOrThatIsNoneIsRefusedWithTheRemedy(t *testing.T) 
 	}
 }
 
-func TestAKeyFileMayHaveAnotherNameAndStandBehindALink(t *testing.T) {
+func TestKeyFileMayBeALink(t *testing.T) {
 	path, fingerprint := generate(t)
 	link := filepath.Join(t.TempDir(), "identity")
 	if _, err := nodekey.Load(link); err == nil || !strings.HasSuffix(err.Error(),

@@ -105,7 +105,7 @@ func TestSpinningIsExpectedOfShortWaitsOnly(t *testing.T) {
 	}
 }
 
-func TestSpinningIsLeftOffForLongerAndLongerWhileItIsInTheWay(t *testing.T) {
+func TestSpinningPausesLongerEachTime(t *testing.T) {
 	s := spinning{short: fullTrust}
 	now := time.Now()
 	for _, want := range []time.Duration{10, 20, 40, 80, 160, 320, 640, 1000, 1000} {

@@ -10,7 +10,7 @@ import (
 	"weft/internal/status"
 )
 
-func TestAConfirmationArrivesOrSaysThatNothingWaits(t *testing.T) {
+func TestConfirmationArrivesOrFails(t *testing.T) {
 	want := status.Confirmation{Withdrawn: []string{"node2", "node3"}, Peers: 1}
 	waiting := true
 	path := serve(t, status.Handler(status.Daemon{Confirm: func(context.Context) (status.Confirmation, error) {

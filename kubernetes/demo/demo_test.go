@@ -31,7 +31,8 @@ func TestInterruptedDemoLeavesNothing(t *testing.T) {
 	}
 }
 
-func TestWhatTheDemoCannotShowIsRefusedBeforeAnythingIsMade(t *testing.T) {
+// The demo refuses them before it makes anything.
+func TestDemoRefusesUnknownArguments(t *testing.T) {
 	bin := buildPrograms(t)
 	stagetest.MustRefuse(t, bin, `unknown encapsulation "pigeon"; there are sealed and vxlan`, "--encap", "pigeon")
 	stagetest.MustRefuse(t, bin, `unexpected argument "pigeon"`, "pigeon")

@@ -83,7 +83,7 @@ func TestEmptyDocumentIsAnEmptyMapping(t *testing.T) {
 	}
 }
 
-func TestReadFileTakesOnlyRegularFilesOfBoundedSize(t *testing.T) {
+func TestReadFileTakesBoundedRegularFiles(t *testing.T) {
 	dir := t.TempDir()
 	large := filepath.Join(dir, "large")
 	if err := os.WriteFile(large, nil, 0o600); err != nil {
