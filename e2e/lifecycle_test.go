@@ -106,7 +106,7 @@ func withEverything(config *cri.PodSandboxConfig) *cri.PodSandboxConfig {
 	return config
 }
 
-func TestAPodGoesWithoutATraceAfterEverybodyWasKilled(t *testing.T) {
+func TestPodLeavesNoTraceAfterKills(t *testing.T) {
 	for _, tt := range []struct {
 		name string
 		kill func()
@@ -135,7 +135,7 @@ func TestAPodGoesWithoutATraceAfterEverybodyWasKilled(t *testing.T) {
 }
 
 // The other tests want to find nothing of this when their pods are gone.
-func TestARunningPodHasATraceWhereverIsLookedForOne(t *testing.T) {
+func TestRunningPodHasEveryTrace(t *testing.T) {
 	begin(t)
 	run(t, node1, withEverything(node1.sandbox("pod")))
 	for what, found := range node1.traces(t.Context(), t) {

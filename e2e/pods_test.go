@@ -15,7 +15,7 @@ import (
 	"weft/internal/marks"
 )
 
-func TestPodsReachEachOtherUnderTheAddressesOfTheirLeases(t *testing.T) {
+func TestPodsReachEachOtherByLeases(t *testing.T) {
 	begin(t)
 	one, other, remote := run(t, node1, node1.sandbox("one")), run(t, node1, node1.sandbox("other")), run(t, node2, node2.sandbox("remote"))
 	for _, p := range []*pod{one, other, remote} {
@@ -93,7 +93,7 @@ func TestNodesAndPodsReachEachOther(t *testing.T) {
 	}
 }
 
-func TestBandwidthAnnotationsLimitWhatThePodReceivesAndSends(t *testing.T) {
+func TestBandwidthAnnotationsLimitPods(t *testing.T) {
 	begin(t)
 	run(t, node1, withEverything(node1.sandbox("pod")))
 	qdiscs, err := node1.run(t.Context(), "sh", "-c", fmt.Sprintf(

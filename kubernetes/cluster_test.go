@@ -35,7 +35,7 @@ func startKubernetes(t *testing.T) *testnet.Kubernetes {
 }
 
 // This proves the rig: the pod network is a stand-in that has nothing of weft.
-func TestPodsRunAndAServiceAnswersOnceThereIsANetwork(t *testing.T) {
+func TestRigRunsPodsAndAService(t *testing.T) {
 	k := startKubernetes(t)
 	client := admin(t, k.APIServer)
 	podCIDRs := make(map[string][]netip.Prefix)

@@ -25,7 +25,7 @@ import (
 
 const transferSize = 8 << 20
 
-func TestPodsOfFlannelsNodesAndOfWeftsReachEachOther(t *testing.T) {
+func TestPodsOfFlannelAndWeftConnect(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		family family

@@ -92,9 +92,9 @@ func TestThreeNodesFindEachOtherInAnAPIServer(t *testing.T) {
 	}
 }
 
-// TestANodeThatIsDeletedAddsNoPodsUntilItHasPodCIDRsAgain: meanwhile the controller manager
+// TestDeletedNodeAddsNoPods: meanwhile the controller manager
 // may have given those that it had to another.
-func TestANodeThatIsDeletedAddsNoPodsUntilItHasPodCIDRsAgain(t *testing.T) {
+func TestDeletedNodeAddsNoPods(t *testing.T) {
 	w, pods := startWeft(t, 2)
 	node1 := w.Node(1)
 	expectFenced := func(state string) {
