@@ -2,7 +2,6 @@ package system
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"crypto/ecdh"
 	"crypto/rand"
@@ -11,6 +10,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 
@@ -63,29 +63,15 @@ func (s *site) startWireGuard(ctx context.Context, n *testnet.Namespace, name st
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", fmt.Errorf("make a folder for wireguard-go: %w", err)
 	}
-	cmd := n.Command(ctx, "unshare", "--mount", "--", "sh", "-c",
-		`mount --bind "$1" /var/run && exec "$2" --foreground "$3"`, "sh", dir, s.programs.WireGuard, wireguardLink)
-	var output bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &output, &output
-	if err := cmd.Start(); err != nil {
-		return "", fmt.Errorf("start wireguard-go: %w", err)
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }() // it ends with ctx, or with the Net
-
 	socket = filepath.Join(dir, "wireguard", wireguardLink+".sock")
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	err = testnet.Wait(ctx, "wireguard-go to answer", func(ctx context.Context) error {
-		select {
-		case err := <-ended:
-			cancel(fmt.Errorf("it ended: %w: %s", err, strings.TrimSpace(output.String())))
-		default:
-		}
+	answers := func(ctx context.Context) error {
 		_, err := askWireGuard(ctx, socket, "get=1\n")
 		return err
-	})
-	return socket, err
+	}
+	return socket, s.net.AddService("wireguard-go on "+name, filepath.Join(dir, "log"), answers, func() (*exec.Cmd, error) {
+		return n.Command(context.Background(), "unshare", "--mount", "--", "sh", "-c",
+			`mount --bind "$1" /var/run && exec "$2" --foreground "$3"`, "sh", dir, s.programs.WireGuard, wireguardLink), nil
+	}).Start(ctx)
 }
 
 // configureWireGuard gives a node its key, and the other node as its peer.

@@ -8,6 +8,8 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
+	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -88,11 +90,20 @@ func (a *authority) issueServer(name string, addrs []netip.Addr, dnsNames ...str
 	return a.issue(name, server)
 }
 
-// issueClient is issue for a client.
-func (a *authority) issueClient(name string, subject pkix.Name) error {
+// client makes a certificate for a client, once for each name, and returns its files.
+func (a *authority) client(name string, subject pkix.Name) (certFile, keyFile string, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	certFile, keyFile = a.files(name)
+	if _, err := os.Stat(certFile); !errors.Is(err, fs.ErrNotExist) {
+		return certFile, keyFile, err
+	}
 	client := template(subject)
 	client.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
-	return a.issue(name, client)
+	if err := a.issue(name, client); err != nil {
+		return "", "", fmt.Errorf("make a certificate for %s: %w", subject.CommonName, err)
+	}
+	return certFile, keyFile, nil
 }
 
 // roots trusts the authority alone.

@@ -120,7 +120,7 @@ func (e *Etcd) addMember(ctx context.Context, n *Net, segment *Segment, number i
 	if err := os.MkdirAll(m.dir, 0o755); err != nil {
 		return nil, err
 	}
-	m.Service = n.addService(name, filepath.Join(m.dir, "etcd.log"),
+	m.Service = n.AddService(name, filepath.Join(m.dir, "etcd.log"),
 		func(ctx context.Context) error { return e.serves(ctx, m) },
 		func() (*exec.Cmd, error) { return m.Command(context.Background(), "etcd", e.arguments(m)...), nil })
 	m.port, err = segment.attach(ctx, End{

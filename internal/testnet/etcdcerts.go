@@ -5,9 +5,7 @@ import (
 	"crypto/x509/pkix"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
-	"os"
 	"path/filepath"
 	"strings"
 )
@@ -57,14 +55,5 @@ func (e *Etcd) ClientCert(name string) (certFile, keyFile string, err error) {
 	if name == "" || strings.ContainsRune(name, filepath.Separator) {
 		return "", "", fmt.Errorf("make a client's certificate: %q can't be part of a file's name", name)
 	}
-	e.ca.mu.Lock()
-	defer e.ca.mu.Unlock()
-	certFile, keyFile = e.ca.files(clientPrefix + name)
-	if _, err := os.Stat(certFile); !errors.Is(err, fs.ErrNotExist) {
-		return certFile, keyFile, err
-	}
-	if err := e.ca.issueClient(clientPrefix+name, pkix.Name{CommonName: name}); err != nil {
-		return "", "", fmt.Errorf("make a certificate for client %s: %w", name, err)
-	}
-	return certFile, keyFile, nil
+	return e.ca.client(clientPrefix+name, pkix.Name{CommonName: name})
 }

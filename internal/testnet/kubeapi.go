@@ -8,7 +8,6 @@ import (
 	"crypto/x509/pkix"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -108,13 +107,13 @@ func (n *Net) addAPIServer(ctx context.Context, segment *Segment, o APIServerOpt
 
 // newService is one of Kubernetes' programs in the API server's namespace.
 func (a *APIServer) newService(program string, arguments []string, ready func(context.Context) error) *Service {
-	return a.net.addService(program, filepath.Join(a.dir, program+".log"), ready, func() (*exec.Cmd, error) {
+	return a.net.AddService(program, filepath.Join(a.dir, program+".log"), ready, func() (*exec.Cmd, error) {
 		return a.Command(context.Background(), filepath.Join(a.binDir, program), arguments...), nil
 	})
 }
 
 // makeCerts makes the CA of everybody here, the certificate that the control plane shows
-// as a server, the one that it shows to kubelets, and the key that signs tokens.
+// as a server, and the key that signs tokens.
 func (a *APIServer) makeCerts() (err error) {
 	if a.ca, err = newAuthority(filepath.Join(a.dir, "pki")); err != nil {
 		return err
@@ -130,7 +129,6 @@ func (a *APIServer) makeCerts() (err error) {
 	return errors.Join(
 		a.ca.issueServer(controlPlaneCert, addrs,
 			"kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"),
-		a.ca.issueClient(kubeletClientCert, pkix.Name{CommonName: "kube-apiserver", Organization: []string{adminGroup}}),
 		writeKey(a.tokenKeyFile(), tokenKey))
 }
 
@@ -142,7 +140,10 @@ func (a *APIServer) arguments() ([]string, error) {
 		return nil, err
 	}
 	cert, key := a.ca.files(controlPlaneCert)
-	kubeletCert, kubeletKey := a.ca.files(kubeletClientCert)
+	kubeletCert, kubeletKey, err := a.ca.client(kubeletClientCert, pkix.Name{CommonName: "kube-apiserver", Organization: []string{adminGroup}})
+	if err != nil {
+		return nil, err
+	}
 	return []string{
 		"--advertise-address=" + apiServer4.String(),
 		"--bind-address=::",
@@ -190,23 +191,17 @@ func (a *APIServer) AdminKubeconfig() (path string, err error) {
 }
 
 // Kubeconfig returns the file of a kubeconfig for a user of some groups, who shows a
-// certificate. It is made when a user is named for the first time, with the groups of then.
+// certificate. That is made when a user is named for the first time, with the groups of then.
 func (a *APIServer) Kubeconfig(user string, groups ...string) (path string, err error) {
-	a.ca.mu.Lock()
-	defer a.ca.mu.Unlock()
-	path = a.kubeconfigFile(user)
-	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
-		return path, err
+	cert, key, err := a.ca.client(clientPrefix+user, pkix.Name{CommonName: user, Organization: groups})
+	if err != nil {
+		return "", err
 	}
-	name := clientPrefix + user
-	if err := a.ca.issueClient(name, pkix.Name{CommonName: user, Organization: groups}); err != nil {
-		return "", fmt.Errorf("make a certificate for %s: %w", user, err)
-	}
-	cert, key := a.ca.files(name)
 	credentials, err := fileContents(map[string]string{"client-certificate-data": cert, "client-key-data": key})
 	if err != nil {
 		return "", err
 	}
+	path = a.kubeconfigFile(user)
 	return path, a.writeKubeconfig(path, credentials)
 }
 

@@ -100,7 +100,7 @@ func (m *Machine) inside(ctx context.Context, name string, args ...string) error
 
 // newService is a program that runs in the machine.
 func (m *Machine) newService(name, program string, arguments []string, ready func(context.Context) error) *Service {
-	return m.net.addService(name+" of "+m.name, filepath.Join(m.dir, name+".log"), ready, func() (*exec.Cmd, error) {
+	return m.net.AddService(name+" of "+m.name, filepath.Join(m.dir, name+".log"), ready, func() (*exec.Cmd, error) {
 		return m.Inside(context.Background(), program, arguments...), nil
 	})
 }

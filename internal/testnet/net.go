@@ -112,8 +112,9 @@ func (n *Net) Nodes() []*Node {
 	return slices.Clone(n.nodes)
 }
 
-// addService is a program that appends what it writes to a file.
-func (n *Net) addService(title, logFile string, ready func(context.Context) error, command func() (*exec.Cmd, error)) *Service {
+// AddService is a program that runs until it is stopped, and appends what it writes to a
+// file. command prepares each run, and ready is asked until it returns nil.
+func (n *Net) AddService(title, logFile string, ready func(context.Context) error, command func() (*exec.Cmd, error)) *Service {
 	s := &Service{title: title, logFile: logFile, owner: n, command: command, ready: ready}
 	n.mu.Lock()
 	defer n.mu.Unlock()

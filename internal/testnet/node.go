@@ -70,7 +70,7 @@ func (n *Net) AddNode(ctx context.Context, o NodeOptions) (*Node, error) {
 		return nil, fmt.Errorf("add node %s: %w", o.Name, err)
 	}
 	// weft.yaml is written anew before each start.
-	node.Service = n.addService("weftd on "+o.Name, filepath.Join(node.dir, "weftd.log"), node.isReady, func() (*exec.Cmd, error) {
+	node.Service = n.AddService("weftd on "+o.Name, filepath.Join(node.dir, "weftd.log"), node.isReady, func() (*exec.Cmd, error) {
 		return node.Command(context.Background(), node.program("weftd"), "--config", node.configFile()), node.writeConfig()
 	})
 	node.mustSucceed = true

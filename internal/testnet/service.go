@@ -34,7 +34,7 @@ type Service struct {
 
 // AddService is a program that is to run in the node's network namespace, and starts it not yet.
 func (n *Node) AddService(name string, ready func(context.Context) error, program string, arguments ...string) *Service {
-	return n.net.addService(name+" of "+n.name, filepath.Join(n.dir, name+".log"), ready, func() (*exec.Cmd, error) {
+	return n.net.AddService(name+" of "+n.name, filepath.Join(n.dir, name+".log"), ready, func() (*exec.Cmd, error) {
 		return n.Command(context.Background(), program, arguments...), nil
 	})
 }
