@@ -174,12 +174,10 @@ func checkPodCIDR(p netip.Prefix, clusterCIDRs []netip.Prefix) error {
 	if longest := p.Addr().BitLen() - hostBits; p.Bits() > longest {
 		return fmt.Errorf("pod CIDR %s has no room for a pod; write a /%d or wider", p, longest)
 	}
-	for _, c := range clusterCIDRs {
-		if c.Bits() <= p.Bits() && c.Contains(p.Addr()) {
-			return nil
-		}
+	if !strict.Within(p, clusterCIDRs) {
+		return fmt.Errorf("pod CIDR %s is in none of the cluster CIDRs (%s); choose one within them, or add it to clusterCIDRs", p, Join(clusterCIDRs))
 	}
-	return fmt.Errorf("pod CIDR %s is in none of the cluster CIDRs (%s); choose one within them, or add it to clusterCIDRs", p, Join(clusterCIDRs))
+	return nil
 }
 
 func checkMAC(m peer.MAC) error {
@@ -205,20 +203,20 @@ func (a *admission) checkPodCIDRs(n *Node) (wrong []error) {
 			continue
 		}
 		own = append(own, p)
-		if with, other, overlaps := a.overlapping(p); overlaps {
+		if with, other, overlaps := Overlapping(&a.podCIDRs, p); overlaps {
 			wrong = append(wrong, fmt.Errorf("pod CIDR %s overlaps %s of node %s%s; give every node ranges of its own", p, with, label(other), at(other)))
 		}
 	}
 	return wrong
 }
 
-// overlapping returns the narrowest claim that contains p, or one inside p.
-func (a *admission) overlapping(p netip.Prefix) (netip.Prefix, *Node, bool) {
-	if with, other, ok := a.podCIDRs.LookupPrefixLPM(p); ok {
-		return with, other, true
+// Overlapping returns the narrowest claim that contains p, or one inside p, and its owner.
+func Overlapping[T any](claims *bart.Table[T], p netip.Prefix) (with netip.Prefix, owner T, ok bool) {
+	if with, owner, ok = claims.LookupPrefixLPM(p); ok {
+		return with, owner, true
 	}
-	for with, other := range a.podCIDRs.Subnets(p) {
-		return with, other, true
+	for with, owner = range claims.Subnets(p) {
+		return with, owner, true
 	}
-	return netip.Prefix{}, nil, false
+	return netip.Prefix{}, owner, false
 }

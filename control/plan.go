@@ -26,7 +26,8 @@ type Options struct {
 
 // Plan is what a node must have: whom it forwards to, and which addresses and
 // routes its host needs. Equal States make equal Plans, whatever the order of
-// their nodes. A Plan and what it points to must not be changed.
+// their nodes. A Plan and what it points to must not be changed. NewPlan has checked all
+// that is in it, and nothing that acts on a Plan checks it again.
 type Plan struct {
 	// Self is this node; Peers are the others, sorted by name. Behind each are its
 	// pod CIDRs, as they were written, and then its endpoint's address as a /32 or

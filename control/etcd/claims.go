@@ -8,6 +8,8 @@ import (
 	"slices"
 
 	"github.com/gaissmai/bart"
+
+	"weft/internal/strict"
 )
 
 // standing are the claims that are right: CIDR → name of the node.
@@ -26,7 +28,7 @@ func (l *listing) standing() *standing {
 	var all []owned
 	for _, claims := range l.claims {
 		for name, c := range claims {
-			if c.err == nil && l.options.inCluster(c.cidr) {
+			if c.err == nil && strict.Within(c.cidr, l.options.ClusterCIDRs) {
 				all = append(all, owned{c, name})
 			}
 		}
@@ -42,17 +44,6 @@ func (l *listing) standing() *standing {
 	}
 	l.stands = s
 	return s
-}
-
-// overlapping returns the standing claim that contains p, or one inside p, and whose it is.
-func (s *standing) overlapping(p netip.Prefix) (with netip.Prefix, owner string, taken bool) {
-	if with, owner, taken = s.LookupPrefixLPM(p); taken {
-		return with, owner, true
-	}
-	for with, owner = range s.Subnets(p) {
-		return with, owner, true
-	}
-	return netip.Prefix{}, "", false
 }
 
 // free returns a CIDR of the given length, out of the first of the cluster CIDRs that has

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"weft/internal/family"
+	"weft/internal/strict"
 )
 
 // claimsOf are claims by nodes a, b, c, … in this order.
@@ -45,7 +46,7 @@ func TestAFreeCIDRIsFoundIfThereIsOne(t *testing.T) {
 		standing := claimsOf(o, tt.claimed...).standing()
 		for i := range 50 { // from many places
 			got, ok := standing.free(o.ClusterCIDRs, tt.length, fmt.Sprintf("node%d", i))
-			fits := ok && got == got.Masked() && got.Bits() == tt.length && o.inCluster(got) && !standing.OverlapsPrefix(got)
+			fits := ok && got == got.Masked() && got.Bits() == tt.length && strict.Within(got, o.ClusterCIDRs) && !standing.OverlapsPrefix(got)
 			if len(tt.want) == 0 && ok || len(tt.want) > 0 && !fits || fits && tt.want[0] != "any" && got.String() != tt.want[0] {
 				t.Fatalf("a /%d of %s beside %v: %v, %v; want %v", tt.length, tt.cluster, tt.claimed, got, ok, tt.want)
 			}
@@ -64,7 +65,7 @@ func TestEveryCIDRIsGivenOutOnce(t *testing.T) {
 		for i := range tt.count {
 			name := fmt.Sprintf("node%d", i)
 			p, ok := standing.free(o.ClusterCIDRs, tt.length, name)
-			if !ok || standing.OverlapsPrefix(p) || !o.inCluster(p) {
+			if !ok || standing.OverlapsPrefix(p) || !strict.Within(p, o.ClusterCIDRs) {
 				t.Fatalf("number %d of %s: %v, %v", i, tt.cluster, p, ok)
 			}
 			standing.Insert(p, name)

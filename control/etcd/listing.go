@@ -239,7 +239,7 @@ func (l *listing) rank(n control.Node) (revision int64, err error) {
 			return 0, fmt.Errorf("its pod CIDR is %s, but it has claimed %s", p, c.cidr)
 		}
 		// What lies in no cluster CIDR is for control.NewPlan to refuse.
-		if with, owner, taken := l.standing().overlapping(p); taken && owner != n.Name {
+		if with, owner, taken := control.Overlapping(&l.standing().Table, p); taken && owner != n.Name {
 			return 0, fmt.Errorf("its pod CIDR %s overlaps %s, which node %s claimed first", p, with, label(owner))
 		}
 		revision = min(revision, c.revision)

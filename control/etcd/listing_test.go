@@ -299,7 +299,7 @@ func FuzzListing(f *testing.F) {
 			return // its own claim was changed, to one outside the cluster CIDRs
 		}
 		for _, p := range r.node.PodCIDRs {
-			if !l.options.inCluster(p) {
+			if !strict.Within(p, l.options.ClusterCIDRs) {
 				t.Errorf("it would claim %s", p)
 			}
 		}

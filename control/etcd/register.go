@@ -53,7 +53,7 @@ func (l *listing) registration(self control.Self, held []netip.Prefix) (registra
 	for _, f := range family.All {
 		claimed, has := l.claim(f, name)
 		has = has && claimed.err == nil
-		if has && !l.options.inCluster(claimed.cidr) {
+		if has && !strict.Within(claimed.cidr, l.options.ClusterCIDRs) {
 			return registration{}, fmt.Errorf("%w: this node has claimed %s, which is in none of the cluster CIDRs any more; "+
 				"stop weftd, remove the node (weft node remove %s), and start weftd again, which then claims another; its pods must be recreated",
 				control.ErrNoPodCIDR, claimed.cidr, name)
@@ -92,7 +92,7 @@ func (l *listing) registration(self control.Self, held []netip.Prefix) (registra
 // ownerOf returns the node whose claim stands in the way of others that want this CIDR, empty
 // if nobody's does.
 func (l *listing) ownerOf(p netip.Prefix) string {
-	_, owner, _ := l.standing().overlapping(p)
+	_, owner, _ := control.Overlapping(&l.standing().Table, p)
 	return owner
 }
 
@@ -110,7 +110,7 @@ func (l *listing) lost(before, now netip.Prefix) error {
 func (l *listing) choose(f family.Family, held []netip.Prefix) (netip.Prefix, error) {
 	standing := l.standing()
 	for _, p := range held {
-		if family.Of(p.Addr()) == f && p == p.Masked() && l.options.inCluster(p) && !standing.OverlapsPrefix(p) {
+		if family.Of(p.Addr()) == f && p == p.Masked() && strict.Within(p, l.options.ClusterCIDRs) && !standing.OverlapsPrefix(p) {
 			return p, nil
 		}
 	}

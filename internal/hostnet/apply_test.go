@@ -12,6 +12,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"weft/control"
 )
 
 // routing is all that iproute2 shows of weft's routes and of the rules.
@@ -394,31 +396,67 @@ func TestAnotherProgramsRouteInTheWayIsNamed(t *testing.T) {
 	}
 }
 
-func TestApplyRefusesABadPeerAlone(t *testing.T) {
+// TestHostileListReachesNoRoute: what nodes register in order to get others' packets makes no
+// Plan, and so no route, rule or address.
+func TestHostileListReachesNoRoute(t *testing.T) {
+	network := func(nodes ...control.Node) Network {
+		t.Helper()
+		n := testNetwork()
+		state := control.State{Nodes: nodes, Registered: true}
+		plan, err := control.NewPlan(state, control.Options{Node: "node1", ClusterCIDRs: n.ClusterCIDRs})
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.Addresses, n.PodCIDRs, n.PeerCIDRs, n.PeerAddresses = plan.NodeAddresses, plan.PodCIDRs, plan.PeerCIDRs, plan.PeerAddresses
+		n.Senders, n.PeerEndpoints = plan.Senders, plan.PeerEndpoints
+		return n
+	}
+	node := func(name, endpoint string, podCIDRs ...string) control.Node {
+		return control.Node{Name: name, Endpoint: netip.MustParseAddrPort(endpoint), PodCIDRs: prefixes(podCIDRs...)}
+	}
+	honest := []control.Node{
+		node("node1", "192.0.2.1:9338", "10.244.1.0/24", "fd00:244:0:1::/64"),
+		node("node2", "192.0.2.20:9338", "10.244.2.0/24", "fd00:244:0:2::/64"),
+	}
 	ns := newNamespace(t)
 	ns.openTUN(t, "weft0")
-	n := testNetwork()
-	n.PeerCIDRs = append(n.PeerCIDRs, prefixes("0.0.0.0/0", "10.244.1.128/25", "198.51.100.0/24")...)
-	err := ns.tryApply(t, newHost(), n)
-	for _, p := range n.PeerCIDRs[4:] {
-		if err == nil || !strings.Contains(err.Error(), p.String()) {
-			t.Errorf("no %s in the error: %v", p, err)
+	host := newHost()
+	ns.apply(t, host, network(honest...))
+	want := sorted(ns.routing(t))
+	for _, route := range []string{"10.244.2.0/24 dev weft0 ", "192.0.2.20 dev weft0 "} {
+		if !strings.Contains(want, route) {
+			t.Fatalf("the honest node has no route %q:\n%s", route, want)
 		}
 	}
-	expect(t, "routes and rules", sorted(ns.routing(t)), sorted(testRouting))
+	for _, hostile := range []control.Node{
+		node("everything", "192.0.2.30:9338", "0.0.0.0/0"),
+		node("outside", "192.0.2.30:9338", "198.51.100.0/24"),
+		node("this-node", "192.0.2.30:9338", "10.244.1.128/25"),
+		node("another", "192.0.2.30:9338", "10.244.2.0/25"),
+		node("one-of-two", "192.0.2.30:9338", "10.244.3.0/24", "fd00:244:0:2::/64"),
+		node("host-bits", "192.0.2.30:9338", "10.244.3.1/24"),
+		node("mapped", "192.0.2.30:9338", "::ffff:10.244.3.0/120"),
+		node("no-prefix", "192.0.2.30:9338", "10.244.3.1/32"),
+		node("in-the-cluster", "10.244.2.7:9338", "10.244.3.0/24"),
+		node("at-another", "192.0.2.20:9338", "10.244.3.0/24"),
+		node("node2", "192.0.2.30:9338", "10.244.3.0/24"),
+		node("../name", "192.0.2.30:9338", "10.244.3.0/24"),
+	} {
+		ns.apply(t, host, network(append(honest, hostile)...))
+		expect(t, "routes and rules beside "+hostile.Name, sorted(ns.routing(t)), want)
+	}
 }
 
-func TestApplyRefusesABadNodeAndChangesNothing(t *testing.T) {
+func TestApplyRefusesABadConfiguration(t *testing.T) {
 	ns := newNamespace(t)
 	ns.openTUN(t, "weft0")
 	for name, spoil := range map[string]func(*Network){
-		"no TUN":               func(n *Network) { n.TUN = "" },
-		"a TUN for the shell":  func(n *Network) { n.TUN = `x"; drop` },
-		"a wildcard TUN":       func(n *Network) { n.TUN = "eth*" },
-		"no port":              func(n *Network) { n.Port = 0 },
-		"foreign pod CIDR":     func(n *Network) { n.PodCIDRs = prefixes("10.99.0.0/24") },
-		"foreign address":      func(n *Network) { n.Addresses = addresses("10.99.0.1") },
-		"host bits in cluster": func(n *Network) { n.ClusterCIDRs = []netip.Prefix{netip.MustParsePrefix("10.244.0.1/16")} },
+		"no TUN":              func(n *Network) { n.TUN = "" },
+		"a TUN for the shell": func(n *Network) { n.TUN = `x"; drop` },
+		"a wildcard TUN":      func(n *Network) { n.TUN = "eth*" },
+		"no port":             func(n *Network) { n.Port = 0 },
+		"a wildcard trusted":  func(n *Network) { n.Trusted = []string{"wg*"} },
+		"one mark":            func(n *Network) { n.MarkMask = 1 },
 	} {
 		n := testNetwork()
 		spoil(&n)

@@ -13,6 +13,7 @@ import (
 	"weft/internal/family"
 	"weft/internal/marks"
 	"weft/internal/nftable"
+	"weft/internal/strict"
 )
 
 // guard is weft's nftables table. It stays when weftd ends, however it ends: pods keep
@@ -77,7 +78,7 @@ func (g *guard) keep(ctx context.Context, n Network) error {
 // did not have is empty, and an element that it wrote otherwise is left to the next Apply.
 func (g *guard) inherit(ctx context.Context, n *Network) error {
 	podCIDR := func(key []string) {
-		if p, err := netip.ParsePrefix(key[0]); err == nil && n.inCluster(p) {
+		if p, err := netip.ParsePrefix(key[0]); err == nil && strict.Within(p, n.ClusterCIDRs) {
 			n.PodCIDRs = append(n.PodCIDRs, p)
 		}
 	}

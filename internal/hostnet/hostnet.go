@@ -34,8 +34,6 @@ type Host struct {
 	repaired atomic.Uint64 // Applies that changed something
 
 	mu          sync.Mutex
-	given       Network  // to the last Apply
-	checked     *checked // given; nil before the first Apply
 	guard       guard
 	bridge      bridgeTable
 	bridgeFault string // the error that was logged last
@@ -68,8 +66,7 @@ func New(log *slog.Logger) *Host {
 func (h *Host) Protect(ctx context.Context, n Network) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	n, _, err := n.check()
-	if err != nil {
+	if err := n.check(); err != nil {
 		return err
 	}
 	replaced, err := h.guard.protect(ctx, n)
@@ -129,16 +126,10 @@ func (h *Host) Guard() nftable.Identity {
 func (h *Host) Apply(ctx context.Context, n Network) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.checked == nil || !n.equal(h.given) {
-		c := new(checked)
-		c.Network, c.refused, c.err = n.check()
-		h.given, h.checked = n, c
+	if err := n.check(); err != nil {
+		return err
 	}
-	if h.checked.err != nil {
-		return h.checked.err
-	}
-	n, refused := h.checked.Network, h.checked.refused
-
+	n = n.canonical()
 	trusts := h.trusts()
 	if !trusts {
 		h.held = nil // until this Apply, or a later one, has compared all
@@ -181,7 +172,7 @@ func (h *Host) Apply(ctx context.Context, n Network) error {
 		h.log.Info("host network changed", "added", k.changes.added,
 			"replaced", k.changes.replaced, "removed", k.changes.removed)
 	}
-	return errors.Join(refused, linkErr, rulesErr, routesErr, addressesErr, forwardingErr)
+	return errors.Join(linkErr, rulesErr, routesErr, addressesErr, forwardingErr)
 }
 
 // applyRoutes makes the routes of now hold. If it may trust that nobody has changed those

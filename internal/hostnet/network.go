@@ -38,8 +38,8 @@ type Network struct {
 	// ClusterCIDRs are where every pod's address comes from.
 	ClusterCIDRs []netip.Prefix
 
-	// PeerCIDRs are the other nodes' pod CIDRs. One that lies outside ClusterCIDRs,
-	// or overlaps PodCIDRs, is rejected and reported.
+	// PeerCIDRs are the other nodes' pod CIDRs. They lie within ClusterCIDRs, and overlap
+	// neither each other nor PodCIDRs.
 	PeerCIDRs []netip.Prefix
 
 	// PeerAddresses are the other nodes' underlay addresses. This node's pods reach
@@ -79,65 +79,37 @@ type Network struct {
 	RandomPorts bool
 }
 
-// equal reports whether two Networks are the same. To find that out takes a tenth of the time
-// that check takes.
-func (n Network) equal(o Network) bool {
-	return n.TUN == o.TUN && n.MTU == o.MTU && n.GSOMaxSize == o.GSOMaxSize && n.GSOMaxSegs == o.GSOMaxSegs && n.Port == o.Port &&
-		n.MarkMask == o.MarkMask && n.RandomPorts == o.RandomPorts &&
-		slices.Equal(n.Trusted, o.Trusted) &&
-		slices.Equal(n.Addresses, o.Addresses) &&
-		slices.Equal(n.PodCIDRs, o.PodCIDRs) &&
-		slices.Equal(n.ClusterCIDRs, o.ClusterCIDRs) &&
-		slices.Equal(n.PeerCIDRs, o.PeerCIDRs) &&
-		slices.Equal(n.PeerAddresses, o.PeerAddresses) &&
-		slices.Equal(n.Senders, o.Senders) &&
-		slices.Equal(n.PeerEndpoints, o.PeerEndpoints) &&
-		slices.Equal(n.Known, o.Known) &&
-		slices.Equal(n.SourcePorts, o.SourcePorts)
-}
-
-// checked is what check has returned.
-type checked struct {
-	Network
-	refused, err error
-}
-
-// check returns n in canonical form. A mistake in what describes this node is
-// an error; a mistake in what describes a peer costs that peer alone its routes,
-// and is reported in refused. What describes peers is sorted, each once.
-func (n Network) check() (_ Network, refused, err error) {
+// check returns what is wrong with what the configuration says. The rest comes from a Plan,
+// which control.NewPlan has checked.
+func (n Network) check() error {
 	if n.TUN == "" || len(n.TUN) >= unix.IFNAMSIZ || strings.ContainsAny(n.TUN, "/\"\\* \t\n") {
-		return n, nil, fmt.Errorf("%q is not a valid name for the TUN device", n.TUN)
+		return fmt.Errorf("%q is not a valid name for the TUN device", n.TUN)
 	}
 	if n.Port == 0 {
-		return n, nil, errors.New("weft's UDP port is not known")
+		return errors.New("weft's UDP port is not known")
 	}
 	for _, name := range n.Trusted {
 		if name == n.TUN || strings.ContainsAny(name, "/\"\\* \t\n") {
-			return n, nil, fmt.Errorf("%q is not a valid name for an interface that may reach pods", name)
+			return fmt.Errorf("%q is not a valid name for an interface that may reach pods", name)
 		}
 	}
 	if err := n.MarkMask.Check(); err != nil {
-		return n, nil, fmt.Errorf("the mask of weft's marks: %w", err)
+		return fmt.Errorf("the mask of weft's marks: %w", err)
 	}
-	for _, p := range n.ClusterCIDRs {
-		if !p.IsValid() || p != p.Masked() {
-			return n, nil, fmt.Errorf("cluster CIDR %s is not a CIDR", p)
-		}
+	return nil
+}
+
+// canonical returns n with what describes peers sorted, each once, and without the addresses
+// that pods can't reach, with or without a route: link-local ones, and those of a family
+// that pods don't have.
+func (n Network) canonical() Network {
+	unreachable := func(a netip.Addr) bool { return !a.IsGlobalUnicast() || !n.uses(family.Of(a)) }
+	if slices.ContainsFunc(n.PeerAddresses, unreachable) {
+		n.PeerAddresses = slices.DeleteFunc(slices.Clone(n.PeerAddresses), unreachable)
 	}
-	for _, p := range n.PodCIDRs {
-		if !n.inCluster(p) {
-			return n, nil, fmt.Errorf("pod CIDR %s is not a CIDR within the cluster CIDRs %s", p, n.ClusterCIDRs)
-		}
-	}
-	for _, a := range n.Addresses {
-		if !n.inCluster(netip.PrefixFrom(a, a.BitLen())) {
-			return n, nil, fmt.Errorf("overlay address %s is not within the cluster CIDRs %s", a, n.ClusterCIDRs)
-		}
-	}
-	n.PeerCIDRs, n.PeerAddresses, refused = n.checkedPeers()
+	n.PeerCIDRs = canonical(n.PeerCIDRs, netip.Prefix.Compare)
 	n.sortSets()
-	return n, refused, nil
+	return n
 }
 
 // sortSets makes canonical what the guard table's sets hold as it is.
@@ -146,38 +118,6 @@ func (n *Network) sortSets() {
 	n.Senders = canonical(n.Senders, netip.Addr.Compare)
 	n.PeerEndpoints = canonical(n.PeerEndpoints, netip.AddrPort.Compare)
 	n.Known = canonical(n.Known, netip.Addr.Compare)
-}
-
-func (n Network) checkedPeers() (cidrs []netip.Prefix, addrs []netip.Addr, refused error) {
-	var errs []error
-	cidrs = n.PeerCIDRs // shared, as a rule: there may be very many
-	for _, p := range n.PeerCIDRs {
-		if err := n.checkPeerCIDR(p); err != nil {
-			errs = append(errs, err)
-		}
-	}
-	if len(errs) > 0 {
-		cidrs = slices.DeleteFunc(slices.Clone(cidrs), func(p netip.Prefix) bool { return n.checkPeerCIDR(p) != nil })
-	}
-	for _, a := range n.PeerAddresses {
-		a = a.Unmap()
-		// Pods can't reach a link-local address, nor one of a family that they don't
-		// have, with or without a route.
-		if a.IsGlobalUnicast() && n.uses(family.Of(a)) {
-			addrs = append(addrs, a)
-		}
-	}
-	return canonical(cidrs, netip.Prefix.Compare), addrs, firstOf(errs)
-}
-
-func (n Network) checkPeerCIDR(p netip.Prefix) error {
-	if !n.inCluster(p) {
-		return fmt.Errorf("a peer's pod CIDR %s is not a CIDR within the cluster CIDRs %s", p, n.ClusterCIDRs)
-	}
-	if slices.ContainsFunc(n.PodCIDRs, p.Overlaps) {
-		return fmt.Errorf("a peer's pod CIDR %s overlaps this node's %s", p, n.PodCIDRs)
-	}
-	return nil
 }
 
 // canonical returns all, sorted and each once. It doesn't change all.
@@ -206,16 +146,6 @@ func apart[T any](a, b []T, compare func(T, T) int) (onlyA, onlyB []T) {
 		}
 	}
 	return append(onlyA, a...), append(onlyB, b...)
-}
-
-// inCluster reports whether p is a canonical prefix within the cluster CIDRs.
-func (n Network) inCluster(p netip.Prefix) bool {
-	if !p.IsValid() || p != p.Masked() {
-		return false
-	}
-	return slices.ContainsFunc(n.ClusterCIDRs, func(c netip.Prefix) bool {
-		return c.Bits() <= p.Bits() && c.Contains(p.Addr())
-	})
 }
 
 // uses reports whether the overlay has addresses of the family.

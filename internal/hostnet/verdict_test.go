@@ -15,6 +15,8 @@ import (
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"weft/internal/strict"
 )
 
 // verdict is a row of the table in docs/SECURITY.md: what becomes of packets. An empty
@@ -275,7 +277,7 @@ func (r *verdictRig) arrived(t testing.TB) (places []string, fence bool) {
 		case class&^3 == fenceClass:
 			fence = true
 		case class&^3 != testClass:
-		case place == "underlay" && r.network.inCluster(netip.PrefixFrom(from, from.BitLen())):
+		case place == "underlay" && strict.Within(netip.PrefixFrom(from, from.BitLen()), r.network.ClusterCIDRs):
 			places = append(places, "in clear")
 		case !slices.Contains(places, place):
 			places = append(places, place)

@@ -123,3 +123,18 @@ func message(err error) string {
 	}
 	return err.Error()
 }
+
+func TestWithin(t *testing.T) {
+	cidrs := []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16"), netip.MustParsePrefix("fd00:244::/48")}
+	for text, want := range map[string]bool{
+		"10.244.1.0/24": true, "10.244.0.0/16": true, "10.244.255.255/32": true, "fd00:244:0:1::/64": true,
+		"10.0.0.0/8": false, "0.0.0.0/0": false, "10.245.0.0/24": false, "::/0": false, "::ffff:10.244.1.0/120": false,
+	} {
+		if got := Within(netip.MustParsePrefix(text), cidrs); got != want {
+			t.Errorf("%s: %v", text, got)
+		}
+	}
+	if Within(netip.Prefix{}, cidrs) {
+		t.Error("no prefix is within")
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"regexp"
+	"slices"
 )
 
 // ParsePrefix parses an IP prefix that passes CheckPrefix.
@@ -32,6 +33,11 @@ func CheckPrefix(p netip.Prefix) error {
 		return fmt.Errorf("%s has bits set behind its length; write %s", p, p.Masked())
 	}
 	return nil
+}
+
+// Within reports whether p lies in one of the CIDRs.
+func Within(p netip.Prefix, cidrs []netip.Prefix) bool {
+	return slices.ContainsFunc(cidrs, func(c netip.Prefix) bool { return c.Bits() <= p.Bits() && c.Contains(p.Addr()) })
 }
 
 // ParseAddrPort parses an IP address and UDP or TCP port that pass CheckAddrPort.
