@@ -37,7 +37,7 @@ type Source struct {
 
 // New returns the source for the options. It reads the files, but dials nothing.
 func New(o Options) (*Source, error) {
-	if err := o.check(); err != nil {
+	if _, err := o.tlsConfig(); err != nil {
 		return nil, err
 	}
 	identity, err := o.identity()

@@ -268,7 +268,9 @@ func TestSourceBesideARealEtcd(t *testing.T) {
 	})
 }
 
-func TestWhatIsWrongWithTheOptionsIsSaidWithTheRemedy(t *testing.T) {
+// TestFilesOfEtcdAreReadAtTheStart: what is wrong in them is reported with the remedy. All else in
+// the options internal/config has checked.
+func TestFilesOfEtcdAreReadAtTheStart(t *testing.T) {
 	dir := t.TempDir()
 	junk := filepath.Join(dir, "junk.pem")
 	if err := os.WriteFile(junk, []byte("junk"), 0o600); err != nil {
@@ -278,22 +280,9 @@ func TestWhatIsWrongWithTheOptionsIsSaidWithTheRemedy(t *testing.T) {
 		change func(*Options)
 		want   string
 	}{
-		"no endpoints":    {func(o *Options) { o.Endpoints = nil }, "there are no etcd endpoints; write one for each member"},
-		"no URL":          {func(o *Options) { o.Endpoints = []string{"192.168.77.101:2379"} }, `"192.168.77.101:2379" is not an etcd endpoint; write it like https://`},
-		"no port":         {func(o *Options) { o.Endpoints = []string{"https://etcd"} }, "is not an etcd endpoint"},
-		"two kinds":       {func(o *Options) { o.Endpoints = []string{"https://a:1", "http://b:1"} }, "write one kind"},
-		"TLS in clear":    {func(o *Options) { o.Endpoints, o.CAFile = []string{"http://b:1"}, junk }, "write https, or remove the files"},
-		"prefix":          {func(o *Options) { o.Prefix = "weft/" }, `"weft/" is not a prefix of etcd keys; write it like /weft`},
-		"name":            {func(o *Options) { o.Node = "../x" }, "is not a valid node name"},
-		"no CIDRs":        {func(o *Options) { o.ClusterCIDRs = nil }, "write them under clusterCIDRs"},
-		"no mask":         {func(o *Options) { o.MaskIPv4 = 0 }, "the length of this node's IPv4 pod CIDR is 0; write one from 1 to 30"},
-		"narrow mask":     {func(o *Options) { o.ClusterCIDRs, o.MaskIPv6 = prefixes("fd00::/48"), 127 }, "write one from 1 to 126"},
-		"wide mask":       {func(o *Options) { o.MaskIPv4 = 15 }, "has the length /15, which is wider than the cluster CIDR 10.244.0.0/16"},
-		"no CA":           {func(o *Options) { o.CAFile = filepath.Join(dir, "none") }, "none: no such file or directory; write it"},
-		"junk CA":         {func(o *Options) { o.CAFile = junk }, junk + ": there is no certificate in it"},
-		"junk pair":       {func(o *Options) { o.CertFile, o.KeyFile = junk, junk }, junk + ": tls: failed to find any PEM data"},
-		"half a pair":     {func(o *Options) { o.CertFile = junk }, "name both or none"},
-		"only a password": {func(o *Options) { o.Password = "x" }, "write both or none"},
+		"no CA":     {func(o *Options) { o.CAFile = filepath.Join(dir, "none") }, "none: no such file or directory; write it"},
+		"junk CA":   {func(o *Options) { o.CAFile = junk }, junk + ": there is no certificate in it"},
+		"junk pair": {func(o *Options) { o.CertFile, o.KeyFile = junk, junk }, junk + ": tls: failed to find any PEM data"},
 	} {
 		o := Options{Endpoints: []string{"https://192.168.77.101:2379"}, Prefix: "/weft", Node: "node1", ClusterCIDRs: prefixes("10.244.0.0/16"), MaskIPv4: 24}
 		if _, err := New(o); err != nil {

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"weft/internal/family"
 	"weft/internal/strict"
 )
 
@@ -90,6 +91,12 @@ func checkEtcd(c *Config, first setting, written map[string]setting, problems *s
 			problems.Addf(s, "control.etcd", "%s and %s belong together; write both or none", pair.a, pair.b)
 		}
 	}
+	for _, u := range e.Endpoints {
+		if strings.HasPrefix(u, "https:") != strings.HasPrefix(e.Endpoints[0], "https:") {
+			problems.Addf(origin(written, "control.etcd.endpoints"), "control.etcd.endpoints", "some etcd endpoints are http, and some https, such as %s; write one kind", u)
+			break
+		}
+	}
 	plain := slices.ContainsFunc(e.Endpoints, func(u string) bool { return strings.HasPrefix(u, "http://") })
 	if plain && e.Username != "" {
 		problems.Addf(origin(written, "control.etcd.endpoints"), "control.etcd.endpoints", "a password must not cross the network in clear; write https:// endpoints")
@@ -101,7 +108,7 @@ func checkEtcd(c *Config, first setting, written map[string]setting, problems *s
 	}
 	for _, p := range c.ClusterCIDRs {
 		mask, most := e.MaskIPv4, "control.etcd.maskIPv4"
-		if p.Addr().Is6() {
+		if family.Of(p.Addr()) == family.IPv6 {
 			mask, most = e.MaskIPv6, "control.etcd.maskIPv6"
 		}
 		if mask > 0 && mask < p.Bits() { // 0: a problem was made of it already

@@ -178,7 +178,8 @@ weft.yaml:5: control.etcd.endpoints[4]: "https://a:1/x" is not the URL of an etc
 		{"half a certificate", etcd + "    certFile: /c\n", `weft.yaml:6: control.etcd: control.etcd.certFile and control.etcd.keyFile belong together; write both or none`},
 		{"half a login", etcd + "    passwordFile: /p\n", `weft.yaml:6: control.etcd: control.etcd.username and control.etcd.passwordFile belong together; write both or none`},
 		{"password in clear", "control:\n  etcd:\n    endpoints: [http://a:1]\n    username: a\n    passwordFile: /p\n", `weft.yaml:5: control.etcd.endpoints: a password must not cross the network in clear; write https:// endpoints`},
-		{"certificates in clear", "control:\n  etcd:\n    endpoints: ['https://a:1', 'HTTP://b:1']\n    caFile: /ca\n", `weft.yaml:6: control.etcd.caFile: a certificate has no effect with http://, which is not encrypted; write https:// endpoints, or remove the key`},
+		{"certificates in clear", "control:\n  etcd:\n    endpoints: ['http://a:1', 'HTTP://b:1']\n    caFile: /ca\n", `weft.yaml:6: control.etcd.caFile: a certificate has no effect with http://, which is not encrypted; write https:// endpoints, or remove the key`},
+		{"endpoints of two kinds", "control:\n  etcd:\n    endpoints: ['https://a:1', 'HTTP://b:1']\n", `weft.yaml:5: control.etcd.endpoints: some etcd endpoints are http, and some https, such as http://b:1; write one kind`},
 		{"prefix", etcd + "    prefix: weft/\n", `weft.yaml:6: control.etcd.prefix: "weft/" is not a valid prefix; write names of letters, digits, '_', '.' and '-', each after a '/', such as /weft`},
 		{"mask", etcd + "    maskIPv4: 8\n    maskIPv6: 127\n", `weft.yaml:6: control.etcd.maskIPv4: a pod CIDR with /8 does not fit into the cluster CIDR 10.244.0.0/16; write a number from 16 on
 weft.yaml:7: control.etcd.maskIPv6: "127" is not a whole number from 1 to 126; write one`},
