@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"go4.org/netipx"
 )
 
 // Pool says which addresses a network has, and how they are given out.
@@ -36,7 +38,7 @@ func newSpan(subnet netip.Prefix) (span, error) {
 		return span{}, fmt.Errorf("range %s is not a valid IPv4 or IPv6 prefix", subnet)
 	}
 	subnet = subnet.Masked()
-	s := span{subnet.Addr(), lastAddr(subnet)}
+	s := span{subnet.Addr(), netipx.PrefixLastIP(subnet)}
 	if subnet.Addr().BitLen()-subnet.Bits() > 1 {
 		s.first = s.first.Next()
 		if subnet.Addr().Is4() {
@@ -44,16 +46,6 @@ func newSpan(subnet netip.Prefix) (span, error) {
 		}
 	}
 	return s, nil
-}
-
-// lastAddr returns the address of prefix whose host bits are all ones.
-func lastAddr(prefix netip.Prefix) netip.Addr {
-	bytes := prefix.Addr().AsSlice()
-	for bit := prefix.Bits(); bit < len(bytes)*8; bit++ {
-		bytes[bit/8] |= 0x80 >> (bit % 8)
-	}
-	addr, _ := netip.AddrFromSlice(bytes)
-	return addr
 }
 
 func (s span) contains(addr netip.Addr) bool {
@@ -77,7 +69,7 @@ func (s span) search(cursor netip.Addr, taken map[netip.Addr]bool, reserved []ne
 	for addr := start; ; {
 		skipTo := addr
 		if i := slices.IndexFunc(reserved, func(p netip.Prefix) bool { return p.Contains(addr) }); i >= 0 {
-			skipTo = lastAddr(reserved[i])
+			skipTo = netipx.PrefixLastIP(reserved[i])
 		} else if !taken[addr] {
 			return addr, true
 		}

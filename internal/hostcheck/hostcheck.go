@@ -17,6 +17,8 @@ import (
 	"slices"
 	"strings"
 
+	"go4.org/netipx"
+
 	"weft/internal/family"
 	"weft/internal/marks"
 	"weft/internal/warning"
@@ -147,7 +149,7 @@ func (h Host) probes() (all []probe) {
 		f := family.Of(local)
 		remote, anywhere := neighbour, f.Unspecified()
 		for _, c := range f.Prefixes(h.ClusterCIDRs) {
-			remote = farthest(c)
+			remote = netipx.PrefixLastIP(c).Prev() // no broadcast address
 		}
 		base := probe{hook: "forward", protocol: "tcp", port: 20080, state: "new", group: marks.PodLinkGroup, outGroup: marks.PodLinkGroup}
 		add := func(what, in, out string, source, dest netip.Addr) {
@@ -178,16 +180,6 @@ func (h Host) probes() (all []probe) {
 		})
 	}
 	return all
-}
-
-// farthest returns the last address of a prefix but one.
-func farthest(p netip.Prefix) netip.Addr {
-	bytes := p.Masked().Addr().AsSlice()
-	for bit := p.Bits(); bit < len(bytes)*8-1; bit++ {
-		bytes[bit/8] |= 0x80 >> (bit % 8)
-	}
-	addr, _ := netip.AddrFromSlice(bytes)
-	return addr
 }
 
 // culprit is a chain that drops, and why.
