@@ -2,12 +2,12 @@ package etcd
 
 import (
 	"cmp"
-	"encoding/binary"
-	"hash/fnv"
+	"crypto/sha256"
 	"net/netip"
 	"slices"
 
 	"github.com/gaissmai/bart"
+	"go4.org/netipx"
 
 	"weft/internal/strict"
 )
@@ -50,100 +50,36 @@ func (l *listing) standing() *standing {
 // room, that overlaps no standing claim. Where the search begins depends on the name, so
 // that nodes which start together seldom choose the same.
 func (s *standing) free(clusterCIDRs []netip.Prefix, length int, name string) (netip.Prefix, bool) {
-	hash := fnv.New64a()
-	hash.Write([]byte(name))
-	for _, c := range clusterCIDRs {
-		if c.Bits() > length {
+	hash := sha256.Sum256([]byte(name))
+	for _, cluster := range clusterCIDRs {
+		if cluster.Bits() > length {
 			continue
 		}
-		r := newRange(c, length)
-		first := hash.Sum64() % r.count
-		if p, ok := s.freeIn(r, first, r.count); ok {
-			return p, true
+		start := cluster.Addr().AsSlice()
+		for bit := cluster.Bits(); bit < length; bit++ {
+			start[bit/8] |= hash[bit/8] & (0x80 >> (bit % 8))
 		}
-		if p, ok := s.freeIn(r, 0, first); ok {
-			return p, true
-		}
-	}
-	return netip.Prefix{}, false
-}
-
-// freeIn returns the first free CIDR of those with the numbers from i to end. Each step
-// leaves at least one claim behind.
-func (s *standing) freeIn(r cidrRange, i, end uint64) (netip.Prefix, bool) {
-	for i < end {
-		p := r.cidr(i)
-		wide, _, within := s.LookupPrefixLPM(p)
-		switch {
-		case within:
-			i = r.after(wide)
-		case s.OverlapsPrefix(p):
-			i++
-		default:
-			return p, true
+		chosen, _ := netip.AddrFromSlice(start)
+		for _, first := range []netip.Addr{chosen, cluster.Addr()} {
+			if p, ok := s.freeFrom(first, cluster, length); ok {
+				return p, true
+			}
 		}
 	}
 	return netip.Prefix{}, false
 }
 
-// cidrRange is what a cluster CIDR is divided into: CIDRs of one length, by number.
-type cidrRange struct {
-	cluster netip.Prefix
-	length  int
-	count   uint64
-}
-
-// mostBits bounds the numbers. Of a range that has more CIDRs than that, only the first
-// are given out.
-const mostBits = 60
-
-func newRange(cluster netip.Prefix, length int) cidrRange {
-	return cidrRange{cluster, length, 1 << min(length-cluster.Bits(), mostBits)}
-}
-
-// cidr returns the CIDR with a number.
-func (r cidrRange) cidr(i uint64) netip.Prefix {
-	number, shift := numberOf(r.cluster.Addr()), r.cluster.Addr().BitLen()-r.length
-	if shift < 64 {
-		number.hi |= i >> (64 - shift)
-		number.lo |= i << shift
-	} else {
-		number.hi |= i << (shift - 64)
+// freeFrom returns the first free CIDR of the cluster CIDR that begins at first or behind it.
+// Each step leaves at least one claim behind.
+func (s *standing) freeFrom(first netip.Addr, cluster netip.Prefix, length int) (netip.Prefix, bool) {
+	for cluster.Contains(first) {
+		p := netip.PrefixFrom(first, length)
+		if wide, _, within := s.LookupPrefixLPM(p); within {
+			p = wide
+		} else if !s.OverlapsPrefix(p) {
+			return p, true
+		}
+		first = netipx.PrefixLastIP(p).Next()
 	}
-	return netip.PrefixFrom(number.addr(r.cluster.Addr().Is4()), r.length)
-}
-
-// after returns the number of the first CIDR behind one that contains CIDRs of the range.
-func (r cidrRange) after(wide netip.Prefix) uint64 {
-	if r.length-wide.Bits() >= mostBits {
-		return r.count
-	}
-	number, shift := numberOf(wide.Addr()), wide.Addr().BitLen()-r.length
-	i := number.hi >> max(shift-64, 0)
-	if shift < 64 {
-		i = number.hi<<(64-shift) | number.lo>>shift
-	}
-	return i&(r.count-1) + 1<<(r.length-wide.Bits())
-}
-
-// uint128 is an address as a number.
-type uint128 struct{ hi, lo uint64 }
-
-func numberOf(a netip.Addr) uint128 {
-	if a.Is4() {
-		b := a.As4()
-		return uint128{0, uint64(binary.BigEndian.Uint32(b[:]))}
-	}
-	b := a.As16()
-	return uint128{binary.BigEndian.Uint64(b[:8]), binary.BigEndian.Uint64(b[8:])}
-}
-
-func (n uint128) addr(is4 bool) netip.Addr {
-	var bytes [16]byte
-	binary.BigEndian.PutUint64(bytes[:8], n.hi)
-	binary.BigEndian.PutUint64(bytes[8:], n.lo)
-	if is4 {
-		return netip.AddrFrom4([4]byte(bytes[12:]))
-	}
-	return netip.AddrFrom16(bytes)
+	return netip.Prefix{}, false
 }

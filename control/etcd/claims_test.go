@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"testing"
 
+	"go4.org/netipx"
+
 	"weft/internal/family"
 	"weft/internal/strict"
 )
@@ -38,7 +40,7 @@ func TestAFreeCIDRIsFoundIfThereIsOne(t *testing.T) {
 		{"fd00:244::/52", 112, []string{"fd00:244::/53"}, []string{"any"}},
 		{"fd00:244::/48", 112, []string{"fd00:244::/49", "fd00:244:0:8000::/50", "fd00:244:0:c000::/51", "fd00:244:0:e000::/52", "fd00:244:0:f000::/52"}, nil},
 		{"fd00:244::/62", 64, []string{"fd00:244::/64", "fd00:244:0:1::/80", "fd00:244:0:3:ffff::/126"}, []string{"fd00:244:0:2::/64"}},
-		{"fd00::/8", 126, []string{"fd00::/9"}, nil}, // of too many only the first are given out
+		{"fd00::/8", 126, []string{"fd00::/9"}, []string{"any"}},
 		{"fd00::/8", 126, []string{"fd00::1:0/112"}, []string{"any"}},
 		{"::/0", 60, []string{"::/1"}, []string{"any"}},
 	} {
@@ -101,12 +103,10 @@ func TestOfClaimsThatOverlapTheFirstStands(t *testing.T) {
 func TestTheSearchIsFastAmongThousandsOfClaims(t *testing.T) {
 	o := &Options{ClusterCIDRs: prefixes("fd00::/24")}
 	l := claimsOf(o)
-	r := newRange(o.ClusterCIDRs[0], 64)
-	if r.count != 1<<40 {
-		t.Fatalf("%d CIDRs", r.count)
-	}
-	for i := range 5000 { // the whole range but the last CIDR, which is behind all others
-		l.claims[family.IPv6][fmt.Sprint("n", i)] = claim{revision: int64(i), cidr: r.cidr(uint64(i))}
+	p := netip.PrefixFrom(o.ClusterCIDRs[0].Addr(), 64)
+	for i := range 5000 {
+		l.claims[family.IPv6][fmt.Sprint("n", i)] = claim{revision: int64(i), cidr: p}
+		p = netip.PrefixFrom(netipx.PrefixLastIP(p).Next(), 64)
 	}
 	// A search through all 2^40 CIDRs would not end.
 	if p, ok := l.standing().free(o.ClusterCIDRs, 64, "node1"); !ok {
@@ -114,8 +114,8 @@ func TestTheSearchIsFastAmongThousandsOfClaims(t *testing.T) {
 	}
 	full := new(standing)
 	for bits := 25; bits <= 64; bits++ { // fd00::/24 without its first /64
-		last := newRange(netip.PrefixFrom(o.ClusterCIDRs[0].Addr(), bits-1), bits).cidr(1)
-		full.Insert(last, "other")
+		lower := netip.PrefixFrom(o.ClusterCIDRs[0].Addr(), bits)
+		full.Insert(netip.PrefixFrom(netipx.PrefixLastIP(lower).Next(), bits), "other")
 	}
 	if p, ok := full.free(o.ClusterCIDRs, 64, "node1"); !ok || p.String() != "fd00::/64" {
 		t.Errorf("the only free one: %v, %v", p, ok)

@@ -266,9 +266,8 @@ func BenchmarkSettleAmongFiveThousand(b *testing.B) {
 	o := testOptions("node1")
 	o.ClusterCIDRs = prefixes("10.0.0.0/8")
 	var kvs []*mvccpb.KeyValue
-	r := newRange(o.ClusterCIDRs[0], 24)
 	for i := range 5000 {
-		name, cidr := fmt.Sprint("node", i), r.cidr(uint64(i)).String()
+		name, cidr := fmt.Sprint("node", i), fmt.Sprintf("10.%d.%d.0/24", i>>8, i&255)
 		kvs = append(kvs, kv("nodes/"+name, entryOf(name, cidr), int64(i+1)), kv("podcidrs/v4/"+name, cidr, int64(i+1)))
 	}
 	l := newListing(o, answer(9000, kvs...), nil)
