@@ -250,7 +250,7 @@ func TestRepairOfADamagedLeaseFile(t *testing.T) {
 	}
 	expectIPAM(t, dir, []string{"check"}, 0, "", "")
 
-	// Nobody knows who has the addresses of another network.
+	// weft can't rebuild the leases of another network.
 	if err := os.Truncate(other.Path(), 100); err != nil {
 		t.Fatal(err)
 	}

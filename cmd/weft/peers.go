@@ -117,7 +117,8 @@ func trouble(p status.Peer, now time.Time) string {
 	return text + "; retried with the next packet for it\n"
 }
 
-// printable keeps what a stranger may have put into an error from steering a terminal.
+// printable replaces characters of an error that could control a terminal: a non-peer may
+// have chosen them.
 func printable(text string) string {
 	return strings.Map(func(r rune) rune {
 		if r != '\n' && !unicode.IsPrint(r) {

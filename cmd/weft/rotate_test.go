@@ -26,7 +26,7 @@ func TestRotationReportsItsOutcome(t *testing.T) {
 		{"some", status.Rotation{Peers: []string{"node2"}, Took: 9999999, Error: "no new keys with node3: \x1bwhy\nno new keys with node4: why"}, nil,
 			1, "new keys with 1 peer in 9999 ms\n", "weft: no new keys with node3: \ufffdwhy\nno new keys with node4: why\n"},
 		{"none", status.Rotation{Error: "no new keys with node2: why"}, nil, 1, "", "weft: no new keys with node2: why\n"},
-		{"nobody has keys", status.Rotation{}, nil, 0, "no peer has keys yet; the first packet to a peer starts a handshake\n", ""},
+		{"no peer has keys", status.Rotation{}, nil, 0, "no peer has keys yet; the first packet to a peer starts a handshake\n", ""},
 		{"not even tried", status.Rotation{}, errors.New("there are no keys"), 1, "", "weft: there are no keys\n"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

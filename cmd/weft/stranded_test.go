@@ -16,8 +16,8 @@ import (
 	"weft/ipam"
 )
 
-// weft ipam check fails for a pod whose node got another pod CIDR since, and for whoever
-// runs it in another network namespace than the node's.
+// weft ipam check fails for a pod whose node got another pod CIDR since, and if it runs in
+// another network namespace than the node's.
 func TestCheckNamesStrandedPods(t *testing.T) {
 	testnet.InNewNamespace(t)
 	const comment = "made by the test"

@@ -154,7 +154,7 @@ func node2Overlay(like netip.Addr) netip.Addr {
 	return netip.MustParseAddr("fd00:244:2::1")
 }
 
-// talk sends the marker to and fro over TCP, and returns where the listening end sees the other.
+// talk sends the marker in both directions over TCP, and returns where the listening end sees the other.
 func talk(t *testing.T, from *testnet.Namespace, source netip.Addr, to *testnet.Namespace, addr netip.Addr) (seen netip.Addr) {
 	t.Helper()
 	done := serve(t, to, func(conn net.Conn) error {

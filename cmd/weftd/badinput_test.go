@@ -218,7 +218,7 @@ func everybodys(t *testing.T, program string) string {
 	return filepath.Join(binDir, program)
 }
 
-// mounted wraps a program so that it runs behind a mount that nobody else sees.
+// mounted wraps a program so that it runs behind a mount that no other process sees.
 func mounted(mount string) []string {
 	return []string{"unshare", "--mount", "sh", "-c", "mount " + mount + ` && exec "$0" "$@"`}
 }
@@ -297,8 +297,8 @@ func TestMissingPrerequisiteIsReported(t *testing.T) {
 	}
 }
 
-// TestTakenPortsStopNothingElse: what others can take by chance or on purpose delays what
-// needs it, is named with its holder, and never costs protection.
+// TestTakenPortsStopNothingElse: a port, socket or lock that another program holds delays
+// only what needs it. weftd names the holder, and the guard stays.
 func TestTakenPortsStopNothingElse(t *testing.T) {
 	t.Parallel()
 	cluster, pod1, pod2 := podsOnTwoNodes(t)

@@ -42,9 +42,9 @@ func TestSessionsLiveWhenTheClockJumpsByAYear(t *testing.T) {
 		if after := agreements(t, node, other); fmt.Sprint(after) != fmt.Sprint(before) {
 			t.Errorf("the clock is wrong by %v: the nodes had agreed on keys %v times, and now %v", wrong, before, after)
 		}
-		// Times are told by the clock as it is now, so that weft shows how long ago they are.
-		expectTold(t, "the keys began", shownPeer(t, node, "node2").KeysBegan, started, wrong)
-		expectTold(t, "the list came into force", report(t, node).State.Applied, started.Add(-time.Minute), wrong)
+		// weftd reports times by the clock as it is now, so that weft shows how long ago they are.
+		expectReported(t, "the keys began", shownPeer(t, node, "node2").KeysBegan, started, wrong)
+		expectReported(t, "the list became active", report(t, node).State.Applied, started.Add(-time.Minute), wrong)
 
 		for _, n := range []*testnet.Node{node, other} {
 			if got := weft(t, n, "rotate-key"); got.status != 0 || got.stderr != "" {
@@ -80,13 +80,13 @@ func TestSessionsLiveWhenTheClockJumpsByAYear(t *testing.T) {
 	}
 }
 
-// expectTold fails unless a time is told as a clock shows it that is wrong by so much:
-// after a point in time, and not in the future.
-func expectTold(t *testing.T, what string, told, after time.Time, wrong time.Duration) {
+// expectReported fails unless weftd reports a time as a clock shows it that is wrong by so
+// much: after a point in time, and not in the future.
+func expectReported(t *testing.T, what string, reported, after time.Time, wrong time.Duration) {
 	t.Helper()
 	const rounding = time.Second
-	if now := time.Now(); told.Before(after.Add(wrong-rounding)) || told.After(now.Add(wrong+rounding)) {
-		t.Errorf("the clock is wrong by %v: at %v, %s at %v", wrong, now.Add(wrong), what, told)
+	if now := time.Now(); reported.Before(after.Add(wrong-rounding)) || reported.After(now.Add(wrong+rounding)) {
+		t.Errorf("the clock is wrong by %v: at %v, %s at %v", wrong, now.Add(wrong), what, reported)
 	}
 }
 
@@ -100,11 +100,11 @@ func TestNodesWhoseClocksAreYearsApartAgreeOnKeys(t *testing.T) {
 	}
 	clock := takeWallClock(t, node)
 	clock.set(t, year)
-	expectTold(t, "the list came into force", report(t, node).State.Applied, began, year)
+	expectReported(t, "the list became active", report(t, node).State.Applied, began, year)
 	pod1 := addPod(t, node, "a")
 	absent := fresh.Entry().PodCIDRs[0].Addr().Next().Next()
 	if err := pings(t, pod1.Namespace, absent); err == nil {
-		t.Errorf("%v answers, and nobody has it yet", absent)
+		t.Errorf("%v answers, and no node has it yet", absent)
 	}
 	eventually(t, "a handshake to fail", func() error {
 		if metric(t, node, `weft_handshakes_total{result="failed"}`) == "0" {

@@ -36,7 +36,7 @@ func TestAListThatCollapsesWaitsUntilItIsConfirmed(t *testing.T) {
 	shown := weft(t, node, "status")
 	for _, part := range []string{"removes 2 of 3 peers", "weft confirm"} {
 		if !strings.Contains(shown.stdout, part) {
-			t.Errorf("weft status does not tell of %q:\n%s", part, shown.stdout)
+			t.Errorf("weft status does not report %q:\n%s", part, shown.stdout)
 		}
 	}
 
@@ -44,20 +44,20 @@ func TestAListThatCollapsesWaitsUntilItIsConfirmed(t *testing.T) {
 	list(4)
 	eventuallyCurrent(t, node, "1", "1")
 	if got := weft(t, node, "confirm"); got.status != 1 {
-		t.Errorf("what waited is still put into force: %s", got.stdout)
+		t.Errorf("what waited is applied after all: %s", got.stdout)
 	}
 	expectSame(t, "the node's network", before, network(t, node.Namespace))
 
 	// It was meant.
 	list(2)
 	eventuallyCurrent(t, node, "0", "2")
-	// Meanwhile the source is in trouble, too, and is so when the word has been spoken.
+	// Meanwhile the list is invalid as well, and still is after the confirmation.
 	write(t, nodesFile(node), "nonsense")
 	eventuallyCurrent(t, node, "0", "3")
 	shown = weft(t, node, "status")
 	for _, part := range []string{"removes 2 of 3 peers", "must be a mapping"} {
 		if !strings.Contains(shown.stdout, part) {
-			t.Errorf("weft status does not tell of %q:\n%s", part, shown.stdout)
+			t.Errorf("weft status does not report %q:\n%s", part, shown.stdout)
 		}
 	}
 	if got := weft(t, node, "confirm"); got.status != 0 || got.stdout != "2 peers withdrawn, 1 left\n" {

@@ -205,7 +205,7 @@ func TestNodeForwardsFromItsSnapshot(t *testing.T) {
 		expectPings(t, pod1, pod2)
 		expectPings(t, pod1, addPod(t, node, "new-"+end))
 	}
-	eventually(t, "weft status to tell that etcd is away", func() error {
+	eventually(t, "weft status to report that etcd is unreachable", func() error {
 		if shown := weft(t, node, "status").stdout; !strings.Contains(shown, "NOT UP TO DATE") {
 			return errors.New(shown)
 		}
@@ -421,8 +421,8 @@ func TestNodesKeepPodCIDRsInEmptiedEtcd(t *testing.T) {
 	expectPings4(t, pod1, pod3)
 }
 
-// TestTheLoserOfAPodCIDRIsFenced: a node that was removed while it was away finds its pod
-// CIDR with another one. It gives it up, and nobody takes packets from it any more.
+// TestTheLoserOfAPodCIDRIsFenced: a node was removed while it was unreachable, and another
+// one has its pod CIDR now. It gives the CIDR up, and no node accepts its packets any more.
 func TestTheLoserOfAPodCIDRIsFenced(t *testing.T) {
 	t.Parallel()
 	c := newEtcdCluster(t, 3, testnet.EtcdOptions{Members: 1}, halves)
@@ -442,7 +442,7 @@ func TestTheLoserOfAPodCIDRIsFenced(t *testing.T) {
 	// The third waits, and says why.
 	waiting := make(chan error, 1)
 	go func() { waiting <- node3.Start(t.Context()) }()
-	eventually(t, "node3 to tell that there is no pod CIDR left", func() error {
+	eventually(t, "node3 to report that there is no pod CIDR left", func() error {
 		if !exists(filepath.Join(node3.Dir(), "weftd.log")) {
 			return errors.New("it has not begun")
 		}
@@ -489,7 +489,7 @@ func TestTheLoserOfAPodCIDRIsFenced(t *testing.T) {
 	})
 	described := filepath.Join(node2.RunDir(), nodefile.Name)
 	if exists(described) {
-		t.Error("the plugin is still told of what it had")
+		t.Error("node.json still has the node's former pod CIDR")
 	}
 	if _, err := node2.AddPod(t.Context(), "late"); err == nil {
 		t.Error("the loser still gives another's addresses to pods")
@@ -512,7 +512,7 @@ func TestTheLoserOfAPodCIDRIsFenced(t *testing.T) {
 	if got := weft(t, node1, append([]string{"node", "remove", "node3"}, operator...)...); got.status != 0 {
 		t.Fatalf("exit status %d: %s", got.status, got.stderr)
 	}
-	eventually(t, "the plugin to be told of another one", func() error {
+	eventually(t, "another pod CIDR in node.json", func() error {
 		_, err := os.Stat(described)
 		return err
 	})
@@ -535,7 +535,7 @@ func expectPings4(t *testing.T, pods ...*testnet.Pod) {
 }
 
 // TestAChangedAddressIsRegisteredAndFollowed: a node gets another address, as from DHCP.
-// The kernel tells weftd, weftd etcd, and etcd the other nodes.
+// The kernel notifies weftd, weftd writes to etcd, and etcd notifies the other nodes.
 func TestAChangedAddressIsRegisteredAndFollowed(t *testing.T) {
 	t.Parallel()
 	c := startEtcdCluster(t, 2, testnet.EtcdOptions{Members: 1})
@@ -565,7 +565,8 @@ func TestAChangedAddressIsRegisteredAndFollowed(t *testing.T) {
 	})
 }
 
-// TestNodeBehindNATAdvertisesOutside: no interface of it has that address.
+// TestNodeBehindNATAdvertisesOutside: no interface of the node has the address that others
+// reach it by.
 func TestNodeBehindNATAdvertisesOutside(t *testing.T) {
 	t.Parallel()
 	const outside = "203.0.113.2"

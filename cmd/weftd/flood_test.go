@@ -60,9 +60,9 @@ func threadTime(t *testing.T) time.Duration {
 	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
 
-// A stranger who floods the port takes processor time, by what its kernel's half costs
-// alone. A stream between pods goes on beside it, while most of the flood is dropped before
-// weftd reads it. How much goodput the stream keeps is logged only: it depends on the machine.
+// A flood from a non-peer source costs processor time, if only in the kernel. A stream
+// between pods continues beside it, and most of the flood is dropped before weftd reads it.
+// The test only logs the stream's goodput, which depends on the machine.
 func TestNonPeerFloodLeavesPeersTheirShare(t *testing.T) {
 	cluster := startCluster(t, testnet.ClusterOptions{Nodes: 2, Sealed: true})
 	pod1, pod2 := addPod(t, cluster.Nodes()[0], "a"), addPod(t, cluster.Nodes()[1], "b")

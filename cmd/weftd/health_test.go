@@ -52,7 +52,7 @@ func TestHealthReportsAConflictingRoute(t *testing.T) {
 		t.Errorf("weft_ready is %s", got)
 	}
 	if shown := weft(t, node, "status"); shown.status != 0 || !strings.Contains(shown.stdout, "node1, NOT READY: the route to 10.244.2.0/24") {
-		t.Errorf("weft status does not tell:\n%s", shown.stdout)
+		t.Errorf("weft status does not report the route:\n%s", shown.stdout)
 	}
 	if err := pings(t, pod1.Namespace, addrOf(t, pod2, true)); err != nil {
 		t.Errorf("what is not in the way must go on: %v", err)
@@ -61,7 +61,7 @@ func TestHealthReportsAConflictingRoute(t *testing.T) {
 	run(t, node.Namespace, "ip", "route", "del", "10.244.2.0/24", "via", "192.168.77.254")
 	removed := time.Now()
 	eventuallyAnswers(t, node, "")
-	t.Logf("mended after %v", time.Since(removed).Round(time.Millisecond))
+	t.Logf("repaired after %v", time.Since(removed).Round(time.Millisecond))
 	expectSame(t, "what weftd owns", before, ours(t, node.Namespace))
 	expectPings(t, pod1, pod2)
 }
@@ -223,7 +223,7 @@ func TestUnwritableConflistLeavesPods(t *testing.T) {
 	}
 	cmd := weftd(t, node, mounted("-t tmpfs -o ro none "+filepath.Dir(conflist(node))))
 	wait := begin(t, cmd)
-	eventually(t, "/readyz to tell of the conflist", func() error {
+	eventually(t, "/readyz to report the conflist", func() error {
 		if _, err := node.Get(t.Context(), "/readyz"); err == nil || !strings.Contains(err.Error(), "write the conflist: ") {
 			return fmt.Errorf("it says %w", err)
 		}
@@ -231,7 +231,7 @@ func TestUnwritableConflistLeavesPods(t *testing.T) {
 	})
 	expectPings(t, pod1, pod2)
 	if shown := weft(t, node, "status"); !strings.Contains(shown.stdout, "NOT READY: write the conflist: ") {
-		t.Errorf("weft status does not tell:\n%s", shown.stdout)
+		t.Errorf("weft status does not report the conflist:\n%s", shown.stdout)
 	}
 
 	run(t, node.Namespace, "nsenter", fmt.Sprintf("--mount=/proc/%d/ns/mnt", cmd.Process.Pid), "umount", "--lazy", filepath.Dir(conflist(node)))
@@ -247,8 +247,8 @@ func TestUnwritableConflistLeavesPods(t *testing.T) {
 	}
 }
 
-// TestHostIsRepairedWithoutUnderlay: without the node's address nobody knows the MTU of
-// the underlay, and the last one is as good as before.
+// TestHostIsRepairedWithoutUnderlay: without the node's address, weftd can't read the
+// underlay's MTU, and uses the last one.
 func TestHostIsRepairedWithoutUnderlay(t *testing.T) {
 	t.Parallel()
 	node := startCluster(t, testnet.ClusterOptions{Nodes: 2}).Nodes()[0]

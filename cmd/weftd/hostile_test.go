@@ -41,7 +41,7 @@ func TestHostileDatagramsGetNoAnswer(t *testing.T) {
 		t.Fatal(err)
 	}
 	node := cluster.Nodes()[0]
-	peer2, err := network.AddNamespace(t.Context(), "peer2") // a peer taken over by somebody
+	peer2, err := network.AddNamespace(t.Context(), "peer2") // a compromised peer
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,8 +83,8 @@ func TestHostileDatagramsGetNoAnswer(t *testing.T) {
 		payload []byte
 		reason  string
 	}{
-		{"a stranger's datagram", stranger, good, "unknown_peer"},
-		{"a stranger's garbage", stranger, bytes.Repeat([]byte{0xff}, 1400), "unknown_peer"},
+		{"a non-peer's datagram", stranger, good, "unknown_peer"},
+		{"a non-peer's garbage", stranger, bytes.Repeat([]byte{0xff}, 1400), "unknown_peer"},
 		{"garbage", peer, bytes.Repeat([]byte{0x5a}, 1400), "bad_header"},
 		{"an empty datagram", peer, nil, "truncated"},
 		{"headers cut short", peer, good[:21], "truncated"},

@@ -286,7 +286,7 @@ func TestUnreconciledLeasesAreReported(t *testing.T) {
 		t.Fatal(err)
 	}
 	if log := logs(t, node); strings.Count(log, "level=ERROR msg=\"pod lease not reconciled\"") != 1 || !strings.Contains(log, other) {
-		t.Errorf("the log does not tell it once:\n%s", log)
+		t.Errorf("the log does not report it once:\n%s", log)
 	}
 	if shown := weft(t, node, "status").stdout; !strings.Contains(shown, "NOT RECONCILED: list leases: "+other+": lease file is damaged") {
 		t.Errorf("weft status:\n%s", shown)
@@ -383,7 +383,7 @@ func countLeases(t *testing.T, store *ipam.Store) int {
 	return len(leases)
 }
 
-// expectLeasesOf fails unless these pods have leases of their addresses, and nobody else.
+// expectLeasesOf fails unless exactly these pods have leases, of their addresses.
 func expectLeasesOf(t *testing.T, node *testnet.Node, pods map[string]*testnet.Pod) {
 	t.Helper()
 	leases := leasesOf(t, node)

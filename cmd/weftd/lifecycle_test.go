@@ -92,8 +92,8 @@ func TestStopKeepsProtection(t *testing.T) {
 	}
 }
 
-// TestTeardownRemovesAll: only `weft teardown` removes what protects pods, and not while weftd
-// or pods run, unless told to.
+// TestTeardownRemovesAll: only `weft teardown` removes what protects pods. It refuses while
+// weftd or pods run, unless a flag demands it.
 func TestTeardownRemovesAll(t *testing.T) {
 	t.Parallel()
 	cluster := newCluster(t, testnet.ClusterOptions{Nodes: 2, Sealed: true})
@@ -185,8 +185,7 @@ func TestConnectionsSurviveRestart(t *testing.T) {
 	expectPings(t, pod1, pod2)
 }
 
-// expectGuarded fails if a stranger's bare packet to a pod is not dropped by the
-// guard table.
+// expectGuarded fails unless the guard table drops a non-peer's bare packet to a pod.
 func expectGuarded(t *testing.T, stranger *testnet.Namespace, node *testnet.Node, pod netip.Addr) {
 	t.Helper()
 	count := func() string { return run(t, node.Namespace, "nft", "list", "counter", "inet", "weft", "bare_to_pod") }
@@ -196,7 +195,7 @@ func expectGuarded(t *testing.T, stranger *testnet.Namespace, node *testnet.Node
 	defer cancel()
 	if conn, err := stranger.Dial(ctx, "tcp", net.JoinHostPort(pod.String(), exchangePort)); err == nil {
 		conn.Close()
-		t.Error("a stranger reaches a pod")
+		t.Error("a non-peer reaches a pod")
 	}
 	eventually(t, "the guard table to count the bare packet", func() error {
 		if count() == before {
@@ -250,8 +249,9 @@ func beginUntil(t *testing.T, node *testnet.Node, moment time.Duration) (process
 	return cmd.Process, wait
 }
 
-// TestExitStatusOfACrash: the exit status of both would be 2, after
-// which systemd does not start weftd again. SIGQUIT has Go end as after a panic.
+// TestExitStatusOfACrash: weftd ends by a signal after a panic. Go's own status is 2, as after
+// a mistake in the configuration, and systemd would not start weftd again. SIGQUIT has Go
+// end as after a panic.
 func TestExitStatusOfACrash(t *testing.T) {
 	t.Parallel()
 	node := newCluster(t, testnet.ClusterOptions{Nodes: 1}).Nodes()[0]

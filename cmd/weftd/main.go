@@ -27,8 +27,8 @@ const (
 )
 
 func main() {
-	// Go's own status after a panic is 2 as well, after which nobody starts weftd again. This
-	// has the process end by a signal.
+	// Go's own status after a panic is 2 as well, after which systemd does not start weftd
+	// again. This has the process end by a signal.
 	debug.SetTraceback("crash")
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()

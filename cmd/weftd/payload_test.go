@@ -147,8 +147,8 @@ func runsOf(size int) (payloads [][]byte) {
 	return payloads
 }
 
-// Datagrams that differ in nothing but the mark come close behind each other, so that
-// whoever joins them without looking at it loses one.
+// Datagrams that differ in nothing but the mark come close behind each other: joining them
+// without regard to the mark would lose one.
 func TestTrafficClassesAndECNArrive(t *testing.T) {
 	t.Parallel()
 	cluster, pod1, pod2 := podsOnTwoNodes(t)

@@ -241,7 +241,7 @@ func TestNoNodeHasABridge(t *testing.T) {
 			}
 		}
 	}
-	// What carries the segment is told by the same words.
+	// The bridge that carries the segment shows that this command finds bridges.
 	if links := run(t, cluster.Segment.Namespace, "ip", "link", "show", "type", "bridge"); links == "" {
 		t.Error("a bridge is not recognised")
 	}

@@ -113,7 +113,7 @@ func teardown(t *testing.T, node *testnet.Node, args ...string) outcome {
 	return weft(t, node, append([]string{"teardown", "--config", configFile(node)}, args...)...)
 }
 
-// forwarding tells whether a node routes packets; weftd turns it on and not off again.
+// forwarding returns whether a node routes packets; weftd turns it on and not off again.
 func forwarding(t *testing.T, at *testnet.Namespace) string {
 	t.Helper()
 	return run(t, at, "sysctl", "net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding")

@@ -54,7 +54,7 @@ func TestPodReachesItselfWithoutRedirect(t *testing.T) {
 			}
 			for _, frame := range frames {
 				if what, is := icmpType(frame, v6); is && what == redirectType(v6) {
-					t.Errorf("the pod is told of a better way: %x", frame)
+					t.Errorf("the pod receives a redirect: %x", frame)
 				}
 			}
 		})
@@ -92,7 +92,7 @@ func TestPodsRedirectsChangeNoRoute(t *testing.T) {
 		return run(t, at, "ip", "route", "get", testnet.OutsideAddr4.String())
 	}
 	expectPings(t, victim)
-	if err := pings(t, node.Namespace, others); err != nil { // the kernel takes redirects to who is there only
+	if err := pings(t, node.Namespace, others); err != nil { // the kernel accepts redirects only to a neighbour that exists
 		t.Fatal(err)
 	}
 	for _, attack := range []struct {

@@ -109,8 +109,8 @@ func TestAHangupWithAnUnchangedListChangesNothing(t *testing.T) {
 	time.Sleep(300 * time.Millisecond) // weftd reads a changed file 100 ms later
 	expectSame(t, "the node", before, state())
 
-	// That weftd has heard the hangups is seen when there is something to tell: what
-	// it refuses, it refuses once more at each.
+	// An invalid list shows that weftd has received the hangups: it logs the rejection once
+	// for each.
 	write(t, nodesFile(node), "nodes: []\n")
 	eventuallyCurrent(t, node, "0", "1")
 	hangUp(t, node)
@@ -140,7 +140,7 @@ func TestABrokenListLeavesTheLastGoodOneInForce(t *testing.T) {
 
 			shown := weft(t, node, "status")
 			if shown.status != 0 || !strings.Contains(shown.stdout, "NOT UP TO DATE: ") || !strings.Contains(shown.stdout, tt.reason) {
-				t.Errorf("weft status does not tell of %s:\n%s%s", tt.reason, shown.stdout, shown.stderr)
+				t.Errorf("weft status does not report %s:\n%s%s", tt.reason, shown.stdout, shown.stderr)
 			}
 			var r status.Report
 			if err := json.Unmarshal([]byte(weft(t, node, "status", "-o", "json").stdout), &r); err != nil || !r.Ready || !strings.Contains(r.State.Rejected, tt.reason) {

@@ -32,8 +32,7 @@ import (
 	"weft/peer"
 )
 
-// accomplice is a peer of node1 with keys, taken over by somebody: what it sends is up to
-// the test.
+// accomplice is a compromised peer of node1, with keys. The test decides what it sends.
 type accomplice struct {
 	at      *testnet.Namespace
 	conn    *encap.Conn
@@ -244,16 +243,16 @@ func TestHostileSealedDatagramsGetNoAnswer(t *testing.T) {
 		payload []byte
 		reason  string
 	}{
-		{"a stranger's garbage", stranger, bytes.Repeat([]byte{0x5a}, 1400), "unknown_peer"}, // taken for QUIC
-		{"a stranger's datagram of another type", stranger, bytes.Repeat([]byte{0x02}, 1400), "bad_header"},
-		{"a stranger's QUIC", stranger, append([]byte{0xc3, 0, 0, 0, 1, 8}, make([]byte, 1194)...), "unknown_peer"},
+		{"a non-peer's garbage", stranger, bytes.Repeat([]byte{0x5a}, 1400), "unknown_peer"}, // taken for QUIC
+		{"a non-peer's datagram of another type", stranger, bytes.Repeat([]byte{0x02}, 1400), "bad_header"},
+		{"a non-peer's QUIC", stranger, append([]byte{0xc3, 0, 0, 0, 1, 8}, make([]byte, 1194)...), "unknown_peer"},
 		{"an empty datagram", peer, nil, "truncated"},
 		{"a header alone", peer, good[:16], "truncated"},
 		{"half a tag", peer, good[:24], "truncated"},
 		{"a VXLAN datagram", peer, datagram("10.244.2.5", addrOf(t, pod, false).String()), "bad_header"},
 		{"a replay", peer, good, "replayed"},
 		{"a replay from another address", elsewhere, good, "replayed"},
-		{"a stranger's replay", stranger, good, "replayed"},
+		{"a non-peer's replay", stranger, good, "replayed"},
 		{"another session", peer, flip(4, 0x80), "unknown_index"},
 		{"a lane that does not exist", peer, flip(7, 0x02), "unknown_index"},
 		{"another counter", peer, flip(12, 0x01), "not_authentic"},
@@ -288,7 +287,7 @@ func TestHostileSealedDatagramsGetNoAnswer(t *testing.T) {
 	}
 }
 
-// A peer that has another address after all is followed: the State need not know.
+// weftd accepts a peer's new address though the State does not have it.
 func TestPeerRoamsByAuthenticDatagrams(t *testing.T) {
 	t.Parallel()
 	cluster, pod, a := besideAccomplice(t)
@@ -315,8 +314,8 @@ func TestPeerRoamsByAuthenticDatagrams(t *testing.T) {
 	}
 }
 
-// Whoever can hold back what a peer sends, and send it from elsewhere, does not get what
-// is sent to the peer.
+// An attacker that holds back a peer's datagrams, and sends them from elsewhere, does not
+// receive the peer's packets.
 func TestAPeerIsNotFollowedToWhereItDoesNotAnswer(t *testing.T) {
 	t.Parallel()
 	cluster, pod, a := besideAccomplice(t)
@@ -392,7 +391,7 @@ func TestAMillionBadDatagramsLeaveNoTrace(t *testing.T) {
 	})
 	_ = stranger.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
 	if n, err := stranger.Read(make([]byte, 1500)); err == nil {
-		t.Errorf("the stranger is answered with %d bytes", n)
+		t.Errorf("the non-peer is answered with %d bytes", n)
 	}
 	dropped := 0.0
 	for _, reason := range []string{"unknown_peer", "truncated", "bad_header", "unknown_index", "replayed", "not_authentic", "handshakes_full"} {
@@ -401,7 +400,7 @@ func TestAMillionBadDatagramsLeaveNoTrace(t *testing.T) {
 	after := residentMB(t, node.PID())
 	t.Logf("%.0f of %d were read and dropped by weftd; memory %.1f MB before, %.1f MB at most", dropped, total, before, after)
 	if dropped < float64(total/20) {
-		t.Error("that is too few to tell")
+		t.Error("that is too few for a comparison")
 	}
 	if after > before+32 { // QUIC looks at some before it is sure
 		t.Errorf("memory grew from %.1f MB to %.1f MB", before, after)
@@ -414,7 +413,7 @@ func TestAMillionBadDatagramsLeaveNoTrace(t *testing.T) {
 	})
 }
 
-// Whoever can send from a peer's address can begin handshakes, and gets nowhere.
+// An attacker that can send from a peer's address can begin handshakes, but not complete one.
 func TestAFloodOfHandshakesCostsLittleMemory(t *testing.T) {
 	cluster, _, a := besideAccomplice(t)
 	node := cluster.Nodes()[0]
@@ -435,7 +434,7 @@ func TestAFloodOfHandshakesCostsLittleMemory(t *testing.T) {
 						select { // without a certificate TLS fails once the server has looked
 						case <-conn.Context().Done():
 						case <-time.After(testnet.WaitLimit):
-							t.Error("a stranger stays connected")
+							t.Error("a non-peer stays connected")
 						}
 					}
 					cancel()

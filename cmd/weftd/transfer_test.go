@@ -69,7 +69,7 @@ type kernelNode struct {
 const kernelMAC, kernelEndpoint = "02:00:00:00:00:99", "192.168.77.99"
 
 // addKernelNode joins a kernel VXLAN peer to a cluster of one weft node, as
-// docs/OPERATIONS.md tells to.
+// docs/OPERATIONS.md describes.
 func addKernelNode(t *testing.T, network *testnet.Net, cluster *testnet.Cluster) kernelNode {
 	t.Helper()
 	ctx := t.Context()

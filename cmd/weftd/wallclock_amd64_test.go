@@ -36,7 +36,7 @@ var clockCode = []byte{
 	0xcc, 0xcc, // int3
 }
 
-// clockOffset is aligned, so that nobody reads half of a number.
+// clockOffset is aligned, so that a reader never sees half of a number.
 const clockOffset = 24
 
 // takeWallClock gives a node's weftd a clock of its own, until it ends.
