@@ -42,7 +42,7 @@ const (
 	BadHeader
 	// UnknownIndex: the datagram names no session that there is.
 	UnknownIndex
-	// Replayed: the datagram came before, or so late that this cannot be told.
+	// Replayed: the datagram came before, or is too late for the window to show that.
 	Replayed
 	// NotAuthentic: the datagram was not sealed with the session's key, or was changed.
 	NotAuthentic

@@ -82,7 +82,7 @@ func (b *Batch) Datagrams() iter.Seq2[*peer.Peer, []byte] {
 	}
 }
 
-// Space returns n bytes for what Add shall send. They are valid until Reset.
+// Space returns n bytes for data to pass to Add. They are valid until Reset.
 func (b *Batch) Space(n int) []byte {
 	if len(b.space)+n > cap(b.space) {
 		// What was handed out before stays where it is, held by the iovecs.

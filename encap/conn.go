@@ -51,7 +51,7 @@ type Conn struct {
 // Options say how to open the lanes' sockets.
 type Options struct {
 	// GRO has the kernel join datagrams of one flow before they are read (udp(7),
-	// UDP_GRO). Whoever reads must cope with frames that share a buffer.
+	// UDP_GRO). The reader must cope with frames that share a buffer.
 	GRO bool
 
 	// Spread says which lane receives a datagram.
@@ -209,7 +209,7 @@ func open(ctx context.Context, addr netip.AddrPort, lane int, o Options) (c *Con
 }
 
 // detach moves the socket into a file that the runtime's poller does not know. It
-// would wake a thread for every datagram that arrives or leaves, and nobody waits there.
+// would wake a thread for every datagram that arrives or leaves, and no goroutine waits there.
 func detach(udp *net.UDPConn) (*os.File, error) {
 	defer udp.Close()
 	raw, err := udp.SyscallConn()
@@ -281,7 +281,7 @@ func (c *Conn) LocalAddr() netip.AddrPort { return c.local }
 // SourcePort returns the port that the lane sends from.
 func (c *Conn) SourcePort() uint16 { return c.port }
 
-// Close wakes whoever waits in ReadBatch.
+// Close wakes a goroutine that waits in ReadBatch.
 func (c *Conn) Close() error { return errors.Join(c.poller.Close(), c.closeFiles()) }
 
 func (c *Conn) closeFiles() error {

@@ -303,7 +303,7 @@ func TestLanesStayTogetherAndSpread(t *testing.T) {
 func TestWhatIsSentToASourcePortIsNotKept(t *testing.T) {
 	from, to := listen(t, "127.0.0.1:0", 1)[0], listen(t, "127.0.0.1:0", 1)[0]
 	target := &peer.Peer{Endpoint: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), to.SourcePort())}
-	if sent := from.WriteBatch(batch(target, []byte("nobody reads this"))); sent.Packets != 1 {
+	if sent := from.WriteBatch(batch(target, []byte("without a reader"))); sent.Packets != 1 {
 		t.Fatalf("WriteBatch = %+v", sent)
 	}
 	if n := encap.Unread(t, to); n != 0 {

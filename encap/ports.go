@@ -12,7 +12,7 @@ import (
 )
 
 // Each lane sends from a port of its own, so that cards, links and the receiving
-// node's lanes tell a peer's lanes apart (RFC 7348 §5, RFC 7510 §3): what one lane
+// node's lanes distinguish a peer's lanes (RFC 7348 §5, RFC 7510 §3): what one lane
 // sends stays together, and what several send is spread. The port's remainder by
 // laneStride is the lane, and by the receiver's number of lanes where it arrives (unless
 // Spread says otherwise).
@@ -25,7 +25,7 @@ const (
 )
 
 // openSource opens the socket from which a lane that receives at addr sends. The port
-// is the same after a restart, unless somebody else has it.
+// is the same after a restart, unless another program has it.
 func openSource(ctx context.Context, addr netip.AddrPort, lane int, mark uint32) (*net.UDPConn, error) {
 	const tries, blocks = 64, (lastSource + 1 - firstSource) / laneStride
 	var err error

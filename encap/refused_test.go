@@ -51,7 +51,7 @@ func listenIn(t *testing.T, n *testnet.Namespace, addr string) *encap.Conn {
 	return conn
 }
 
-// numbered returns n payloads of size bytes that tell their order.
+// numbered returns n payloads of size bytes; each begins with its number.
 func numbered(n, size int) [][]byte {
 	payloads := make([][]byte, n)
 	for i := range payloads {
@@ -101,7 +101,8 @@ func TestRefusedRunsAreSentOneByOne(t *testing.T) {
 	expectReceived(t, other, slices.Repeat([][]byte{[]byte("to another peer")}, 3))
 }
 
-// Older kernels tell both by EINVAL (udp_send_skb in net/ipv4/udp.c).
+// Older kernels report EINVAL both for a run that they refuse and for datagrams too big for
+// the path (udp_send_skb in net/ipv4/udp.c).
 func TestTooBigDatagramsDoNotEndRuns(t *testing.T) {
 	host, others := hosts(t, 1)
 	from, to := listenIn(t, host, "0.0.0.0:9338"), listenIn(t, others[0], "10.9.1.2:9338")

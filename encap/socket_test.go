@@ -108,7 +108,7 @@ func TestForgedPathMTUShrinksNothing(t *testing.T) {
 	}
 }
 
-// Whoever chooses datagrams' sizes by what fits, as QUIC does, must see what does not.
+// QUIC finds the largest datagram that fits by this error.
 func TestTooLargeForTheDeviceIsEMSGSIZE(t *testing.T) {
 	host, others := hosts(t, 1)
 	from, to := listenIn(t, host, "0.0.0.0:0"), listenIn(t, others[0], "0.0.0.0:0")

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Sent tells what became of the messages that WriteBatch was given.
+// Sent is the outcome of a WriteBatch.
 type Sent struct {
 	// Packets and Bytes are the pods' packets that went out.
 	Packets, Bytes int
@@ -101,7 +101,7 @@ func (w *writer) write(messages []message, iovecs []unix.Iovec, sent *Sent) {
 		if w.errno == 0 {
 			continue
 		}
-		// sendmmsg(2) tells the error of the first message that it did not send.
+		// sendmmsg(2) reports the error of the first message that it did not send.
 		if m, errno := &messages[0], w.errno; m.packets > 1 && (refusesRuns(errno) || errno == unix.EMSGSIZE) {
 			refused := sent.Refused
 			w.write(m.cut(w.pieces, iovecs), iovecs, sent)
@@ -119,8 +119,8 @@ func (w *writer) write(messages []message, iovecs []unix.Iovec, sent *Sent) {
 	}
 }
 
-// refusesRuns tells the errors by which the kernel refuses UDP_SEGMENT, because the
-// card has no checksum offload or the kernel is too old (udp_send_skb in net/ipv4/udp.c).
+// refusesRuns reports whether the kernel refuses UDP_SEGMENT by this error: the card has no
+// checksum offload, or the kernel is too old (udp_send_skb in net/ipv4/udp.c).
 func refusesRuns(errno syscall.Errno) bool { return errno == unix.EIO || errno == unix.EINVAL }
 
 // describe makes m the i-th message of the next system call.

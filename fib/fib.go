@@ -28,8 +28,8 @@ type Table struct {
 }
 
 // New builds the table of a node that is described by self and knows peers.
-// It refuses a prefix or an underlay address that two nodes claim: the planner
-// has told the operator about it before it comes here.
+// It refuses a prefix or an underlay address that two nodes claim; the planner has
+// reported it to the operator before.
 func New(self *peer.Peer, peers []*peer.Peer) (*Table, error) {
 	t := &Table{self: self, senders: make(map[netip.Addr]*peer.Peer, len(peers)), keys: make(map[peer.Fingerprint]*peer.Peer, len(peers))}
 	if err := t.own(self); err != nil {

@@ -99,7 +99,7 @@ func TestNothingBelongsToTwoNodes(t *testing.T) {
 	}
 }
 
-// oracle is the table that nobody can get wrong: it looks at every prefix.
+// oracle is the table in its simplest form: it looks at every prefix.
 type oracle struct{ nodes []*peer.Peer }
 
 func (o oracle) lookup(addr netip.Addr) (owner *peer.Peer) {

@@ -31,8 +31,8 @@ func protocolOf(tcp bool) (number byte, checksum, least int) {
 // A kernel that leaves the checksum to its card puts the sum of the pseudo header
 // there (CHECKSUM_PARTIAL in include/linux/skbuff.h). If there is no card, as on a
 // veth pair or between virtual machines of one host, the packet arrives like that.
-// A correct checksum that equals the pseudo header's sum by chance loses nothing:
-// completing it gives the same checksum again.
+// A correct checksum may equal the pseudo header's sum. That loses nothing: completing it
+// gives the same checksum again.
 func PartialChecksum(b []byte) (VirtioHeader, bool) {
 	protocol, start := transportProtocol(b), headerLen(b)
 	if isFragment(b) || protocol != protocolTCP && protocol != protocolUDP {

@@ -126,7 +126,7 @@ const (
 
 // MergeECN gives the packet b, which need not be parsed yet, the mark that the underlay
 // left in the traffic class of the outer header. It reports false of a packet that must
-// be dropped: congestion was experienced, and its flow cannot be told (RFC 6040 §4.2).
+// be dropped: congestion was experienced, and its flow does not support ECN (RFC 6040 §4.2).
 func MergeECN(b []byte, outer uint8) bool {
 	outer &= ecnMask
 	if outer != ecnCongestion && outer != ecnCapable1 || len(b) < ipv4HeaderLen {

@@ -18,7 +18,7 @@ import (
 	"weft/peer"
 )
 
-// endless hands out the same batch for ever and takes whatever it is given.
+// endless returns the same batch at each Read, and accepts every Write.
 type endless struct {
 	packets  [][]byte
 	frames   []packet.Frame

@@ -130,7 +130,7 @@ func TestSegmentSizeBeyondPayload(t *testing.T) {
 	}
 }
 
-// What the kernel left to do must be done, whoever receives.
+// weftd must complete what the kernel left to do, for a weft peer and for a kernel peer.
 func TestUnfinishableChecksumIsNotSent(t *testing.T) {
 	w, kernel, queue := newWire(), kernel3(), virtioQueue{tuntest.NewQueue()}
 	n1 := startLane(t, queue, w.attach(node1.Endpoint), node1, node2, kernel)

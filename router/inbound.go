@@ -26,7 +26,7 @@ type inbound struct {
 
 	packets, bytes uint64 // in the batch
 
-	last struct { // who sent the last packet that was delivered, and its addresses
+	last struct { // the sender of the last packet that was delivered, and the packet's addresses
 		peer                *peer.Peer
 		source, destination netip.Addr
 	}

@@ -86,7 +86,7 @@ func (o *outbound) send() {
 	}
 }
 
-// sendReason tells the errors apart that an operator can do something about
+// sendReason distinguishes the errors that an operator can do something about
 // (sendmsg(2), udp(7)).
 func sendReason(errno syscall.Errno) drop.Reason {
 	switch errno {

@@ -149,7 +149,7 @@ func describe(ctx context.Context, err error, format string, args ...any) error 
 }
 
 // maxFailures is how many reads in a row may fail before a lane gives up. A packet
-// that a driver cannot read is one failure; a device that is broken fails for ever.
+// that a driver cannot read is one failure; a device that is broken fails every time.
 const maxFailures = 100
 
 // repeat calls batch until its queue or socket is closed, or fails for good.

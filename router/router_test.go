@@ -226,7 +226,7 @@ func TestInboundDropsHaveReasonsNoAnswers(t *testing.T) {
 		payload []byte
 		want    drop.Reason
 	}{
-		{"a stranger's datagram", stranger, good, drop.UnknownPeer},
+		{"a non-peer's datagram", stranger, good, drop.UnknownPeer},
 		{"garbage", node1.Endpoint, bytes.Repeat([]byte{0xa5}, 200), drop.BadHeader},
 		{"an empty datagram", node1.Endpoint, nil, drop.Truncated},
 		{"truncated headers", node1.Endpoint, good[:20], drop.Truncated},
@@ -234,7 +234,7 @@ func TestInboundDropsHaveReasonsNoAnswers(t *testing.T) {
 		{"headers without a packet", node1.Endpoint, good[:22], drop.Malformed},
 		{"another peer's source", node3.Endpoint, good, drop.SourceNotPeer},
 		{"this node's own source", node1.Endpoint, vxlantest.Datagram(udp("10.244.2.5", "10.244.2.6"), node1, node2), drop.SourceNotPeer},
-		{"a source that is nobody's", node1.Endpoint, vxlantest.Datagram(udp("1.2.3.4", "10.244.2.6"), node1, node2), drop.SourceNotPeer},
+		{"a source that no node has", node1.Endpoint, vxlantest.Datagram(udp("1.2.3.4", "10.244.2.6"), node1, node2), drop.SourceNotPeer},
 		{"a loopback source", node1.Endpoint, vxlantest.Datagram(udp("127.0.0.1", "10.244.2.6"), node1, node2), drop.SourceNotPeer},
 		{"another node's pod", node1.Endpoint, vxlantest.Datagram(udp("10.244.1.5", "10.244.3.5"), node1, node2), drop.DestinationNotLocal},
 		{"a destination outside the cluster", node1.Endpoint, vxlantest.Datagram(udp("10.244.1.5", "8.8.8.8"), node1, node2), drop.DestinationNotLocal},

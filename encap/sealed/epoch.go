@@ -19,8 +19,8 @@ import (
 )
 
 // How much one key seals. With 2^28 datagrams of up to 2 KiB the advantage of an attacker
-// who wants to tell AES-GCM from noise is at most 2^-57 (RFC 9001 §B.1.1); new keys are
-// asked for long before a lane has to stop, which it does at counterLimit.
+// that distinguishes AES-GCM from noise is at most 2^-57 (RFC 9001 §B.1.1). A lane asks for
+// new keys long before it has to stop, which it does at counterLimit.
 const (
 	rekeyAfter   = 1 << 27
 	counterLimit = 1 << 28

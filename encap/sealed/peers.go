@@ -46,7 +46,7 @@ type Peers struct {
 	Moved chan Move
 }
 
-// Move tells where a peer's datagrams come from.
+// Move is where a peer's datagrams come from.
 type Move struct {
 	Peer *peer.Peer
 	Addr netip.Addr
@@ -109,7 +109,7 @@ func (p *Peers) unknownIndex(from netip.Addr, table *fib.Table) {
 func (p *Peers) moved(peer *peer.Peer, to netip.Addr) {
 	select {
 	case p.Moved <- Move{peer, to}:
-	default: // the next datagram will tell as well
+	default: // the next datagram reports it again
 	}
 }
 
@@ -205,8 +205,8 @@ func (e *Epoch) Expect(lanes int, session uint32) {
 	e.lanes.Store(int32(min(lanes, MaxLanes)))
 }
 
-// Use has everything to the peer sealed with the epoch's keys from now on, of which Expect was
-// told. What has waited goes first, as datagrams to send to where the peer is by now; one
+// Use seals everything to the peer with the epoch's keys from now on, after Expect. Packets
+// that have waited go first, as datagrams to send to the peer's present endpoint. Only one
 // goroutine at a time may call Use for a peer.
 func (e *Epoch) Use(send func(datagram []byte)) {
 	e.sendWaiting(e.peer.takeWaiting(nil), send)

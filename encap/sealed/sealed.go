@@ -24,7 +24,7 @@ const (
 )
 
 // An index names a session of the receiver, and in its last bits the sender's lane. So
-// the receiver's kernel can tell which lane's key a datagram is for.
+// the receiver's kernel can see which lane's key a datagram is for.
 const (
 	laneBits = 5
 

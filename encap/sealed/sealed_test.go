@@ -228,7 +228,7 @@ func TestEveryFaultIsDroppedUnderItsReason(t *testing.T) {
 		{"what it sent itself", b.encode(t, 1, a, frame(ip))[0], drop.UnknownIndex},
 		{"what is for another node", a.encode(t, 1, c, frame(ip))[0], drop.UnknownIndex},
 	} {
-		// Two nodes may by chance have the same numbers for sessions.
+		// Two nodes may have the same numbers for sessions.
 		got, peer, reason := b.decode(tc.datagram, a.addr())
 		if reason != tc.want && (tc.want != drop.UnknownIndex || reason != drop.NotAuthentic) || peer != nil {
 			t.Errorf("%s: %v, %v, want %v", tc.name, peer, reason, tc.want)
@@ -318,7 +318,7 @@ func TestPacketsWaitForKeysAndGoFirst(t *testing.T) {
 		t.Errorf("%d datagrams have waited", len(waited))
 	}
 	if got := a.peers.Waited(); got != (sealed.Waited{Packets: 8, Bytes: 29 + 30 + 5*1052 + 31}) {
-		t.Errorf("of what has waited is told: %+v", got)
+		t.Errorf("Waited = %+v", got)
 	}
 	waited = append(waited, a.encode(t, 0, b, frame(from1to2(4)))...)
 	var sizes []int
@@ -350,7 +350,7 @@ func TestWhatWaitsIsBounded(t *testing.T) {
 	}
 	a.knows(b).HandshakeDone(false)
 	if got := a.peers.Waited(); got != (sealed.Waited{Lost: uint64(kept)}) {
-		t.Errorf("of %d packets is told: %+v", kept, got)
+		t.Errorf("%d packets waited; Waited = %+v", kept, got)
 	}
 	if waited := agree(t, a, b); len(waited) != 0 {
 		t.Errorf("%d packets still wait", len(waited))
@@ -568,7 +568,7 @@ func TestAnExhaustedKeySealsNothing(t *testing.T) {
 	a.encode(t, 0, b, frame(from1to2(10)))
 }
 
-// Whoever rotates without a pause must not fill the tables that all peers share.
+// A peer that rotates without a pause must not fill the tables that all peers share.
 func TestAPeerHasFewEpochsHoweverFastKeysChange(t *testing.T) {
 	a, b := pair(t, 1)
 	for range 200 {

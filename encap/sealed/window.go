@@ -17,7 +17,7 @@ type window struct {
 	seen [windowWords]uint64
 }
 
-// fresh reports whether counter was not seen, and is not too old to tell.
+// fresh reports whether counter is new. A counter too old for the window is not.
 func (w *window) fresh(counter uint64) bool {
 	if counter >= w.next {
 		return counter < counterLimit

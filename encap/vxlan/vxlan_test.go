@@ -107,7 +107,7 @@ func TestDecodeDropsEachFaultUnderItsOwnReason(t *testing.T) {
 		from     string
 		want     drop.Reason
 	}{
-		{"a stranger's datagram", edit(0, 8), "192.168.77.9:9338", drop.UnknownPeer},
+		{"a non-peer's datagram", edit(0, 8), "192.168.77.9:9338", drop.UnknownPeer},
 		{"an empty datagram", nil, peer, drop.Truncated},
 		{"headers cut short", edit(0, 8)[:vxlan.HeaderLen-1], peer, drop.Truncated},
 		{"no VNI flag", edit(0, 0), peer, drop.BadHeader},

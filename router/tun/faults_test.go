@@ -85,7 +85,7 @@ func TestFullQueueLosesOnlyTheExcess(t *testing.T) {
 		}
 		dropped := txDropped(t, namespace)
 		if dropped == 0 || dropped == sent {
-			t.Fatalf("of %d packets that nobody reads, %d are counted as dropped", sent, dropped)
+			t.Fatalf("of %d packets that no reader takes, %d are counted as dropped", sent, dropped)
 		}
 		left := 0
 		readPayloads(t, queues[0], func(payload string) bool {

@@ -57,7 +57,7 @@ func newSuperpacket(name string) (*superpacket, error) {
 		return nil, errors.Join(err, q.file.Close())
 	}
 	// Only now, so that the runtime's poller does not learn of it: it would wake a
-	// thread for every packet, and nobody waits there.
+	// thread for every packet, and no goroutine waits there.
 	if err := unix.SetNonblock(fd, true); err != nil {
 		return nil, errors.Join(fmt.Errorf("make the queue non-blocking: %w", err), q.file.Close())
 	}

@@ -20,8 +20,8 @@ import (
 type Queue interface {
 	// Read waits until a packet is there and returns what is there, a batch at most.
 	// The frames are valid until the next Read. After Close it returns an error that
-	// wraps os.ErrClosed. Another error concerns what was just read; of a device that
-	// somebody deleted, every Read returns one.
+	// wraps os.ErrClosed. Another error concerns what was just read; once the device
+	// is deleted, every Read returns one.
 	Read() ([]packet.Frame, error)
 
 	// Write hands packets to the kernel and returns how many it took (packet.Count). One
@@ -33,7 +33,7 @@ type Queue interface {
 	// kind that the kernel turns out to refuse. It may be called at any time.
 	Takes() (tcp, udp bool)
 
-	// Close wakes whoever waits in Read. When all queues are closed the device is gone.
+	// Close wakes a goroutine that waits in Read. When all queues are closed the device is gone.
 	Close() error
 }
 

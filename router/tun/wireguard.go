@@ -80,7 +80,7 @@ func (w *wireguard) Write(frames []packet.Frame) (int, error) {
 	}
 	_, err := w.device.Write(w.out, packet.VirtioRoom)
 	// The library goes on behind a packet that the kernel refused and joins the
-	// errors; how many packets each refused write had coalesced it does not tell.
+	// errors. It does not report how many packets each refused write had coalesced.
 	return len(w.out) - min(countJoined(err), len(w.out)), err
 }
 

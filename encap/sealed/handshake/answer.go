@@ -10,7 +10,7 @@ import (
 	"weft/peer"
 )
 
-// accept agrees on keys with whoever has dialed and is known.
+// accept agrees on keys with peers that dial.
 func (m *Manager) accept(ctx context.Context) {
 	for {
 		conn, err := m.endpoint.listener.Accept(ctx)

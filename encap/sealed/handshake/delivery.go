@@ -30,7 +30,7 @@ type counts struct{ sent, inRuns uint64 }
 type stage int
 
 const (
-	inRuns   stage = iota // as a rule
+	inRuns   stage = iota // the normal case
 	singly                // many were lost in runs: do fewer get lost without?
 	runsLost              // they do: no runs
 	again                 // after a while: do many still get lost in runs?
@@ -118,7 +118,7 @@ const (
 	mostOftenAsked = 100 * time.Millisecond
 )
 
-// ask asks the peer what has arrived, unless too many others have been asked of late. The
+// ask asks the peer what has arrived, unless the budget for such questions is used up. The
 // manager's lock is held.
 func (m *Manager) ask(l *link, now time.Time, budget *int) {
 	sent := counts{l.seen.SentPackets, l.seen.SentInRuns}

@@ -83,7 +83,7 @@ func (m *Manager) look(moved sealed.Move) {
 	if l.answering > 0 || l.node.Endpoint.Addr() == moved.Addr || since < l.lookAgain {
 		return // or later: the next datagram reports it again
 	}
-	// Each move costs a handshake and a table: a peer that roams to and fro has to wait for longer.
+	// Each move costs a handshake and a table: a peer that keeps roaming waits longer each time.
 	l.lookAgain = min(2*l.lookAgain, time.Minute)
 	if since > 10*time.Minute || l.lookAgain == 0 {
 		l.lookAgain = simultaneousOpenWindow

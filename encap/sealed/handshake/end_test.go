@@ -55,7 +55,7 @@ func TestARotationEndsWithThePeer(t *testing.T) {
 			select {
 			case err := <-done:
 				if err == nil {
-					t.Error("it was told that there are new keys")
+					t.Error("Rotate reported new keys")
 				}
 			case <-time.After(testnet.WaitLimit):
 				t.Error("it goes on")
@@ -64,7 +64,7 @@ func TestARotationEndsWithThePeer(t *testing.T) {
 	}
 }
 
-// The race detector would tell.
+// The race detector would report a conflict.
 func TestARotationMayFailWhileTheListChanges(t *testing.T) {
 	nodes := newNodes(t, 2)
 	a, b := nodes[0], nodes[1]

@@ -16,7 +16,7 @@ func TestListedEndpointIsDialedAtOnce(t *testing.T) {
 		at       int // the number of the node at the old endpoint; 4 does not exist
 		failures uint64
 	}{
-		{"while nobody answers at the old endpoint", 4, 0},
+		{"while no node answers at the old endpoint", 4, 0},
 		{"while it is to be dialed again at the old endpoint in a second or two", 3, 3},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

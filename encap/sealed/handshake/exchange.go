@@ -12,10 +12,9 @@ import (
 	"weft/encap/sealed"
 )
 
-// hello is all that two nodes tell each other beside their keys: by which number
-// datagrams shall name the session, and how many lanes send them. The dialer speaks
-// first, the acceptor answers, and the dialer ends the stream when it has begun to use
-// the keys.
+// hello is all that two nodes exchange beside their keys: the number by which datagrams
+// must name the session, and how many lanes send them. The dialer speaks first, the
+// acceptor answers, and the dialer ends the stream when it has begun to use the keys.
 type hello struct {
 	lanes   int
 	session uint32

@@ -104,7 +104,7 @@ func TestNonPeerGetsNoKeysAndNoAnswer(t *testing.T) {
 	acquaint(a, b)
 	stranger.know(a.self, b.self)
 	stranger.send(b.self, "let me in")
-	eventually(t, "the stranger gives up", func() bool { return stranger.manager.Counts().Failed > 0 })
+	eventually(t, "the non-peer gives up", func() bool { return stranger.manager.Counts().Failed > 0 })
 	if n := b.drops[drop.UnknownPeer].Load(); n == 0 {
 		t.Error("its packets were not dropped")
 	}
@@ -113,7 +113,7 @@ func TestNonPeerGetsNoKeysAndNoAnswer(t *testing.T) {
 	}
 }
 
-// Nobody gets keys by being where a peer is.
+// A peer's address alone gets no keys.
 func TestAWrongKeyIsRefused(t *testing.T) {
 	for name, wrong := range map[string]func(a, b *node){
 		"the node that is dialed knows another key": func(a, b *node) { b.know(withKey(a.self, 1)) },
@@ -177,7 +177,7 @@ func TestAKeyThatChangesInTheListIsCutOff(t *testing.T) {
 	if len(b.arrived) != 0 {
 		t.Error("it still is listened to")
 	}
-	eventually(t, "a is told", func() bool { return a.status(t, b).State != handshake.Up })
+	eventually(t, "a learns of it", func() bool { return a.status(t, b).State != handshake.Up })
 }
 
 func TestQUICOnlyFromPeersAndInItsSize(t *testing.T) {
@@ -193,7 +193,7 @@ func TestQUICOnlyFromPeersAndInItsSize(t *testing.T) {
 	}{
 		{"a peer's packet", 1200, b.self.Endpoint, drop.None},
 		{"a peer's, from another port", 1200, netip.AddrPortFrom(b.self.Endpoint.Addr(), 1), drop.None},
-		{"a stranger's", 1200, elsewhere, drop.UnknownPeer},
+		{"a non-peer's", 1200, elsewhere, drop.UnknownPeer},
 		{"one that is larger than any", 1501, b.self.Endpoint, drop.BadHeader},
 	} {
 		packet := make([]byte, tc.size)

@@ -144,7 +144,7 @@ func TestKeysEndWhileHandshakesFail(t *testing.T) {
 						t.Fatalf("after %v: %+v", age, s)
 					}
 					if s.Err == nil && age > 10*time.Second && !onlyData {
-						t.Fatalf("after %v no error is told: %+v", age, s)
+						t.Fatalf("after %v no error is reported: %+v", age, s)
 					}
 				}
 				if sent < 29*time.Minute || sent > 30*time.Minute+2*time.Second {

@@ -96,7 +96,7 @@ type dial struct {
 	to              netip.AddrPort
 
 	// moved is where the peer may be now. Its endpoint changes only when keys are agreed
-	// there: a datagram that somebody has held back and sends from elsewhere is authentic.
+	// there: a datagram that an attacker has held back and sends from elsewhere is authentic.
 	moved *sealed.Move
 }
 

@@ -2,7 +2,7 @@
 // the port that datagrams arrive at, with TLS 1.3, hybrid post-quantum key exchange, and
 // the keys of both nodes pinned. docs/SECURITY.md says what that is good for.
 //
-// A connection makes one epoch. While packets pass, it stays open to tell whether the
+// A connection makes one epoch. While packets pass, it stays open to detect whether the
 // other node lives; new keys come from a new connection.
 package handshake
 

@@ -145,7 +145,7 @@ func (c *packetConn) LocalAddr() net.Addr { return c.local }
 // SetReadDeadline implements net.PacketConn: QUIC sets one to end its reading.
 func (c *packetConn) SetReadDeadline(time.Time) error { return c.Close() }
 
-// SetDeadline and SetWriteDeadline implement net.PacketConn; nobody needs them.
+// SetDeadline and SetWriteDeadline implement net.PacketConn; QUIC uses neither.
 func (c *packetConn) SetDeadline(time.Time) error      { return os.ErrNoDeadline }
 func (c *packetConn) SetWriteDeadline(time.Time) error { return os.ErrNoDeadline }
 

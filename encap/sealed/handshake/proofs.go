@@ -124,7 +124,7 @@ func (p *proofs) keep(c claim, to netip.AddrPort, now time.Time) *proof {
 	return &proof{to: to, due: now}
 }
 
-// next returns the claim to prove next, or how long none is due: for ever if wait is negative.
+// next returns the claim to prove next, or how long none is due: indefinitely if wait is negative.
 func (p *proofs) next(now time.Time) (c claim, to netip.AddrPort, wait time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -43,7 +43,7 @@ func TestFurtherAddressesAreProvenByTheKeyAlone(t *testing.T) {
 	there.know(a.self)
 	eventually(t, "the address moves to the node that answers", proven(map[netip.Addr]peer.Fingerprint{second: c.self.Key}))
 	there.stop()
-	eventually(t, "nobody answers any more", proven(nil))
+	eventually(t, "no peer answers any more", proven(nil))
 }
 
 // An older node has its key shown by all of its addresses too, but drops what is for them: it

@@ -41,8 +41,8 @@ func (m *Manager) want(peer *sealed.Peer) {
 	}
 }
 
-// tick looks at the peers with whom there are keys, and at those that do not answer: of
-// thousands a few, as a rule. It reports whether there are any.
+// tick looks at the peers that have keys, and at those that do not answer: usually a few
+// of thousands. It reports whether there are any.
 func (m *Manager) tick(now time.Time) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -94,8 +94,8 @@ func (m *Manager) attendKeys(l *link, now time.Time, budget *int) {
 	l.overdue = overdue && l.peer.Sending() != nil
 }
 
-// dialWithin dials a peer that no packet waits for, unless too many have been dialed of late
-// or its time to retry has not come. The manager's lock is held.
+// dialWithin dials a peer that no packet waits for, unless the budget for such dials is used
+// up or its time to retry has not come. The manager's lock is held.
 func (m *Manager) dialWithin(budget *int, l *link, now time.Time) {
 	if *budget == 0 || l.dial != nil || l.answering > 0 || now.Before(l.retry) {
 		return
