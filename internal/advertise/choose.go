@@ -32,8 +32,8 @@ import (
 //     source for it decides, or another address of the same interface if that is not fit.
 //     Otherwise the address must be the only one left, apart from secondary addresses,
 //     tunnels, and what usually is pods' or virtual machines': dummy devices, the loopback
-//     device, and bridges, veths and devices of well-known names as long as no default
-//     route of the other family leads through them.
+//     device, and bridges, Open vSwitch's devices and veths as long as no default route of
+//     the other family leads through them.
 //   - interface=NAME takes the first address that is not temporary, deprecated or secondary.
 //   - can-reach=ADDRESS takes the source of the route to it; if ADDRESS is this node's own,
 //     the first of that interface in its subnet, so that an address that wanders between
@@ -132,14 +132,11 @@ func (c choice) canReach(target netip.Addr) (netip.Addr, error) {
 	}
 	if to.local {
 		if a, ok := c.holder(target); ok {
-			to.link, to.source = a.link, a.Addr()
-			if first, ok := c.firstAround(a); ok {
-				to.source = first
-			}
+			to.link, to.source = a.link, cmp.Or(c.firstAround(a), a.Addr())
 		}
 	}
-	addr, ok, why := c.sourceOf(to, family.Of(target))
-	if !ok {
+	addr, why := c.sourceOf(to, family.Of(target))
+	if !addr.IsValid() {
 		return netip.Addr{}, fmt.Errorf("the route to it leads through %s, %s; write another rule (%s)", c.links[to.link].name, why, forms)
 	}
 	return addr, nil
@@ -200,37 +197,38 @@ func (c choice) towardsDefault(f family.Family) (addr netip.Addr, leads bool, er
 		if l := c.links[to.link]; tunnels[l.kind] || l.ofLoop || c.isOwn(to.link) {
 			return netip.Addr{}, false, nil
 		}
-		addr, _, _ = c.sourceOf(to, f)
+		addr, _ = c.sourceOf(to, f)
 		return addr, true, nil
 	}
 	return netip.Addr{}, false, nil
 }
 
 // sourceOf returns the address that is fit and nearest to the route's source: itself, or
-// one in its subnet, as that of a temporary address is, or the first of the interface.
-func (c choice) sourceOf(to route, f family.Family) (addr netip.Addr, ok bool, why string) {
+// one in its subnet, as that of a temporary address is, or the first of the interface. If
+// there is none, it is invalid, and why is the reason.
+func (c choice) sourceOf(to route, f family.Family) (addr netip.Addr, why string) {
 	why = "which has no address of " + f.String()
 	source, known := c.holder(to.source)
 	if known && c.standsIn(source, to) {
 		why = "whose own addresses are unsuitable"
 	} else if known {
 		if why = c.unfit(source); why == "" || why == secondary {
-			return to.source, true, ""
+			return to.source, ""
 		}
 		why = fmt.Sprintf("whose %s %s", to.source, why)
-		if addr, ok := c.firstAround(source); ok {
-			return addr, true, ""
+		if addr := c.firstAround(source); addr.IsValid() {
+			return addr, ""
 		}
 	}
 	if c.isOwn(to.link) {
-		return netip.Addr{}, false, why
+		return netip.Addr{}, why
 	}
 	for _, a := range c.addrs {
 		if a.link == to.link && family.Of(a.Addr()) == f && c.unfit(a) == "" {
-			return a.Addr(), true, ""
+			return a.Addr(), ""
 		}
 	}
-	return netip.Addr{}, false, why
+	return netip.Addr{}, why
 }
 
 // standsIn says whether the source is another interface's only because the route's own has
@@ -247,14 +245,15 @@ func (c choice) standsIn(source address, to route) bool {
 	})
 }
 
-// firstAround returns the first fit address of a's interface whose subnet a is in.
-func (c choice) firstAround(a address) (netip.Addr, bool) {
+// firstAround returns the first fit address of a's interface whose subnet a is in; invalid
+// if there is none.
+func (c choice) firstAround(a address) netip.Addr {
 	for _, other := range c.addrs {
 		if other.link == a.link && !other.IsSingleIP() && other.Contains(a.Addr()) && c.unfit(other) == "" {
-			return other.Addr(), true
+			return other.Addr()
 		}
 	}
-	return netip.Addr{}, false
+	return netip.Addr{}
 }
 
 // holder returns addr as one of the node's.
@@ -330,7 +329,6 @@ var tunnels = map[string]bool{
 // unlikely says why a is not taken for the address that others reach, or nothing.
 func (c choice) unlikely(a address) string {
 	l := c.links[a.link]
-	named := l.name == "docker0" || l.name == "cni0" || strings.HasPrefix(l.name, "br-") || strings.HasPrefix(l.name, "virbr")
 	switch why := c.unfit(a); {
 	case why != "":
 		return why
@@ -340,7 +338,7 @@ func (c choice) unlikely(a address) string {
 		return "is on the loopback device"
 	case l.kind == "dummy": // kube-ipvs0, and nodelocaldns
 		return "is on a dummy device"
-	case !l.uplink && (named || l.kind == "bridge" || l.kind == "veth"):
+	case !l.uplink && (l.kind == "bridge" || l.kind == "openvswitch" || l.kind == "veth"):
 		return "is on a bridge or veth without a default route"
 	}
 	return ""

@@ -68,7 +68,7 @@ func TestAutoPassesOverWhatIsNotTheUnderlays(t *testing.T) {
 		"Docker's bridge":            {name: "docker0", kind: "bridge"},
 		"Docker's second bridge":     {name: "br-1f0c", kind: "bridge"},
 		"libvirt's bridge":           {name: "virbr0", kind: "bridge"},
-		"a bridge of Open vSwitch":   {name: "br-int", kind: "openvswitch"},
+		"a bridge of Open vSwitch":   {name: "ovs0", kind: "openvswitch"},
 		"a container's veth":         {name: "cali1234", kind: "veth"},
 		"the services of kube-proxy": {name: "kube-ipvs0", kind: "dummy"},
 		"another overlay":            {name: "flannel.1", kind: "vxlan"},
