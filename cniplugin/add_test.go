@@ -313,7 +313,7 @@ func TestAnOperationWaitsABoundedTimeForAnother(t *testing.T) {
 
 type brokenWriter struct{}
 
-func (brokenWriter) Write([]byte) (int, error) { return 0, errors.New("nobody reads") }
+func (brokenWriter) Write([]byte) (int, error) { return 0, errors.New("no reader") }
 
 func TestUnwrittenResultUndoesTheADD(t *testing.T) {
 	n := newNode(t, families["IPv4"]...)

@@ -46,7 +46,7 @@ type config struct {
 		CNI byName `json:"cni"`
 	} `json:"args"`
 
-	// ValidAttachments is nil if the runtime did not tell.
+	// ValidAttachments is nil if the runtime did not list them.
 	ValidAttachments *[]types.GCAttachment `json:"cni.dev/valid-attachments"`
 }
 
@@ -74,7 +74,7 @@ func (c ipamConfig) check() error {
 	return nil
 }
 
-// byName are addresses that a pod shall have, where it otherwise gets any.
+// byName are the addresses that a runtime asks for, where a pod otherwise gets free ones.
 type byName struct {
 	IPs []string `json:"ips"`
 	MAC string   `json:"mac"`
@@ -158,7 +158,7 @@ type request struct {
 	conf       *config
 	attachment ipam.Attachment
 	netns      string
-	// pod is NAMESPACE/NAME, if the runtime tells.
+	// pod is NAMESPACE/NAME, if the runtime passes them.
 	pod string
 	// wanted and mac are the addresses that are asked for by name; mac may be nil.
 	wanted []netip.Addr

@@ -479,7 +479,7 @@ func TestReconcileRestoresTheHostSide(t *testing.T) {
 			}
 		})
 	}
-	// What leads elsewhere is somebody's who has the address.
+	// A route that leads elsewhere is of another holder of the address.
 	n.in(t, func() error {
 		out, err := exec.Command("sh", "-c", "ip route del 10.244.1.2 && ip route add 10.244.1.2/32 dev weft0 scope link").CombinedOutput()
 		if err != nil {

@@ -170,7 +170,7 @@ func (r *recorder) more() bool {
 	return r.left >= 0
 }
 
-// delay is how long the next process may live; 0 is for ever.
+// delay is how long the next process may live; 0 is without limit.
 func (r *recorder) delay() time.Duration {
 	if rand.IntN(5) > 0 {
 		return 0
@@ -240,7 +240,7 @@ func (r *recorder) add(cni *libcni.CNIConfig, s *slot) {
 	}
 }
 
-// complete tells whether a container's ADD came to its end.
+// complete reports whether a container's ADD completed.
 func (r *recorder) complete(container string) bool {
 	var alias string
 	if err := r.Do(func(ns.NetNS) error {

@@ -75,7 +75,7 @@ func TestAddKilledAtEverySyscall(t *testing.T) {
 // addAgain repeats an ADD that was killed.
 func (s *siege) addAgain(args *skel.CmdArgs) {
 	s.t.Helper()
-	// One that was killed when all was done can't be told from one that succeeded.
+	// An ADD that was killed after its last step looks like one that succeeded.
 	if err := s.call(s.plugin.Add, args); err != nil && codeOfError(err) != CodeAttached {
 		s.errorf("ADD again: %v", err)
 		return

@@ -16,8 +16,8 @@ import (
 	"weft/internal/rtnetlink"
 )
 
-// add attaches a pod with a configuration that change has altered, and returns what the
-// runtime is told.
+// add attaches a pod with a configuration that change has altered, and returns the result
+// that the runtime receives.
 func (n *node) add(t *testing.T, containerID string, pod namespace, change func(conf map[string]any)) (*types100.Result, error) {
 	t.Helper()
 	conf := n.conf("1.1.0")
@@ -113,11 +113,11 @@ func TestAddAppliesConfiguration(t *testing.T) {
 	if result.DNS.Nameservers[0] != "10.96.0.10" || result.DNS.Search[0] != "cluster.local" {
 		t.Errorf("DNS: %+v", result.DNS)
 	}
-	var told []string
+	var got []string
 	for _, r := range result.Routes {
-		told = append(told, r.Dst.String()+" "+r.GW.String())
+		got = append(got, r.Dst.String()+" "+r.GW.String())
 	}
-	if diff := cmp.Diff([]string{"10.244.0.0/16 169.254.1.1", "fd00:244::/32 fe80::1", "198.51.100.0/24 169.254.1.1"}, told); diff != "" {
+	if diff := cmp.Diff([]string{"10.244.0.0/16 169.254.1.1", "fd00:244::/32 fe80::1", "198.51.100.0/24 169.254.1.1"}, got); diff != "" {
 		t.Error(diff)
 	}
 	pod.in(t, func() error {

@@ -137,8 +137,8 @@ func (n namespace) permanent(t *testing.T, name string) (texts []string) {
 	return texts
 }
 
-// claim tells everybody on the pod's link that it has an address: by an ARP reply and
-// request (RFC 826), or by an unsolicited neighbour advertisement (RFC 4861, section 4.4).
+// claim announces on the pod's link that it has an address: by an ARP reply and request
+// (RFC 826), or by an unsolicited neighbour advertisement (RFC 4861, section 4.4).
 func (n namespace) claim(t *testing.T, addr netip.Addr) {
 	t.Helper()
 	if addr.Is6() {

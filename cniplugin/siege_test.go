@@ -247,7 +247,7 @@ func (s *siege) awaitReady(lease ipam.Lease, pod namespace) {
 	}
 }
 
-// lacking tells what the kernel has yet to do until the pod's packets pass, "" if nothing.
+// lacking returns what the kernel has yet to do until the pod's packets pass, "" if nothing.
 // It does some things a little after ADD asked for them: it sends through the host side
 // when it has noticed the carrier (net/core/link_watch.c), and takes packets for an IPv6
 // address when a worker has added its local route (addrconf_dad_work in net/ipv6/addrconf.c),
@@ -273,7 +273,7 @@ func (n *node) lacking(lease ipam.Lease, pod namespace) (what string) {
 	return what
 }
 
-// noEth0 tells whether the pod has no such interface.
+// noEth0 reports whether the pod has no such interface.
 func noEth0(t *testing.T, pod namespace) (absent bool) {
 	t.Helper()
 	pod.in(t, func() error {

@@ -24,8 +24,8 @@ func (n *node) cooling() int {
 	return len(cooling)
 }
 
-// An ADD that does not come to an end costs the pool no address, whether it fails or is
-// killed, and whoever cleans up after it.
+// An ADD that does not complete costs the pool no address: whether it fails or is killed,
+// and whichever of DEL, GC and weftd cleans up.
 func TestIncompleteADDsNeedNoCooldown(t *testing.T) {
 	const last = "mark the veth as complete"
 	kill := func(wiring.Step) error { runtime.Goexit(); return nil }

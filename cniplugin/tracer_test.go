@@ -80,7 +80,7 @@ func (n *node) trace(t *testing.T, command string, args *skel.CmdArgs, judge fun
 		"CNI_IFNAME=" + args.IfName, "CNI_PATH=" + binDir,
 	}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(args.StdinData), &stdout, &stderr
-	// The process group tells the plugin's threads from other children of this process.
+	// The process group distinguishes the plugin's threads from other children of this process.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Ptrace: true, Setpgid: true}
 	tr := &tracer{judge: judge, known: map[int]bool{}}
 	n.in(t, func() error {

@@ -46,8 +46,8 @@ const retryInterval = time.Second
 // life": what protects pods comes first and stays when Run returns; what can fail for a
 // while is tried until it succeeds.
 func Run(ctx context.Context, c config.Config, log *slog.Logger) error {
-	// As early as possible and never undone: a SIGHUP that nobody takes ends the
-	// process, in the middle of what it does to the host.
+	// As early as possible and never undone: a SIGHUP without a handler ends the process, in
+	// the middle of what it does to the host.
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP)
 	if err := hostnet.Check(); err != nil {

@@ -48,7 +48,7 @@ func holdersOf(proc, table string, port uint16) []string {
 		if n, err := strconv.ParseUint(hex, 16, 16); err != nil || uint16(n) != port {
 			continue
 		}
-		if remote := fields[2]; !strings.HasSuffix(remote, ":0000") { // a connection, not who listens
+		if remote := fields[2]; !strings.HasSuffix(remote, ":0000") { // a connection, not a listener
 			continue
 		}
 		inodes["socket:["+fields[9]+"]"] = true

@@ -28,8 +28,7 @@ const (
 	// leak costs an address for no longer than that.
 	reconcileInterval = 30 * time.Second
 
-	// reconcileWait bounds how long a lock that somebody holds may keep weftd from its
-	// start.
+	// reconcileWait bounds how long another holder of a lock may delay weftd's start.
 	reconcileWait = ipam.LockTimeout
 )
 

@@ -71,7 +71,7 @@ func (r *reconciler) expectLeases(held, cooling, freed, unreconciled int) {
 	gotHeld, gotCooling, err := r.Leases()
 	actions, open := r.Reconciled()
 	if gotHeld != held || gotCooling != cooling || err != nil || int(actions["freed"]) != freed || open != unreconciled {
-		r.t.Errorf("%d held, %d cooling down, %v, done %v, %d not mended; want %d, %d, %d freed, %d",
+		r.t.Errorf("%d held, %d cooling down, %v, done %v, %d not reconciled; want %d, %d, %d freed, %d",
 			gotHeld, gotCooling, err, actions, open, held, cooling, freed, unreconciled)
 	}
 }
@@ -172,7 +172,7 @@ func TestReconcileThatCannotEvenLookIsLoggedOnce(t *testing.T) {
 		t.Errorf("logged again:\n%s", got)
 	}
 	if _, unreconciled := r.Reconciled(); unreconciled != 1 {
-		t.Errorf("%d not mended, want 1", unreconciled)
+		t.Errorf("%d not reconciled, want 1", unreconciled)
 	}
 }
 

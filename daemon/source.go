@@ -72,7 +72,7 @@ func (s *source) first(ctx context.Context, next func(control.State) (*control.P
 		var plan *control.Plan
 		if plan, err = next(state); err == nil {
 			s.log.Info("node list taken from snapshot", "source", s.Origin(), "peers", len(plan.Peers))
-			s.self.Held = plan.PodCIDRs // nobody registers yet
+			s.self.Held = plan.PodCIDRs // nothing registers yet
 			return plan, nil
 		}
 	}
@@ -202,7 +202,7 @@ func (s *source) register(change func(*control.Self)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	change(&s.self)
-	// Kubernetes knows the address if nobody else does.
+	// Kubernetes knows the node's address where weftd does not.
 	if s.self.Endpoint.Addr().IsValid() || s.config.Control.Source == config.SourceKubernetes {
 		s.registry.Register(s.self)
 	}

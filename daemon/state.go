@@ -107,7 +107,7 @@ func (d *daemon) confirm(ctx context.Context) (status.Confirmation, error) {
 	if err != nil {
 		return status.Confirmation{}, err
 	}
-	d.carryOut(context.WithoutCancel(ctx), do) // who has confirmed may go
+	d.carryOut(context.WithoutCancel(ctx), do) // the operator's command may end before
 	return status.Confirmation{Withdrawn: append([]string{}, c.Withdrawn...), Keys: append([]string{}, c.Keys...), Peers: c.Peers}, nil
 }
 
@@ -241,7 +241,7 @@ func every(ctx context.Context, interval time.Duration, do func() error) error {
 }
 
 // refreshConflist follows what has happened to the chained plugins, and brings back a
-// conflist that somebody removed.
+// conflist that was removed.
 func (d *daemon) refreshConflist(ctx context.Context) error {
 	err := d.conflist.Write(ctx)
 	if err != nil && ctx.Err() == nil {

@@ -41,7 +41,7 @@ func overhead(c config.Config, ipv6Underlay bool) int {
 	return vxlan.Overhead(ipv6Underlay)
 }
 
-// spread is how the datagrams of an encapsulation tell their lane.
+// spread is how the datagrams of an encapsulation name their lane.
 func spread(c config.Config) encap.Spread {
 	if c.Encapsulation == config.EncapsulationSealed {
 		return sealed.SpreadBy()
@@ -85,7 +85,7 @@ func (k *keys) update(plan *control.Plan) {
 	}
 }
 
-// run agrees on keys until ctx is done, and tells moved where peers have moved to.
+// run agrees on keys until ctx is done, and reports to moved where peers have roamed.
 func (k *keys) run(ctx context.Context, moved func(context.Context, sealed.Move)) error {
 	if k == nil {
 		return nil

@@ -55,7 +55,7 @@ type Lease struct {
 	Attachment
 	Addresses []netip.Addr `json:"addresses"`
 
-	// Pod is NAMESPACE/NAME, where the runtime tells.
+	// Pod is NAMESPACE/NAME, where the runtime passes them.
 	Pod string `json:"pod,omitempty"`
 
 	// Veth is the host side of the pod's veth; where it is missing, no pod uses the
@@ -351,7 +351,7 @@ func (st *state) remove(a Attachment, at moment) (Lease, bool) {
 	return lease, true
 }
 
-// holder names who has a lease, for people.
+// holder names the holder of a lease, for people.
 func (l Lease) holder() string {
 	if l.Pod == "" {
 		return l.String()

@@ -18,7 +18,7 @@ import (
 // a release of a lease be sure that no half-finished wiring still uses it. Holding one
 // attachment delays no other.
 //
-// The error wraps ErrLocked if somebody else still holds a when ctx is done.
+// The error wraps ErrLocked if another holder still has a when ctx is done.
 func (s *Store) Hold(ctx context.Context, a Attachment) (release func(), err error) {
 	release, err = s.lock(ctx, attachmentsFile, position(a))
 	if err != nil {
@@ -27,7 +27,7 @@ func (s *Store) Hold(ctx context.Context, a Attachment) (release func(), err err
 	return release, nil
 }
 
-// TryHold is Hold without a wait: ok is false if somebody else works on the attachment.
+// TryHold is Hold without a wait: ok is false if another holder works on the attachment.
 func (s *Store) TryHold(a Attachment) (release func(), ok bool, err error) {
 	f, err := s.openLock(attachmentsFile)
 	if err != nil {
@@ -43,7 +43,7 @@ func (s *Store) TryHold(a Attachment) (release func(), ok bool, err error) {
 	return nil, false, errors.Join(err, f.Close())
 }
 
-// isHeld reports whether a lock is somebody else's (F_SETLK in fcntl(2)).
+// isHeld reports whether another holder has a lock (F_SETLK in fcntl(2)).
 func isHeld(err error) bool { return errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) }
 
 // One byte of this file stands for each attachment, so no lock file is ever left to be
@@ -76,14 +76,14 @@ func (s *Store) lock(ctx context.Context, name string, position int64) (unlock f
 	if err != nil {
 		return nil, err
 	}
-	// Mostly nobody else has it, and no thread need wait for it.
+	// Mostly the lock is free, and no thread need wait for it.
 	switch err := lockByte(f, position, unix.F_OFD_SETLK); {
 	case err == nil:
 		return func() { _ = f.Close() }, nil // nothing was written
 	case !isHeld(err):
 		return nil, errors.Join(fmt.Errorf("lock %s: %w", f.Name(), err), f.Close())
 	}
-	// The system call can't be told to give up, so it waits in a goroutine of its own.
+	// The system call has no deadline, so it waits in a goroutine of its own.
 	var failed error
 	returned := make(chan struct{})
 	go func() {
@@ -97,7 +97,7 @@ func (s *Store) lock(ctx context.Context, name string, position int64) (unlock f
 		}
 		return func() { _ = f.Close() }, nil // nothing was written
 	case <-ctx.Done():
-		// A lock that arrives after all must not stay with nobody.
+		// A lock that arrives after all must not stay held.
 		go func() {
 			<-returned
 			_ = f.Close()

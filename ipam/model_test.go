@@ -8,15 +8,15 @@ import (
 	"time"
 )
 
-// model is what a network's leases must be, in the simplest words: who holds what, and
-// when what was released.
+// model is what a network's leases must be, in the simplest form: each holder's addresses,
+// and when each address was released.
 type model struct {
 	held     map[int][]netip.Addr
 	early    map[int]bool // whether one of what is held cooled down before
 	released map[netip.Addr]time.Duration
 }
 
-// unheld reports whether nobody holds addr.
+// unheld reports whether no attachment holds addr.
 func (m *model) unheld(addr netip.Addr) bool {
 	for _, addrs := range m.held {
 		if slices.Contains(addrs, addr) {
@@ -50,7 +50,7 @@ func (m *model) better(than netip.Addr, s family, p Pool, at time.Duration) (net
 }
 
 // FuzzOperations compares the store with the model over sequences of calls. Each pair of
-// bytes is one: what is done, and to whom.
+// bytes is one: the call, and its attachment.
 func FuzzOperations(f *testing.F) {
 	f.Add([]byte{0, 1, 0, 2, 1, 1, 0, 3, 2, 60, 0, 4})
 	f.Add([]byte{0, 1, 1, 1, 3, 0, 0, 2, 2, 120, 0, 3, 5, 0, 0, 1, 4, 9})

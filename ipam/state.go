@@ -140,7 +140,7 @@ func writeState(path string, st *state) error {
 		_ = os.Remove(temporary)
 		return err
 	}
-	// Opened before: what can fail shall do so while the old leases hold.
+	// Opened before: a failure must come while the old leases hold.
 	dir, err := os.Open(filepath.Dir(path))
 	if err != nil {
 		return err

@@ -210,7 +210,7 @@ func askVersions(ctx context.Context, path string) ([]string, error) {
 	cmd := exec.CommandContext(ctx, path)
 	cmd.Env = append(os.Environ(), "CNI_COMMAND=VERSION")
 	cmd.Stdin = strings.NewReader(fmt.Sprintf(`{"cniVersion":%q}`, forOldRuntimes))
-	// With its children, which would go on waiting for nobody.
+	// A timeout kills the plugin's children too, which would otherwise keep waiting.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = time.Second

@@ -50,8 +50,8 @@ func (r *rig) plugin(name string) string { return filepath.Join(r.config.CNI.Bin
 
 func (r *rig) install(name, script string) {
 	r.t.Helper()
-	// No process that is started meanwhile shall inherit the open file: the kernel executes
-	// none that somebody can write to (ETXTBSY).
+	// No process that starts meanwhile may inherit the open file: the kernel executes no file
+	// that is open for writing (ETXTBSY).
 	syscall.ForkLock.RLock()
 	defer syscall.ForkLock.RUnlock()
 	if err := os.WriteFile(r.plugin(name), []byte(script), 0o755); err != nil {
@@ -188,7 +188,7 @@ func TestUncallablePluginIsOmitted(t *testing.T) {
 			}
 			expectWords(t, log, "level=WARN", "plugin=portmap", tt.why, "hostPorts", r.config.CNI.BinDir, "containernetworking-plugins")
 			if _, log = r.conflist(); log != "" {
-				t.Errorf("it is told again: %s", log)
+				t.Errorf("it is logged again: %s", log)
 			}
 
 			_ = os.Remove(r.plugin("portmap"))

@@ -41,7 +41,7 @@ import (
 //   - ADDRESS may be temporary, deprecated or secondary: it was asked for. If no interface
 //     has it, or is in its subnet, it is taken for a NAT's.
 //
-// Any error says what to write instead. It may be over as soon as Watch tells of a change.
+// Any error says what to write instead. It may be over as soon as Watch reports a change.
 func (r Rule) Choose(families []family.Family, exclude []netip.Prefix, own []string) (netip.Addr, error) {
 	n, closeNode, err := readNode()
 	if err != nil {
@@ -301,7 +301,7 @@ func (c choice) nobodys(addr netip.Addr) string {
 	return ""
 }
 
-// secondary is told of an IPv4 address that has another one in its subnet before it.
+// secondary is why an IPv4 address is refused that has another one in its subnet before it.
 const secondary = "is secondary"
 
 // unfit says why a must be asked for by itself, or nothing.

@@ -184,7 +184,8 @@ func TestWatchReportsAChange(t *testing.T) {
 	m.ip("link set eth1 down")
 	await("192.168.77.2")
 
-	// A flood of events is told of at its pace, neither at theirs nor only at its end.
+	// Watch reports a flood of events once a debounce interval: not each event, and not only
+	// when the flood ends.
 	for len(chosen) > 0 {
 		<-chosen
 	}
@@ -194,7 +195,7 @@ func TestWatchReportsAChange(t *testing.T) {
 	}
 	calls, most := len(chosen), int(time.Since(began)/debounce)+1
 	if calls == 0 || calls > most {
-		t.Errorf("told %d times in %v", calls, time.Since(began))
+		t.Errorf("reported %d times in %v", calls, time.Since(began))
 	}
 	cancel()
 	if err := <-ended; err != nil {
@@ -213,13 +214,13 @@ func TestWatchIgnoresWeftsOwnRoutes(t *testing.T) {
 	m.ip("route add 10.244.2.0/24 dev eth0 proto 93", "route del 10.244.2.0/24 dev eth0 proto 93")
 	time.Sleep(2 * debounce)
 	if n := len(changes); n != 0 {
-		t.Errorf("they are told of %d times", n)
+		t.Errorf("they are reported %d times", n)
 	}
 	m.ip("route add 10.244.2.0/24 dev eth0 proto 94")
 	select {
 	case <-changes:
 	case <-time.After(time.Minute):
-		t.Error("others' routes are not told of")
+		t.Error("others' routes are not reported")
 	}
 	cancel()
 	if err := <-ended; err != nil {

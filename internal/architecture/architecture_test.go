@@ -95,7 +95,7 @@ func TestPackagesKnowOnlyWhatTheirPlaceAllows(t *testing.T) {
 	}
 }
 
-// TestTheEngineIsPure: what decides about a node asks nobody, and waits for nothing.
+// TestTheEngineIsPure: the engine asks no other part of weft, and waits for nothing.
 func TestTheEngineIsPure(t *testing.T) {
 	out, err := exec.Command("go", "list", "-f", `{{join .Imports " "}}`, "weft/daemon/engine").Output()
 	if err != nil {

@@ -139,7 +139,7 @@ func TestEveryFileThatTheDocsNameExists(t *testing.T) {
 	}
 	err = filepath.WalkDir("../../deploy", func(path string, entry os.DirEntry, err error) error {
 		if err == nil && !entry.IsDir() && !strings.Contains(all.String(), entry.Name()) {
-			t.Errorf("no doc tells of %s", path)
+			t.Errorf("no doc mentions %s", path)
 		}
 		return err
 	})

@@ -2,8 +2,8 @@
 // and flags become one typed, checked Config.
 //
 // Everything about a key stands in one table (see keys): the file's schema, the
-// flags and the variables are derived from it. The package tells all that is wrong
-// at once, with its place and the remedy. It only reads: it never writes a file,
+// flags and the variables are derived from it. The package reports all mistakes at
+// once, with place and remedy. It only reads: it never writes a file,
 // and it never looks at the host beyond its name.
 package config
 
@@ -200,7 +200,7 @@ type VXLAN struct {
 	VNI uint32
 }
 
-// CNI says what weftd tells the container runtime.
+// CNI says what weftd writes for the container runtime.
 type CNI struct {
 	// ConfDir is where the conflist is put.
 	ConfDir string
@@ -250,7 +250,7 @@ type Host struct {
 	AcceptForwardChain string
 }
 
-// Guard says whom the guard table lets through.
+// Guard says what the guard table lets through.
 type Guard struct {
 	// Trusted are the names of interfaces from which pods may be reached by their addresses.
 	Trusted []string
@@ -313,8 +313,8 @@ func resolve(file string, root *yamltree.Node, absent bool, written map[string]s
 	return c
 }
 
-// readFile returns the file's tree. An absent file that nobody named is as good as
-// an empty one.
+// readFile returns the file's tree. An absent file counts as an empty one, unless it was
+// named.
 func readFile(file string, named bool, problems *strict.Problems) (root *yamltree.Node, absent bool) {
 	data, err := yamltree.ReadFile(file)
 	switch {

@@ -178,7 +178,7 @@ func variables(environ []string) map[string]string {
 	return texts
 }
 
-// filePath returns the configuration file's path, and whether somebody named it.
+// filePath returns the configuration file's path, and whether a flag or a variable names it.
 func filePath(flags *pflag.FlagSet, environ []string) (path string, named bool) {
 	if f := flags.Lookup(configFlag); f != nil && f.Changed {
 		return f.Value.String(), true

@@ -374,7 +374,7 @@ func TestAnotherProgramsRouteInTheWayIsNamed(t *testing.T) {
 	ns.ip(t, "link set eth0 up")
 	ns.ip(t, "link set weft0 up")
 	ns.ip(t, "route add 10.244.2.0/24 dev eth0 proto bird")
-	// A stale route of weft's own behind somebody else's: replacing would hit the latter.
+	// A stale route of weft's own behind another program's: replacing would hit the latter.
 	ns.ip(t, "route add 10.244.3.0/24 dev eth0 proto static")
 	ns.ip(t, "route append 10.244.3.0/24 dev weft0 proto 93")
 	ns.ip(t, "-6 route add fd00:244:0:2::/64 dev eth0 metric 1 proto static")

@@ -12,13 +12,13 @@ import (
 	"weft/internal/nftable"
 )
 
-// bridgeTable is weft's nftables table of the family bridge. It drops nothing: it tells the
-// guard table which frames are not the overlay's.
+// bridgeTable is weft's nftables table of the family bridge. It drops nothing: it marks the
+// frames that are not the overlay's, for the guard table.
 //
 // Where the kernel has br_netfilter, a frame that a bridge forwards from port to port passes
 // the hooks of the family inet as if it were routed. VMs and containers on such a bridge may
-// use the cluster's own addresses among themselves. Only hooks of the family bridge can tell
-// such a frame, so they mark it:
+// use the cluster's own addresses among themselves. Only hooks of the family bridge can
+// recognise such a frame, so they mark it:
 //
 //   - prerouting comes before the guard's. Here it is only known whether a frame is for the
 //     MAC address of another host. No bridge hands such a frame to IP, except as a broadcast,

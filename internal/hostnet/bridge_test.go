@@ -134,8 +134,8 @@ func TestGuardVerdictsPastPrerouting(t *testing.T) {
 	}
 }
 
-// answersAreJudged: who answers in a peer's name what a pod has sent through the overlay,
-// reaches no pod.
+// answersAreJudged: a forged answer in a peer's name, to what a pod has sent through the
+// overlay, reaches no pod.
 func (r *verdictRig) answersAreJudged(t *testing.T) {
 	t.Helper()
 	for _, a := range addressings {

@@ -137,7 +137,7 @@ func rules(n Network) []guardRule {
 		{"to_port", `iif "lo"` + drop(dropLocalSender), "IPv6 lets every user send from a peer's address (IPV6_FREEBIND)"},
 		{"input", fromBridge + " jump from_bridge", "a broadcast, or a frame that another program translated to this node"},
 
-		// Whoever knows a node's address can forge these, and the kernel believes them for
+		// An attacker that knows a node's address can forge these, and the kernel believes them for
 		// ten minutes. See ipv4_sk_update_pmtu and icmpv6_notify in the kernel's net/ for how
 		// it finds the ports that an ICMP message quotes.
 		{"input", "icmp type destination-unreachable icmp code 4 goto too_big4", "weft finds the path's MTU itself"},

@@ -175,8 +175,8 @@ func (h *Host) Apply(ctx context.Context, n Network) error {
 	return errors.Join(linkErr, rulesErr, routesErr, addressesErr, forwardingErr)
 }
 
-// applyRoutes makes the routes of now hold. If it may trust that nobody has changed those
-// that it made hold the last time, it doesn't ask the kernel for them.
+// applyRoutes installs the routes of now. If it may trust that those of the last time are
+// unchanged, it doesn't ask the kernel for them.
 func (h *Host) applyRoutes(ctx context.Context, k *kernel, now *held) error {
 	before := h.held
 	if h.events.routes.Swap(false) {

@@ -354,7 +354,7 @@ func TestUnderlayDatagramsAreNotTracked(t *testing.T) {
 
 func TestPodsAreNoRouters(t *testing.T) {
 	s := newSite(t)
-	// Even where someone has told the node to listen.
+	// Even where the node is set to accept advertisements.
 	s.node.run(t, "sysctl", "-qw", "net.ipv6.conf.pod1.accept_ra=2")
 	advert := []byte{134, 0, 0, 0, 64, 0, 0xff, 0xff, 0, 0, 0, 0, 0, 0, 0, 0} // RFC 4861, section 4.2
 	redirect := make([]byte, 40)

@@ -104,7 +104,7 @@ func (ns namespace) sendICMP(t testing.TB, from, to netip.Addr, message []byte) 
 }
 
 // No ICMP message about weft's own datagrams comes to the kernel's cache of path MTUs,
-// whoever sends it and however it quotes them; those about others' do.
+// from any sender and however it quotes them; those about others' do.
 func TestGuardDropsForgedPathMTUs(t *testing.T) {
 	s := newSite(t)
 	const foreign = 40000

@@ -64,7 +64,7 @@ func TestProtectKeepsWhatIsKnown(t *testing.T) {
 	}
 	expect(t, "the guard table", list(), before)
 
-	ns.run(t, "nft", "insert", "rule", "inet", "weft", "forward", "accept") // an older weftd, or anybody
+	ns.run(t, "nft", "insert", "rule", "inet", "weft", "forward", "accept") // an older weftd, or another program
 	ns.protect(t, newHost(), configured())
 	expect(t, "the guard table after it was replaced", list(), before)
 	if got := ns.identity(t); got != id {

@@ -15,8 +15,8 @@ import (
 
 // Metrics (ip-route(8), "metric") of weft's routes.
 const (
-	// A route to a peer has the lowest metric of its family, so that whoever else
-	// routes the same prefix either conflicts with it visibly or loses to it. The
+	// A route to a peer has the lowest metric of its family, so that another program's
+	// route to the same prefix either conflicts with it visibly or loses to it. The
 	// kernel takes 0 for 1024 in IPv6.
 	peerMetric4 = 0
 	peerMetric6 = 1
@@ -25,8 +25,8 @@ const (
 	unreachableMetric = 1 << 30
 )
 
-// routeKey is what the kernel tells routes apart by: adding a second one with the
-// same key fails, whoever holds the first.
+// routeKey is what the kernel distinguishes routes by: adding a second one with the same
+// key fails, whichever program's the first is.
 type routeKey struct {
 	table  int
 	dst    netip.Prefix

@@ -98,7 +98,7 @@ func (k *kernel) compare(want []route) (missing []route, unwanted []*netlink.Rou
 	return missing, unwanted, nil
 }
 
-// addRoutes adds routes, and returns those whose key somebody else's route holds.
+// addRoutes adds routes, and returns those whose key another program's route holds.
 func (k *kernel) addRoutes(ctx context.Context, routes []route) (conflicts []route, err error) {
 	var failed []error
 	for _, r := range routes {
@@ -134,8 +134,8 @@ func (k *kernel) removeRoutes(ctx context.Context, routes []*netlink.Route) erro
 }
 
 // replaceRoutes puts routes in the place of weft's own that hold their keys. The
-// kernel replaces the first route with the key, whosever it is, so a key that
-// somebody else holds as well is a conflict.
+// kernel replaces the first route with the key, whichever program's it is, so a key that
+// another program's route holds as well is a conflict.
 func (k *kernel) replaceRoutes(ctx context.Context, routes []route) error {
 	if len(routes) == 0 {
 		return nil

@@ -99,7 +99,7 @@ func newBareSite(t *testing.T) *site {
 	s.node.ip(t, "address add 2001:db8::1/64 dev eth0 nodad")
 	s.outside.ip(t, "address add 192.0.2.2/24 dev eth0")
 	s.outside.ip(t, "address add 2001:db8::2/64 dev eth0 nodad")
-	// A stranger that knows where pods are.
+	// A non-peer that knows where pods are.
 	s.outside.ip(t, "route add 10.244.0.0/16 via 192.0.2.1")
 	s.outside.ip(t, "route add fd00:244::/48 via 2001:db8::1")
 	s.wirePod(t, s.pod1, "pod1", "10.244.1.11", "fd00:244:0:1::11")
@@ -238,7 +238,7 @@ func (s *site) dropped(t *testing.T, ns namespace, from, to netip.Addr, port uin
 	conn, err := dial(t, ns, from, to, port)
 	check(t, err)
 	defer conn.Close()
-	// The node itself is told of its own drop by EPERM.
+	// EPERM reports the node's own drops.
 	_, _ = conn.Write([]byte("let me in"))
 	deadline := time.Now().Add(time.Minute)
 	for s.node.drops(t, s.host)[reason] != before[reason]+1 {

@@ -58,7 +58,7 @@ func watchWith(t *testing.T, host *Host) *watched {
 	})
 	for deadline := time.Now().Add(time.Minute); !w.isWatched(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatal("nobody watches")
+			t.Fatal("Watch does not begin")
 		}
 	}
 	w.apply(t, w.host, testNetwork())
@@ -192,7 +192,7 @@ func TestARouteThatAnotherProgramReplacesIsMissed(t *testing.T) {
 	}
 	// It is not weft's any more, and so it stays.
 	if err := *w.err.Load(); err == nil || !strings.Contains(err.Error(), "the route to 10.244.2.0/24 (table 254) is taken by another program's") {
-		t.Errorf("it is told as: %v", err)
+		t.Errorf("it is reported as: %v", err)
 	}
 }
 
@@ -311,7 +311,7 @@ func TestPeersChangeWithoutANewGuardTable(t *testing.T) {
 	if now := handle(); now != made {
 		t.Errorf("the table was %s and is %s", made, now)
 	}
-	// What a stranger has done in the meantime is undone even so.
+	// Apply still undoes another program's change of the meantime.
 	ns.run(t, "nft", "add", "element", "inet", "weft", "senders4", "{ 198.51.100.7 }")
 	ns.apply(t, host, withoutPeer(testNetwork()))
 	expect(t, "the table", tables(), less)
@@ -326,7 +326,7 @@ func TestALookAtEverythingThatFailsIsTakenLater(t *testing.T) {
 	host.watch(true)
 	ns.apply(t, host, testNetwork())
 	whole := sorted(ns.routing(t))
-	ns.ip(t, "route del 10.244.2.0/24") // of which no event tells
+	ns.ip(t, "route del 10.244.2.0/24") // without an event
 	host.watch(true)
 	elsewhere := testNetwork()
 	elsewhere.TUN = "weft1"
@@ -337,7 +337,7 @@ func TestALookAtEverythingThatFailsIsTakenLater(t *testing.T) {
 	expect(t, "routes and rules", sorted(ns.routing(t)), whole)
 }
 
-// meddled is nft with somebody who changes the guard table as soon as weft has.
+// meddled is nft with another program that changes the guard table as soon as weft has.
 type meddled struct {
 	knftables.Interface
 	meddle func()
@@ -348,8 +348,8 @@ func (m meddled) Run(ctx context.Context, tx *knftables.Transaction) error {
 	return m.Interface.Run(ctx, tx)
 }
 
-// TestConcurrentChangesAreNotWefts: neither is what they add,
-// nor what they remove.
+// TestConcurrentChangesAreNotWefts: another program adds or removes rules between weft's
+// change of the table and its look at it. Apply does not take that for its own.
 func TestConcurrentChangesAreNotWefts(t *testing.T) {
 	for _, change := range []string{"add chain inet weft strange", "flush chain inet weft from_pods", "add element inet weft cluster4 { 198.51.100.0/24 }"} {
 		ns := newNamespace(t)

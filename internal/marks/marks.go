@@ -18,7 +18,7 @@ const (
 	PodRouteProtocol = 94
 
 	// PodLinkGroup is the link group of the host side of every pod's veth
-	// (IFLA_GROUP). The guard table tells pods by it.
+	// (IFLA_GROUP). The guard table recognises pods by it.
 	PodLinkGroup = 93
 
 	// RouteTable holds the routes to the peers' node addresses, which only pods use.

@@ -1,5 +1,5 @@
-// Package metrics shows a running weftd to Prometheus and to whoever probes its
-// health. It reads counters; it never stands in a packet's way.
+// Package metrics shows a running weftd to Prometheus and to health probes. It reads
+// counters; it never stands in a packet's way.
 package metrics
 
 import (
@@ -157,7 +157,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	for _, reason := range drop.All() {
 		counter(drops, stats.Drops[reason], reason.String())
 	}
-	if guard, err := c.GuardDrops(); err == nil { // otherwise /healthz tells why
+	if guard, err := c.GuardDrops(); err == nil { // otherwise /healthz reports why
 		for name, n := range guard {
 			counter(guardDrops, n, name)
 		}
@@ -174,7 +174,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 		counter(handshakes, links.TurnedAway, "turned_away")
 		counter(unreachable, links.Unreachable)
 	}
-	if held, cooling, err := c.Leases(); err == nil { // otherwise weft_leases_unreconciled tells
+	if held, cooling, err := c.Leases(); err == nil { // otherwise weft_leases_unreconciled counts it
 		gauge(leases, float64(held))
 		gauge(coolingDown, float64(cooling))
 	}

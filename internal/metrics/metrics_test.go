@@ -185,7 +185,7 @@ func TestLeasesThatCannotBeReadAreNotZero(t *testing.T) {
 		}
 	}
 	if !slices.Contains(got, "weft_leases_unreconciled 35") {
-		t.Errorf("what is not mended is missing in %v", got)
+		t.Errorf("weft_leases_unreconciled is missing in %v", got)
 	}
 }
 

@@ -1,5 +1,5 @@
-// Package nodefile is what weftd tells weft-cni about its node: a small JSON file
-// in the run directory, replaced as a whole, readable while weftd is away.
+// Package nodefile is weftd's description of its node for weft-cni: a small JSON file
+// in the run directory, replaced as a whole, readable while weftd is stopped.
 package nodefile
 
 import (

@@ -75,9 +75,9 @@ func write(path string, text []byte) error {
 	return nil
 }
 
-// Load reads a key that nobody but its owner may read.
+// Load reads a key that only its owner may read.
 func Load(path string) (ed25519.PrivateKey, error) {
-	// Without O_NONBLOCK, a named pipe would keep Load waiting for somebody who writes.
+	// Without O_NONBLOCK, a named pipe would keep Load waiting for a writer.
 	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%s: there is no key; %s", path, remedy(path))

@@ -25,7 +25,7 @@ func Check(path string) error {
 func Exposed(path string) error {
 	var s unix.Stat_t
 	if err := unix.Stat(path, &s); err != nil || s.Mode&0o004 == 0 {
-		return nil // whoever reads it reports that it can't be read
+		return nil // its reader reports that it can't be read
 	}
 	closed := false
 	err := walk(path, func(_ string, s *unix.Stat_t) error {

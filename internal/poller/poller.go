@@ -23,7 +23,7 @@ const briefly = 500_000 // ns
 // goroutine waits at a time.
 type Poller struct {
 	fds   [2]unix.PollFd // the descriptor; the event that wakes for Close
-	event *os.File       // closed by the runtime when nobody holds the poller any more
+	event *os.File       // closed by the runtime when nothing refers to the poller any more
 	busy  bool           // the last wait ended with something to read
 	ours  bool           // the waiting goroutine has its thread for itself
 
@@ -42,7 +42,7 @@ func New(fd int) (*Poller, error) {
 	return p, nil
 }
 
-// Wait returns when the descriptor can be read or has an error to tell. After Close
+// Wait returns when the descriptor can be read or has an error to report. After Close
 // it returns os.ErrClosed. The goroutine that waits keeps its thread from then on.
 func (p *Poller) Wait() error {
 	if !p.ours {
@@ -102,7 +102,7 @@ func (p *Poller) readable() error {
 	return nil
 }
 
-// Close wakes whoever waits, and all later waits.
+// Close ends the present wait, and all later ones.
 func (p *Poller) Close() error {
 	if _, err := p.event.Write([]byte{0: 1, 7: 0}); err != nil { // eventfd(2): any number but 0
 		return fmt.Errorf("wake the waiting lane: %w", err)

@@ -20,9 +20,9 @@ const (
 	trust, fullTrust = 8, 16
 )
 
-// spinning decides whether a wait shall spin before it sleeps: where packets follow
-// each other closely, as in a dialogue, and nobody else needs the processor. An idle
-// machine sleeps, and a busy one works.
+// spinning decides whether a wait spins before it sleeps: where packets follow each other
+// closely, as in a dialogue, and no other thread needs the processor. An idle machine
+// sleeps, and a busy one works.
 type spinning struct {
 	short  int           // short waits on balance, 0 to fullTrust
 	pause  time.Duration // how long spinning was left off when it was in others' way

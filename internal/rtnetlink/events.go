@@ -15,7 +15,7 @@ import (
 // Events are the messages of multicast groups (netlink(7)), from Subscribe on.
 type Events struct{ socket *nl.NetlinkSocket }
 
-// eventBuffer holds what is told while nobody receives: some thousand routes.
+// eventBuffer holds the events that are not received yet: some thousand routes.
 const eventBuffer = 4 << 20
 
 // Subscribe joins groups of a netlink protocol, in the network namespace of the calling
@@ -39,7 +39,7 @@ func SubscribeRouting() (*Events, error) {
 		unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV6_RULE)
 }
 
-// Close ends a subscription that nobody receives.
+// Close ends a subscription that is not being received.
 func (e *Events) Close() { e.socket.Close() }
 
 // Receive calls f with messages as they come until ctx is done, and ends the subscription.

@@ -14,7 +14,7 @@ import (
 
 // Rotation is what came of asking for new data keys.
 type Rotation struct {
-	// Peers are those with whom new keys are in use. Took is how long it all took, with
+	// Peers are those that use new keys with this node. Took is how long it all took, with
 	// the failures.
 	Peers []string `json:"peers"`
 	Took  int64    `json:"tookMicroseconds"`

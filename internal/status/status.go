@@ -147,7 +147,7 @@ type Leases struct {
 	Held        int `json:"held"`
 	CoolingDown int `json:"coolingDown"` // addresses that were released recently
 
-	// Unreconciled is what is wrong with pods' leases and veths that weftd can't mend, a line each.
+	// Unreconciled is what is wrong with pods' leases and veths that weftd can't repair, a line each.
 	Unreconciled []string `json:"unreconciled"`
 }
 
@@ -167,7 +167,7 @@ func Listen(path string) (net.Listener, error) {
 	return listener, nil
 }
 
-// Daemon is what weftd tells of itself, and can be asked to do.
+// Daemon is what weftd reports of itself, and what it does on request.
 type Daemon struct {
 	Report  func() Report
 	Rotate  Rotate
@@ -185,7 +185,7 @@ func Handler(d Daemon) http.Handler {
 
 func reply(w http.ResponseWriter, document any) {
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(document) // the client has gone; there is nobody to tell
+	_ = json.NewEncoder(w).Encode(document) // an error means that the client has gone
 }
 
 // answerLimit is how long Fetch waits: a weftd that runs answers at once.

@@ -2,8 +2,8 @@ package strict
 
 import "strings"
 
-// nearest returns the known name that somebody most likely meant by name, or ""
-// if none is near. Case and the characters that join words do not count, and the
+// nearest returns the known name that was most likely meant by name, or "" if none is
+// near. Case and the characters that join words do not count, and the
 // last word of a dotted name may stand for the whole: "vni" is near "vxlan.vni".
 // The first one of equally near names wins.
 func nearest(name string, known []string) string {

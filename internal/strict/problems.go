@@ -1,5 +1,5 @@
 // Package strict holds the rules for what people write: how a problem with it is
-// told, which name they may have meant, and what an address, a prefix or a node's
+// reported, which name they may have meant, and what an address, a prefix or a node's
 // name must look like. Configuration and control sources share it, so that the
 // same mistake reads the same everywhere.
 //
@@ -15,11 +15,11 @@ import (
 	"strings"
 )
 
-// maxProblems is how many problems are told at once. One wrong cluster CIDR makes
+// maxProblems is how many problems are reported at once. One wrong cluster CIDR makes
 // a problem of every node; the first ones say enough.
 const maxProblems = 50
 
-// problem is one thing that is wrong with what somebody wrote.
+// problem is one thing that is wrong with what people wrote.
 type problem struct {
 	origin string
 	err    error

@@ -215,7 +215,7 @@ func (b *builder) buildMapping(y *yaml.Node, n *Node, depth int) {
 	}
 }
 
-// isNull tells "key:" and "key: ~" from "key: ”".
+// isNull reports whether a value is null ("key:" or "key: ~"), and not an empty string.
 func isNull(y *yaml.Node) bool {
 	return y.Kind == yaml.ScalarNode && y.ShortTag() == "!!null"
 }

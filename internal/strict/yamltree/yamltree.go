@@ -1,8 +1,8 @@
 // Package yamltree reads a YAML file strictly and keeps for every value where it
-// was written, so that whoever reads the tree can name file, line and key.
+// was written, so that the reader of the tree can name file, line and key.
 //
 // It never guesses what a value is: every scalar is the text that was written, so
-// on, 0777 or 1:30 mean themselves (or are refused by whoever expects a number).
+// on, 0777 or 1:30 mean themselves (or are refused where a number is expected).
 // It refuses what would make a file mean something other than what one reads in
 // it: duplicate keys, aliases, tags, a second document.
 package yamltree
@@ -33,7 +33,7 @@ const (
 // ReadFile returns the content of a regular file of at most MaxSize bytes. Its
 // errors name the path.
 func ReadFile(path string) ([]byte, error) {
-	// A named pipe would block Open until somebody writes to it.
+	// A named pipe would block Open until it has a writer.
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, err
