@@ -23,7 +23,7 @@ type pod struct {
 	id     string
 	config *cri.PodSandboxConfig
 
-	// addrs are the pod's addresses as containerd tells them, IPv4 first.
+	// addrs are the pod's addresses as containerd reports them, IPv4 first.
 	addrs []netip.Addr
 }
 
@@ -163,7 +163,7 @@ func (p *pod) start(t *testing.T, name string, command ...string) *container {
 	return &container{p, created.ContainerId}
 }
 
-// startServer starts a web server that tells who asks it, and returns when it answers.
+// startServer starts a web server that reports its client's address, and returns when it answers.
 func (p *pod) startServer(t *testing.T) *container {
 	t.Helper()
 	c := p.start(t, "server", "httpd", "-f", "-p", fmt.Sprint(serverPort), "-h", "/www")
@@ -191,7 +191,7 @@ type asker interface {
 	ask(ctx context.Context, server netip.AddrPort) (answer, error)
 }
 
-// answer is what a server tells.
+// answer is a server's answer.
 type answer struct {
 	server string     // the pod's host name
 	client netip.Addr // as the server sees it

@@ -20,7 +20,7 @@ func TestPodsReachEachOtherByLeases(t *testing.T) {
 	one, other, remote := run(t, node1, node1.sandbox("one")), run(t, node1, node1.sandbox("other")), run(t, node2, node2.sandbox("remote"))
 	for _, p := range []*pod{one, other, remote} {
 		if lease := p.lease(t); len(p.addrs) != 2 || !slices.Equal(p.addrs, lease.Addresses) {
-			t.Errorf("containerd tells the addresses %v, leased are %v", p.addrs, lease.Addresses)
+			t.Errorf("containerd reports the addresses %v, leased are %v", p.addrs, lease.Addresses)
 		}
 	}
 	server, client, far := one.startServer(t), other.start(t, "client", "sleep", "86400"), remote.startServer(t)

@@ -53,8 +53,8 @@ rules:
 - {apiGroups: [""], resources: [nodes, nodes/status], verbs: [get, list, create, update, patch]}
 `
 
-// TestWhoChangesWeftsAnnotations: those who may patch Nodes change no annotation of weft's,
-// in whatever way they try, and everything else as before; administrators of weft do.
+// TestWhoChangesWeftsAnnotations: users that may patch Nodes can change no annotation of
+// weft's in any way, and everything else as before. Administrators of weft can.
 func TestWhoChangesWeftsAnnotations(t *testing.T) {
 	r := startNodeRig(t, 2)
 	if err := r.admin.ApplyYAML(t.Context(), nodeWriter); err != nil {
@@ -166,7 +166,7 @@ func TestWhoChangesWeftsAnnotations(t *testing.T) {
 		}
 	}
 
-	// Someone who may patch Nodes gives one many annotations.
+	// A user that may patch Nodes gives one many annotations.
 	n := r.node("node1")
 	for key := range many {
 		n.Annotations[key] = ""

@@ -34,7 +34,7 @@ import (
 // unpacked and programs started by two cores that others may use as well.
 const waitLimit = 3 * time.Minute
 
-// fieldManager is who the API server notes for what Apply has set.
+// fieldManager is the owner that the API server notes for what Apply has set.
 const fieldManager = "weft-tests"
 
 // Client speaks to a testnet's API server as one of its users.
@@ -253,7 +253,7 @@ func PodReady(pod *core.Pod) error {
 	return fmt.Errorf("it is %s and not ready", pod.Status.Phase)
 }
 
-// events tells what Kubernetes noted about an object, for an error message.
+// events returns what Kubernetes noted about an object, for an error message.
 func (c *Client) events(ctx context.Context, namespace, name string) string {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()

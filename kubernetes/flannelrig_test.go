@@ -22,7 +22,7 @@ const (
 	// Where Debian has the plugin that flannel's own one calls.
 	bridgePlugin = "/usr/lib/cni/bridge"
 
-	// The file with which flanneld tells its plugin of the network.
+	// The file in which flanneld describes the network to its plugin.
 	subnetFile = "subnet.env"
 
 	// Where flanneld says that it is ready.
@@ -198,7 +198,7 @@ func (f *flannelNode) ready(ctx context.Context) error {
 	return err
 }
 
-// leave does what docs/OPERATIONS.md says of a node that flannel shall leave. Its pods are
+// leave removes flannel from a node as docs/OPERATIONS.md describes. The node's pods are
 // gone then.
 func (f *flannelNode) leave(t *testing.T) {
 	t.Helper()

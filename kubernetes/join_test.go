@@ -92,8 +92,8 @@ func TestThreeNodesFindEachOtherInAnAPIServer(t *testing.T) {
 	}
 }
 
-// TestDeletedNodeAddsNoPods: meanwhile the controller manager
-// may have given those that it had to another.
+// TestDeletedNodeAddsNoPods: it adds none until it has pod CIDRs again. The controller manager
+// may have given its former ones to another node.
 func TestDeletedNodeAddsNoPods(t *testing.T) {
 	w, pods := startWeft(t, 2)
 	node1 := w.Node(1)
@@ -114,7 +114,7 @@ func TestDeletedNodeAddsNoPods(t *testing.T) {
 			return fmt.Errorf("ready is %t, and not %q", r.Ready, r.NotReady)
 		}
 		if _, err := os.Stat(filepath.Join(node1.RunDir(), nodefile.Name)); !errors.Is(err, fs.ErrNotExist) {
-			return errors.New("the plugin is still told of its pod CIDRs")
+			return errors.New("node.json still has its pod CIDRs")
 		}
 		return nil
 	})
@@ -169,7 +169,7 @@ func reaches(peer, endpoint string) func(status.Report) error {
 				return nil
 			}
 		}
-		return fmt.Errorf("the peers are %+v, %s shall be at %s", r.Peers, peer, endpoint)
+		return fmt.Errorf("the peers are %+v, want %s at %s", r.Peers, peer, endpoint)
 	}
 }
 

@@ -28,8 +28,8 @@ const vethGroup = "93"
 type PodNetwork struct {
 	*Weft
 
-	// Kubernetes is set by whoever starts it on the Cluster. The weftds are for later, when
-	// it has admitted their nodes.
+	// Kubernetes is set by the caller, which starts it on the Cluster. The weftds are for later,
+	// when it has admitted their nodes.
 	Kubernetes *testnet.Kubernetes
 }
 
@@ -180,7 +180,7 @@ func AwaitNoRoutes(ctx context.Context, n *testnet.Node, prefixes []netip.Prefix
 	})
 }
 
-// Held tells what weft holds for the pods of a node: the number of their leases, and their
+// Held returns what weft holds for the pods of a node: the number of their leases, and their
 // veths as ip shows them. weft is the operator's command.
 func Held(ctx context.Context, n *testnet.Node, weft string) (leases int, veths string, err error) {
 	out, err := n.Exec(ctx, weft, "ipam", "--state-dir", filepath.Join(n.Dir(), "state"), "list", "-o", "json")

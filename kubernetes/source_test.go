@@ -181,7 +181,7 @@ func (r *nodeRig) client(node string) *Client {
 	return client
 }
 
-// kubeconfig is one as an administrator writes it, who keeps the token in a file of its own.
+// kubeconfig writes one as administrators do that keep the token in a file of its own.
 func (r *nodeRig) kubeconfig(node string) string {
 	r.t.Helper()
 	dir := r.t.TempDir()
@@ -394,9 +394,9 @@ func TestANodesTokenChangesItsOwnEntryOnly(t *testing.T) {
 		{"another's condition", node1, "node2", strategic, `{"status":{"conditions":[{"type":"NetworkUnavailable","status":"False"}]}}`, "status", "is not bound to this Node"},
 		{"its override", node1, "node1", merge, annotation("weft.network/override-endpoint"), "", "no annotations but those that a node writes"},
 		{"its vtep-mac", node1, "node1", merge, annotation("weft.network/vtep-mac"), "", "no annotations but those that a node writes"},
-		{"somebody's annotation", node1, "node1", merge, annotation("example.com/kept"), "", "no annotations but those that a node writes"},
-		{"somebody's annotation, with the status", node1, "node1", merge, annotation("example.com/kept"), "status", "no annotations but those that a node writes"},
-		{"somebody's annotation away", node1, "node1", merge, `{"metadata":{"annotations":{"example.com/kept":null}}}`, "", "no annotations but those that a node writes"},
+		{"another program's annotation", node1, "node1", merge, annotation("example.com/kept"), "", "no annotations but those that a node writes"},
+		{"another program's annotation, with the status", node1, "node1", merge, annotation("example.com/kept"), "status", "no annotations but those that a node writes"},
+		{"without another program's annotation", node1, "node1", merge, `{"metadata":{"annotations":{"example.com/kept":null}}}`, "", "no annotations but those that a node writes"},
 		{"all annotations away", node1, "node1", merge, `{"metadata":{"annotations":null}}`, "", "no annotations but those that a node writes"},
 		{"its labels", node1, "node1", merge, `{"metadata":{"labels":{"node-role.kubernetes.io/control-plane":""}}}`, "", "nothing of a Node's metadata but annotations"},
 		{"its labels, with the status", node1, "node1", merge, `{"metadata":{"labels":{"a":"b"}}}`, "status", "nothing of a Node's metadata but annotations"},
@@ -509,8 +509,8 @@ func TestAnAPIServerThatCrashesIsAwaited(t *testing.T) {
 	}
 }
 
-// TestAListThatWasCompactedIsReadAnew: whoever comes back asks for changes since a version
-// that the API server knows no more (410 Gone).
+// TestAListThatWasCompactedIsReadAnew: a node that was cut off asks for changes since a
+// version that the API server no longer has (410 Gone).
 func TestAListThatWasCompactedIsReadAnew(t *testing.T) {
 	r := startNodeRig(t, 3)
 	one := r.run(source.Options{Node: "node1"}, keyed(1))
@@ -546,14 +546,14 @@ func TestAListThatWasCompactedIsReadAnew(t *testing.T) {
 	}
 	defer w.Stop()
 	if event := <-w.ResultChan(); !apierrors.IsResourceExpired(apierrors.FromObject(event.Object)) && !apierrors.IsGone(apierrors.FromObject(event.Object)) {
-		t.Fatalf("the API server still tells of changes since then: %v", event)
+		t.Fatalf("the API server still reports changes since then: %v", event)
 	}
 	r.setCut(false)
 	one.await("node1 192.168.77.1:9338, node3 192.168.77.3:9338")
 }
 
-// TestATokenThatIsReplacedIsUsed: kubelet replaces the tokens of pods before they end. This
-// one ends with the Node to which it is bound, as who has it is told.
+// TestATokenThatIsReplacedIsUsed: kubelet replaces the tokens of pods before they expire. A
+// token also becomes invalid when its Node is deleted, and the error says so.
 func TestATokenThatIsReplacedIsUsed(t *testing.T) {
 	t.Parallel() // it waits most of the time: the API server remembers tokens for ten seconds
 	r := startNodeRig(t, 1)
@@ -564,7 +564,7 @@ func TestATokenThatIsReplacedIsUsed(t *testing.T) {
 	}
 	r.awaitRefusal(one.Kubeconfig)
 	late := r.run(source.Options{Node: "node1", Kubeconfig: one.Kubeconfig}, keyed(1))
-	err := Wait(t.Context(), "the remedy to be told", func(context.Context) error {
+	err := Wait(t.Context(), "the remedy to be reported", func(context.Context) error {
 		const want = "the API server refuses this node: Unauthorized: the token has expired, or its Node was deleted"
 		if _, _, errs := late.emitted(); len(errs) != 1 || !strings.HasPrefix(errs[0], want) {
 			return fmt.Errorf("errors: %q", errs)

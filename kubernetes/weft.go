@@ -23,7 +23,7 @@ const (
 // littleWhile is more than anything takes here, on a machine that others use too.
 const littleWhile = 2 * time.Minute
 
-// waitALittle is Wait with a limit that leaves time to tell what was the matter.
+// waitALittle is Wait with a limit that leaves time to report what was wrong.
 func waitALittle(ctx context.Context, what string, cond func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, littleWhile)
 	defer cancel()
@@ -123,7 +123,7 @@ func (w *Weft) PodCIDRs(ctx context.Context, n *testnet.Node) (cidrs []netip.Pre
 	return cidrs, nil
 }
 
-// AwaitStatus returns what a weftd tells of itself as soon as cond returns nil for it.
+// AwaitStatus returns a weftd's status as soon as cond returns nil for it.
 func AwaitStatus(ctx context.Context, n *testnet.Node, cond func(status.Report) error) (report status.Report, err error) {
 	err = waitALittle(ctx, n.Entry().Name+"'s status", func(ctx context.Context) (err error) {
 		if report, err = status.Fetch(ctx, n.Socket()); err != nil {

@@ -81,8 +81,8 @@ func (p *podNetwork) pods(t *testing.T, app string, want int) []core.Pod {
 	return pods
 }
 
-// expectAllReachEachOther has every pod ask all others by all their addresses. Each must
-// be seen as who it is.
+// expectAllReachEachOther has every pod ask all others by all their addresses. Each server
+// must see the pod's own address.
 func (p *podNetwork) expectAllReachEachOther(t *testing.T, pods []core.Pod) {
 	t.Helper()
 	for _, from := range pods {
@@ -94,7 +94,7 @@ func (p *podNetwork) expectAllReachEachOther(t *testing.T, pods []core.Pod) {
 	}
 }
 
-// expectSource asks a web server from within a pod, who must see the given address.
+// expectSource asks a web server from within a pod. The server must see the given address.
 func (p *podNetwork) expectSource(t *testing.T, from *core.Pod, server, want string) {
 	t.Helper()
 	check(t, waitALittle(t.Context(), from.Name+" to reach "+server, func(ctx context.Context) error {
@@ -106,7 +106,7 @@ func (p *podNetwork) expectSource(t *testing.T, from *core.Pod, server, want str
 	}))
 }
 
-// mustName checks as whom the client was seen.
+// mustName checks the client's address in the answer.
 func (a Answer) mustName(want string) error {
 	if a.Client != netip.MustParseAddr(want) {
 		return fmt.Errorf("it was asked by %s, want %s", a.Client, want)

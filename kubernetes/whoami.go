@@ -11,7 +11,7 @@ import (
 
 // Answer is what whoami of testnet.Image says.
 type Answer struct {
-	// Server is the host name of who answered: a pod's is its name.
+	// Server is the host name of the server: a pod's is its name.
 	Server string
 
 	// Client is the address that the question came from, as the server sees it.
@@ -30,10 +30,10 @@ func ParseAnswer(text string) (a Answer, err error) {
 }
 
 // WhoamiURL is where the web server of a pod, a Service or a port of a node, given as
-// address and port, tells who asks it.
+// address and port, reports the client's address.
 func WhoamiURL(server string) string { return "http://" + server + "/cgi-bin/whoami" }
 
-// AskFrom has a pod ask a web server who it is.
+// AskFrom has a pod ask a web server, and returns its answer.
 func (c *Client) AskFrom(ctx context.Context, pod *core.Pod, server string) (Answer, error) {
 	out, err := c.Exec(ctx, pod.Namespace, pod.Name, "wget", "-q", "-O", "-", WhoamiURL(server))
 	if err != nil {

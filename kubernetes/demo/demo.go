@@ -47,7 +47,7 @@ func (d *demo) steps() []stage.Step {
 		{Title: "What Kubernetes and weft tell", Show: d.inspect},
 	}
 	if d.Keep {
-		return steps // its pods are for those who look around
+		return steps // its pods stay for the user to explore
 	}
 	return append(steps, stage.Step{Title: "All pods are deleted", Show: d.deletePods})
 }

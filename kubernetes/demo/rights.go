@@ -12,8 +12,8 @@ import (
 	"weft/kubernetes"
 )
 
-// showRights speaks to the API server with the token of node1's weftd, as somebody would
-// who broke into node1.
+// showRights speaks to the API server with the token of node1's weftd, as an attacker on
+// node1 would.
 func (d *demo) showRights(ctx context.Context) error {
 	node1, err := d.AsNode("node1")
 	if err != nil {

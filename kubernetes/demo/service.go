@@ -68,7 +68,7 @@ func (d *demo) serviceAddrs(ctx context.Context) (addrs []netip.Addr, err error)
 }
 
 // askService has a pod ask a Service until kube-proxy knows the pods of both nodes, and
-// then counts who answers.
+// then counts the answers of each pod.
 func (d *demo) askService(ctx context.Context, from *webPod, addr netip.Addr) error {
 	server := net.JoinHostPort(addr.String(), "80")
 	var count map[string]int
