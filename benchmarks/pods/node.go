@@ -185,11 +185,8 @@ func (n *Node) prepareWeft(ctx context.Context, state string) error {
 		node.Addresses = append(node.Addresses, own)
 		commands = append(commands, fmt.Sprintf("ip address add %s dev weft0", netip.PrefixFrom(own, own.BitLen())))
 	}
-	for _, command := range append(commands, "ip link set weft0 up") {
-		fields := strings.Fields(command)
-		if _, err := n.Exec(ctx, fields[0], fields[1:]...); err != nil {
-			return err
-		}
+	if err := n.ExecAll(ctx, append(commands, "ip link set weft0 up")...); err != nil {
+		return err
 	}
 	if err := nodefile.Forwards(runDir); err != nil {
 		return err

@@ -35,7 +35,7 @@ func connectKernelVXLAN(ctx context.Context, s *site) (*Path, error) {
 	for i, n := range p.Nodes {
 		other := 1 - i
 		mac, peerMAC := peer.DeriveMAC(fmt.Sprint("node", i)), peer.DeriveMAC(fmt.Sprint("node", other))
-		err := run(ctx, n,
+		err := n.ExecAll(ctx,
 			fmt.Sprintf("ip link add vxlan1 address %s mtu %d type vxlan id 1 dstport 4789 local %s nolearning", mac, InnerMTU, underlay[i].Addr()),
 			"ip link set vxlan1 up",
 			fmt.Sprintf("bridge fdb add %s dev vxlan1 dst %s", peerMAC, underlay[other].Addr()),

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"strings"
 
 	"weft/internal/testnet"
 )
@@ -80,15 +79,4 @@ func (s *site) addKernelPod(ctx context.Context, node *testnet.Namespace, i int)
 	}
 	everywhere := netip.PrefixFrom(netip.IPv4Unspecified(), 0)
 	return Pod{Namespace: ns, Addr: podAddr[i].Addr()}, ns.AddRoute(everywhere, gateway[i].Addr())
-}
-
-// run runs command lines in a namespace, one after the other.
-func run(ctx context.Context, n *testnet.Namespace, commands ...string) error {
-	for _, command := range commands {
-		fields := strings.Fields(command)
-		if _, err := n.Exec(ctx, fields[0], fields[1:]...); err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -21,6 +21,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"weft/internal/testnet"
 )
@@ -82,6 +83,21 @@ func (s System) Start(ctx context.Context, programs Programs, offloads testnet.O
 		return nil, fmt.Errorf("start %s on %s: %w", s.Name, offloads, errors.Join(err, net.Close()))
 	}
 	return path, nil
+}
+
+// Features are the offloads of a link, by the names that `ethtool -k` prints.
+type Features map[string]bool
+
+// On lists the features that are on, sorted.
+func (f Features) On() []string {
+	var on []string
+	for name, is := range f {
+		if is {
+			on = append(on, name)
+		}
+	}
+	slices.Sort(on)
+	return on
 }
 
 // Pod is where load comes from and goes to.

@@ -99,7 +99,7 @@ func TestVerifyNoticesThatAPathIsNotWhatItClaims(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := startSystem(t, tt.system, testnet.Full)
-			if err := run(t.Context(), path.Nodes[0], tt.spoil...); err != nil {
+			if err := path.Nodes[0].ExecAll(t.Context(), tt.spoil...); err != nil {
 				t.Fatal(err)
 			}
 			if err := path.Verify(t.Context()); err == nil || !strings.Contains(err.Error(), tt.want) {

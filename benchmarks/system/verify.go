@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"strconv"
 	"time"
@@ -50,6 +51,22 @@ func (p *Path) Verify(ctx context.Context) error {
 	}
 	if p.verify != nil {
 		return p.verify(ctx, seen)
+	}
+	return nil
+}
+
+// verifyFeatures checks that the wire still is what testnet made it, and checked when
+// it did: a daemon may have changed it since.
+func (p *Path) verifyFeatures(ctx context.Context) error {
+	for i, n := range p.Nodes {
+		have, err := n.Features(ctx, underlayLink)
+		if err != nil {
+			return err
+		}
+		if maps.Equal(have, p.Features[i]) {
+			continue
+		}
+		return fmt.Errorf("the offloads of the wire at %s have changed: on were %v, are %v", n.Name(), p.Features[i].On(), Features(have).On())
 	}
 	return nil
 }

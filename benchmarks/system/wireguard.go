@@ -43,7 +43,7 @@ func connectWireGuard(ctx context.Context, s *site) (*Path, error) {
 		if err := configureWireGuard(ctx, sockets[i], keys[i], keys[1-i].PublicKey(), 1-i); err != nil {
 			return nil, fmt.Errorf("configure wireguard-go on node%d: %w", i+1, err)
 		}
-		err := run(ctx, n,
+		err := n.ExecAll(ctx,
 			fmt.Sprintf("ip link set %s mtu %d up", wireguardLink, InnerMTU),
 			fmt.Sprintf("ip route add %s dev %s", podCIDR[1-i], wireguardLink))
 		if err != nil {

@@ -93,18 +93,17 @@ func addKernelNode(t *testing.T, network *testnet.Net, cluster *testnet.Cluster)
 		t.Fatal(err)
 	}
 	weft, weftMAC := cluster.Nodes()[0].Entry(), peer.DeriveMAC("node1").String()
-	for _, command := range []string{
+	err = k.ExecAll(ctx,
 		"sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1",
-		"ip link add vxlan1 address " + kernelMAC + " mtu 1450 type vxlan id 1 dstport 9338 local " + kernelEndpoint + " nolearning",
+		"ip link add vxlan1 address "+kernelMAC+" mtu 1450 type vxlan id 1 dstport 9338 local "+kernelEndpoint+" nolearning",
 		"ip link set vxlan1 up",
-		"bridge fdb add " + weftMAC + " dev vxlan1 dst " + weft.Endpoint.Addr().String(),
-		"ip neigh add 10.244.1.1 lladdr " + weftMAC + " dev vxlan1",
+		"bridge fdb add "+weftMAC+" dev vxlan1 dst "+weft.Endpoint.Addr().String(),
+		"ip neigh add 10.244.1.1 lladdr "+weftMAC+" dev vxlan1",
 		"ip route add 10.244.1.0/24 via 10.244.1.1 dev vxlan1 onlink src 10.244.99.1",
-		"ip neigh add fd00:244:1::1 lladdr " + weftMAC + " dev vxlan1",
-		"ip route add fd00:244:1::/64 via fd00:244:1::1 dev vxlan1 onlink src fd00:244:99::1",
-	} {
-		fields := strings.Fields(command)
-		run(t, k.Namespace, fields[0], fields[1:]...)
+		"ip neigh add fd00:244:1::1 lladdr "+weftMAC+" dev vxlan1",
+		"ip route add fd00:244:1::/64 via fd00:244:1::1 dev vxlan1 onlink src fd00:244:99::1")
+	if err != nil {
+		t.Fatal(err)
 	}
 	run(t, k.pod, "ip", "route", "add", "default", "via", "10.244.99.1")
 	run(t, k.pod, "ip", "route", "add", "default", "via", "fd00:244:99::1")

@@ -1,7 +1,6 @@
 package main_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -40,7 +39,7 @@ func TestTunnelsInsidePods(t *testing.T) {
 					}
 					for i, ends := range [][2]*testnet.Pod{{a, b}, {b, a}} {
 						link := fmt.Sprintf(create, addrOf(t, ends[0], v6), addrOf(t, ends[1], v6))
-						err := commands(t.Context(), ends[0].Namespace, "ip link add tunnel0 "+link,
+						err := ends[0].ExecAll(t.Context(), "ip link add tunnel0 "+link,
 							"ip link set tunnel0 mtu 1280 up",
 							fmt.Sprintf("ip addr add 172.31.0.%d/24 dev tunnel0", 1+i),
 							fmt.Sprintf("ip addr add fd00:31::%d/64 dev tunnel0 nodad", 1+i))
@@ -126,15 +125,4 @@ func forEachEncapsulation(t *testing.T, test func(t *testing.T, cluster *testnet
 			test(t, startCluster(t, testnet.ClusterOptions{Nodes: 2, Sealed: encapsulation == "sealed"}))
 		})
 	}
-}
-
-// commands runs them one after the other, until one fails.
-func commands(ctx context.Context, n *testnet.Namespace, all ...string) error {
-	for _, command := range all {
-		fields := strings.Fields(command)
-		if _, err := n.Exec(ctx, fields[0], fields[1:]...); err != nil {
-			return err
-		}
-	}
-	return nil
 }

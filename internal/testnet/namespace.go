@@ -60,6 +60,17 @@ func (n *Namespace) Exec(ctx context.Context, name string, args ...string) (stri
 	return stdout.String(), nil
 }
 
+// ExecAll runs command lines, whose words have no spaces, one after the other until one fails.
+func (n *Namespace) ExecAll(ctx context.Context, commands ...string) error {
+	for _, command := range commands {
+		words := strings.Fields(command)
+		if _, err := n.Exec(ctx, words[0], words[1:]...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Command prepares a program to run in the namespace, in a process group of its
 // own that is killed when ctx ends. Unless the Net is detached, the kernel kills
 // the process when the thread that started it ends: start it from an ordinary
