@@ -40,7 +40,7 @@ type config struct {
 
 	IPAM ipamConfig `json:"ipam"`
 
-	// What is asked for by name: by the capabilities ips and mac, and the older convention.
+	// Addresses asked for by name: by the capabilities ips and mac, and by the older convention.
 	RuntimeConfig byName `json:"runtimeConfig"`
 	Args          struct {
 		CNI byName `json:"cni"`

@@ -10,7 +10,7 @@ import (
 	"weft/internal/nodefile"
 )
 
-// What is run in another network namespace than the node's sees no veths, and frees no lease
+// A program in another network namespace than the node's sees no veths, and frees no lease
 // of a pod that is attached.
 func TestLeasesAreKeptElsewhere(t *testing.T) {
 	n := newNode(t, families["dual stack"]...)

@@ -178,7 +178,7 @@ func TestGCThroughTheRuntime(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// What the runtime has forgotten it can't DEL by itself.
+	// The runtime can't DEL an attachment that it has forgotten.
 	n.attachPod("forgotten")
 	args := &libcni.GCArgs{ValidAttachments: []types.GCAttachment{{ContainerID: "a", IfName: "eth0"}}}
 	if err := n.cni.GCNetworkList(t.Context(), list, args); err != nil {
@@ -254,7 +254,7 @@ func TestAfterARebootStaleLeasesAreFreed(t *testing.T) {
 	n.requireNothingLeft()
 }
 
-// What a killed ADD left is cleaned up, unless another process works on it.
+// The reconciler cleans up after a killed ADD, unless another process works on the attachment.
 func TestKilledAddIsCleanedUp(t *testing.T) {
 	n := newNode(t, families["dual stack"]...)
 	pod := newNamespace(t)
@@ -430,7 +430,7 @@ func TestAReconcilerThatCannotReadSaysSo(t *testing.T) {
 	}
 }
 
-// What another program took from the host side of a pod's veth comes back.
+// The reconciler restores what another program took from the host side of a pod's veth.
 func TestReconcileRestoresTheHostSide(t *testing.T) {
 	n := newNode(t, families["dual stack"]...)
 	pod := n.attachPod("pod")

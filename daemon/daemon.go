@@ -221,7 +221,7 @@ func newRouter(c config.Config, k *keys, conns []*encap.Conn, queues []tun.Queue
 
 // up applies the plan to the host, and starts what goes on beside forwarding.
 func (d *daemon) up(ctx context.Context, group *errgroup.Group) error {
-	// What can't be done now is tried again later. One route that is in another's way
+	// weftd tries failed steps again later. One route that conflicts with another program's
 	// must not cost the node its other peers.
 	applyErr := d.apply(ctx)
 	d.reconcile(ctx) // before any pod is added: what was leased before a reboot is free again

@@ -78,7 +78,8 @@ func (d *daemon) publishStranded(leases []ipam.Lease) {
 }
 
 // reconcile compares leases, veths and pods' namespaces, and logs what it does about differences.
-// What only an operator can repair is logged when it appears. Own are the node's own addresses.
+// It logs problems that only an operator can repair when they appear. own are the
+// node's own addresses.
 func (p *podLeases) reconcile(ctx context.Context, own []netip.Addr) {
 	waiting, cancel := context.WithTimeout(ctx, reconcileWait)
 	defer cancel()

@@ -94,7 +94,7 @@ func TestALeaseWhoseVethIsGoneIsFreedAndNamedOnce(t *testing.T) {
 	r.expectLeases(0, 1, 1, 0)
 }
 
-// What only an operator can repair is logged when it appears, and when it is gone.
+// weftd logs a problem that only an operator can repair when it appears, and when it is gone.
 func TestUnrepairableLeaseIsLogged(t *testing.T) {
 	r := newReconciler(t)
 	for _, network := range []string{"one", "two"} {
@@ -176,7 +176,7 @@ func TestReconcileThatCannotEvenLookIsLoggedOnce(t *testing.T) {
 	}
 }
 
-// What a pod leaves while weftd runs is freed by itself.
+// weftd frees what a pod leaves behind while weftd runs.
 func TestReconcilesWhileWeftdRuns(t *testing.T) {
 	r := newReconciler(t)
 	ctx, stop := context.WithCancel(t.Context())

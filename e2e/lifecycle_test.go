@@ -84,7 +84,7 @@ func TestPodsStartOnlyProtected(t *testing.T) {
 		t.Errorf("before weftd a pod starts, or does not say why it does not: %v", err)
 	}
 	node1.startWeftd(t)
-	// What has failed stands until it is removed, and kubelet counts its attempts.
+	// A failed sandbox stays until it is removed, and kubelet counts its attempts.
 	config.Metadata.Attempt++
 	run(t, node1, config)
 }

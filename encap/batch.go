@@ -85,7 +85,7 @@ func (b *Batch) Datagrams() iter.Seq2[*peer.Peer, []byte] {
 // Space returns n bytes for data to pass to Add. They are valid until Reset.
 func (b *Batch) Space(n int) []byte {
 	if len(b.space)+n > cap(b.space) {
-		// What was handed out before stays where it is, held by the iovecs.
+		// Space that was returned before stays where it is; the iovecs refer to it.
 		b.space = make([]byte, 0, 2*(cap(b.space)+n))
 	}
 	b.space = b.space[:len(b.space)+n]

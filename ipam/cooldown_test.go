@@ -115,7 +115,7 @@ func TestFailedPodsDoNotEmptyThePool(t *testing.T) {
 	}
 }
 
-// What still cooled down when it was leased goes on cooling down when the lease is cancelled.
+// An address that cooled down when it was leased cools down again when the lease is cancelled.
 func TestCancelledLeasesWereUsedBefore(t *testing.T) {
 	for name, asked := range map[string][]string{"the only one": nil, "by name": {"10.0.0.1"}} {
 		t.Run(name, func(t *testing.T) {
@@ -242,7 +242,7 @@ func TestAnAddressIsHadByName(t *testing.T) {
 	if leases := list(t, s); len(leases) != 3 {
 		t.Errorf("a refused call left a lease: %v", leases)
 	}
-	// Who asks for an address by name follows the pod that had it.
+	// A pod that asks for an address by name gets it from the pod that had it before.
 	release(t, s, 0)
 	if got, err := take(9, "10.0.0.9"); err != nil || got[0] != addrs("10.0.0.9")[0] {
 		t.Errorf("an address that cools down: %v, %v", got, err)
@@ -318,7 +318,7 @@ func TestAnAttachmentIsTriedWithoutAWait(t *testing.T) {
 		t.Errorf("held twice: %t, %v", ok, err)
 	}
 	letGo()
-	// Who gave up waiting may be handed the lock for a moment.
+	// A caller that gave up waiting may get the lock for a moment.
 	for deadline := time.Now().Add(time.Minute); ; {
 		if letGo, ok, err = s.TryHold(attachment(1)); err != nil || !ok && time.Now().After(deadline) {
 			t.Fatal(ok, err)

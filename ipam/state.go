@@ -136,7 +136,7 @@ func writeState(path string, st *state) error {
 	}
 	temporary := path + ".tmp"
 	if err := writeSynced(temporary, data); err != nil {
-		// What stays behind nevertheless is overwritten by the next writer.
+		// The next writer overwrites a file that stays nevertheless.
 		_ = os.Remove(temporary)
 		return err
 	}

@@ -98,7 +98,7 @@ func newFlannelRig(t *testing.T, f family, nodes int) *flannelRig {
 	return r
 }
 
-// What flannel's own manifest allows, of what it needs outside a pod.
+// allowFlannel is the part of flannel's own manifest that it needs outside a pod.
 const allowFlannel = `
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRole

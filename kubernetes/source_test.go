@@ -55,7 +55,7 @@ func startNodeRig(t *testing.T, nodes int) *nodeRig {
 	}
 	// The API server takes notice of rights and policies after a while.
 	stranger := r.client(boundToNone)
-	err := Wait(t.Context(), "the policy to be in force", func(ctx context.Context) error {
+	err := Wait(t.Context(), "the policy to be active", func(ctx context.Context) error {
 		_, err := stranger.CoreV1().Nodes().Patch(ctx, "node1", types.MergePatchType, []byte(`{"metadata":{"annotations":{"weft.network/endpoint":"x"}}}`), meta.PatchOptions{DryRun: []string{meta.DryRunAll}})
 		if err != nil && strings.Contains(err.Error(), "ValidatingAdmissionPolicy 'weft.network'") {
 			return nil

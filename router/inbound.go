@@ -62,7 +62,7 @@ func (in *inbound) deliver(table *fib.Table, r *encap.Received) drop.Reason {
 	if !packet.MergeECN(r.Packet(), r.Class) {
 		return drop.Congestion
 	}
-	// What passed for the packet before passes for the one that its flow goes on with.
+	// The checks that the packet before has passed hold for the next one of its flow.
 	if peer == in.last.peer && in.coalescer.Continue(r.Packet()) {
 		in.packets++
 		in.bytes += uint64(r.Len())

@@ -64,7 +64,7 @@ func TestSessionsLiveWhenTheClockJumpsByAYear(t *testing.T) {
 	sent, lost, again := numbers.end()
 	pause := connection.stop(t) // fails if the connection was reset
 	t.Logf("%d of %d datagrams were lost; the longest pause of the connection was %v", lost, sent, pause.Round(time.Millisecond))
-	// What a busy machine loses is in the receiver's socket buffer, and little.
+	// A busy machine loses a few in the receiver's socket buffer.
 	if lost*1000 > sent || again > 0 || sent < 1000 {
 		t.Errorf("of %d datagrams %d were lost, and %d came more than once", sent, lost, again)
 	}

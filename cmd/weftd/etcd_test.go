@@ -164,10 +164,10 @@ func TestForwardingNeverStopsWhateverHappensToEtcd(t *testing.T) {
 	}
 }
 
-// eventuallyCurrentNow waits until the newest State is in force.
+// eventuallyCurrentNow waits until the newest State is active.
 func eventuallyCurrentNow(t *testing.T, node *testnet.Node) {
 	t.Helper()
-	eventually(t, "the newest list to be in force on "+node.Entry().Name, func() error {
+	eventually(t, "the newest list to be active on "+node.Entry().Name, func() error {
 		if metric(t, node, "weft_state_current") != "1" {
 			return errors.New(weft(t, node, "status").stdout)
 		}
@@ -473,8 +473,8 @@ func TestTheLoserOfAPodCIDRIsFenced(t *testing.T) {
 		t.Errorf("exit status %d: %s%s", got.status, got.stdout, got.stderr)
 	}
 
-	// The loser comes back, with its snapshot of a time when it was the owner. Until etcd has
-	// answered that is in force, so Start may or may not see it ready.
+	// The loser comes back, with its snapshot of a time when it was the owner. The snapshot is
+	// active until etcd has answered, so Start may or may not see the node ready.
 	back, cancel := context.WithCancel(t.Context())
 	started := make(chan struct{})
 	go func() {

@@ -31,7 +31,7 @@ func expectWholeTransfers(t *testing.T, from, to *testnet.Pod, size int64) {
 	}
 }
 
-// What was lost is a hole in a run, over which nothing may be joined.
+// A lost datagram is a hole in a run; weftd must not join packets across it.
 func TestTransfersSurviveLostDatagrams(t *testing.T) {
 	// The kernel cuts runs before they leave the node, and joins what is left of them
 	// where they arrive: so the segment loses single datagrams, and not whole runs.
@@ -55,7 +55,7 @@ func TestTransfersSurviveLostDatagrams(t *testing.T) {
 	}
 }
 
-// What came late or twice lies in the middle of a run, where its neighbours look as
+// A late or duplicate datagram lies in the middle of a run, where its neighbours look as
 // if they could be joined.
 func TestTransfersSurviveLateAndDuplicate(t *testing.T) {
 	network := testnet.ForTest(t, testnet.Options{Prefix: "weftd", BinDir: binDir})

@@ -23,7 +23,7 @@ func hangUp(t *testing.T, node *testnet.Node) {
 	}
 }
 
-// eventuallyCurrent waits until weftd says whether the newest list of nodes is in force.
+// eventuallyCurrent waits until weftd says whether the newest list of nodes is active.
 func eventuallyCurrent(t *testing.T, node *testnet.Node, want, rejectedTotal string) {
 	t.Helper()
 	eventually(t, "weft_state_current "+want+" and weft_state_rejected_total "+rejectedTotal, func() error {
@@ -76,7 +76,7 @@ func TestAHangupReadsTheListAgain(t *testing.T) {
 	}{{"both", 1}, {"alone", 0}} {
 		point(list.name)
 		hangUp(t, node)
-		eventually(t, "the list to be in force", func() error {
+		eventually(t, "the list to be active", func() error {
 			if peers := report(t, node).Peers; len(peers) != list.peers {
 				return fmt.Errorf("there are %d peers", len(peers))
 			}

@@ -69,7 +69,7 @@ func startStream(t *testing.T, from, to *testnet.Pod) *stream {
 func (s *stream) end() (sent, lost, again int) {
 	close(s.stop)
 	sent = int(<-s.sent)
-	// What is on the way arrives, unless the last one is lost.
+	// Datagrams on the way arrive, unless the last one is lost.
 	for deadline := time.Now().Add(testnet.WaitLimit); int(s.last.Load()) < sent && time.Now().Before(deadline); {
 		time.Sleep(time.Millisecond)
 	}

@@ -70,7 +70,7 @@ func TestNothingOfAPodCanBeReadOnTheUnderlay(t *testing.T) {
 			quic++
 		case testnet.IsSealed(payload):
 			sealed++
-			// What arrives may have been joined by the card, and only its first header is seen.
+			// The card may have joined what arrives, and then only the first header is visible.
 			if header := string(payload[:16]); from == node1.Entry().Endpoint.Addr() {
 				if headers[header] {
 					t.Fatalf("two datagrams have the header %x", header)

@@ -187,7 +187,7 @@ func (w *Writer) Write(ctx context.Context) error {
 	defer w.mu.Unlock()
 	there, err := os.ReadFile(w.path())
 	if err == nil {
-		// What can't be parsed may be half of what another program writes.
+		// A file that can't be parsed may be half written by another program.
 		if foreign, err := foreignEntries(there); err == nil {
 			w.foreign = w.chain.admit(foreign)
 		}

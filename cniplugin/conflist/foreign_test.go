@@ -53,8 +53,8 @@ func (r *rig) restart(change func(*config.CNI)) {
 	r.Writer = New(c, r.chain.log)
 }
 
-// What other programs chain behind weft-cni stays, in its order, whatever weftd has to
-// change about its own entries; and what weftd no longer chains goes.
+// Entries that other programs chain behind weft-cni stay, in their order, when weftd changes
+// its own entries; and entries that weftd no longer chains go.
 func TestForeignEntriesStayInOrder(t *testing.T) {
 	const mesh, probe = `{"type":"istio-cni","kubernetes":{"kubeconfig":"/x"},"n":1.50}`, `{"type":"probe"}`
 	for _, tt := range []struct {

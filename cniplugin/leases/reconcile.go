@@ -137,7 +137,7 @@ func repair(ctx context.Context, store *ipam.Store, k *wiring.Kernel, f Found) (
 		return Change{}, err
 	}
 	defer release()
-	// What was found may have changed before it was held.
+	// The attachment may have changed before it was held.
 	now, err := look(f, store, k)
 	if err != nil || now.Trouble() != f.Trouble() {
 		return Change{}, err

@@ -53,7 +53,7 @@ func (w *Wiring) podSettings() []setting {
 	if slices.ContainsFunc(w.Addresses, netip.Addr.Is6) {
 		settings = append(settings,
 			setting{v6 + "/disable_ipv6", "0", true},
-			// What the pod says to itself passes its loopback, whichever address it uses.
+			// A pod's packets to itself pass its loopback device, whichever address it uses.
 			setting{"ipv6/conf/lo/disable_ipv6", "0", false})
 	}
 	return settings

@@ -8,8 +8,8 @@ import (
 	"weft/internal/strict/yamltree"
 )
 
-// What a file says is either refused with a problem, or a configuration that holds
-// what Config promises.
+// FuzzConfig: a file is either refused with a problem, or gives a configuration that keeps
+// the promises of Config.
 func FuzzConfig(f *testing.F) {
 	data, err := os.ReadFile("../../deploy/weft.yaml")
 	if err != nil {

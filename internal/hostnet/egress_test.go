@@ -84,13 +84,14 @@ func TestAnswersToWeftsPortArrive(t *testing.T) {
 		if got := answersTo(t, s.pod1, from, to); got != a.node.String() {
 			t.Errorf("translated by another program: %s; drops %v", got, s.node.drops(t, s.host))
 		}
-		// What peers send is no answer.
+		// A peer's datagrams to weft's port are not taken for answers.
 		sees(t, s.outside, anySource, a.node, 9338, a.outside)
 	})
 }
 
-// What a program of the node sends to other nodes' pods from an address that peers don't know
-// is masqueraded: they would drop it. A peer's own view of the node, and of pods, stays.
+// The guard table masquerades packets of the node's programs to other nodes' pods, if their
+// source is an address that peers don't know: peers would drop them. A peer's own
+// view of the node, and of pods, stays.
 func TestOtherAddressesReachPeersPods(t *testing.T) {
 	s := newSite(t)
 	s.node.ip(t, "address add 192.0.2.77/32 dev eth0")

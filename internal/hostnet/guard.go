@@ -157,7 +157,7 @@ func (g *guard) apply(ctx context.Context, n Network, untouched bool) (replaced 
 		}
 		return false, nil
 	}
-	// What is counted between here and the commit is lost.
+	// The replacement loses the drops that are counted between here and the commit.
 	counts, err := g.counters(ctx)
 	if err != nil {
 		g.holds = nil

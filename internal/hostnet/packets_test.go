@@ -134,8 +134,8 @@ func TestPeersPacketsReachAHostPort(t *testing.T) {
 	}
 }
 
-// What IPVS or another translator that connection tracking knows nothing of sends to a
-// peer's pod comes back.
+// IPVS and other translators work without connection tracking. Answers to what they send to
+// a peer's pod pass.
 func TestGuardPassesOthersReplies(t *testing.T) {
 	s := newSite(t)
 	s.node.nft(t, fmt.Sprintf(`table inet others {
@@ -167,7 +167,7 @@ func TestGuardPassesOthersReplies(t *testing.T) {
 			t.Errorf("no answer came: before %v, now %v", before, s.node.drops(t, s.host))
 		}
 		s.outside.nft(t, "delete table inet seen")
-		// What the overlay begins doesn't pass.
+		// Connections that begin in the overlay don't pass.
 		s.dropped(t, s.remote, a.remotePod, a.outside, echoPort, dropTransit)
 	})
 }
@@ -241,7 +241,7 @@ func TestOverlayDoesNotReachWeftsPort(t *testing.T) {
 		sees(t, s.pod1, anySource, a.pod2, 9338, a.pod1)
 		sees(t, s.pod1, anySource, a.remotePod, 9338, a.pod1)
 		sees(t, s.remote, a.remotePod, a.pod2, 9338, a.remotePod)
-		// What weftd sends doesn't enter the tunnel that it came out of.
+		// weftd's datagrams don't enter the tunnel that they came out of.
 		s.node.do(t, func() {
 			conn := asWeftd(t, a.node, 50000)
 			defer conn.Close()

@@ -340,7 +340,7 @@ func (r *verdictRig) becomes(t testing.TB, c packetClass) string {
 	for _, packet := range r.packets(c) {
 		r.send(t, c.from, packet)
 	}
-	// What is sent behind it arrives behind it.
+	// A packet that is sent behind it arrives behind it.
 	a := addressings[map[string]int{"4": 0, "6": 1}[c.family]]
 	fences := map[string][2]netip.Addr{
 		"pod": {a.pod1, a.pod2}, "overlay": {a.remotePod, a.pod2}, "host": {a.node, a.pod2}, "underlay": {a.outside, a.node}}

@@ -254,8 +254,8 @@ func TestKeyFileMayBeALink(t *testing.T) {
 	}
 }
 
-// What a key file holds is either refused with a message that a person can read, or a
-// key that comes out the same when it is written again.
+// FuzzLoad: a key file is either refused with a message that a person can read, or holds a
+// key that is the same when it is written again.
 func FuzzLoad(f *testing.F) {
 	path, _ := generate(f)
 	good := read(f, path)

@@ -49,7 +49,7 @@ func TestBothMayBeginAtOnce(t *testing.T) {
 		both.Wait()
 		a.expect(t, "from b")
 		b.expect(t, "from a")
-		// What is sent with is received by the other one.
+		// Each node has the receiving keys for what the other one sends.
 		for i := range 10 {
 			a.send(b.self, fmt.Sprint(i))
 			b.expect(t, fmt.Sprint(i))
