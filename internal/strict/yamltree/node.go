@@ -49,10 +49,10 @@ type Node struct {
 	file   string
 	line   int
 	parent *Node
+	depth  int // 0 is the document's
 
 	// items are those of a List before Items was asked for them.
 	items []*yaml.Node
-	depth int
 }
 
 // Origin returns file and line: "/etc/weft/weft.yaml:7".
@@ -97,12 +97,11 @@ func (n *Node) Get(name string) *Node {
 // shape. What it refuses goes to problems.
 func (n *Node) Items(problems *strict.Problems) iter.Seq[*Node] {
 	return func(yield func(*Node) bool) {
-		b := builder{file: n.file, problems: problems}
 		items := n.items
 		n.items = nil
 		for i, item := range items {
 			items[i] = nil
-			if !yield(b.build(item, n, "["+strconv.Itoa(i)+"]", item.Line, n.depth+1)) {
+			if !yield(n.child(item, "["+strconv.Itoa(i)+"]", item.Line, problems)) {
 				return
 			}
 		}
@@ -168,50 +167,51 @@ func (n *Node) OnlyKeys(problems *strict.Problems, known ...string) {
 	}
 }
 
-// builder turns the YAML library's nodes into ours.
-type builder struct {
-	file     string
-	problems *strict.Problems
+// child returns the node for y, whose key (or whose self, if it has none) is in line.
+func (n *Node) child(y *yaml.Node, name string, line int, problems *strict.Problems) *Node {
+	c := &Node{Name: name, file: n.file, line: line, parent: n, depth: n.depth + 1}
+	c.fill(y, problems)
+	return c
 }
 
-// build returns the node for y, whose key (or whose self, if it has none) is in line.
-func (b *builder) build(y *yaml.Node, parent *Node, name string, line, depth int) *Node {
-	n := &Node{Name: name, file: b.file, line: line, parent: parent}
+// fill gives n the content of y; n stays Refused if that is not allowed.
+func (n *Node) fill(y *yaml.Node, problems *strict.Problems) {
+	refuse := func(format string, args ...any) { problems.Addf(n.Origin(), n.Path(), format, args...) }
 	switch {
 	case y.Kind == yaml.AliasNode:
-		b.problems.Addf(n.Origin(), n.Path(), "aliases are not allowed; write the value out")
+		refuse("aliases are not allowed; write the value out")
 	case y.Style&yaml.TaggedStyle != 0:
-		b.problems.Addf(n.Origin(), n.Path(), "the tag %s is not allowed; remove it", strict.Quote(y.Tag))
-	case depth > maxDepth:
-		b.problems.Addf(n.Origin(), n.Path(), "nested more than %d levels deep; nothing here is", maxDepth)
+		refuse("the tag %s is not allowed; remove it", strict.Quote(y.Tag))
+	case n.depth > maxDepth:
+		refuse("nested more than %d levels deep; nothing here is", maxDepth)
 	case isNull(y):
-		b.problems.Addf(n.Origin(), n.Path(), "has no value; write one or remove the key")
+		refuse("has no value; write one or remove the key")
 	case y.Kind == yaml.ScalarNode:
 		n.Kind, n.Text = Scalar, y.Value
 		n.plain = y.Style&(yaml.DoubleQuotedStyle|yaml.SingleQuotedStyle|yaml.LiteralStyle|yaml.FoldedStyle) == 0
 	case y.Kind == yaml.SequenceNode:
-		n.Kind, n.items, n.depth = List, y.Content, depth
+		n.Kind, n.items = List, y.Content
 	default:
 		n.Kind = Mapping
-		b.buildMapping(y, n, depth)
+		n.addChildren(y, problems)
 	}
-	return n
 }
 
-func (b *builder) buildMapping(y *yaml.Node, n *Node, depth int) {
+// addChildren adds the values of a mapping.
+func (n *Node) addChildren(y *yaml.Node, problems *strict.Problems) {
 	lines := make(map[string]int, len(y.Content)/2)
 	for i := 0; i+1 < len(y.Content); i += 2 {
 		key, value := y.Content[i], y.Content[i+1]
 		if key.Kind != yaml.ScalarNode {
-			b.problems.Addf(lineOf(b.file, key.Line), n.Path(), "a key must be plain text; write it without brackets and aliases")
+			problems.Addf(lineOf(n.file, key.Line), n.Path(), "a key must be plain text; write it without brackets and aliases")
 			continue
 		}
 		if first, taken := lines[key.Value]; taken {
-			b.problems.Addf(lineOf(b.file, key.Line), joinPath(n.Path(), key.Value), "already written in line %d; remove one of the two", first)
+			problems.Addf(lineOf(n.file, key.Line), joinPath(n.Path(), key.Value), "already written in line %d; remove one of the two", first)
 			continue
 		}
 		lines[key.Value] = key.Line
-		n.Children = append(n.Children, b.build(value, n, key.Value, key.Line, depth+1))
+		n.Children = append(n.Children, n.child(value, key.Value, key.Line, problems))
 	}
 }
 

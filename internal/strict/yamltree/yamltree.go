@@ -35,26 +35,15 @@ const (
 func ReadFile(path string) ([]byte, error) {
 	// A named pipe would block Open until it has a writer.
 	info, err := os.Stat(path)
-	if err != nil {
+	switch {
+	case err != nil:
 		return nil, err
-	}
-	if !info.Mode().IsRegular() {
+	case !info.Mode().IsRegular():
 		return nil, fmt.Errorf("%s: not a regular file", path)
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	var data bytes.Buffer
-	data.Grow(int(min(info.Size(), MaxSize)) + bytes.MinRead) // it is read often, and seldom another size
-	if _, err := data.ReadFrom(io.LimitReader(f, MaxSize+1)); err != nil {
-		return nil, err
-	}
-	if data.Len() > MaxSize {
+	case info.Size() > MaxSize:
 		return nil, fmt.Errorf("%s: larger than %d MiB; is it the right file?", path, MaxSize>>20)
 	}
-	return data.Bytes(), nil
+	return os.ReadFile(path)
 }
 
 // Parse reads the one document in data, which was written in the named file. What
@@ -62,15 +51,17 @@ func ReadFile(path string) ([]byte, error) {
 // tree can be checked all the same. An empty document is an empty mapping; one whose
 // syntax is broken is Refused.
 func Parse(file string, data []byte, problems *strict.Problems) *Node {
+	root := &Node{file: file, line: 1}
 	doc, ok := load(file, data, problems)
 	switch {
-	case !ok:
-		return &Node{Kind: Refused, file: file, line: 1}
+	case !ok: // Refused
 	case len(doc.Content) == 0 || isNull(doc.Content[0]):
-		return &Node{Kind: Mapping, file: file, line: 1}
+		root.Kind = Mapping
+	default:
+		root.line = doc.Content[0].Line
+		root.fill(doc.Content[0], problems)
 	}
-	b := builder{file: file, problems: problems}
-	return b.build(doc.Content[0], nil, "", doc.Content[0].Line, 0)
+	return root
 }
 
 func load(file string, data []byte, problems *strict.Problems) (doc yaml.Node, ok bool) {
