@@ -55,7 +55,7 @@ func TestFlagsChooseWhatIsMeasured(t *testing.T) {
 	}
 }
 
-func TestQuickComparesTheDefaultDriverAndStaysShort(t *testing.T) {
+func TestQuickStaysShort(t *testing.T) {
 	s := theRatios()
 	systems := s.chosenSystems()
 	if len(systems) != 2 || systems[0].Name != system.Baseline || !strings.HasPrefix(systems[1].Name, "weft-vxlan/") {
@@ -110,7 +110,7 @@ func TestWhatCannotBeMeasuredIsRefused(t *testing.T) {
 	}
 }
 
-func TestExitStatusTellsWhatHappened(t *testing.T) {
+func TestExitStatus(t *testing.T) {
 	ended, end := context.WithCancel(t.Context())
 	end()
 	for name, tt := range map[string]struct {

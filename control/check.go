@@ -56,8 +56,8 @@ type admission struct {
 // Check returns for each node of a State why it can be no peer of the others, or nil. Sealed
 // says that every node must have a key.
 //
-// Where nobody but the node itself speaks for it, one that is refused claims nothing, so
-// that it can keep no other one out. In a list that somebody wrote, all that is wrong
+// Where only the node itself speaks for it, one that is refused claims nothing, so
+// that it can keep no other one out. In a list that a person wrote, all that is wrong
 // must be reported at once, and so everything claims.
 func Check(state State, clusterCIDRs []netip.Prefix, sealed bool) []error {
 	a := admission{

@@ -197,7 +197,7 @@ func TestEveryPeerOfAPlanHasItsKey(t *testing.T) {
 	}
 }
 
-func TestANodeThatRegisteredItselfWronglyIsRefusedAlone(t *testing.T) {
+func TestWrongNodeIsRejectedAlone(t *testing.T) {
 	node1 := withKey(node(1, "node1", "192.168.77.1:9338", "10.244.1.0/24"), 1)
 	node2 := withKey(node(2, "node2", "192.168.77.2:9338", "10.244.2.0/24"), 2)
 	for name, wrong := range map[string]Node{

@@ -83,7 +83,7 @@ type Registry interface {
 	// called from any goroutine, before Run too. Run writes nothing before the first call.
 	Register(Self)
 
-	// Identity tells the cluster from any other, as far as that can be known without asking
+	// Identity distinguishes the cluster from any other, as far as that can be known without asking
 	// it. It is for comparing, and not for reading.
 	Identity() string
 }

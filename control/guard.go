@@ -10,7 +10,7 @@ import (
 
 // Guard makes Plans out of States, one after the other, and keeps a control source that
 // has lost its memory from taking the cluster down: peers that it suddenly lists no more
-// are kept until they are listed again, or somebody confirms that they are gone. What else
+// are kept until they are listed again, or an operator accepts their removal. What else
 // the State says comes into force at once. Keys that change are noted. The zero Guard with
 // Options is ready for use.
 type Guard struct {

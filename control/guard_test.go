@@ -44,7 +44,7 @@ func count(n int) (numbers []int) {
 	return numbers
 }
 
-func TestWithdrawalsOfSeveralPeersAndMostOfThemAreKept(t *testing.T) {
+func TestMostPeersAreNotWithdrawn(t *testing.T) {
 	for _, tt := range []struct {
 		from, to int
 		keeps    bool
@@ -144,8 +144,8 @@ func TestANodeThatMakesItselfInvalidIsWithdrawn(t *testing.T) {
 	}
 }
 
-// TestPeersThatAreListedButRefusedAreKeptOnceEach, however often the list comes.
-func TestPeersThatAreListedButRefusedAreKeptOnceEach(t *testing.T) {
+// TestRejectedPeersAreKeptOnce, however often the list comes.
+func TestRejectedPeersAreKeptOnce(t *testing.T) {
 	g := newGuard()
 	g.next(t, 0, 1, 2, 3)
 	wrong := numbered(1, 2, 3)

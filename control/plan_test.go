@@ -251,14 +251,14 @@ func TestAPeerThatHasMovedKeepsItsPortAndItsPods(t *testing.T) {
 	}
 }
 
-func TestAPeerThatHasMovedToIPv6NeedsTheLongerHeader(t *testing.T) {
+func TestPeerThatRoamsToIPv6NeedsRoom(t *testing.T) {
 	p, err := keyedPlan(t).WithEndpoint(peer.Fingerprint{2}, netip.MustParseAddr("fd00:77::2"))
 	if err != nil || !p.EndpointIPv6 {
 		t.Errorf("%v, %v", p, err)
 	}
 }
 
-func TestNobodyMovesToAnAddressThatIsAnothers(t *testing.T) {
+func TestNoPeerRoamsToAnothersAddress(t *testing.T) {
 	for _, taken := range []string{"192.168.77.1", "192.168.77.2"} {
 		if _, err := keyedPlan(t).WithEndpoint(peer.Fingerprint{3}, netip.MustParseAddr(taken)); err == nil || !strings.Contains(err.Error(), taken) {
 			t.Errorf("to %s: %v", taken, err)
@@ -266,8 +266,8 @@ func TestNobodyMovesToAnAddressThatIsAnothers(t *testing.T) {
 	}
 }
 
-func TestAMoveOfNobodyChangesNothing(t *testing.T) {
-	for _, key := range []peer.Fingerprint{{1}, {4}} { // this node's own, and a stranger's
+func TestUnknownKeyRoamsNowhere(t *testing.T) {
+	for _, key := range []peer.Fingerprint{{1}, {4}} { // this node's own, and an unknown one
 		p, err := keyedPlan(t).WithEndpoint(key, netip.MustParseAddr("fd00:77::9"))
 		if err != nil || !p.Equal(keyedPlan(t)) {
 			t.Errorf("%v\n%s", err, diff(keyedPlan(t), p))

@@ -17,7 +17,7 @@ type mmsghdr struct {
 	len uint32
 }
 
-// batch is messages that are laid out once. They all share one buffer: nobody looks
+// batch is messages that are laid out once. They all share one buffer: no receiver looks
 // at what the packets carry.
 type batch struct {
 	headers [batchSize]mmsghdr

@@ -26,7 +26,7 @@ func TestSizesFillBatchesAndAreWhatTheySay(t *testing.T) {
 	}
 }
 
-// freePort returns a UDP port that nobody has.
+// freePort returns a free UDP port.
 func freePort(t *testing.T) netip.AddrPort {
 	t.Helper()
 	conn, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:0")))
@@ -84,7 +84,7 @@ func TestASourceWithoutRateIsFasterThanOneWith(t *testing.T) {
 	}
 }
 
-func TestASourceSaysWhenNobodyListens(t *testing.T) {
+func TestSourceReportsClosedPort(t *testing.T) {
 	if _, err := Source(freePort(t), Small, 1000, 100*time.Millisecond); err == nil {
 		t.Error("no error")
 	}

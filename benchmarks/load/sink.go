@@ -10,14 +10,14 @@ import (
 )
 
 const (
-	// drained is how long nothing must arrive until a sink that was told to stop does.
+	// drained is how long nothing must arrive until a sink that must stop does.
 	drained = 50 * time.Millisecond
 
 	// drainLimit ends the wait when the source goes on nevertheless.
 	drainLimit = 2 * time.Second
 
 	// sinkBuffer is the socket's receive buffer in bytes. What a system under test
-	// delivers in one burst shall not be lost to the load that takes it.
+	// delivers in one burst must not be lost to the load that takes it.
 	sinkBuffer = 16 << 20
 )
 

@@ -28,7 +28,7 @@ func TestTheMachineIsDescribed(t *testing.T) {
 	}
 }
 
-func TestABusyMachineIsTold(t *testing.T) {
+func TestBusyMachineIsReported(t *testing.T) {
 	if why := (Environment{Cores: 2, Load1: 0.1, CPUShare: 0.01}).Disturbances(); len(why) != 0 {
 		t.Errorf("a quiet one: %v", why)
 	}

@@ -105,7 +105,7 @@ func All() []Cell {
 	}
 }
 
-// Explain tells what the figures of UDP are, for those who compare them with others.
+// Explain says what the figures of UDP are, for those who compare them with others.
 func Explain() string {
 	return fmt.Sprintf("packets are whole IPv4 packets (64 bytes: 36 of UDP payload); IMIX is 7:4:1 of 64, 576 and 1400 bytes, %.0f on average; round trips are halved, as sockperf reports them, with 64 bytes each way",
 		load.IMIX.Mean())

@@ -36,14 +36,14 @@ func trips(during time.Duration) time.Duration { return wholeSeconds(during) + s
 func besideStream(during time.Duration) time.Duration { return wholeSeconds(trips(during) + 2*settle) }
 
 // roundTrips measures a ping-pong on an idle path. Its ends are on different cores, as
-// two nodes are: where the scheduler puts both on one, nobody needs to be woken, and it
+// two nodes are: where the scheduler puts both on one, no process needs to be woken, and it
 // does so now and then, which changes the figures fourfold.
 func roundTrips(ctx context.Context, p pods, during time.Duration) (Values, error) {
 	return pingPong(ctx, p, during,
 		[]string{"--cpu-affinity", strconv.Itoa(runtime.NumCPU() - 1)}, []string{"--sender-affinity", "0"})
 }
 
-// pingPong measures by sockperf, which tells half of each round trip.
+// pingPong measures by sockperf, which reports half of each round trip.
 func pingPong(ctx context.Context, p pods, during time.Duration, server, client []string) (Values, error) {
 	port, during := strconv.Itoa(udpPort), wholeSeconds(during)
 	pong, err := p.to.StartReady(ctx, "to block on socket", "sockperf",

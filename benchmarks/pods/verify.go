@@ -41,7 +41,7 @@ func (b *batch) verify(ctx context.Context) error {
 	return nil
 }
 
-// addrs returns the addresses that ADD told, once it is sure that the pod has them: one
+// addrs returns the addresses in the result of ADD, once it is sure that the pod has them: one
 // of each of the node's ranges.
 func (p *pod) addrs() ([]netip.Addr, error) {
 	told, err := parseAddrs(p.result)

@@ -11,7 +11,7 @@ import (
 	"weft/benchmarks/system"
 )
 
-// drops tells which packets systems themselves lost, and why.
+// drops lists which packets systems themselves lost, and why.
 func drops(w io.Writer, r *result.Run) {
 	var lines []string
 	for _, p := range r.Profiles {
@@ -64,7 +64,7 @@ func dropTitle(counter string) string {
 	return reason
 }
 
-// failures tells of measurements that gave no values.
+// failures lists measurements that gave no values.
 func failures(w io.Writer, r *result.Run) {
 	for _, s := range r.Samples {
 		if s.Error != "" {

@@ -81,7 +81,7 @@ func writeSVG(path string, p *plot.Plot, legend *plot.Legend) error {
 }
 
 // Where a reader's machine has not the font that text was laid out for, one of the
-// same widths shall stand in, and not the browser's default.
+// same widths must stand in, and not the browser's default.
 const (
 	svgFont       = "font-family:Liberation Sans"
 	svgFontsAlike = ",Arial,Helvetica,sans-serif"

@@ -7,7 +7,7 @@ import (
 	"slices"
 )
 
-// Key tells what was measured where.
+// Key says what was measured where.
 type Key struct{ Profile, System, Cell, Metric string }
 
 // Spread is the middle and the ends of a few values.

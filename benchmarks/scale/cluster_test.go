@@ -24,7 +24,7 @@ var (
 	million = size{name: "1000000 prefixes", nodes: 5000, prefixes: 200}
 )
 
-// cluster returns all nodes, this one first. Port tells clusters apart that are
+// cluster returns all nodes, this one first. Port distinguishes clusters that are
 // otherwise the same.
 func (s size) cluster(port uint16) []*peer.Peer {
 	nodes := make([]*peer.Peer, s.nodes)

@@ -15,7 +15,7 @@
 //
 // A change is in force when the kernel says that its last route is there, or gone: weftd
 // puts a change into its FIB first, then into the guard table, and then into the routes.
-// The kernel tells of a route by itself, at once. So nobody polls weftd, and what is
+// The kernel reports a route by itself, at once. So nothing polls weftd, and what is
 // measured is not longer than what a packet waits for.
 //
 // The benchmarks beside it have fakes for TUN device and sockets, everything else is weft's:

@@ -170,7 +170,7 @@ func (s *site) measureChanges(ctx context.Context) ([]result.Sample, error) {
 }
 
 // change writes a change, and counts from when that is acknowledged until the kernel has
-// told the last of the events.
+// reported the last of the events.
 func change(ctx context.Context, sample *result.Sample, watch *routeWatch, events []event, write func() error) error {
 	ctx, cancel := context.WithTimeout(ctx, changeLimit)
 	defer cancel()

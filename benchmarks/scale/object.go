@@ -49,7 +49,7 @@ func object(n control.Node) *core.Node {
 			KubeletVersion: "v1.34.0",
 		},
 	}
-	// kubelet tells of 50 images at most (nodeStatusMaxImages), each with its digest and tag.
+	// kubelet lists 50 images at most (nodeStatusMaxImages), each with its digest and tag.
 	for i := range 50 {
 		o.Status.Images = append(o.Status.Images, core.ContainerImage{SizeBytes: 100 << 20, Names: []string{
 			fmt.Sprintf("images.example.com/team/service-%d@sha256:%064x", i, i), fmt.Sprintf("registry.example.com/team/service-%d:v1.2.3", i),

@@ -47,7 +47,7 @@ func startRig(tb testing.TB, s size, pace time.Duration) *rig {
 }
 
 // replace publishes one new table after the other, each built from a new State as a
-// control source gives it, while there shall be more. It returns how many there were.
+// control source gives it, while more are wanted. It returns how many there were.
 func (r *rig) replace(tb testing.TB, more func(n int) bool) (n int) {
 	tb.Helper()
 	for ; more(n); n++ {

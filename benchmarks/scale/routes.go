@@ -20,7 +20,7 @@ import (
 // tens of thousands of routes.
 const eventBuffer = 64 << 20
 
-// routeWatch listens to what the kernel tells of weft's routes in a namespace.
+// routeWatch listens to the kernel's events of weft's routes in a namespace.
 type routeWatch struct {
 	stop  chan struct{}
 	ended chan struct{}
@@ -95,7 +95,7 @@ func (w *routeWatch) fail(err error) {
 	w.err = errors.Join(w.err, err)
 }
 
-// wait returns when the last of the expected events was told.
+// wait returns when the last of the expected events arrived.
 func (w *routeWatch) wait(ctx context.Context) (time.Time, error) {
 	w.mu.Lock()
 	met := w.met

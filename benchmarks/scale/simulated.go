@@ -50,7 +50,7 @@ func simulated(number, moves, cidrs int) control.Node {
 	return n
 }
 
-// event is what the kernel tells of one of weft's routes.
+// event is the kernel's report about one of weft's routes.
 type event struct {
 	table int
 	dst   netip.Prefix

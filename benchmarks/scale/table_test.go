@@ -12,7 +12,7 @@ import (
 var sizes = []size{largest, million}
 
 // BenchmarkLookup asks for addresses in random order: of one prefix, as one flow
-// does, of a thousand, and of all, as nobody does: no cache helps then.
+// does, of a thousand, and of all, as no user does: no cache helps then.
 func BenchmarkLookup(b *testing.B) {
 	for _, s := range sizes {
 		table := newTable(b, s.cluster(9338))

@@ -13,7 +13,7 @@ import (
 )
 
 // Counters are values that only grow, by name, added up over both ends of a path
-// unless the name tells one.
+// unless the name has one.
 type Counters map[string]uint64
 
 // Since returns what was gained since before. Counters that gained nothing are absent.
@@ -30,7 +30,7 @@ func (c Counters) Since(before Counters) Counters {
 // The counters of every path. A system may have more.
 const (
 	// UnderlayPackets and UnderlayBytes crossed the wire, as the kernel handed them to
-	// it: a super-packet that nobody had to cut counts as one.
+	// it: a super-packet that was not cut counts as one.
 	UnderlayPackets = "underlay_packets"
 	UnderlayBytes   = "underlay_bytes"
 

@@ -29,7 +29,7 @@ func TestMetricsOfBothNodesAddUp(t *testing.T) {
 	}
 }
 
-func TestCountersTellWhatWasGained(t *testing.T) {
+func TestCountersReportGains(t *testing.T) {
 	got := Counters{"a": 5, "b": 2, "new": 1}.Since(Counters{"a": 3, "b": 2})
 	if !maps.Equal(got, Counters{"a": 2, "new": 1}) {
 		t.Errorf("got %v", got)

@@ -50,7 +50,7 @@ func (s *site) kernelNodes(ctx context.Context) (*Path, error) {
 		if p.Nodes[i], err = s.net.AddNamespace(ctx, fmt.Sprintf("node%d", i+1)); err != nil {
 			return nil, err
 		}
-		// Nothing but what is measured shall cross the wire: no neighbour discovery, no
+		// Nothing but what is measured must cross the wire: no neighbour discovery, no
 		// multicast reports.
 		if err := p.Nodes[i].Sysctl("net.ipv6.conf.default.disable_ipv6", "1"); err != nil {
 			return nil, err

@@ -25,8 +25,8 @@ func (w weft) encapsulation() string {
 }
 
 // mustRise are weftd's counters that a TCP transfer raises if the data path is the one
-// that is meant. A driver that can fall back to slower ways without failing is told by
-// a counter of its own.
+// that is meant. A driver that can fall back to slower ways without failing has
+// a counter for that.
 var mustRise = []struct {
 	counter string
 	driver  string // empty: every one

@@ -117,7 +117,7 @@ func TestAHangupWithAnUnchangedListChangesNothing(t *testing.T) {
 	eventuallyCurrent(t, node, "0", "2")
 }
 
-func TestABrokenListLeavesTheLastGoodOneInForce(t *testing.T) {
+func TestBrokenListLeavesTheLastGoodOne(t *testing.T) {
 	t.Parallel()
 	cluster, pod1, pod2 := podsOnTwoNodes(t)
 	node := cluster.Nodes()[0]

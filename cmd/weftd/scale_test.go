@@ -56,10 +56,10 @@ func register(t *testing.T, client *clientv3.Client, nodes ...control.Node) {
 	}
 }
 
-// TestAChangeAmongManyNodesIsInForce: one real weftd, beside as many nodes as
+// TestChangeAmongManyNodesIsActive: one real weftd, beside as many nodes as
 // Kubernetes allows that are registered in a real etcd. `make bench-scale` measures the rest,
 // and the other control sources.
-func TestAChangeAmongManyNodesIsInForce(t *testing.T) {
+func TestChangeAmongManyNodesIsActive(t *testing.T) {
 	changes, others := testnet.Sampled(5, 50), testnet.Sampled(50, 4999)
 	c := newEtcdCluster(t, 1, testnet.EtcdOptions{Members: 1}, func(weft map[string]any) {
 		weft["clusterCIDRs"] = []string{"10.8.0.0/16", "10.64.0.0/10", "fd00:300::/32"} // weftd takes the first

@@ -67,7 +67,7 @@ func HostName(a ipam.Attachment) string {
 // New returns the wiring of what lease says; Routes, MTU and the bounds of super-packets are
 // the caller's to fill in.
 func New(lease ipam.Lease) *Wiring {
-	sum := sha256.Sum256([]byte(lease.Attachment.String()))
+	sum := sha256.Sum256([]byte(lease.String()))
 	w := &Wiring{
 		HostName: HostName(lease.Attachment),
 		PodName:  lease.IfName,
@@ -76,7 +76,7 @@ func New(lease ipam.Lease) *Wiring {
 		HostMAC:   localMAC(sum[16:22]),
 		PodMAC:    localMAC(sum[24:30]),
 		Addresses: lease.Addresses,
-		alias:     lease.Attachment.String(),
+		alias:     lease.String(),
 		altName:   altNameOf(altNamePrefix, lease.Attachment, lease.Pod),
 	}
 	if lease.Pod != "" {

@@ -40,7 +40,7 @@ func TestAnAliasIsNeverLongerThanTheKernelTakes(t *testing.T) {
 		Pod:        strings.Repeat("n", 63) + "/" + strings.Repeat("p", 253),
 	}
 	w := New(lease)
-	if len(w.alias) != maxAlias || !strings.HasPrefix(w.alias, lease.Attachment.String()+" n") {
+	if len(w.alias) != maxAlias || !strings.HasPrefix(w.alias, lease.String()+" n") {
 		t.Errorf("%d bytes: %q", len(w.alias), w.alias)
 	}
 	if a, pod, ok := parseAlias(w.alias); !ok || a != lease.Attachment || !strings.HasPrefix(lease.Pod, pod) {

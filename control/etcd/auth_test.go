@@ -100,7 +100,7 @@ func TestANodesUserWritesItsOwnKeysOnly(t *testing.T) {
 	}
 }
 
-func TestAnEtcdWithUsersTellsWhoHasNone(t *testing.T) {
+func TestMissingEtcdUserIsReported(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, testnet.EtcdOptions{Members: 1})
 	r.ctl(t, "user", "add", "root:secret")

@@ -7,7 +7,7 @@ import (
 	"weft/control"
 )
 
-// contest is about this node's entry, with somebody else who writes it too: two of them must
+// contest is about this node's entry, with another machine that writes it too: two of them must
 // not overwrite each other as fast as they can.
 type contest struct {
 	retry control.Retry[string] // of the entry, as this node has written it last
@@ -33,7 +33,7 @@ func (c *contest) wrote(entry string) {
 }
 
 // lost reports whether the entry that must be written was written not long ago. If it was
-// long ago, there need be nobody who goes on: etcd may have been restored from a backup.
+// long ago, the other machine need not go on: etcd may have been restored from a backup.
 func (c *contest) lost(entry string) bool {
 	if entry == "" || entry != c.retry.Last || time.Since(c.at) > stableAfter {
 		return false
@@ -42,7 +42,7 @@ func (c *contest) lost(entry string) bool {
 	return true
 }
 
-// over reports whether nobody else has written the entry for a while.
+// over reports whether no other machine has written the entry for a while.
 func (c *contest) over() bool { return time.Since(c.loss) > stableAfter }
 
 // anotherMachine returns the endpoint in this node's entry, if the entry is that of another

@@ -13,13 +13,13 @@
 // one CIDR is kept by the transaction that writes a claim: etcd carries it out only if no
 // claim has this value. Where two claims overlap all the same, having been written by
 // hand, by a node that was taken over, or by nodes with other lengths at the same moment,
-// the one that was written first is right: etcd counts its writes, and nobody can forge
+// the one that was written first is right: etcd counts its writes, and no node can forge
 // the number of his. A claim that is changed is a new one.
 //
 // # Order
 //
 // A Source lists all keys, and then watches them from that revision on. Whatever is wrong
 // with the watch, it lists again: the list replaces all that was known. This node's own
-// keys take the same way: what is written counts when the watch tells of it, and by then
-// it has told of all that was written before.
+// keys take the same way: a write counts when the watch reports it, and by then
+// the watch has reported all earlier ones.
 package etcd

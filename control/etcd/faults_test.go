@@ -63,7 +63,7 @@ func TestSourcesOutliveTheirLeaderAndMembers(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	// To be cut off is worse than to be dead: nobody says so.
+	// To be cut off is worse than to be dead: no packet says so.
 	if leader, err = r.Leader(within(t)); err != nil {
 		t.Fatal(err)
 	}
@@ -117,7 +117,7 @@ func TestWhatHappenedInAnOutageIsKnownAfterwards(t *testing.T) {
 	}
 }
 
-func TestAnOutageIsToldOnceAndItsEndIsAStateEvenIfTheSame(t *testing.T) {
+func TestOutageIsReportedOnce(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, testnet.EtcdOptions{Members: 1})
 	node1 := follow(t, r.source(t, "node1"))

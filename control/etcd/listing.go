@@ -195,7 +195,7 @@ func (l *listing) state(self *control.Node) control.State {
 		}
 		nodes = append(nodes, ranked{node, revision})
 	}
-	// In order, because of many problems only the first ones are told: they shall stay the same.
+	// In order, because of many problems only the first ones are reported: they must stay the same.
 	for _, name := range slices.Sorted(maps.Keys(l.entries)) {
 		if e := l.entries[name]; self == nil || name != self.Name {
 			add(name, e.node, e.err)

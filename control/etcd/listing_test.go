@@ -56,7 +56,7 @@ func TestNodesStandInTheOrderOfTheirClaims(t *testing.T) {
 
 // A cluster gets a second family: "old" has claimed in the first one before "young", and in
 // the second one after it.
-func TestAFamilyThatIsAddedLaterCostsNobodyTheOther(t *testing.T) {
+func TestAddedFamilyKeepsTheOtherClaims(t *testing.T) {
 	for _, tt := range []struct {
 		name, young string
 		want        string
@@ -143,7 +143,7 @@ func TestWhatIsWrongWithANodeCostsThisNodeOnly(t *testing.T) {
 	}
 }
 
-func TestOfManyProblemsAlwaysTheSameAreTold(t *testing.T) {
+func TestManyProblemsAreReportedInOrder(t *testing.T) {
 	var kvs []*mvccpb.KeyValue
 	for i := range 200 {
 		kvs = append(kvs, kv(fmt.Sprintf("nodes/bad%03d", i), "{", 4), kv(fmt.Sprintf("podcidrs/v4/gone%03d", i), "10.244.2.0/24", 4))
@@ -161,7 +161,7 @@ func TestOfManyProblemsAlwaysTheSameAreTold(t *testing.T) {
 	}
 }
 
-func TestAListingFollowsEventsAndReplacesWhatWasKnown(t *testing.T) {
+func TestListingFollowsEvents(t *testing.T) {
 	o := testOptions("a")
 	first := answer(20,
 		kv("nodes/a", entryOf("a", "10.244.1.0/24"), 3), kv("podcidrs/v4/a", "10.244.1.0/24", 3),
@@ -244,7 +244,7 @@ func TestWhatANodeHeldIsItsOwnIfItCanBe(t *testing.T) {
 	}
 }
 
-func TestAClaimOutsideTheClusterCIDRsIsNotReplacedInSilence(t *testing.T) {
+func TestForeignClaimIsNotReplacedSilently(t *testing.T) {
 	o := testOptions("a")
 	for _, claim := range []*mvccpb.KeyValue{kv("podcidrs/v4/a", "10.245.1.0/24", 3), kv("podcidrs/v6/a", "fd00::/64", 3)} {
 		_, err := newListing(o, answer(20, claim), nil).registration(selfOf("a"), nil)
@@ -280,7 +280,7 @@ func BenchmarkSettleAmongFiveThousand(b *testing.B) {
 	}
 }
 
-// Any key and value makes a State that makes a Plan, in which nobody has what was not
+// Any key and value makes a State that makes a Plan, in which no node has what it has not
 // claimed, and messages that are fit for a log.
 func FuzzListing(f *testing.F) {
 	f.Add("nodes/b", entryOf("b", "10.244.2.0/24"), "podcidrs/v4/b", "10.244.2.0/24")

@@ -32,7 +32,7 @@ type registration struct {
 }
 
 // registration decides what this node is, from what is registered. held are the pod CIDRs
-// that it had until now, and those of self if there are none: nobody else shall get them if
+// that it had until now, and those of self if there are none: no other node must get them if
 // it can be helped.
 func (l *listing) registration(self control.Self, held []netip.Prefix) (registration, error) {
 	name := l.options.Node
@@ -90,13 +90,13 @@ func (l *listing) registration(self control.Self, held []netip.Prefix) (registra
 }
 
 // ownerOf returns the node whose claim stands in the way of others that want this CIDR, empty
-// if nobody's does.
+// if there is none.
 func (l *listing) ownerOf(p netip.Prefix) string {
 	_, owner, _ := control.Overlapping(&l.standing().Table, p)
 	return owner
 }
 
-// lost tells that this node may not have what it had. What it may have instead may not be
+// lost returns the error that this node may not have what it had. What it may have instead may not be
 // written yet, and perhaps can't be.
 func (l *listing) lost(before, now netip.Prefix) error {
 	if owner := l.ownerOf(before); owner != "" && owner != l.options.Node {
@@ -106,7 +106,7 @@ func (l *listing) lost(before, now netip.Prefix) error {
 	return fmt.Errorf("%w yet: this node had %s, but has claimed %s, which counts; its pods must be recreated", control.ErrNoPodCIDR, before, now)
 }
 
-// choose returns the CIDR that this node shall claim: what it held, or a free one.
+// choose returns the CIDR that this node must claim: what it held, or a free one.
 func (l *listing) choose(f family.Family, held []netip.Prefix) (netip.Prefix, error) {
 	standing := l.standing()
 	for _, p := range held {
@@ -129,11 +129,11 @@ func (l *listing) choose(f family.Family, held []netip.Prefix) (netip.Prefix, er
 		control.ErrNoPodCIDR, length, strings.Join(texts, ", "), claimed)
 }
 
-// errOvertaken says that somebody else was first: what was listed is no longer so.
+// errOvertaken says that another node was first: what was listed is no longer so.
 var errOvertaken = errors.New("the entry changed in the meantime")
 
 // write carries the registration out in one transaction, if the listing is still right
-// about this node's keys, and nobody claims one of the CIDRs. It returns the revision in
+// about this node's keys, and no node has claimed one of the CIDRs. It returns the revision in
 // which that was done.
 func (l *listing) write(ctx context.Context, client *clientv3.Client, r registration) (revision int64, err error) {
 	name := l.options.Node

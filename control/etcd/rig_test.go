@@ -187,7 +187,7 @@ func (f *following) count() int {
 	return len(f.emits)
 }
 
-// since returns what was emitted after the first n, and what tells of more.
+// since returns what was emitted after the first n, and a channel that receives when there is more.
 func (f *following) since(n int) ([]emitted, <-chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

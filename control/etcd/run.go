@@ -132,7 +132,7 @@ type follower struct {
 	again <-chan time.Time
 	pause control.Backoff
 
-	// written is the revision of what this node wrote last: until the watch has told of
+	// written is the revision of what this node wrote last: until the watch has reported
 	// that, it is not known who claimed what before.
 	written int64
 }
@@ -145,7 +145,7 @@ func (f *follower) follow(ctx context.Context) error {
 	act := func() {
 		began := time.Now()
 		f.act(ctx)
-		heard = heard.Add(time.Since(began)) // meanwhile nobody listened
+		heard = heard.Add(time.Since(began)) // the watch was not read meanwhile
 	}
 	progress := time.NewTicker(progressInterval)
 	defer progress.Stop()
@@ -256,7 +256,7 @@ func (f *follower) act(ctx context.Context) {
 	}
 }
 
-// register writes the registration. The watch tells when that is done; if it can't or mustn't
+// register writes the registration. The watch reports that it is done; if it can't or mustn't
 // be done now, it is tried again later.
 func (f *follower) register(ctx context.Context, r registration) {
 	if other, ok := f.listing.anotherMachine(r.node); ok && f.contest.lost(r.entry) {
@@ -277,7 +277,7 @@ func (f *follower) register(ctx context.Context, r registration) {
 		return
 	case ctx.Err() != nil:
 		return
-	case errors.Is(err, errOvertaken): // soon the watch tells by what
+	case errors.Is(err, errOvertaken): // the watch soon reports by what
 		f.again = time.After(min(f.pause.Wait(), time.Second))
 	default:
 		err = f.explain("register this node", err)

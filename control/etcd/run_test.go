@@ -16,7 +16,7 @@ import (
 	"weft/control"
 )
 
-// watched is an etcd in memory, in which node1 stands registered, and which tells one watch
+// watched is an etcd in memory, in which node1 stands registered, and which reports to one watch
 // of what others write, unless it is dead. It is for tests whose time passes only while nothing else happens: see
 // testing/synctest.
 type watched struct {
@@ -80,7 +80,7 @@ func followWatched(t *testing.T, emit func(control.State, error)) (s *Source, w 
 }
 
 // One node writes all the time: the others' States must not take all of their time.
-func TestNobodySetsThePaceOfAllOthers(t *testing.T) {
+func TestOneWriterDoesNotSetThePace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const took, during = 400 * time.Millisecond, 20 * time.Second
 		var states atomic.Int64
@@ -112,7 +112,7 @@ func TestAWatchIsNotDeadBecauseAStateTakesLong(t *testing.T) {
 	})
 }
 
-func TestADeadWatchIsGivenUpWhateverElseThisNodeDoes(t *testing.T) {
+func TestDeadWatchIsGivenUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, w, ended := followWatched(t, func(control.State, error) {})
 		w.mu.Lock()

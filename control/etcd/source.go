@@ -111,7 +111,7 @@ func (s *Source) connect(ctx context.Context) (*clientv3.Client, error) {
 		Username:  s.options.Username,
 		Password:  s.options.Password,
 		Context:   ctx,
-		// What fails is told by the source, once.
+		// The source reports a failure once.
 		Logger:      zap.NewNop(),
 		DialTimeout: requestTimeout, // for the token only
 		// gRPC pings no sooner than that; the timeout also bounds how long what was sent
@@ -135,7 +135,7 @@ func failFast(ctx context.Context, method string, request, answer any, conn *grp
 
 // onlyOnce has a client watch only once. By itself it would begin again wherever it can,
 // for as long as it takes, and say nothing of it. And after an answer about its progress it
-// could begin behind what it has not been told: etcd before 3.4.25 and 3.5.8 gives such
+// could begin behind what it has not received: etcd before 3.4.25 and 3.5.8 gives such
 // answers too early (https://github.com/etcd-io/etcd/issues/15220).
 func onlyOnce() grpc.StreamClientInterceptor {
 	var begun atomic.Bool

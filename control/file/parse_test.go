@@ -150,7 +150,7 @@ nodes.yaml:11: nodes[9].key: must be a single value, not a list; write the value
 	}
 }
 
-func TestLoadTellsAnAbsentFile(t *testing.T) {
+func TestLoadReportsAnAbsentFile(t *testing.T) {
 	_, err := New("/no/such/../nodes.yaml").Load(t.Context())
 	want := "/no/nodes.yaml: file does not exist; write it, or set the configuration's key control.file to another"
 	if err == nil || err.Error() != want {

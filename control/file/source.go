@@ -26,7 +26,7 @@ const (
 	// longestDebounce is how long changes without a pause put reading off at most.
 	longestDebounce = time.Second
 
-	// pollInterval is how often the file is read without having been told to: for
+	// pollInterval is how often the file is read without a reload: for
 	// what inotify(7) doesn't tell, such as a folder that is replaced as a whole, a
 	// symbolic link further up the path, or a change on another host's file system.
 	pollInterval = 10 * time.Second
@@ -131,7 +131,7 @@ type watch struct {
 	debounce control.Debounce // of what happens beside the file, until it is read
 }
 
-// check reads the file and emits what it says, if it is news or if told to.
+// check reads the file and emits what it says, if that is news, or after a reload.
 func (w *watch) check(always bool) {
 	w.debounce.Done()
 	// Before reading, so that no change falls in between.

@@ -127,7 +127,7 @@ func TestWhatFlannelSaysOfItsNodesIsRead(t *testing.T) {
 	}
 }
 
-// What is wrong with one node keeps out no other, and is told.
+// What is wrong with one node keeps out no other, and is reported.
 func TestAWrongNodeIsRefusedAlone(t *testing.T) {
 	all := newNodes(Options{Node: "node1"}, nil)
 	all.put(object("node1", []string{"10.244.1.0/24"}, annotationEndpoint, "192.168.77.1:9338"))

@@ -93,7 +93,7 @@ func TestCurrentSoonAfterAnOutage(t *testing.T) {
 				r := start(t, Options{}, o.api)
 				r.Register(self("192.168.77.1:9338"))
 				w := <-o.watches
-				w.Modify(r.node("node1")) // or the fake's watch is one that told nothing
+				w.Modify(r.node("node1")) // or the fake's watch is one that reported nothing
 				r.await("the annotations", func() bool { return r.node("node1").Annotations[annotationEndpoint] != "" })
 				w.Modify(r.node("node1"))
 				r.expect("node1 192.168.77.1:9338")

@@ -9,7 +9,7 @@ import (
 )
 
 // Files returns the files by which a kubeconfig leads to an API server, itself included, and
-// those of them that hold secrets. Some may be empty. What can't be read is told by New.
+// those of them that hold secrets. Some may be empty. New reports what can't be read.
 func Files(kubeconfig string) (all, secrets []string) {
 	secrets = []string{kubeconfig}
 	config, err := clientConfig(kubeconfig)

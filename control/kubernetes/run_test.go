@@ -114,7 +114,7 @@ func (r *running) expectNothing(during time.Duration) {
 	}
 }
 
-// change changes a Node as somebody else would.
+// change changes a Node as another program would.
 func (r *running) change(name string, change func(*core.Node)) {
 	r.t.Helper()
 	n := r.node(name)
@@ -198,7 +198,7 @@ func TestNoStateHasAnOldEntryOfThisNode(t *testing.T) {
 	})
 }
 
-func TestTheAddressIsTheNodesInternalIPOrAnOverride(t *testing.T) {
+func TestEndpointIsInternalIPOrOverride(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := start(t, Options{Families: []family.Family{family.IPv4, family.IPv6}}, fake.NewClientset(kubeletNode("node1", "192.168.77.1", "10.244.1.0/24")))
 		r.Register(portOnly)
@@ -291,7 +291,7 @@ func TestANodeThatListensOnIPv6AloneIsReachedThere(t *testing.T) {
 	})
 }
 
-func TestWhatIsMissingIsToldOnceAndAwaited(t *testing.T) {
+func TestMissingNodeIsReportedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := start(t, Options{}, fake.NewClientset())
 		r.Register(self("192.168.77.1:9338"))
@@ -310,7 +310,7 @@ func TestWhatIsMissingIsToldOnceAndAwaited(t *testing.T) {
 
 const noPodCIDRs = "no pod CIDR: the Node node1 has no spec.podCIDRs; start kube-controller-manager with --allocate-node-cidrs and --cluster-cidr, fenced"
 
-// TestNoPodIsAddedWhileTheNodeHasNoPodCIDR: whatever was told just before, and until there
+// TestNoPodIsAddedWhileTheNodeHasNoPodCIDR: whatever was reported just before, and until there
 // is a State again, which may be the last one.
 func TestNoPodIsAddedWhileTheNodeHasNoPodCIDR(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -359,7 +359,7 @@ func TestManyChangesAtOnceMakeFewStates(t *testing.T) {
 }
 
 // One Node changes all the time: the States must not take all of this node's time.
-func TestNobodySetsThePaceOfAllOthers(t *testing.T) {
+func TestOneWriterDoesNotSetThePace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := start(t, Options{}, fake.NewClientset(kubeletNode("node1", "192.168.77.1", "10.244.1.0/24"), object("node2", []string{"10.244.2.0/24"})))
 		r.Register(self("192.168.77.1:9338"))
@@ -463,7 +463,7 @@ func TestConditionOfANewNode(t *testing.T) {
 	})
 }
 
-func TestWhatCanNotBeWrittenIsToldAndTriedAgain(t *testing.T) {
+func TestFailedWriteIsReportedAndRetried(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		api := fake.NewClientset(kubeletNode("node1", "192.168.77.1", "10.244.1.0/24"))
 		var refuse atomic.Bool
@@ -486,8 +486,8 @@ func TestWhatCanNotBeWrittenIsToldAndTriedAgain(t *testing.T) {
 	})
 }
 
-// TestARefusalIsToldWithTheRemedyAndFencesNothing: it says nothing of the Node.
-func TestARefusalIsToldWithTheRemedyAndFencesNothing(t *testing.T) {
+// TestRefusalIsReportedWithItsRemedy, and fences nothing: a refusal says nothing of the Node.
+func TestRefusalIsReportedWithItsRemedy(t *testing.T) {
 	const token = "Unauthorized: the token has expired, or its Node was deleted, even if there is one of the same name again; make a new one with: " +
 		"kubectl --namespace kube-system create token weft --bound-object-kind Node --bound-object-name node1 --duration 8760h; " +
 		"and write it where the kubeconfig /k has the old one: weftd then uses it by itself"
@@ -517,7 +517,7 @@ func TestARefusalIsToldWithTheRemedyAndFencesNothing(t *testing.T) {
 	}
 }
 
-func TestAnAPIServerThatIsAwayIsToldOnceForEachReason(t *testing.T) {
+func TestUnreachableServerIsReportedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		api := fake.NewClientset(kubeletNode("node1", "192.168.77.1", "10.244.1.0/24"))
 		var away atomic.Pointer[error]
@@ -538,7 +538,7 @@ func TestAnAPIServerThatIsAwayIsToldOnceForEachReason(t *testing.T) {
 		time.Sleep(4 * time.Second)
 		r.expect("the API server is unreachable: connection reset")
 		because("no route to host")
-		r.expectNothing(repeatInterval - 4*time.Second) // the last may have been told that long ago
+		r.expectNothing(repeatInterval - 4*time.Second) // the last may have been emitted that long ago
 		time.Sleep(repeatInterval + 4*time.Second)
 		r.expect("the API server is unreachable: no route to host")
 		r.reload <- struct{}{}

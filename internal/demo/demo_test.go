@@ -26,7 +26,7 @@ func TestInterruptedDemoLeavesNothing(t *testing.T) {
 	}
 }
 
-func TestFailedDemoShowsTheDaemonsLogAndLeavesNothing(t *testing.T) {
+func TestFailedDemoShowsTheDaemonsLog(t *testing.T) {
 	bin := buildPrograms(t)
 	status, output := stagetest.Run(t, bin, nil, "--driver", "pigeon")
 	if status != stage.ExitFailure || !strings.Contains(output, `"pigeon"`) || !strings.Contains(output, stagetest.NothingLeft) {
@@ -38,7 +38,7 @@ func TestFailedDemoShowsTheDaemonsLogAndLeavesNothing(t *testing.T) {
 	stagetest.MustRunNothing(t, bin)
 }
 
-func TestWhatTheDemoCannotShowIsRefusedBeforeAnythingIsMade(t *testing.T) {
+func TestDemoRefusesWhatItCannotShow(t *testing.T) {
 	bin := buildPrograms(t)
 	stagetest.MustRefuse(t, bin, `unknown encapsulation "pigeon"; there are sealed and vxlan`, "--encap", "pigeon")
 	stagetest.MustRefuse(t, bin, `unknown control source "pigeon"; there are file, etcd and kubernetes`, "--control", "pigeon")

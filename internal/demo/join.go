@@ -27,7 +27,7 @@ type talk struct {
 }
 
 // startTalk talks on one TCP connection until the returned function is called,
-// which tells how it went.
+// which reports the result.
 func startTalk(ctx context.Context, from *testnet.Pod, to netip.Addr) (stop func() talk, err error) {
 	c, err := converse(ctx, from.Namespace, serverAt(to))
 	if err != nil {
@@ -52,7 +52,7 @@ func startTalk(ctx context.Context, from *testnet.Pod, to netip.Addr) (stop func
 	return func() talk { cancel(); return <-outcome }, nil
 }
 
-// joinNode adds a node while two pods talk, and shows that nobody noticed.
+// joinNode adds a node while two pods talk, and shows that neither lost anything.
 func (d *demo) joinNode(ctx context.Context) error {
 	daemons := d.daemons()
 	from, to := d.pods[0], d.pods[len(d.pods)-1]

@@ -24,7 +24,7 @@ const (
 )
 
 // servers are the TCP servers that answer probes: one in each namespace. A server
-// first tells the client which address it sees, then echoes.
+// first sends the client the address that it sees, then echoes.
 type servers struct {
 	mu        sync.Mutex
 	listeners map[*testnet.Namespace]net.Listener

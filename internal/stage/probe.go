@@ -143,25 +143,25 @@ func (d *Demo) ShowReachability(ctx context.Context, from, to []*Place, about st
 // matrix prints a table of probes, with one row for each source.
 func (d *Demo) matrix(f family.Family, from, to []*Place, probes []*Probe) {
 	const width = 8
-	header := PadRight(f.String(), width)
+	header := []string{PadRight(f.String(), width)}
 	for _, b := range to {
-		header += padLeft(b.Name, width)
+		header = append(header, padLeft(b.Name, width))
 	}
-	d.Line("%s", d.Paint(Bold, header))
+	d.Line("%s", d.Paint(Bold, strings.Join(header, "")))
 	for _, a := range from {
-		row := PadRight(a.Name+" →", width)
+		row := []string{PadRight(a.Name+" →", width)}
 		for _, b := range to {
 			i := slices.IndexFunc(probes, func(p *Probe) bool { return p.From == a && p.To == b && p.Family == f })
 			switch {
 			case i < 0:
-				row += padLeft("", width)
+				row = append(row, padLeft("", width))
 			case probes[i].Err != nil:
-				row += d.Paint(Red, padLeft("✗", width))
+				row = append(row, d.Paint(Red, padLeft("✗", width)))
 			default:
-				row += d.Paint(Green, padLeft(fmt.Sprint(probes[i].Took.Microseconds()), width))
+				row = append(row, d.Paint(Green, padLeft(fmt.Sprint(probes[i].Took.Microseconds()), width)))
 			}
 		}
-		d.Line("%s", strings.TrimRight(row, " "))
+		d.Line("%s", strings.TrimRight(strings.Join(row, ""), " "))
 	}
 	d.Gap()
 }

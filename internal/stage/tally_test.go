@@ -70,7 +70,7 @@ func expectError(t *testing.T, of string, err error, text string) {
 }
 
 // What is read must not depend on lengths that a frame claims.
-func TestNoFrameIsTooShortToTell(t *testing.T) {
+func TestShortFramesAreClassified(t *testing.T) {
 	for _, whole := range [][]byte{datagramOf(1, 0, 0, 0), frameOf(unix.ETH_P_IPV6, make([]byte, 60)), frameOf(unix.ETH_P_ARP, nil)} {
 		for length := range len(whole) {
 			frame := slices.Clip(whole[:length])

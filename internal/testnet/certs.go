@@ -59,7 +59,7 @@ func template(subject pkix.Name) *x509.Certificate {
 
 func (a *authority) certFile() string { return filepath.Join(a.dir, "ca.crt") }
 
-// files are where the certificate of this name and its key are, or shall be.
+// files are where the certificate of this name and its key are, or will be.
 func (a *authority) files(name string) (certFile, keyFile string) {
 	base := filepath.Join(a.dir, name)
 	return base + ".crt", base + ".key"

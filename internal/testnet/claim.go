@@ -39,7 +39,7 @@ type claim struct {
 	slot   int
 	dir    string
 
-	// token tells the claim from an earlier or later one to the same slot.
+	// token distinguishes the claim from an earlier or later one to the same slot.
 	token string
 	owner *os.File
 }

@@ -20,7 +20,7 @@ import (
 const (
 	mostMembers = 5
 
-	// etcdHealth is where a member tells of itself, without TLS: within its namespace only.
+	// etcdHealth is where a member reports its health, without TLS: within its namespace only.
 	etcdHealth = "http://127.0.0.1:2381"
 )
 

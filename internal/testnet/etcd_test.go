@@ -112,7 +112,7 @@ func TestPartitionedEtcdMemberIsBehindAndCatchesUp(t *testing.T) {
 	mustCatchUp(t, e, old, "a", "after")
 }
 
-func TestEtcdWithTLSKnowsItsClientsByTheirCertificates(t *testing.T) {
+func TestEtcdKnowsClientsByCertificate(t *testing.T) {
 	e, segment := newTestEtcd(t, EtcdOptions{Members: 1, TLS: true})
 	client := addNamespace(t, segment.net, "client")
 	addr := netip.MustParsePrefix("192.168.77.1/24")

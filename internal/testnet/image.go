@@ -11,7 +11,7 @@ import (
 )
 
 // Image is what all containers on a Machine are made of, the sandboxes too: busybox, and a
-// page in /www that tells its reader how the server sees him. Without a command it sleeps
+// page in /www that shows the client's address. Without a command it sleeps
 // for a day. No registry has it.
 const Image = "localhost/weft-testnet:1"
 

@@ -19,7 +19,7 @@ const systemPlugins = "/usr/lib/cni"
 
 // Kubernetes is a whole one: an API server with the controllers and the scheduler beside
 // it, and on each node of a Cluster containerd, kubelet and kube-proxy. It has no pod
-// network until somebody writes a conflist: a weftd, or the test. The nodes are the
+// network until a weftd or the test writes a conflist. The nodes are the
 // Cluster's, so weftd can be started on them.
 type Kubernetes struct {
 	*APIServer
@@ -147,7 +147,7 @@ func (k *Kubernetes) addControllers() error {
 	return nil
 }
 
-// addController adds a program that tells by HTTPS on a port of the loopback how it is.
+// addController adds a program that reports its health by HTTPS on a port of the loopback.
 func (k *Kubernetes) addController(program string, port int, arguments ...string) *Service {
 	arguments = append(arguments, "--leader-elect=false", "--bind-address=127.0.0.1", fmt.Sprintf("--secure-port=%d", port))
 	return k.newService(program, arguments, func(ctx context.Context) error {

@@ -27,8 +27,8 @@ const ContainerdSocket = "/run/containerd/containerd.sock"
 
 // isolate runs in new namespaces, and keeps them. The folder that testnet keeps its files
 // in stays where it is: weft's paths are in there. kubelet sets some of the kernel's
-// parameters for the whole host; these it shall find as it wants them, and leave the real
-// ones alone. The loop collects what ends as a child of nobody.
+// parameters for the whole host; it must find these as it wants them, and leave the real
+// ones alone. The loop collects orphans that end.
 const isolate = `
 set -e
 root=$1

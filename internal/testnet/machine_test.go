@@ -25,7 +25,7 @@ func newTestMachine(t *testing.T) *Machine {
 	return m
 }
 
-func TestMachineKeepsItsFilesAndTheKernelsParametersToItself(t *testing.T) {
+func TestMachineKeepsItsFilesApart(t *testing.T) {
 	m := newTestMachine(t)
 	before, err := os.ReadFile("/proc/sys/kernel/panic_on_oops")
 	if err != nil {
@@ -52,7 +52,7 @@ func TestMachineKeepsItsFilesAndTheKernelsParametersToItself(t *testing.T) {
 	}
 }
 
-func TestServiceOfAMachineIsKilledStoppedAndStartedAgain(t *testing.T) {
+func TestMachineServiceRestarts(t *testing.T) {
 	m := newTestMachine(t)
 	ready := filepath.Join(m.dir, "ready")
 	s := m.newService("test", "sh", []string{"-c", "trap 'echo asked; exit' TERM; touch " + ready + "; while :; do sleep 0.1; done"},
@@ -82,7 +82,7 @@ func TestServiceOfAMachineIsKilledStoppedAndStartedAgain(t *testing.T) {
 	}
 }
 
-func TestServiceThatEndsAtItsStartIsReportedWithItsLog(t *testing.T) {
+func TestServiceThatEndsShowsItsLog(t *testing.T) {
 	m := newTestMachine(t)
 	s := m.newService("test", "sh", []string{"-c", "echo because; exit 3"}, func(context.Context) error { return fmt.Errorf("not ready") })
 	err := s.Start(t.Context())

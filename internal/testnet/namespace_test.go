@@ -31,7 +31,7 @@ func TestExecRunsInTheNamespace(t *testing.T) {
 	}
 }
 
-func TestExecQuotesStandardErrorAndKeepsTheExitStatus(t *testing.T) {
+func TestExecReportsItsFailure(t *testing.T) {
 	ns := addNamespace(t, newTestNet(t), "a")
 
 	_, err := ns.Exec(t.Context(), "sh", "-c", "echo no such thing >&2; exit 3")
@@ -41,7 +41,7 @@ func TestExecQuotesStandardErrorAndKeepsTheExitStatus(t *testing.T) {
 	}
 }
 
-func TestCommandEndsWithItsContextAndTakesItsChildrenAlong(t *testing.T) {
+func TestCommandEndsWithItsContext(t *testing.T) {
 	ns := addNamespace(t, newTestNet(t), "a")
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -80,7 +80,7 @@ func TestCommandDiesWithTheProcessUnlessDetached(t *testing.T) {
 	}
 }
 
-func TestDoRunsInTheNamespaceAndLeavesTheCallerOutside(t *testing.T) {
+func TestDoRunsInTheNamespace(t *testing.T) {
 	ns := addNamespace(t, newTestNet(t), "a")
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()

@@ -19,7 +19,7 @@ const (
 	crashPrefix = "weft-crashtest"
 )
 
-// becomeVictim makes a Net with a process in it that survives its owner, tells the
+// becomeVictim makes a Net with a process in it that survives its owner, prints the
 // names, and waits to be killed.
 func becomeVictim() {
 	n, err := New(context.Background(), Options{Prefix: crashPrefix, Detached: true})

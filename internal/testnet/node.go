@@ -24,7 +24,7 @@ const (
 
 // NodeOptions describe a Node.
 type NodeOptions struct {
-	// NodeEntry is the node as nodes.yaml shall list it. The address of its endpoint
+	// NodeEntry is the node as nodes.yaml lists it. The address of its endpoint
 	// must be given to one of the node's links by the caller.
 	NodeEntry
 
@@ -50,7 +50,7 @@ type Node struct {
 	pods map[string]*Pod
 }
 
-// AddNode makes a node's namespace and folder. The caller connects it, tells it of
+// AddNode makes a node's namespace and folder. The caller connects it, gives it
 // the others by SetNodes, and starts it.
 func (n *Net) AddNode(ctx context.Context, o NodeOptions) (*Node, error) {
 	if n.options.BinDir == "" {

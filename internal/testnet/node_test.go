@@ -61,7 +61,7 @@ func TestNodeStopsRestartsAndIsKilled(t *testing.T) {
 	}
 }
 
-func TestCrashIsToldFromAStop(t *testing.T) {
+func TestCrashIsNoStop(t *testing.T) {
 	node := startedNode(t)
 	if err := node.Crashed(); err != nil {
 		t.Errorf("while it runs: %v", err)
@@ -82,7 +82,7 @@ func TestCrashIsToldFromAStop(t *testing.T) {
 	}
 }
 
-func TestDaemonThatFailsAtStartIsReportedAtOnceWithItsLog(t *testing.T) {
+func TestDaemonThatFailsShowsItsLog(t *testing.T) {
 	c := newTestCluster(t, ClusterOptions{Nodes: 1, Configure: func(weft map[string]any) {
 		weft["encapsulation"] = "smoke"
 	}})
@@ -157,7 +157,7 @@ func TestClusterNodesReachEachOtherAndTheOutside(t *testing.T) {
 	}
 }
 
-func TestPublishTellsEveryNodeOfAll(t *testing.T) {
+func TestPublishGivesAllToEveryNode(t *testing.T) {
 	c := newTestCluster(t, ClusterOptions{Nodes: 1, Underlay6: true})
 	if _, err := c.AddNode(t.Context()); err != nil {
 		t.Fatal(err)

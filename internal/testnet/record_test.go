@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// sayTo sends datagrams to 10.9.0.2, where nobody listens.
+// sayTo sends datagrams to 10.9.0.2, where no socket listens.
 func sayTo(t *testing.T, from *Namespace, datagrams int, text string) {
 	t.Helper()
 	conn, err := from.Dial(t.Context(), "udp", "10.9.0.2:9")
@@ -33,7 +33,7 @@ func heard(frames [][]byte, text string) (n int) {
 	return n
 }
 
-func TestRecordingHoldsWhatALinkSendsAndReceivesMeanwhile(t *testing.T) {
+func TestRecordingHoldsBothDirections(t *testing.T) {
 	a, b := connectPair(t, newTestNet(t), Wire{})
 	sayTo(t, a, 1, "hello earlier")
 	for _, at := range []*Namespace{a, b} {
@@ -59,7 +59,7 @@ func TestRecordingThatLacksFramesIsAnError(t *testing.T) {
 	}
 }
 
-func TestRecordingTellsWhyThereIsNone(t *testing.T) {
+func TestFailedRecordingGivesTheReason(t *testing.T) {
 	ns := addNamespace(t, newTestNet(t), "a")
 	failed := errors.New("connection refused")
 	if _, err := ns.Record("lo", func() error { return failed }); !errors.Is(err, failed) {

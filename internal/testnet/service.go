@@ -99,7 +99,7 @@ func (s *Service) PID() int {
 	return 0
 }
 
-// Crashed returns why the program has ended though nobody stopped it, or nil.
+// Crashed returns why the program has ended though it was not stopped, or nil.
 func (s *Service) Crashed() error {
 	d := s.running()
 	if d == nil {

@@ -88,7 +88,7 @@ func reap(ctx context.Context, names []string, also func(process) bool) error {
 	return errors.Join(errs...)
 }
 
-// nobody is for reap when the namespaces tell the processes.
+// nobody matches no process: it is for reap where the namespaces identify the processes.
 func nobody(process) bool { return false }
 
 // killProcesses kills until nothing matches: a process may fork while it is being
@@ -109,7 +109,7 @@ func killProcesses(ctx context.Context, match func(process) bool) error {
 	})
 }
 
-// namespaceID tells namespaces apart: the device and inode of the nsfs file.
+// namespaceID distinguishes namespaces: the device and inode of the nsfs file.
 type namespaceID struct{ device, inode uint64 }
 
 func identify(path string) (namespaceID, error) {

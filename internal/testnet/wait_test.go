@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-func TestWaitTellsWhatItWaitedForAndTheLastFailure(t *testing.T) {
+func TestWaitReportsItsLastFailure(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	refused := errors.New("connection refused")
@@ -23,7 +23,7 @@ func TestWaitTellsWhatItWaitedForAndTheLastFailure(t *testing.T) {
 	}
 }
 
-func TestWaitReportsTheFailureBeforeTheTryThatWasCutShort(t *testing.T) {
+func TestWaitIgnoresTheTryThatWasCutShort(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	telling := errors.New("status 503: no TUN device")
@@ -43,7 +43,7 @@ func TestWaitReportsTheFailureBeforeTheTryThatWasCutShort(t *testing.T) {
 	}
 }
 
-func TestWaitTellsTheCauseOfCancellation(t *testing.T) {
+func TestWaitReportsTheCause(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	crashed := errors.New("weftd ended: exit status 2")
 

@@ -42,9 +42,9 @@ func (d *demo) steps() []stage.Step {
 		{Title: "A Service, a host port", Show: d.showServices},
 		{Title: "What can be read on the underlay", Show: d.showUnderlay},
 		{Title: "What a node's token may change", Show: d.showRights},
-		{Title: "The API server is away, and weftd is restarted", Show: d.killAPIServer},
+		{Title: "The API server is unreachable, and weftd restarts", Show: d.killAPIServer},
 		{Title: "A Node is deleted, and comes back", Show: d.deleteNode},
-		{Title: "What Kubernetes and weft tell", Show: d.inspect},
+		{Title: "What Kubernetes and weft report", Show: d.inspect},
 	}
 	if d.Keep {
 		return steps // its pods stay for the user to explore

@@ -22,7 +22,7 @@ import (
 )
 
 func main() {
-	// Nothing is allocated while it measures; the collector shall not look for it.
+	// Nothing is allocated while it measures; so the collector needs not run.
 	debug.SetGCPercent(-1)
 	report, err := run(os.Args[1:])
 	if err == nil {

@@ -166,7 +166,7 @@ func (m *Manager) Update(self *peer.Peer, all []*peer.Peer) {
 	for _, p := range all {
 		m.place(m.links[p.Key], p)
 	}
-	m.prover.update(self, all)
+	m.setClaims(self, all)
 	m.expect()
 	m.notifyChanged()
 }
@@ -227,7 +227,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	var tasks sync.WaitGroup
 	tasks.Go(func() { m.accept(ctx) })
 	tasks.Go(func() { m.watch(ctx) })
-	tasks.Go(func() { m.prover.run(ctx) })
+	tasks.Go(func() { m.prove(ctx) })
 	<-ctx.Done()
 	m.closeAll()
 	err := m.endpoint.close()

@@ -34,8 +34,8 @@ func (p *prover) Proved() <-chan struct{} { return p.proofs.proved }
 // the next Update claim it. There must have been no Update yet.
 func (p *prover) Restore(proven map[netip.Addr]peer.Fingerprint) { p.proofs.before = proven }
 
-// update makes the claims those of the peers of a State, in which this node is self.
-func (p *prover) update(self *peer.Peer, all []*peer.Peer) {
+// setClaims makes the claims those of the peers of a State, in which this node is self.
+func (p *prover) setClaims(self *peer.Peer, all []*peer.Peer) {
 	p.proofs.set(all, func(to netip.Addr) bool { return p.canProve(self, to) }, time.Now())
 }
 
@@ -47,8 +47,8 @@ func (p *prover) canProve(self *peer.Peer, at netip.Addr) bool {
 	return (local == netip.IPv6Unspecified() || like(local)) && (like(self.Endpoint.Addr()) || slices.ContainsFunc(self.Claimed, like))
 }
 
-// run proves what is due until ctx is done.
-func (p *prover) run(ctx context.Context) {
+// prove proves what is due until ctx is done.
+func (p *prover) prove(ctx context.Context) {
 	var dials sync.WaitGroup
 	defer dials.Wait()
 	places, pace := make(chan struct{}, proofsAtOnce), rate.NewLimiter(proofsPerSecond, proofsPerSecond)
@@ -69,7 +69,7 @@ func (p *prover) run(ctx context.Context) {
 			return
 		}
 		dials.Go(func() {
-			p.prove(ctx, c, to)
+			p.proveOne(ctx, c, to)
 			<-places
 		})
 	}
@@ -90,7 +90,7 @@ func (p *prover) awaitClaims(ctx context.Context, wait time.Duration) bool {
 	return true
 }
 
-func (p *prover) prove(ctx context.Context, c claim, to netip.AddrPort) {
+func (p *prover) proveOne(ctx context.Context, c claim, to netip.AddrPort) {
 	dialing, cancel := context.WithTimeout(ctx, longestHandshakeTimeout)
 	defer cancel()
 	conn, err := p.endpoint.dial(dialing, to, c.key, proofProtocol, handshakeTimeout)
