@@ -50,11 +50,12 @@ func (t *table) print(w io.Writer) {
 		}
 	}
 	for _, line := range t.lines {
-		text := line[0] + space(line[0], widths[0])
+		var text strings.Builder
+		text.WriteString(line[0] + space(line[0], widths[0]))
 		for i, column := range line[1:] {
-			text += space(column, widths[1+i]+gap) + column
+			text.WriteString(space(column, widths[1+i]+gap) + column)
 		}
-		fmt.Fprintln(w, strings.TrimRight(text, " "))
+		fmt.Fprintln(w, strings.TrimRight(text.String(), " "))
 	}
 }
 
