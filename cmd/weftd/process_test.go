@@ -126,6 +126,29 @@ func expectSame(t *testing.T, what, before, after string) {
 	}
 }
 
+// eventuallySame waits until something is again what it was before.
+func eventuallySame(t *testing.T, what, before string, now func() string) {
+	t.Helper()
+	eventually(t, what+" to be as before", func() error {
+		if diff := cmp.Diff(strings.Split(before, "\n"), strings.Split(now(), "\n")); diff != "" {
+			return errors.New(diff)
+		}
+		return nil
+	})
+}
+
+// eventuallyRoutes waits until pods have routes to so many peers' nodes: weftd reports a list of
+// nodes before the host has its routes.
+func eventuallyRoutes(t *testing.T, node *testnet.Node, peers int) {
+	t.Helper()
+	eventually(t, "the routes to all peers", func() error {
+		if routes := run(t, node.Namespace, "ip", "-4", "route", "show", "table", "9338"); strings.Count(routes, "dev weft0") != peers {
+			return errors.New(routes)
+		}
+		return nil
+	})
+}
+
 func exists(path string) bool {
 	_, err := os.Lstat(path)
 	return err == nil
