@@ -12,6 +12,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"weft/internal/family"
 	"weft/internal/marks"
 	"weft/internal/rtnetlink"
 	"weft/ipam"
@@ -67,10 +68,10 @@ func PodLinks() ([]string, error) {
 // AddressesBehind returns the addresses that are routed to a pod's veth, IPv4 first.
 func (k *Kernel) AddressesBehind(v Veth) ([]netip.Addr, error) {
 	addrs := []netip.Addr{}
-	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+	for _, f := range family.All {
 		filter := &netlink.Route{LinkIndex: v.index, Protocol: marks.PodRouteProtocol}
 		routes, err := rtnetlink.Dump(func() ([]netlink.Route, error) {
-			return k.host.RouteListFiltered(family, filter, netlink.RT_FILTER_OIF|netlink.RT_FILTER_PROTOCOL)
+			return k.host.RouteListFiltered(f.AF(), filter, netlink.RT_FILTER_OIF|netlink.RT_FILTER_PROTOCOL)
 		})
 		if err != nil {
 			return nil, fmt.Errorf("list the routes to pods: %w", err)
