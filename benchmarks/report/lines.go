@@ -34,7 +34,7 @@ func lines(r *result.Run) []figure {
 	start := func(file, title, unit string, goal float64) *curves {
 		return &curves{figure: figure{file: file, title: title + " (less is better)", unit: unit}, goal: goal}
 	}
-	changes := start("scale-change", "One change among many nodes, until it is in force", "s", 1)
+	changes := start("scale-change", "One change among many nodes, until it is active", "s", 1)
 	memory := start("scale-memory", "Memory of weftd", "MB", 150)
 	idle := start("scale-idle", "CPU of weftd while nothing changes", "% of a core", 1)
 	for i, s := range r.Systems {

@@ -51,7 +51,7 @@ func Cells() []measure.Cell {
 	atMost := megabytes(Peak, "memory of weftd at most")
 	single := []measure.Metric{seconds(P50, "p50"), seconds(P99, "p99")}
 	return []measure.Cell{
-		{Name: Start, Title: "start, until all are in force", Metrics: []measure.Metric{
+		{Name: Start, Title: "start, until all are active", Metrics: []measure.Metric{
 			seconds(Restart, "restart"), seconds(Cold, "no snapshot"), seconds(CPU, "CPU of weftd"), atMost}},
 		{Name: Join, Title: "a node registers", Metrics: single},
 		{Name: Leave, Title: "a node is removed", Metrics: single},

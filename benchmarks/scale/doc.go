@@ -13,7 +13,7 @@
 // A simulated node writes what its weftd would write, and has no data path. With the source
 // file, the list of nodes is a file, in which each may have many CIDRs.
 //
-// A change is in force when the kernel says that its last route is there, or gone: weftd
+// A change is active when the kernel says that its last route is there, or gone: weftd
 // puts a change into its FIB first, then into the guard table, and then into the routes.
 // The kernel reports a route by itself, at once. So nothing polls weftd, and what is
 // measured is not longer than what a packet waits for.

@@ -112,8 +112,8 @@ func TestAListTakesNoMemoryForWhatIsNotKept(t *testing.T) {
 		t.Fatal(err)
 	}
 	runtime.ReadMemStats(&after)
-	if took := after.TotalAlloc - before.TotalAlloc; took > uint64(len(message))/10 {
-		t.Errorf("%d bytes were allocated to read %d", took, len(message))
+	if allocated := after.TotalAlloc - before.TotalAlloc; allocated > uint64(len(message))/10 {
+		t.Errorf("%d bytes were allocated to read %d", allocated, len(message))
 	}
 }
 

@@ -33,7 +33,7 @@ func (d *Demo) StartNode(ctx context.Context, node *testnet.Node, remark string)
 // link while pods exchanged a marker; or returns an error if that is not as it must be.
 // echoes are the exchanges in which the marker is sent there and back.
 func (d *Demo) JudgeUnderlay(node *testnet.Node, frames [][]byte, marker string, exchanges, echoes int) error {
-	t := Tell(frames, marker)
+	t := TallyOf(frames, marker)
 	link := node.Entry().Name + "'s " + testnet.UnderlayLink
 	if !d.Sealed() {
 		if err := t.MustBeReadable(echoes); err != nil {

@@ -102,7 +102,7 @@ func (d *Demo) ProbeAll(ctx context.Context, probes []*Probe) error {
 	return d.judge(ctx, probes)
 }
 
-// judge returns an error that tells of the first few probes that failed, and whose logs
+// judge returns an error that lists the first few probes that failed, and whose logs
 // may explain it.
 func (d *Demo) judge(ctx context.Context, probes []*Probe) error {
 	const reported = 5

@@ -17,8 +17,8 @@ type Tally struct {
 	strange []byte
 }
 
-// Tell sorts frames. The marker is looked for in all of them.
-func Tell(frames [][]byte, marker string) (t Tally) {
+// TallyOf sorts frames. The marker is looked for in all of them.
+func TallyOf(frames [][]byte, marker string) (t Tally) {
 	for _, frame := range frames {
 		if bytes.Contains(frame, []byte(marker)) {
 			t.Readable++

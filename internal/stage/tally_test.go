@@ -54,7 +54,7 @@ func TestUnderlayIsJudgedByWhatIsReallyThere(t *testing.T) {
 		"nothing":                         {nil, "only 0 datagrams", "only 0 datagrams"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			seen := Tell(test.frames, marker)
+			seen := TallyOf(test.frames, marker)
 			expectError(t, "sealed", seen.MustBeSealed(1), test.sealed)
 			expectError(t, "in clear", seen.MustBeReadable(1), test.inClear)
 		})
@@ -74,12 +74,12 @@ func TestShortFramesAreClassified(t *testing.T) {
 	for _, whole := range [][]byte{datagramOf(1, 0, 0, 0), frameOf(unix.ETH_P_IPV6, make([]byte, 60)), frameOf(unix.ETH_P_ARP, nil)} {
 		for length := range len(whole) {
 			frame := slices.Clip(whole[:length])
-			Tell([][]byte{frame}, marker)
+			TallyOf([][]byte{frame}, marker)
 			testnet.Hosts(frame)
 			if length > testnet.EthernetLen {
 				long := slices.Clone(frame)
 				long[testnet.EthernetLen] = 0x4f // the longest header
-				Tell([][]byte{long}, marker)
+				TallyOf([][]byte{long}, marker)
 			}
 		}
 	}

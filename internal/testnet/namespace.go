@@ -33,7 +33,7 @@ func newNamespace(ctx context.Context, name string, net *Net) (*Namespace, error
 	n := &Namespace{name: name, net: net}
 	_, err := n.Exec(ctx, "ip", "link", "set", "lo", "up")
 	if err != nil {
-		return nil, errors.Join(err, reap(context.WithoutCancel(ctx), []string{name}, nobody))
+		return nil, errors.Join(err, reap(context.WithoutCancel(ctx), []string{name}, noProcess))
 	}
 	return n, nil
 }

@@ -130,7 +130,7 @@ func (n *Net) removeNamespace(ctx context.Context, ns *Namespace) error {
 		return nil
 	}
 	delete(n.namespaces, ns.name)
-	return reap(ctx, []string{ns.name}, nobody)
+	return reap(ctx, []string{ns.name}, noProcess)
 }
 
 // Keep leaves everything running when this process ends, until Sweep is called

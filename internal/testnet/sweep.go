@@ -88,8 +88,8 @@ func reap(ctx context.Context, names []string, also func(process) bool) error {
 	return errors.Join(errs...)
 }
 
-// nobody matches no process: it is for reap where the namespaces identify the processes.
-func nobody(process) bool { return false }
+// noProcess is for reap where the namespaces identify the processes.
+func noProcess(process) bool { return false }
 
 // killProcesses kills until nothing matches: a process may fork while it is being
 // looked for.

@@ -37,7 +37,7 @@ func (d *demo) showUnderlay(ctx context.Context) error {
 	if err != nil {
 		return d.Concerning(err)
 	}
-	inClear := stage.Tell(onTUN, marker).Readable
+	inClear := stage.TallyOf(onTUN, marker).Readable
 	if inClear < exchanges {
 		return d.Concerning(fmt.Errorf("of %d questions only %d are seen on %s", exchanges, inClear, testnet.TUNName), node)
 	}
@@ -56,7 +56,7 @@ func (d *demo) judgeUnderlay(frames [][]byte, exchanges int) error {
 		from, to, ok := testnet.Hosts(frame)
 		return ok && slices.ContainsFunc(apiServer, func(a netip.Addr) bool { return a == from || a == to })
 	}
-	others := stage.Tell(slices.Collect(filter(frames, isAPIServers)), marker)
+	others := stage.TallyOf(slices.Collect(filter(frames, isAPIServers)), marker)
 	if d.Sealed() && others.Readable > 0 {
 		return d.Concerning(errors.New("the marker is in what node1 and the API server say to each other"), d.Node(1))
 	}
