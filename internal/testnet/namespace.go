@@ -2,6 +2,7 @@ package testnet
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,8 +32,7 @@ func newNamespace(ctx context.Context, name string, net *Net) (*Namespace, error
 		return nil, fmt.Errorf("%w: %s", err, strings.TrimSpace(string(out)))
 	}
 	n := &Namespace{name: name, net: net}
-	_, err := n.Exec(ctx, "ip", "link", "set", "lo", "up")
-	if err != nil {
+	if err := n.Do(raiseLoopback); err != nil {
 		return nil, errors.Join(err, reap(context.WithoutCancel(ctx), []string{name}, noProcess))
 	}
 	return n, nil
@@ -47,10 +47,11 @@ func (n *Namespace) Path() string { return filepath.Join(netnsDir, n.name) }
 // Exec runs a program in the namespace and returns its standard output. The error
 // carries what it wrote to standard error.
 func (n *Namespace) Exec(ctx context.Context, name string, args ...string) (string, error) {
-	cmd := n.Command(ctx, name, args...)
+	cmd := n.program(ctx, name, args...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	if err := cmd.Run(); err != nil {
+	// The child is born in the namespace. To start nsenter first costs more than many a program.
+	if err := n.Do(cmd.Run); err != nil {
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
@@ -76,7 +77,12 @@ func (n *Namespace) ExecAll(ctx context.Context, commands ...string) error {
 // the process when the thread that started it ends: start it from an ordinary
 // goroutine, not from one that is locked to a thread it will not give back.
 func (n *Namespace) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, "nsenter", append([]string{"--net=" + n.Path(), "--", name}, args...)...)
+	return n.program(ctx, "nsenter", append([]string{"--net=" + n.Path(), "--", name}, args...)...)
+}
+
+// program is Command for a program that is started in the namespace.
+func (n *Namespace) program(ctx context.Context, name string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if !n.net.options.Detached {
 		cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
@@ -127,14 +133,21 @@ func (n *Namespace) Dial(ctx context.Context, network, address string) (net.Conn
 	return conn, nil
 }
 
-// Listen listens in the namespace, for network tcp, tcp4 or tcp6.
-func (n *Namespace) Listen(ctx context.Context, network, address string) (net.Listener, error) {
-	var listener net.Listener
-	err := n.Do(func() (err error) {
-		listener, err = (&net.ListenConfig{}).Listen(ctx, network, address)
-		return err
+// Listen listens in the namespace, for network tcp, tcp4 or tcp6. An address may be in use for
+// a moment after its listener was closed: between fork and exec, a child has all sockets of
+// this process. So Listen waits until it is free.
+func (n *Namespace) Listen(ctx context.Context, network, address string) (listener net.Listener, err error) {
+	waited := Wait(ctx, address+" to be free", func(ctx context.Context) error {
+		err = n.Do(func() (err error) {
+			listener, err = (&net.ListenConfig{}).Listen(ctx, network, address)
+			return err
+		})
+		if errors.Is(err, syscall.EADDRINUSE) {
+			return err
+		}
+		return nil
 	})
-	if err != nil {
+	if err = cmp.Or(waited, err); err != nil {
 		return nil, fmt.Errorf("in %s: %w", n.name, err)
 	}
 	return listener, nil
