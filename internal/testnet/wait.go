@@ -12,8 +12,8 @@ import (
 const WaitLimit = 2 * time.Minute
 
 const (
-	firstPause   = 2 * time.Millisecond
-	longestPause = 200 * time.Millisecond
+	firstPause   = 5 * time.Millisecond
+	longestPause = 500 * time.Millisecond
 )
 
 // Wait calls cond, ever more slowly, until it returns nil or ctx ends; without a
@@ -27,7 +27,7 @@ func Wait(ctx context.Context, what string, cond func(context.Context) error) er
 	}
 	started := time.Now()
 	var last error
-	for pause := firstPause; ; pause = min(pause*3/2, longestPause) {
+	for pause := firstPause; ; pause = min(pause*2, longestPause) {
 		err := cond(ctx)
 		if err == nil {
 			return nil
