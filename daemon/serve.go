@@ -16,6 +16,7 @@ import (
 	"weft/control"
 	"weft/drop"
 	"weft/encap/sealed/handshake"
+	"weft/internal/hostnet"
 	"weft/internal/metrics"
 	"weft/internal/status"
 	"weft/internal/version"
@@ -281,12 +282,8 @@ func (d *daemon) Reconciled() (actions map[string]uint64, unreconciled int) {
 	return d.leases.reconciled()
 }
 
-// GuardDrops are up to a second old.
-func (d *daemon) GuardDrops() (map[string]uint64, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-	defer cancel()
-	return d.host.Drops(ctx)
-}
+// GuardDrops returns the packets that the guard table has dropped, by its counters.
+func (d *daemon) GuardDrops() (map[string]uint64, error) { return hostnet.Drops() }
 
 // Rejections returns how many States were refused, and whether the newest one was.
 func (d *daemon) Rejections() (total int, newest bool) {

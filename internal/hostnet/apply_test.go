@@ -251,7 +251,7 @@ func TestApplySweepsWhatAPredecessorLeft(t *testing.T) {
 	if table := ns.run(t, "nft", "list table inet weft"); strings.Contains(table, "chain old") {
 		t.Errorf("a stale chain is left:\n%s", table)
 	}
-	if got := ns.drops(t, host)[dropTransit]; got != 7 {
+	if got := ns.drops(t)[dropTransit]; got != 7 {
 		t.Errorf("the counter stands at %d, not at the predecessor's 7", got)
 	}
 }

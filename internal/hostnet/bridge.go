@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 
 	"sigs.k8s.io/knftables"
@@ -34,10 +35,10 @@ type bridgeTable struct {
 	table
 	lacks bool // the kernel has none
 
-	// mask is what the table was last made for, and listed is how nft listed it then; ""
-	// says that it is not known to stand.
-	mask   marks.Mask
-	listed string
+	// mask is what the table was last made for, and made are its contents then; nil says that
+	// it is not known to stand.
+	mask marks.Mask
+	made nftable.Contents
 }
 
 func newBridgeTable() bridgeTable {
@@ -88,24 +89,24 @@ func bridgeRuleset(tx *knftables.Transaction, mask marks.Mask) *knftables.Transa
 // apply makes the table stand, and reports whether it had to be made. Untouched is as in
 // guard.apply.
 func (b *bridgeTable) apply(ctx context.Context, mask marks.Mask, untouched bool) (replaced bool, err error) {
-	known := b.listed != "" && b.mask == mask
+	known := b.made != nil && b.mask == mask
 	if known && untouched {
 		return false, nil
 	}
 	if id, err := b.identity(); err == nil && id == bridgeIdentity(mask) {
-		listed := b.list(ctx)
+		contents := b.contents()
 		if !known { // a weftd of before has made it
-			b.mask, b.listed = mask, listed
+			b.mask, b.made = mask, contents
 		}
-		if b.listed == listed {
+		if maps.Equal(b.made, contents) {
 			return false, nil
 		}
 	}
-	b.mask, b.listed = mask, ""
+	b.mask, b.made = mask, nil
 	if err := b.open(); err != nil {
 		return false, err
 	}
-	b.listed, err = b.commit(ctx, bridgeRuleset(b.nft.NewTransaction(), mask), bridgeIdentity(mask))
+	b.made, err = b.commit(ctx, bridgeRuleset(b.nft.NewTransaction(), mask), bridgeIdentity(mask))
 	return err == nil, err
 }
 
@@ -122,6 +123,6 @@ func (b *bridgeTable) open() error {
 }
 
 func (b *bridgeTable) remove(ctx context.Context) error {
-	b.listed = ""
+	b.made = nil
 	return b.table.remove(ctx)
 }

@@ -241,7 +241,7 @@ func TestBridgedFramesPass(t *testing.T) {
 	b.node.do(t, func() { check(t, next.Run(t.Context(), ruleset(next.NewTransaction(), b.network, nil))) })
 	// A program that restores its connections' marks, and thinks that all bits are its own.
 	b.node.nft(t, "table inet restorer { chain prerouting { type filter hook prerouting priority mangle; meta mark set ct mark; }; }")
-	before := b.node.drops(t, b.host)
+	before := b.node.drops(t)
 	for _, to := range bridgedNetworks {
 		echo(t, b.vms[1], to.Next(), b.network.Port)
 		for _, from := range bridgedNetworks {
@@ -254,7 +254,7 @@ func TestBridgedFramesPass(t *testing.T) {
 			sees(t, b.vms[0], from, to.Next(), b.network.Port, from)
 		}
 	}
-	for name, n := range b.node.drops(t, b.host) {
+	for name, n := range b.node.drops(t) {
 		if n != before[name] {
 			t.Errorf("%s counts %d packets", name, n-before[name])
 		}

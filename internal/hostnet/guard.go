@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"strconv"
@@ -22,10 +23,10 @@ type guard struct {
 	table
 	next table // see replace
 
-	// holds is what the table was last made for, nil if that failed, and listed is how nft
-	// listed it then. While nft lists it like that, the table holds what it must.
-	holds  *Network
-	listed string
+	// holds is what the table was last made for, nil if that failed, and made are its contents
+	// then. While they are the same, the table holds what it must.
+	holds *Network
+	made  nftable.Contents
 }
 
 func newGuard() guard {
@@ -54,7 +55,7 @@ func (g *guard) protect(ctx context.Context, n Network) (replaced bool, err erro
 	case !errors.Is(err, nftable.ErrAbsent):
 		return false, err
 	}
-	counts, err := g.counters(ctx)
+	counts, err := g.counters()
 	if err != nil {
 		return false, err
 	}
@@ -68,7 +69,7 @@ func (g *guard) keep(ctx context.Context, n Network) error {
 		return err
 	}
 	n.sortSets()
-	if g.listed = g.list(ctx); g.listed != "" {
+	if g.made = g.contents(); g.made != nil {
 		g.holds = &n
 	}
 	return g.next.remove(ctx)
@@ -140,7 +141,7 @@ func (g *guard) apply(ctx context.Context, n Network, untouched bool) (replaced 
 		return false, err
 	}
 	holds := g.holds
-	if holds != nil && sameRules(*holds, n) && (untouched || g.listed == g.list(ctx)) {
+	if holds != nil && sameRules(*holds, n) && (untouched || maps.Equal(g.made, g.contents())) {
 		tx := g.nft.NewTransaction()
 		changeAddresses(tx, setPeers, holds.PeerAddresses, n.PeerAddresses)
 		changeAddresses(tx, setSenders, holds.Senders, n.Senders)
@@ -148,17 +149,17 @@ func (g *guard) apply(ctx context.Context, n Network, untouched bool) (replaced 
 		if tx.NumOperations() == 0 {
 			return false, nil
 		}
-		rules := withoutPeers(g.listed)
+		before := g.made
 		if err := g.commit(ctx, n, tx); err != nil {
 			return false, err
 		}
-		if withoutPeers(g.listed) != rules {
+		if !maps.Equal(withoutPeers(g.made), withoutPeers(before)) {
 			g.holds = nil // another program changed it too, whose event has the table replaced
 		}
 		return false, nil
 	}
 	// The replacement loses the drops that are counted between here and the commit.
-	counts, err := g.counters(ctx)
+	counts, err := g.counters()
 	if err != nil {
 		g.holds = nil
 		return false, err
@@ -170,7 +171,7 @@ func (g *guard) apply(ctx context.Context, n Network, untouched bool) (replaced 
 // arrives at a hook, and those of the old table are empty from the moment of the commit: a
 // packet that is at a hook at this moment would pass neither the old rules nor the new ones.
 // So a second table with the new rules stands meanwhile.
-func (g *guard) replace(ctx context.Context, n Network, counts map[string]*knftables.Counter) error {
+func (g *guard) replace(ctx context.Context, n Network, counts map[string]nftable.Counter) error {
 	g.holds = nil
 	if _, err := g.identity(); !errors.Is(err, nftable.ErrAbsent) {
 		if err := g.next.open(); err != nil {
@@ -187,10 +188,10 @@ func (g *guard) replace(ctx context.Context, n Network, counts map[string]*knfta
 // commit runs a transaction after which the table holds what n needs.
 func (g *guard) commit(ctx context.Context, n Network, tx *knftables.Transaction) (err error) {
 	g.holds = nil
-	if g.listed, err = g.table.commit(ctx, tx, identity(n)); err != nil {
+	if g.made, err = g.table.commit(ctx, tx, identity(n)); err != nil {
 		return err
 	}
-	if g.listed = withoutTranslated(g.listed); g.listed != "" {
+	if g.made != nil {
 		g.holds = &n
 	}
 	return nil
@@ -202,22 +203,17 @@ func (g *guard) remove(ctx context.Context) error {
 }
 
 // counters returns the table's drop counters by name; none when there is no table.
-func (g *guard) counters(ctx context.Context) (map[string]*knftables.Counter, error) {
-	listed, err := g.nft.ListCounters(ctx)
-	if err != nil && !knftables.IsNotFound(err) {
-		return nil, fmt.Errorf("read the guard table's counters: %w", err)
-	}
-	counters := make(map[string]*knftables.Counter, len(listed))
-	for _, c := range listed {
-		counters[c.Name] = c
-	}
-	return counters, nil
+func (g *guard) counters() (map[string]nftable.Counter, error) {
+	return nftable.Counters(nftable.Family(g.family), g.name)
 }
 
-// list returns the table as nft prints it, without what its packets put into it.
-func (g *guard) list(ctx context.Context) string { return withoutTranslated(g.table.list(ctx)) }
-
-func withoutTranslated(listed string) string { return without(listed, setTranslated) }
-
-// withoutPeers returns what nft has listed without the sets that change with the peers.
-func withoutPeers(listed string) string { return without(listed, setPeers, setSenders, setEndpoints) }
+// withoutPeers returns contents of the guard table without the sets that change with the peers.
+func withoutPeers(contents nftable.Contents) nftable.Contents {
+	rest := maps.Clone(contents)
+	for _, set := range []string{setPeers, setSenders, setEndpoints} {
+		for _, f := range family.All {
+			delete(rest, set+f.Digit())
+		}
+	}
+	return rest
+}

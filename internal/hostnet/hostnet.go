@@ -43,8 +43,6 @@ type Host struct {
 	compared    time.Time // when Apply last relied on nothing
 
 	nics map[int]bool // the indices of those that there were; nil before the first Apply
-
-	drops drops
 }
 
 // New returns a Host that logs to log what it changes.
@@ -54,7 +52,6 @@ func New(log *slog.Logger) *Host {
 		events: events{some: make(chan struct{}, 1), isNIC: isNIC},
 		guard:  newGuard(),
 		bridge: newBridgeTable(),
-		drops:  drops{now: time.Now, guard: newGuard()},
 	}
 }
 

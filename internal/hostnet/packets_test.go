@@ -28,7 +28,7 @@ func TestPodsAndNodesSeeEachOthersRealAddresses(t *testing.T) {
 	forEachFamily(t, func(t *testing.T, a addressing) {
 		seesRealAddresses(t, s, a)
 	})
-	for reason, n := range s.node.drops(t, s.host) {
+	for reason, n := range s.node.drops(t) {
 		if n != 0 {
 			t.Errorf("%d packets were dropped as %s", n, reason)
 		}
@@ -151,7 +151,7 @@ func TestGuardPassesOthersReplies(t *testing.T) {
 		}
 	}`, echoPort))
 	forEachFamily(t, func(t *testing.T, a addressing) {
-		before := s.node.drops(t, s.host)
+		before := s.node.drops(t)
 		conn, err := dial(t, s.outside, a.outside, a.node, 8080)
 		check(t, err)
 		defer conn.Close()
@@ -164,7 +164,7 @@ func TestGuardPassesOthersReplies(t *testing.T) {
 			return !strings.Contains(s.outside.run(t, "nft", "list counter inet seen answers"), "packets 0 ")
 		}
 		if !eventually(arrived) {
-			t.Errorf("no answer came: before %v, now %v", before, s.node.drops(t, s.host))
+			t.Errorf("no answer came: before %v, now %v", before, s.node.drops(t))
 		}
 		s.outside.nft(t, "delete table inet seen")
 		// Connections that begin in the overlay don't pass.
@@ -245,9 +245,9 @@ func TestOverlayDoesNotReachWeftsPort(t *testing.T) {
 		s.node.do(t, func() {
 			conn := asWeftd(t, a.node, 50000)
 			defer conn.Close()
-			before := s.node.drops(t, s.host)[dropTunnelInTunnel]
+			before := s.node.drops(t)[dropTunnelInTunnel]
 			_, _ = conn.WriteToUDPAddrPort([]byte("outer"), netip.AddrPortFrom(a.remotePod, 9338))
-			if got := s.node.drops(t, s.host)[dropTunnelInTunnel]; got != before+1 {
+			if got := s.node.drops(t)[dropTunnelInTunnel]; got != before+1 {
 				t.Errorf("%d of weftd's datagrams into the tunnel dropped, want 1", got-before)
 			}
 		})
@@ -368,8 +368,8 @@ func TestPodsAreNoRouters(t *testing.T) {
 			check(t, err)
 		}
 	})
-	if !eventually(func() bool { return s.node.drops(t, s.host)[dropRouterAdvert] == 2 }) {
-		t.Errorf("%d packets dropped, want 2", s.node.drops(t, s.host)[dropRouterAdvert])
+	if !eventually(func() bool { return s.node.drops(t)[dropRouterAdvert] == 2 }) {
+		t.Errorf("%d packets dropped, want 2", s.node.drops(t)[dropRouterAdvert])
 	}
 	if routes := s.node.ip(t, "-6 route show proto ra"); routes != "" {
 		t.Errorf("the pod is a router: %s", routes)

@@ -152,9 +152,9 @@ func TestGuardDropsForgedPathMTUs(t *testing.T) {
 		}{{"underlay", s.outside, a.outside}, {"pod", s.pod1, a.pod1}, {"overlay", s.remote, a.remotePod}, {"node", s.node, a.node}}
 		for _, from := range senders {
 			for _, q := range hostile[a.family] {
-				before := s.node.drops(t, s.host)[dropPathMTU]
+				before := s.node.drops(t)[dropPathMTU]
 				from.ns.sendICMP(t, from.from, a.node, tooBig(q.bytes(a.node, a.remoteNode)))
-				if !eventually(func() bool { return s.node.drops(t, s.host)[dropPathMTU] == before+1 }) {
+				if !eventually(func() bool { return s.node.drops(t)[dropPathMTU] == before+1 }) {
 					t.Errorf("%s from %s: not dropped", q.name, from.name)
 				}
 				if cached(a.remoteNode) {
@@ -164,7 +164,7 @@ func TestGuardDropsForgedPathMTUs(t *testing.T) {
 			// The kernel believes no quote that is cut; so the rules may let it pass.
 			from.ns.sendICMP(t, from.from, a.node, tooBig(quote{sport: 50000, dport: 9338, cut: 6}.bytes(a.node, a.remoteNode)))
 		}
-		before := s.node.drops(t, s.host)[dropPathMTU]
+		before := s.node.drops(t)[dropPathMTU]
 		friendly := []quote{{sport: foreign, dport: 53}}
 		if a.family == "6" {
 			friendly = append(friendly, quote{sport: foreign, dport: 53, headers: []byte{44}})
@@ -179,7 +179,7 @@ func TestGuardDropsForgedPathMTUs(t *testing.T) {
 				t.Errorf("a report about another program's datagram is lost: %v", q)
 			}
 		}
-		if got := s.node.drops(t, s.host)[dropPathMTU]; got != before {
+		if got := s.node.drops(t)[dropPathMTU]; got != before {
 			t.Errorf("%d of others' reports dropped", got-before)
 		}
 		if cached(a.remoteNode) {

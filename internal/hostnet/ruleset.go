@@ -9,6 +9,7 @@ import (
 	"sigs.k8s.io/knftables"
 
 	"weft/internal/family"
+	"weft/internal/nftable"
 )
 
 // The named counters of the drop rules: why a packet was dropped.
@@ -55,14 +56,14 @@ const translatedFor = 180 * time.Second
 
 // ruleset returns the transaction that replaces the table by what n needs, its
 // counters starting at counts.
-func ruleset(tx *knftables.Transaction, n Network, counts map[string]*knftables.Counter) *knftables.Transaction {
+func ruleset(tx *knftables.Transaction, n Network, counts map[string]nftable.Counter) *knftables.Transaction {
 	tx.Add(&knftables.Table{})
 	tx.Delete(&knftables.Table{})
 	tx.Add(&knftables.Table{Comment: new(identity(n).Comment)})
 	for _, name := range dropCounters {
 		counter := &knftables.Counter{Name: name}
 		if held, ok := counts[name]; ok {
-			counter.Packets, counter.Bytes = held.Packets, held.Bytes
+			counter.Packets, counter.Bytes = &held.Packets, &held.Bytes
 		}
 		tx.Add(counter)
 	}

@@ -234,17 +234,17 @@ func sees(t *testing.T, ns namespace, from, to netip.Addr, port uint16, want net
 // dropped fails unless a datagram from from to to is dropped, under reason.
 func (s *site) dropped(t *testing.T, ns namespace, from, to netip.Addr, port uint16, reason string) {
 	t.Helper()
-	before := s.node.drops(t, s.host)
+	before := s.node.drops(t)
 	conn, err := dial(t, ns, from, to, port)
 	check(t, err)
 	defer conn.Close()
 	// EPERM reports the node's own drops.
 	_, _ = conn.Write([]byte("let me in"))
 	deadline := time.Now().Add(time.Minute)
-	for s.node.drops(t, s.host)[reason] != before[reason]+1 {
+	for s.node.drops(t)[reason] != before[reason]+1 {
 		if time.Now().After(deadline) {
 			t.Errorf("from %s to %s port %d: not dropped as %s; before %v, now %v",
-				from, to, port, reason, before, s.node.drops(t, s.host))
+				from, to, port, reason, before, s.node.drops(t))
 			return
 		}
 	}

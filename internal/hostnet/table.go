@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
-	"slices"
-	"strings"
 
 	"sigs.k8s.io/knftables"
 
@@ -39,29 +37,29 @@ func (t *table) identity() (nftable.Identity, error) {
 	return nftable.Of(nftable.Family(t.family), t.name)
 }
 
-// commit runs a transaction that makes the table what want says, and returns how nft lists it
+// contents returns what the kernel says of the table, or nil if that can't be read. "Can't"
+// calls for a replacement, whose error then says why.
+func (t *table) contents() nftable.Contents {
+	contents, err := nftable.ContentsOf(nftable.Family(t.family), t.name)
+	if err != nil {
+		return nil
+	}
+	return contents
+}
+
+// commit runs a transaction that makes the table what want says, and returns its contents
 // from then on.
-func (t *table) commit(ctx context.Context, tx *knftables.Transaction, want nftable.Identity) (listed string, err error) {
+func (t *table) commit(ctx context.Context, tx *knftables.Transaction, want nftable.Identity) (nftable.Contents, error) {
 	if err := t.nft.Run(ctx, tx); err != nil {
-		return "", err
+		return nil, err
 	}
 	switch id, err := t.identity(); {
 	case err != nil:
-		return "", err
+		return nil, err
 	case id != want:
-		return "", fmt.Errorf("another program changed the table at the same moment: it has %d rules (%q) instead of %d", id.Rules, id.Comment, want.Rules)
+		return nil, fmt.Errorf("another program changed the table at the same moment: it has %d rules (%q) instead of %d", id.Rules, id.Comment, want.Rules)
 	}
-	return t.list(ctx), nil
-}
-
-// list returns the table as nft prints it, without counts, or "" if it can't. "Can't" calls for
-// a replacement, whose error then says why.
-func (t *table) list(ctx context.Context) string {
-	out, err := exec.CommandContext(ctx, "nft", "--stateless", "list", "table", string(t.family), t.name).Output()
-	if err != nil {
-		return ""
-	}
-	return string(out)
+	return t.contents(), nil
 }
 
 // remove removes the table if there is one.
@@ -90,22 +88,4 @@ func identityOf(rules []guardRule, others ...any) nftable.Identity {
 		Comment: fmt.Sprintf("kept by weftd, removed by weft teardown; changes are undone; rules %x", digest.Sum(nil)[:8]),
 		Rules:   len(rules),
 	}
-}
-
-// without returns what nft has listed without some sets of both families.
-func without(listed string, sets ...string) string {
-	var b strings.Builder
-	inSet := false
-	for line := range strings.Lines(listed) {
-		if name, ok := strings.CutPrefix(line, "\tset "); ok {
-			inSet = slices.ContainsFunc(sets, func(set string) bool { return name == set+"4 {\n" || name == set+"6 {\n" })
-		}
-		if !inSet {
-			b.WriteString(line)
-		}
-		if line == "\t}\n" {
-			inSet = false
-		}
-	}
-	return b.String()
 }

@@ -13,9 +13,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
+	"weft/internal/nftable"
 	"weft/internal/strict"
 )
 
@@ -110,7 +110,6 @@ type verdictRig struct {
 	ports   map[string]int // where frames are sent: pod, underlay
 	frames  map[string][]byte
 	raw     map[string]int // by family
-	netlink *nl.SocketHandle
 	serial  uint16
 
 	// brNetfilter says that frames meet the guard before the kernel has looked at them, and
@@ -216,10 +215,6 @@ func newVerdictRigAt(t *testing.T, s *site) *verdictRig {
 			t.Cleanup(func() { unix.Close(fd) })
 		}
 		check(t, unix.SetsockoptInt(r.raw["6"], unix.SOL_IPV6, unix.IPV6_HDRINCL, 1))
-		socket, err := nl.Subscribe(unix.NETLINK_NETFILTER)
-		check(t, err)
-		t.Cleanup(socket.Close)
-		r.netlink = &nl.SocketHandle{Socket: socket}
 	})
 	return r
 }
@@ -228,34 +223,15 @@ func newVerdictRigAt(t *testing.T, s *site) *verdictRig {
 func (r *verdictRig) counters(t testing.TB) map[string]uint64 {
 	t.Helper()
 	counts := make(map[string]uint64)
-	for _, table := range []string{"weft", "observer"} {
-		request := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETOBJ, unix.NLM_F_DUMP)
-		request.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_NETFILTER: r.netlink}
-		request.AddData(&nl.Nfgenmsg{NfgenFamily: unix.NFPROTO_INET, Version: nl.NFNETLINK_V0})
-		request.AddData(nl.NewRtAttr(unix.NFTA_OBJ_TABLE, nl.ZeroTerminated(table)))
-		answers, err := request.Execute(unix.NETLINK_NETFILTER, 0)
-		check(t, err)
-		for _, answer := range answers {
-			var name, data []byte
-			attributes, err := nl.ParseRouteAttr(answer[nl.SizeofNfgenmsg:])
+	r.node.do(t, func() {
+		for _, table := range []string{"weft", "observer"} {
+			counters, err := nftable.Counters(nftable.Inet, table)
 			check(t, err)
-			for _, a := range attributes {
-				switch a.Attr.Type &^ unix.NLA_F_NESTED {
-				case unix.NFTA_OBJ_NAME:
-					name = a.Value
-				case unix.NFTA_OBJ_DATA:
-					data = a.Value
-				}
-			}
-			values, err := nl.ParseRouteAttr(data)
-			check(t, err)
-			for _, v := range values {
-				if v.Attr.Type&^unix.NLA_F_NESTED == unix.NFTA_COUNTER_PACKETS {
-					counts[unix.ByteSliceToString(name)] = binary.BigEndian.Uint64(v.Value)
-				}
+			for name, c := range counters {
+				counts[name] = c.Packets
 			}
 		}
-	}
+	})
 	return counts
 }
 

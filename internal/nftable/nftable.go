@@ -1,15 +1,20 @@
-// Package nftable asks the kernel which nftables table stands, over netlink and without
-// the program nft: the CNI plugin does so for each pod. It only reads, in the network
-// namespace of the calling thread.
+// Package nftable asks the kernel what an nftables table is, over netlink and without the
+// program nft: the CNI plugin does so for each pod, and weftd whenever a table may have
+// changed. It only reads, in the network namespace of the calling thread.
 package nftable
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"weft/internal/rtnetlink"
 )
 
 // Identity distinguishes one making of a table from another. The kernel forgets tables at a
@@ -46,47 +51,182 @@ func (f Family) number() uint8 {
 }
 
 // Of returns the identity of a table, or an error that wraps ErrAbsent. It needs CAP_NET_ADMIN.
-func Of(family Family, name string) (Identity, error) {
-	full := string(family) + " " + name
-	var id Identity
-	tables, err := request(family.number(), unix.NFT_MSG_GETTABLE, 0, nl.NewRtAttr(unix.NFTA_TABLE_NAME, nl.ZeroTerminated(name)))
+func Of(family Family, name string) (id Identity, err error) {
+	t := table{family, name}
+	itself, err := t.itself()
+	if err != nil {
+		return id, err
+	}
+	rules, err := t.dump(unix.NFT_MSG_GETRULE)
+	if err != nil {
+		return id, err
+	}
+	return Identity{Comment: comment(itself), Rules: len(rules)}, nil
+}
+
+// Counter is what a named counter has counted.
+type Counter struct{ Packets, Bytes uint64 }
+
+// Counters returns what the named counters of a table have counted; none if there is no table.
+func Counters(family Family, name string) (map[string]Counter, error) {
+	t := table{family, name}
+	objects, err := t.dump(unix.NFT_MSG_GETOBJ)
+	if err != nil {
+		return nil, err
+	}
+	counters := make(map[string]Counter)
+	for _, object := range objects {
+		if data, err := parse(object.values[unix.NFTA_OBJ_DATA]); err != nil {
+			return nil, t.unread(err)
+		} else if len(data[unix.NFTA_COUNTER_PACKETS]) == 8 && len(data[unix.NFTA_COUNTER_BYTES]) == 8 {
+			counters[object.text(unix.NFTA_OBJ_NAME)] = Counter{
+				Packets: binary.BigEndian.Uint64(data[unix.NFTA_COUNTER_PACKETS]),
+				Bytes:   binary.BigEndian.Uint64(data[unix.NFTA_COUNTER_BYTES]),
+			}
+		}
+	}
+	return counters, nil
+}
+
+// Contents are digests of what the kernel says of a table: of each set by its name, and of the
+// rest by "". While nothing changes the table they stay the same, whatever packets pass: what
+// counters count is not in them, nor are elements of the sets that rules fill.
+type Contents map[string][sha256.Size]byte
+
+// ContentsOf returns the contents of a table, or an error that wraps ErrAbsent.
+func ContentsOf(family Family, name string) (Contents, error) {
+	t := table{family, name}
+	itself, err := t.itself()
+	if err != nil {
+		return nil, err
+	}
+	rest := sha256.New()
+	rest.Write(itself.raw)
+	for _, kind := range []int{unix.NFT_MSG_GETCHAIN, unix.NFT_MSG_GETRULE} {
+		listed, err := t.dump(kind)
+		if err != nil {
+			return nil, err
+		}
+		for _, o := range listed {
+			rest.Write(o.raw)
+		}
+	}
+	contents := Contents{"": [sha256.Size]byte(rest.Sum(nil))}
+	sets, err := t.dump(unix.NFT_MSG_GETSET)
+	if err != nil {
+		return nil, err
+	}
+	for _, set := range sets {
+		name := set.text(unix.NFTA_SET_NAME)
+		if contents[name], err = t.contentsOfSet(name, set); err != nil {
+			return nil, err
+		}
+	}
+	return contents, nil
+}
+
+func (t table) contentsOfSet(name string, set object) (digest [sha256.Size]byte, err error) {
+	if flags := set.values[unix.NFTA_SET_FLAGS]; len(flags) == 4 && binary.BigEndian.Uint32(flags)&unix.NFT_SET_EVAL != 0 {
+		return digest, nil // rules fill it
+	}
+	lists, err := t.dump(unix.NFT_MSG_GETSETELEM, nl.NewRtAttr(unix.NFTA_SET_ELEM_LIST_SET, nl.ZeroTerminated(name)))
+	if err != nil {
+		return digest, err
+	}
+	var elements []string
+	for _, list := range lists {
+		listed, err := nl.ParseRouteAttr(list.values[unix.NFTA_SET_ELEM_LIST_ELEMENTS])
+		if err != nil {
+			return digest, t.unread(err)
+		}
+		for _, e := range listed {
+			elements = append(elements, string(e.Value))
+		}
+	}
+	slices.Sort(elements) // the kernel's order is a hash table's
+	sum := sha256.New()
+	sum.Write(set.raw)
+	for _, e := range elements {
+		sum.Write([]byte(e))
+	}
+	return [sha256.Size]byte(sum.Sum(nil)), nil
+}
+
+// table is one table of the kernel.
+type table struct {
+	family Family
+	name   string
+}
+
+func (t table) unread(err error) error {
+	return fmt.Errorf("read the nftables table %s %s: %w", t.family, t.name, err)
+}
+
+// object is what the kernel says of one object of a table.
+type object struct {
+	raw    []byte // the attributes
+	values map[uint16][]byte
+}
+
+func (o object) text(attribute uint16) string {
+	return string(bytes.TrimRight(o.values[attribute], "\x00"))
+}
+
+// itself returns the table's own object, or an error that wraps ErrAbsent.
+func (t table) itself() (object, error) {
+	found, err := t.ask(unix.NFT_MSG_GETTABLE, 0)
 	switch {
 	case errors.Is(err, unix.ENOENT):
-		return id, fmt.Errorf("nftables table %s: %w", full, ErrAbsent)
+		return object{}, fmt.Errorf("nftables table %s %s: %w", t.family, t.name, ErrAbsent)
 	case err != nil:
-		return id, fmt.Errorf("read the nftables table %s: %w", full, err)
+		return object{}, t.unread(err)
+	case len(found) != 1:
+		return object{}, t.unread(fmt.Errorf("%d answers of the kernel", len(found)))
 	}
-	for _, table := range tables {
-		if id.Comment, err = comment(table); err != nil {
-			return id, fmt.Errorf("read the nftables table %s: %w", full, err)
-		}
-	}
-	rules, err := request(family.number(), unix.NFT_MSG_GETRULE, unix.NLM_F_DUMP, nl.NewRtAttr(unix.NFTA_RULE_TABLE, nl.ZeroTerminated(name)))
+	return found[0], nil
+}
+
+// tableOf is the attribute that names an object's table, the same for all kinds of objects.
+const tableOf = unix.NFTA_TABLE_NAME
+
+// dump returns the table's objects of one kind.
+func (t table) dump(kind int, selectors ...*nl.RtAttr) ([]object, error) {
+	listed, err := rtnetlink.Dump(func() ([]object, error) { return t.ask(kind, unix.NLM_F_DUMP, selectors...) })
 	if err != nil {
-		return id, fmt.Errorf("read the rules of the nftables table %s: %w", full, err)
+		return nil, t.unread(err)
 	}
-	for _, rule := range rules { // kernels before 6.5 list those of other tables too
-		if is, err := isOf(rule, name); err != nil {
-			return id, fmt.Errorf("read the rules of the nftables table %s: %w", full, err)
-		} else if is {
-			id.Rules++
+	// Kernels before 6.5 list the rules of other tables too.
+	return slices.DeleteFunc(listed, func(o object) bool { return o.text(tableOf) != t.name }), nil
+}
+
+func (t table) ask(kind, flags int, selectors ...*nl.RtAttr) ([]object, error) {
+	r := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|kind, flags)
+	r.AddData(&nl.Nfgenmsg{NfgenFamily: t.family.number(), Version: nl.NFNETLINK_V0})
+	r.AddData(nl.NewRtAttr(tableOf, nl.ZeroTerminated(t.name)))
+	for _, s := range selectors {
+		r.AddData(s)
+	}
+	answers, err := r.Execute(unix.NETLINK_NETFILTER, 0)
+	if err != nil {
+		return nil, err
+	}
+	objects := make([]object, len(answers))
+	for i, answer := range answers {
+		if len(answer) < nl.SizeofNfgenmsg {
+			return nil, errors.New("the kernel's answer is too short")
 		}
+		raw := answer[nl.SizeofNfgenmsg:]
+		values, err := parse(raw)
+		if err != nil {
+			return nil, err
+		}
+		objects[i] = object{raw, values}
 	}
-	return id, nil
+	return objects, nil
 }
 
-func request(family uint8, message, flags int, attribute *nl.RtAttr) ([][]byte, error) {
-	r := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|message, flags)
-	r.AddData(&nl.Nfgenmsg{NfgenFamily: family, Version: nl.NFNETLINK_V0})
-	r.AddData(attribute)
-	return r.Execute(unix.NETLINK_NETFILTER, 0)
-}
-
-func attributes(message []byte) (map[uint16][]byte, error) {
-	if len(message) < nl.SizeofNfgenmsg {
-		return nil, errors.New("the kernel's answer is too short")
-	}
-	parsed, err := nl.ParseRouteAttr(message[nl.SizeofNfgenmsg:])
+func parse(raw []byte) (map[uint16][]byte, error) {
+	parsed, err := nl.ParseRouteAttr(raw)
 	if err != nil {
 		return nil, fmt.Errorf("parse the kernel's answer: %w", err)
 	}
@@ -97,25 +237,16 @@ func attributes(message []byte) (map[uint16][]byte, error) {
 	return values, nil
 }
 
-func isOf(rule []byte, table string) (bool, error) {
-	values, err := attributes(rule)
-	return err == nil && string(bytes.TrimRight(values[unix.NFTA_RULE_TABLE], "\x00")) == table, err
-}
-
 // comment reads the comment out of a table's user data, which are elements of one byte of
 // type, one of length, and the value (libnftnl, src/udata.c). Type 0 is the comment.
-func comment(table []byte) (string, error) {
-	values, err := attributes(table)
-	if err != nil {
-		return "", err
-	}
-	data := values[nftaTableUserdata]
+func comment(table object) string {
+	data := table.values[nftaTableUserdata]
 	for len(data) >= 2 && len(data) >= 2+int(data[1]) {
 		kind, value := data[0], data[2:2+int(data[1])]
 		if kind == 0 {
-			return string(bytes.TrimRight(value, "\x00")), nil
+			return string(bytes.TrimRight(value, "\x00"))
 		}
 		data = data[2+len(value):]
 	}
-	return "", nil
+	return ""
 }
