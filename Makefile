@@ -58,7 +58,7 @@ test: deps ## run all tests, those in network namespaces included, under the rac
 
 # What make test takes a sample of: each system call of ADD and DEL, thousands of calls and
 # nodes, gigabytes. Without the race detector, for which that is too much.
-TORTURED := ./cniplugin ./cmd/weftd ./control/etcd ./encap/sealed/handshake ./internal/hostnet
+TORTURED := ./cniplugin ./cmd/weftd ./control/etcd ./encap/sealed/handshake ./internal/demo ./internal/hostnet
 
 torture: deps ## run the tests that make test samples in full, in an hour
 	@mkdir -p bin

@@ -33,6 +33,7 @@ func expectWholeTransfers(t *testing.T, from, to *testnet.Pod, size int64) {
 
 // A lost datagram is a hole in a run; weftd must not join packets across it.
 func TestTransfersSurviveLostDatagrams(t *testing.T) {
+	t.Parallel()
 	// The kernel cuts runs before they leave the node, and joins what is left of them
 	// where they arrive: so the segment loses single datagrams, and not whole runs.
 	cluster := startCluster(t, testnet.ClusterOptions{Nodes: 2, Wire: testnet.Wire{Offloads: testnet.Bare}})
@@ -58,6 +59,7 @@ func TestTransfersSurviveLostDatagrams(t *testing.T) {
 // A late or duplicate datagram lies in the middle of a run, where its neighbours look as
 // if they could be joined.
 func TestTransfersSurviveLateAndDuplicate(t *testing.T) {
+	t.Parallel()
 	network := testnet.ForTest(t, testnet.Options{Prefix: "weftd", BinDir: binDir})
 	cluster, err := network.NewCluster(t.Context(), testnet.ClusterOptions{Nodes: 2})
 	if err != nil {

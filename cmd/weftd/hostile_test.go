@@ -35,6 +35,7 @@ func datagram(from, to string) []byte {
 
 // weftd drops them, and counts each under its reason.
 func TestHostileDatagramsGetNoAnswer(t *testing.T) {
+	t.Parallel()
 	network := testnet.ForTest(t, testnet.Options{Prefix: "weftd", BinDir: binDir})
 	cluster, err := network.NewCluster(t.Context(), testnet.ClusterOptions{Nodes: 1})
 	if err != nil {

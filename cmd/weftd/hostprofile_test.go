@@ -153,6 +153,7 @@ X`,
 // TestHostProfiles has a node among other programs: all ways of pods work, or `weft status`
 // names in its first lines what is in the way. Where it is gone, all work again.
 func TestHostProfiles(t *testing.T) {
+	t.Parallel()
 	cluster := startCluster(t, testnet.ClusterOptions{Nodes: 2, Sealed: true, Configure: func(weft map[string]any) {
 		if weft["node"] == "node2" {
 			weft["host"] = map[string]any{"acceptForward": true}

@@ -34,7 +34,7 @@ func TestRunsThatGetLostAreTurnedOff(t *testing.T) {
 				}
 				return errors.New("no warning")
 			})
-			transfer(t, pod1.Namespace, pod2.Namespace, addrOf(t, pod2, v6), 64<<20)
+			transfer(t, pod1.Namespace, pod2.Namespace, addrOf(t, pod2, v6), testnet.Sampled[int64](16<<20, 64<<20))
 			if got := metric(t, cluster.Nodes()[0], `weft_warnings{code="udp_gso_lost"}`); got != "1" {
 				t.Errorf("the metric says %q", got)
 			}

@@ -119,6 +119,7 @@ func hostileDefaults(rpFilter int) string {
 
 // Distributions set these defaults for interfaces that are created later.
 func TestPodsWorkWithAnySysctlDefaults(t *testing.T) {
+	t.Parallel()
 	for name, tc := range map[string]struct {
 		before   string
 		rpFilter int

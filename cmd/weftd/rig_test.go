@@ -35,11 +35,18 @@ func buildAndRun(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	build := exec.Command("go", "build", "-o", dir, "weft/cmd/...")
+	// They are built where they stay, so that only what has changed is linked again, and run
+	// where every user may run them.
+	const built = "../../bin/test/weftd/"
+	build := exec.Command("go", "build", "-o", built, "weft/cmd/...")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	build.Stdout, build.Stderr = os.Stderr, os.Stderr
 	if err := build.Run(); err != nil {
 		fmt.Fprintln(os.Stderr, "build the programs under test:", err)
+		return 1
+	}
+	if err := os.CopyFS(dir, os.DirFS(built)); err != nil {
+		fmt.Fprintln(os.Stderr, "copy the programs under test:", err)
 		return 1
 	}
 	binDir = dir

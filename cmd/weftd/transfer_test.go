@@ -11,11 +11,12 @@ import (
 )
 
 // transferSize is enough for many batches and for the windows of TCP to open.
-var transferSize = testnet.Sampled[int64](16<<20, 100<<20)
+var transferSize = testnet.Sampled[int64](8<<20, 100<<20)
 
 var families = map[string]bool{"IPv4": false, "IPv6": true}
 
 func TestPodsTransferWithEachDriverBothWays(t *testing.T) {
+	t.Parallel()
 	for encapsulation, mtu := range map[string]int{"sealed": 1440, "vxlan": 1450} {
 		for _, driver := range tun.Drivers() {
 			t.Run(encapsulation+"/"+driver, func(t *testing.T) {
@@ -46,6 +47,7 @@ func expectTransfers(t *testing.T, cluster *testnet.Cluster) {
 }
 
 func TestPodsTransferOverAnIPv6Underlay(t *testing.T) {
+	t.Parallel()
 	cluster := startCluster(t, testnet.ClusterOptions{Nodes: 2, Underlay6: true})
 	pod1, pod2 := addPod(t, cluster.Nodes()[0], "a"), addPod(t, cluster.Nodes()[1], "b")
 	for family, v6 := range families {
@@ -119,6 +121,7 @@ func prefixes(texts ...string) []netip.Prefix {
 }
 
 func TestAKernelVXLANDeviceIsAPeerLikeAnyOther(t *testing.T) {
+	t.Parallel()
 	for _, driver := range tun.Drivers() {
 		t.Run(driver, func(t *testing.T) {
 			network := testnet.ForTest(t, testnet.Options{Prefix: "weftd", BinDir: binDir})
@@ -193,6 +196,7 @@ func hostVeth(t *testing.T, node *testnet.Namespace) string {
 
 // A path that quietly does without offloads passes every other test.
 func TestSuperPacketsPassWholeFromPodToPod(t *testing.T) {
+	t.Parallel()
 	cluster := startCluster(t, testnet.ClusterOptions{Nodes: 2})
 	node1, node2 := cluster.Nodes()[0], cluster.Nodes()[1]
 	pod1, pod2 := addPod(t, node1, "a"), addPod(t, node2, "b")

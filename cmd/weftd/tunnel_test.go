@@ -28,6 +28,7 @@ var podTunnels = []struct{ kind, v4, v6 string }{
 // TCP through tunnels that end in pods: the kernel leaves inner checksums to be completed,
 // of single packets and of what it has cut super-packets into.
 func TestTunnelsInsidePods(t *testing.T) {
+	t.Parallel()
 	forEachEncapsulation(t, func(t *testing.T, cluster *testnet.Cluster) {
 		a, b := addPod(t, cluster.Nodes()[0], "a"), addPod(t, cluster.Nodes()[1], "b")
 		for _, tunnel := range podTunnels {
@@ -67,6 +68,7 @@ func TestTunnelsInsidePods(t *testing.T) {
 
 // TCP behind IPv6 extension headers: the kernel hands over such super-packets too.
 func TestTCPBehindExtensionHeaders(t *testing.T) {
+	t.Parallel()
 	forEachEncapsulation(t, func(t *testing.T, cluster *testnet.Cluster) {
 		a, b := addPod(t, cluster.Nodes()[0], "a"), addPod(t, cluster.Nodes()[1], "b")
 		// ip6_forward in the node's kernel takes the bytes behind the first header for TCP's

@@ -74,7 +74,7 @@ func TestGuardVerdictsOnABridge(t *testing.T) {
 			s.rewire(t, tt.script)
 			r := newVerdictRigAt(t, s)
 			r.brNetfilter = tt.brNetfilter
-			for _, m := range r.mismatches(t, verdicts(t), forms, 20) {
+			for _, m := range r.mismatches(t, verdicts(t), bridgedForms, 20) {
 				t.Error(m)
 			}
 			r.node.nft(t, fmt.Sprintf("insert rule bridge weft prerouting meta mark set %#x accept", uint32(marks.DefaultMask)))
@@ -107,7 +107,7 @@ func TestGuardVerdictsPastPrerouting(t *testing.T) {
 				check(t, err)
 				copy(r.frames["underlay"], mac)
 			}
-			for _, m := range r.mismatches(t, verdicts(t), forms, 20) {
+			for _, m := range r.mismatches(t, verdicts(t), bridgedForms, 20) {
 				t.Error(m)
 			}
 			seen := map[string]bool{}

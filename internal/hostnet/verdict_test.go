@@ -17,6 +17,7 @@ import (
 
 	"weft/internal/nftable"
 	"weft/internal/strict"
+	"weft/internal/testnet"
 )
 
 // verdict is a row of the table in docs/SECURITY.md: what becomes of packets. An empty
@@ -73,6 +74,9 @@ var (
 	destinations = []string{"pod", "absent pod", "peer's pod", "node's overlay address", "node", "peer", "outside", "loopback", "hostPort", "Service at a peer"}
 	kinds        = []string{"UDP", "UDP to weft's port", "TCP", "ICMP echo", "too big about weft", "too big about others"}
 	forms        = []string{"whole", "fragments", "options"}
+
+	// Of a bridge's packets a sample is enough: TestGuardVerdicts tries each form.
+	bridgedForms = testnet.Sampled(forms[:1], forms)
 )
 
 func allClasses(family string) []packetClass {

@@ -127,7 +127,7 @@ func TestForeignChangesAreRepaired(t *testing.T) {
 		repairs := w.repairs.Load()
 		w.run(t, "sh", "-ec", change)
 		changed := time.Now()
-		for now := ""; now != before || w.repairs.Load() == repairs; time.Sleep(5 * time.Millisecond) {
+		for now := ""; now != before || w.repairs.Load() == repairs; time.Sleep(50 * time.Millisecond) {
 			if now = w.everything(t); time.Since(changed) > time.Minute {
 				t.Errorf("%s: it is not repaired", change)
 				expect(t, change, now, before)
