@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -45,13 +46,21 @@ func (n namespace) configuration(t *testing.T) string {
 	return strings.Join(lines, "\n")
 }
 
+// ownLinkLocal is the last of what the kernel itself adds to a link, a while after it is up.
+var ownLinkLocal = regexp.MustCompile(`Dst: fe80::[^/]+/128`)
+
 func TestAPodTakesNoRouterAdvertisement(t *testing.T) {
 	n, pod := newNode(t, families["dual stack"]...), newNamespace(t)
 	pod.set(t, map[string]string{"ipv6/conf/default/accept_ra": "2", "ipv6/conf/default/autoconf": "1"})
 	n.addTo(t, "pod", pod, asIs)
 	link := wiring.HostName(ipam.Attachment{ContainerID: "pod", IfName: "eth0"})
 	dialPromptly(t, pod, n.namespace, n.own[1])
-	before := pod.configuration(t)
+	var before string
+	for deadline := time.Now().Add(time.Minute); !ownLinkLocal.MatchString(before); time.Sleep(time.Millisecond) {
+		if before = pod.configuration(t); time.Now().After(deadline) {
+			t.Fatalf("the kernel gives the pod no link-local address: %s", before)
+		}
+	}
 	n.advertise(t, link)
 	time.Sleep(50 * time.Millisecond)
 	if diff := cmp.Diff(before, pod.configuration(t)); diff != "" {
