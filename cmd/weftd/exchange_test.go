@@ -134,16 +134,20 @@ func pings(t *testing.T, from *testnet.Namespace, addr netip.Addr) error {
 	return err
 }
 
-// expectPings fails unless each pod reaches each other one over both families.
+// expectPings waits until each pod reaches each other one over both families.
 func expectPings(t *testing.T, pods ...*testnet.Pod) {
+	t.Helper()
+	for _, v6 := range families {
+		expectPingsOf(t, v6, pods...)
+	}
+}
+
+// expectPingsOf is expectPings for one family.
+func expectPingsOf(t *testing.T, v6 bool, pods ...*testnet.Pod) {
 	t.Helper()
 	for _, from := range pods {
 		for _, to := range pods {
-			for _, v6 := range families {
-				if err := pings(t, from.Namespace, addrOf(t, to, v6)); err != nil {
-					t.Error(err)
-				}
-			}
+			eventually(t, from.Name()+" to reach "+to.Name(), func() error { return pings(t, from.Namespace, addrOf(t, to, v6)) })
 		}
 	}
 }

@@ -33,6 +33,7 @@ func newFlow(t *testing.T, from, to *testnet.Pod, v6 bool) flow {
 		t.Cleanup(func() { conn.Close() })
 		return conn
 	}
+	expectPingsOf(t, v6, from, to) // what is sent before two nodes have agreed on keys may be lost
 	f := flow{sender: open(from), receiver: open(to)}
 	f.to = f.receiver.LocalAddr().(*net.UDPAddr).AddrPort()
 	return f

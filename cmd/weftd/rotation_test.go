@@ -91,7 +91,7 @@ func TestRotationsUnderLoadLoseNothing(t *testing.T) {
 	rotations, least := testnet.Sampled(20, 100), testnet.Sampled[int64](50<<20, 1<<30)
 	cluster := startCluster(t, testnet.ClusterOptions{Nodes: 2, Sealed: true})
 	pod1, pod2 := addPod(t, cluster.Nodes()[0], "a"), addPod(t, cluster.Nodes()[1], "b")
-	run(t, pod1.Namespace, "ping", "-c1", "-W5", addrOf(t, pod2, false).String()) // the first keys
+	expectPingsOf(t, false, pod1, pod2) // the first keys
 
 	numbers := startStream(t, pod1, pod2)
 	rotated := make(chan error, 1)
