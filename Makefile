@@ -47,10 +47,10 @@ kubernetes-demo-build:
 	@$(MAKE) --no-print-directory kubernetes-build
 	@cd kubernetes && go build -o ../bin/kubernetes-demo ./demo
 
-# Three packages at a time, and four tests of each: tests wait about as long as they compute.
+# Two packages at a time, and four tests of each: tests wait about as long as they compute.
 # The time limit only ends a hang; go test's own of ten minutes is less than cmd/weftd takes on
 # a slow and busy machine.
-GOTEST := go test -count=1 -p 3 -parallel 4 -timeout 60m
+GOTEST := go test -count=1 -p 2 -parallel 4 -timeout 60m
 
 test: deps ## run all tests, those in network namespaces included, under the race detector
 	@TIMEFORMAT='make test took %0R s of wall time and %0U + %0S s of processor time (user + system)'; \
