@@ -17,8 +17,8 @@ func TestMaskIsTwoBitsOfItsOwn(t *testing.T) {
 		if fault == "" && err != nil || fault != "" && (err == nil || !strings.Contains(err.Error(), fault)) {
 			t.Errorf("%#x: %v, want %q", uint32(mask), err, fault)
 		}
-		if err == nil && (mask.FromOverlay()|mask.OwnDatagram() != uint32(mask) || mask.FromOverlay() >= mask.OwnDatagram()) {
-			t.Errorf("%#x: %#x and %#x", uint32(mask), mask.FromOverlay(), mask.OwnDatagram())
+		if err == nil && (mask.FromOverlay()|mask.OwnDatagram() != mask.Bridged() || mask.FromOverlay() >= mask.OwnDatagram() || mask.Bridged() != uint32(mask)) {
+			t.Errorf("%#x: %#x, %#x and %#x", uint32(mask), mask.FromOverlay(), mask.OwnDatagram(), mask.Bridged())
 		}
 	}
 }
