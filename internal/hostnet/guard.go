@@ -191,9 +191,7 @@ func (g *guard) commit(ctx context.Context, n Network, tx *knftables.Transaction
 	if g.made, err = g.table.commit(ctx, tx, identity(n)); err != nil {
 		return err
 	}
-	if g.made != nil {
-		g.holds = &n
-	}
+	g.holds = &n
 	return nil
 }
 

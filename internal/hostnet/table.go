@@ -40,7 +40,7 @@ func (t *table) identity() (nftable.Identity, error) {
 // contents returns what the kernel says of the table, or nil if that can't be read. "Can't"
 // calls for a replacement, whose error then says why.
 func (t *table) contents() nftable.Contents {
-	contents, err := nftable.ContentsOf(nftable.Family(t.family), t.name)
+	_, contents, err := nftable.ContentsOf(nftable.Family(t.family), t.name)
 	if err != nil {
 		return nil
 	}
@@ -53,13 +53,14 @@ func (t *table) commit(ctx context.Context, tx *knftables.Transaction, want nfta
 	if err := t.nft.Run(ctx, tx); err != nil {
 		return nil, err
 	}
-	switch id, err := t.identity(); {
+	id, contents, err := nftable.ContentsOf(nftable.Family(t.family), t.name)
+	switch {
 	case err != nil:
 		return nil, err
 	case id != want:
 		return nil, fmt.Errorf("another program changed the table at the same moment: it has %d rules (%q) instead of %d", id.Rules, id.Comment, want.Rules)
 	}
-	return t.contents(), nil
+	return contents, nil
 }
 
 // remove removes the table if there is one.

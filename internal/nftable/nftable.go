@@ -61,7 +61,11 @@ func Of(family Family, name string) (id Identity, err error) {
 	if err != nil {
 		return id, err
 	}
-	return Identity{Comment: comment(itself), Rules: len(rules)}, nil
+	return identity(itself, rules), nil
+}
+
+func identity(itself object, rules []object) Identity {
+	return Identity{Comment: comment(itself), Rules: len(rules)}
 }
 
 // Counter is what a named counter has counted.
@@ -93,36 +97,37 @@ func Counters(family Family, name string) (map[string]Counter, error) {
 // counters count is not in them, nor are elements of the sets that rules fill.
 type Contents map[string][sha256.Size]byte
 
-// ContentsOf returns the contents of a table, or an error that wraps ErrAbsent.
-func ContentsOf(family Family, name string) (Contents, error) {
+// ContentsOf returns the contents of a table and its identity, or an error that wraps ErrAbsent.
+func ContentsOf(family Family, name string) (id Identity, contents Contents, err error) {
 	t := table{family, name}
 	itself, err := t.itself()
 	if err != nil {
-		return nil, err
+		return id, nil, err
+	}
+	chains, err := t.dump(unix.NFT_MSG_GETCHAIN)
+	if err != nil {
+		return id, nil, err
+	}
+	rules, err := t.dump(unix.NFT_MSG_GETRULE)
+	if err != nil {
+		return id, nil, err
 	}
 	rest := sha256.New()
-	rest.Write(itself.raw)
-	for _, kind := range []int{unix.NFT_MSG_GETCHAIN, unix.NFT_MSG_GETRULE} {
-		listed, err := t.dump(kind)
-		if err != nil {
-			return nil, err
-		}
-		for _, o := range listed {
-			rest.Write(o.raw)
-		}
+	for _, o := range slices.Concat([]object{itself}, chains, rules) {
+		rest.Write(o.raw)
 	}
-	contents := Contents{"": [sha256.Size]byte(rest.Sum(nil))}
+	contents = Contents{"": [sha256.Size]byte(rest.Sum(nil))}
 	sets, err := t.dump(unix.NFT_MSG_GETSET)
 	if err != nil {
-		return nil, err
+		return id, nil, err
 	}
 	for _, set := range sets {
 		name := set.text(unix.NFTA_SET_NAME)
 		if contents[name], err = t.contentsOfSet(name, set); err != nil {
-			return nil, err
+			return id, nil, err
 		}
 	}
-	return contents, nil
+	return identity(itself, rules), contents, nil
 }
 
 func (t table) contentsOfSet(name string, set object) (digest [sha256.Size]byte, err error) {

@@ -88,9 +88,12 @@ func TestContentsChangeWithTheTable(t *testing.T) {
 	}`)
 	contents := func() nftable.Contents {
 		t.Helper()
-		c, err := nftable.ContentsOf(nftable.Inet, "weft")
+		id, c, err := nftable.ContentsOf(nftable.Inet, "weft")
 		if err != nil {
 			t.Fatal(err)
+		}
+		if want, err := nftable.Of(nftable.Inet, "weft"); err != nil || id != want {
+			t.Errorf("the identity is %+v beside the contents, and %+v (%v) alone", id, want, err)
 		}
 		return c
 	}
@@ -134,7 +137,7 @@ func TestContentsChangeWithTheTable(t *testing.T) {
 		last = now
 	}
 	nft(t, `delete table inet weft`)
-	if _, err := nftable.ContentsOf(nftable.Inet, "weft"); !errors.Is(err, nftable.ErrAbsent) {
+	if _, _, err := nftable.ContentsOf(nftable.Inet, "weft"); !errors.Is(err, nftable.ErrAbsent) {
 		t.Errorf("without the table: %v", err)
 	}
 }
