@@ -194,12 +194,7 @@ func TestGCThroughTheRuntime(t *testing.T) {
 // waitForVeths returns when the kernel has removed what went with a namespace.
 func (n *node) waitForVeths(want int) {
 	n.t.Helper()
-	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
-		if len(n.podLinks()) == want {
-			return
-		}
-	}
-	n.t.Fatalf("veths: %v, want %d", n.podLinks(), want)
+	eventually(n.t, strconv.Itoa(want)+" veths", func() bool { return len(n.podLinks()) == want })
 }
 
 // reconcile returns what was done, a line each.

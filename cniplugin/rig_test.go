@@ -28,6 +28,7 @@ import (
 	"weft/internal/nftable"
 	"weft/internal/nodefile"
 	"weft/internal/rtnetlink"
+	"weft/internal/testnet"
 	"weft/ipam"
 )
 
@@ -75,6 +76,20 @@ func (n namespace) Path() string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpi
 func (n namespace) in(t *testing.T, f func() error) {
 	t.Helper()
 	if err := n.Do(func(ns.NetNS) error { return f() }); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// eventually waits for what the kernel does a moment later.
+func eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	err := testnet.Wait(t.Context(), what, func(context.Context) error {
+		if !holds() {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
 }

@@ -56,11 +56,10 @@ func TestAPodTakesNoRouterAdvertisement(t *testing.T) {
 	link := wiring.HostName(ipam.Attachment{ContainerID: "pod", IfName: "eth0"})
 	dialPromptly(t, pod, n.namespace, n.own[1])
 	var before string
-	for deadline := time.Now().Add(time.Minute); !ownLinkLocal.MatchString(before); time.Sleep(time.Millisecond) {
-		if before = pod.configuration(t); time.Now().After(deadline) {
-			t.Fatalf("the kernel gives the pod no link-local address: %s", before)
-		}
-	}
+	eventually(t, "the pod to have the kernel's link-local address", func() bool {
+		before = pod.configuration(t)
+		return ownLinkLocal.MatchString(before)
+	})
 	n.advertise(t, link)
 	time.Sleep(50 * time.Millisecond)
 	if diff := cmp.Diff(before, pod.configuration(t)); diff != "" {
@@ -68,11 +67,7 @@ func TestAPodTakesNoRouterAdvertisement(t *testing.T) {
 	}
 	pod.set(t, map[string]string{"ipv6/conf/eth0/accept_ra": "2"})
 	n.advertise(t, link)
-	for deadline := time.Now().Add(time.Minute); pod.configuration(t) == before; time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("the advertisement changes nothing even where they are taken")
-		}
-	}
+	eventually(t, "the advertisement to change a pod that takes it", func() bool { return pod.configuration(t) != before })
 }
 
 // advertise sends a router advertisement (RFC 4861, section 4.2) with a prefix to take

@@ -1,15 +1,18 @@
 package hostnet
 
 import (
+	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
+
+	"weft/internal/testnet"
 )
 
 // quote is the packet that an ICMP message quotes, from the node to a peer.
@@ -190,12 +193,10 @@ func TestGuardDropsForgedPathMTUs(t *testing.T) {
 
 // eventually waits for what the kernel does a moment later.
 func eventually(holds func() bool) bool {
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
-		if holds() {
-			return true
+	return nil == testnet.Wait(context.Background(), "the kernel", func(context.Context) error {
+		if !holds() {
+			return errors.New("it does not hold")
 		}
-		if time.Now().After(deadline) {
-			return false
-		}
-	}
+		return nil
+	})
 }

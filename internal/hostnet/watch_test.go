@@ -56,10 +56,8 @@ func watchWith(t *testing.T, host *Host) *watched {
 			t.Errorf("Watch: %v", err)
 		}
 	})
-	for deadline := time.Now().Add(time.Minute); !w.isWatched(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("Watch does not begin")
-		}
+	if !eventually(w.isWatched) {
+		t.Fatal("Watch does not begin")
 	}
 	w.apply(t, w.host, testNetwork())
 	w.settle(t)
@@ -127,12 +125,14 @@ func TestForeignChangesAreRepaired(t *testing.T) {
 		repairs := w.repairs.Load()
 		w.run(t, "sh", "-ec", change)
 		changed := time.Now()
-		for now := ""; now != before || w.repairs.Load() == repairs; time.Sleep(50 * time.Millisecond) {
-			if now = w.everything(t); time.Since(changed) > time.Minute {
-				t.Errorf("%s: it is not repaired", change)
-				expect(t, change, now, before)
-				break
-			}
+		now := ""
+		repaired := eventually(func() bool {
+			now = w.everything(t)
+			return now == before && w.repairs.Load() != repairs
+		})
+		if !repaired {
+			t.Errorf("%s: it is not repaired", change)
+			expect(t, change, now, before)
 		}
 		t.Logf("%-90s %v", change, time.Since(changed).Round(time.Millisecond))
 	}
@@ -185,10 +185,8 @@ func TestARouteThatAnotherProgramReplacesIsMissed(t *testing.T) {
 	w.settle(t)
 	repairs := w.repairs.Load()
 	w.ip(t, "route replace 10.244.2.0/24 dev elsewhere proto static")
-	for deadline := time.Now().Add(time.Minute); w.repairs.Load() == repairs; time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("it is not noticed")
-		}
+	if !eventually(func() bool { return w.repairs.Load() != repairs }) {
+		t.Fatal("it is not noticed")
 	}
 	// It is not weft's any more, and so it stays.
 	if err := *w.err.Load(); err == nil || !strings.Contains(err.Error(), "the route to 10.244.2.0/24 (table 254) is taken by another program's") {
