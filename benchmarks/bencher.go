@@ -73,7 +73,7 @@ func (b *bencher) command(ctx context.Context, args []string) error {
 
 func (b *bencher) parse(args []string) error {
 	flags := flag.NewFlagSet("bench "+b.name, flag.ExitOnError)
-	flags.StringVar(&b.bin, "bin", "bin", "`folder` of weft's programs; in bench/ below it podload and wireguard-go")
+	flags.StringVar(&b.bin, "bin", "bin", "`folder` of weft's programs; in bench/ below it podload and those of other systems")
 	flags.StringVar(&b.out, "out", "", "`file` of results (default: BIN/bench/"+b.prefix+"DATE.json)")
 	flags.StringVar(&b.plots, "plots", "", "`folder` to draw plots into (default: none)")
 	b.flags(flags)

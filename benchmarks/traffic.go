@@ -68,13 +68,14 @@ func (t *trafficSuite) check(bin string) error {
 		return errors.New("-repeat is at least 1, -time at least 100ms")
 	}
 	return require("`make bench` builds it, and -bin says where it is",
-		filepath.Join(bin, "weftd"), filepath.Join(bin, "weft-cni"), t.podload(), t.programs().WireGuard)
+		filepath.Join(bin, "weftd"), filepath.Join(bin, "weft-cni"), t.podload(), t.programs().WireGuard, t.programs().Floor)
 }
 
 func (t *trafficSuite) podload() string { return filepath.Join(t.bin, "bench", "podload") }
 
 func (t *trafficSuite) programs() system.Programs {
-	return system.Programs{Weft: t.bin, WireGuard: filepath.Join(t.bin, "bench", "wireguard-go")}
+	tool := func(name string) string { return filepath.Join(t.bin, "bench", name) }
+	return system.Programs{Weft: t.bin, WireGuard: tool("wireguard-go"), Floor: tool("floor")}
 }
 
 func systemNames() (names []string) {

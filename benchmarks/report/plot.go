@@ -17,17 +17,26 @@ import (
 	"weft/benchmarks/result"
 )
 
-// palette is that of Okabe and Ito, which people with any colour vision tell apart:
-// https://jfly.uni-koeln.de/color
-var palette = []color.Color{
-	color.RGBA{0x99, 0x99, 0x99, 0xff}, // grey
-	color.RGBA{0x00, 0x72, 0xb2, 0xff}, // blue
-	color.RGBA{0xe6, 0x9f, 0x00, 0xff}, // orange
-	color.RGBA{0x00, 0x9e, 0x73, 0xff}, // bluish green
-	color.RGBA{0x56, 0xb4, 0xe9, 0xff}, // sky blue
-	color.RGBA{0xcc, 0x79, 0xa7, 0xff}, // reddish purple
-	color.RGBA{0xd5, 0x5e, 0x00, 0xff}, // vermilion
-	color.RGBA{0xf0, 0xe4, 0x42, 0xff}, // yellow
+// palette is that of Okabe and Ito, which people with any colour vision tell apart, and
+// then the same colours, darker: https://jfly.uni-koeln.de/color
+var palette = append(okabeIto, darker(okabeIto)...)
+
+var okabeIto = []color.RGBA{
+	{0x99, 0x99, 0x99, 0xff}, // grey
+	{0x00, 0x72, 0xb2, 0xff}, // blue
+	{0xe6, 0x9f, 0x00, 0xff}, // orange
+	{0x00, 0x9e, 0x73, 0xff}, // bluish green
+	{0x56, 0xb4, 0xe9, 0xff}, // sky blue
+	{0xcc, 0x79, 0xa7, 0xff}, // reddish purple
+	{0xd5, 0x5e, 0x00, 0xff}, // vermilion
+	{0xf0, 0xe4, 0x42, 0xff}, // yellow
+}
+
+func darker(colors []color.RGBA) (dark []color.RGBA) {
+	for _, c := range colors {
+		dark = append(dark, color.RGBA{c.R / 2, c.G / 2, c.B / 2, c.A})
+	}
+	return dark
 }
 
 const (

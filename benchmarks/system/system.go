@@ -38,8 +38,9 @@ type Programs struct {
 	// Weft is the folder of weftd and weft-cni.
 	Weft string
 
-	// WireGuard is the path of wireguard-go.
+	// WireGuard is the path of wireguard-go, Floor that of benchmarks/floor.
 	WireGuard string
+	Floor     string
 }
 
 // System is one way to connect pods.
@@ -59,6 +60,8 @@ func All() []System {
 	systems := []System{
 		{Name: "direct", connect: connectDirect},
 		{Name: "kernel-vxlan", connect: connectKernelVXLAN},
+		{Name: "floor-1", connect: floor{threads: 1}.connect},
+		{Name: "floor-2", connect: floor{threads: 2}.connect},
 	}
 	systems = append(systems, weftSystems()...)
 	return append(systems, System{Name: "wireguard-go", Encrypted: true, connect: connectWireGuard})

@@ -26,16 +26,20 @@ func buildAndRun(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	built = Programs{Weft: dir, WireGuard: filepath.Join(dir, "wireguard")}
-	for folder, packages := range map[string][]string{
-		"../..": {"weft/cmd/weftd", "weft/cmd/weft-cni"}, // of another module
-		".":     {"golang.zx2c4.com/wireguard"},
+	built = Programs{Weft: dir, WireGuard: filepath.Join(dir, "wireguard"), Floor: filepath.Join(dir, "floor")}
+	for _, b := range []struct {
+		folder, command string
+	}{
+		{"../..", "go build -o " + dir + "/ weft/cmd/weftd weft/cmd/weft-cni"}, // of another module
+		{".", "go build -o " + dir + "/ golang.zx2c4.com/wireguard"},
+		{"../floor", "cc -O2 -Wall -Werror -pthread -o " + built.Floor + " floor.c"},
 	} {
-		build := exec.Command("go", append([]string{"build", "-o", dir + "/"}, packages...)...)
-		build.Dir = folder
+		words := strings.Fields(b.command)
+		build := exec.Command(words[0], words[1:]...)
+		build.Dir = b.folder
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := build.CombinedOutput(); err != nil {
-			fmt.Fprintf(os.Stderr, "build %v: %v\n%s", packages, err, out)
+			fmt.Fprintf(os.Stderr, "%s: %v\n%s", b.command, err, out)
 			return 1
 		}
 	}
