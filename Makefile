@@ -101,7 +101,7 @@ bench-build: build
 bench: deps bench-build ## measure weft beside other ways to connect pods, in an hour or more (ARGS=-help)
 	@bin/bench/bench run $(ARGS)
 
-bench-quick: deps bench-build ## measure only weft against the kernel's VXLAN, in a minute
+bench-quick: deps bench-build ## print the ratios of weft to kernel VXLAN, wireguard-go and the floor, in 3 minutes (ARGS="-before FOLDER": to another version too)
 	@bin/bench/bench quick $(ARGS)
 
 bench-pods: deps bench-build ## measure how fast pods are attached, beside bridge, ptp and host-local, in some minutes

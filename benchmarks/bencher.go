@@ -43,7 +43,7 @@ type bencher struct {
 
 	bin, out, plots string
 	prefix          string // of the names of result files
-	ratios          bool   // print nothing but ratios to the baseline
+	ratios          bool   // print nothing but ratios of pairs of systems
 
 	run     *result.Run
 	samples int // expected; 0 if their number says nothing

@@ -2,7 +2,8 @@
 // in one run:
 //
 //	bench run     every system, profile and kind of traffic, in about an hour
-//	bench quick   the ratios of weft to the kernel's VXLAN, in less than a minute
+//	bench quick   the ratios of weft to systems that do the same work, and to the
+//	              floor, in three minutes
 //	bench pods    how fast pods are attached by weft-cni and by others (package pods)
 //	bench scale   how weftd does beside thousands of nodes (package scale)
 //	bench show    tables and plots out of a file of results
@@ -15,7 +16,8 @@
 // take turns: for each repeat, for each kind of traffic, each system once, and the
 // next repeat begins with another system. What drifts on the machine meets all alike.
 // Load and systems share the machine's processors, as pods and routers do on a node;
-// and so CPU time is that of the whole machine.
+// and so CPU time is that of the whole machine. With -before FOLDER, run and quick
+// measure another version of weft beside this one.
 //
 // What the wire offloads decides much, so everything is measured with three profiles:
 //

@@ -12,7 +12,7 @@ import (
 func showCommand(args []string) error {
 	flags := flag.NewFlagSet("bench show", flag.ExitOnError)
 	plots := flags.String("plots", "", "`folder` to draw plots into (default: none)")
-	ratios := flags.Bool("ratios", false, "only ratios to the baseline")
+	ratios := flags.Bool("ratios", false, "only ratios of pairs of systems")
 	flags.Usage = func() {
 		fmt.Fprintln(flags.Output(), "Usage: bench show [flags] FILE")
 		flags.PrintDefaults()

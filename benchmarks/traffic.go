@@ -10,13 +10,10 @@ import (
 	"slices"
 	"time"
 
-	"github.com/spf13/pflag"
-
 	"weft/benchmarks/machine"
 	"weft/benchmarks/measure"
 	"weft/benchmarks/result"
 	"weft/benchmarks/system"
-	"weft/internal/config"
 	"weft/internal/testnet"
 )
 
@@ -28,6 +25,7 @@ type trafficSuite struct {
 	repeat   int
 	time     time.Duration
 	bin      string
+	before   string // another version's folder; empty for none
 }
 
 var allProfiles = []string{string(testnet.Full), string(testnet.NoTunnel), string(testnet.Bare)}
@@ -40,18 +38,18 @@ func everything() *trafficSuite {
 // theRatios is what quick measures by default.
 func theRatios() *trafficSuite {
 	return &trafficSuite{
-		profiles: allProfiles,
-		systems:  []string{system.Baseline, system.WeftVXLAN(defaultDriver())},
+		profiles: []string{string(testnet.NoTunnel)}, // as in most clouds
+		systems:  pairedSystems(),
 		kinds:    []string{"tcp1", "tcp8", "udp64", "rtt"},
-		repeat:   1, time: time.Second,
+		repeat:   3, time: time.Second,
 	}
 }
 
-// defaultDriver is the TUN driver that weftd uses unless a flag says otherwise.
-func defaultDriver() string {
-	flags := pflag.NewFlagSet("weftd", pflag.ContinueOnError)
-	config.AddFlags(flags)
-	return flags.Lookup("tun-driver").Value.String()
+// pairedSystems are those that a pair has.
+func pairedSystems() []string {
+	return slices.DeleteFunc(systemNames(), func(name string) bool {
+		return !slices.ContainsFunc(system.Pairs(), func(p system.Pair) bool { return p.System == name || p.To == name })
+	})
 }
 
 func (t *trafficSuite) flags(to *flag.FlagSet) {
@@ -60,12 +58,21 @@ func (t *trafficSuite) flags(to *flag.FlagSet) {
 	choice(to, &t.kinds, "cells", "`kinds` of traffic, see below", measure.Names(measure.All()))
 	to.IntVar(&t.repeat, "repeat", t.repeat, "`number` of times that everything is measured")
 	to.DurationVar(&t.time, "time", t.time, "`duration` of a measurement; TCP takes whole seconds")
+	to.StringVar(&t.before, "before", "", "`folder` of another version's weftd and weft-cni, measured as before-vxlan and before-sealed (default: none)")
 }
 
 func (t *trafficSuite) check(bin string) error {
 	t.bin = bin
 	if t.repeat < 1 || t.time < 100*time.Millisecond {
 		return errors.New("-repeat is at least 1, -time at least 100ms")
+	}
+	if t.before != "" {
+		if err := makeAbsolute(&t.before); err != nil {
+			return err
+		}
+		if err := require("-before says where it is", filepath.Join(t.before, "weftd"), filepath.Join(t.before, "weft-cni")); err != nil {
+			return err
+		}
 	}
 	return require("`make bench` builds it, and -bin says where it is",
 		filepath.Join(bin, "weftd"), filepath.Join(bin, "weft-cni"), t.podload(), t.programs().WireGuard, t.programs().Floor)
@@ -75,7 +82,7 @@ func (t *trafficSuite) podload() string { return filepath.Join(t.bin, "bench", "
 
 func (t *trafficSuite) programs() system.Programs {
 	tool := func(name string) string { return filepath.Join(t.bin, "bench", name) }
-	return system.Programs{Weft: t.bin, WireGuard: tool("wireguard-go"), Floor: tool("floor")}
+	return system.Programs{Weft: t.bin, Before: t.before, WireGuard: tool("wireguard-go"), Floor: tool("floor")}
 }
 
 func systemNames() (names []string) {
@@ -89,7 +96,11 @@ func (t *trafficSuite) cells() []measure.Cell { return measure.All() }
 
 // chosenSystems are in the order of tables, and so are chosenCells.
 func (t *trafficSuite) chosenSystems() []system.System {
-	return slices.DeleteFunc(system.All(), func(s system.System) bool { return !slices.Contains(t.systems, s.Name) })
+	chosen := slices.DeleteFunc(system.All(), func(s system.System) bool { return !slices.Contains(t.systems, s.Name) })
+	if t.before != "" {
+		chosen = append(chosen, system.Before()...)
+	}
+	return chosen
 }
 
 func (t *trafficSuite) chosenCells() []measure.Cell {
@@ -97,7 +108,8 @@ func (t *trafficSuite) chosenCells() []measure.Cell {
 }
 
 func (t *trafficSuite) describe(ctx context.Context, r *result.Run) (samples int, err error) {
-	r.InnerMTU, r.Repeat, r.Time, r.Baseline = system.InnerMTU, t.repeat, t.time, system.Baseline
+	r.InnerMTU, r.Repeat, r.Time = system.InnerMTU, t.repeat, t.time
+	r.Baseline, r.Pairs = system.Baseline, system.Pairs()
 	for _, s := range t.chosenSystems() {
 		r.Systems = append(r.Systems, result.System{Name: s.Name, Encrypted: s.Encrypted})
 	}
@@ -111,6 +123,11 @@ func (t *trafficSuite) describe(ctx context.Context, r *result.Run) (samples int
 func (t *trafficSuite) addVersions(ctx context.Context, versions map[string]string) (err error) {
 	if versions["weft"], err = machine.FirstLine(ctx, filepath.Join(t.bin, "weftd"), "--version"); err != nil {
 		return err
+	}
+	if t.before != "" {
+		if versions["weft before"], err = machine.FirstLine(ctx, filepath.Join(t.before, "weftd"), "--version"); err != nil {
+			return err
+		}
 	}
 	if versions["wireguard-go"], err = machine.ModuleVersion(t.programs().WireGuard); err != nil {
 		return err

@@ -59,12 +59,12 @@ func kindOf(r *result.Run) kind {
 }
 
 // Print prints what the run was taken on, and how, and all that came of it; or of that
-// only the ratios to the baseline.
+// only the ratios of its pairs of systems, if there are any.
 func Print(w io.Writer, r *result.Run, onlyRatios bool) {
 	k := kindOf(r)
 	environment(w, r, k)
-	if onlyRatios && r.Baseline != "" {
-		ratios(w, r)
+	if pairs := r.Compared(); onlyRatios && len(pairs) > 0 {
+		ratios(w, r, pairs)
 	} else {
 		k.tables(w, r)
 	}

@@ -66,12 +66,22 @@ func exampleSamples(profile, name string, repeat int, speed float64) []result.Sa
 	return samples
 }
 
+// examplePairs is a run of pairs, of which one has a system that is not there.
+func examplePairs() *result.Run {
+	r := exampleRun()
+	r.Pairs = []system.Pair{
+		{System: "weft-vxlan/superpacket", To: "kernel-vxlan"}, {System: "weft-vxlan/superpacket", To: "floor-2"},
+		{System: "weft-vxlan/superpacket", To: "wireguard-go"},
+	}
+	return r
+}
+
 func TestReportsLookLikeThis(t *testing.T) {
 	for name, shown := range map[string]struct {
 		run    *result.Run
 		ratios bool
 	}{
-		"tables": {run: exampleRun()}, "ratios": {exampleRun(), true}, "pods": {run: examplePods()}, "scale": {run: exampleScale()},
+		"tables": {run: exampleRun()}, "ratios": {examplePairs(), true}, "pods": {run: examplePods()}, "scale": {run: exampleScale()},
 	} {
 		var got bytes.Buffer
 		Print(&got, shown.run, shown.ratios)
@@ -122,7 +132,7 @@ func TestEveryMetricHasAPlotOfEverySystem(t *testing.T) {
 
 func TestColoursAreEnough(t *testing.T) {
 	const planned = 1 // a driver more
-	if n := len(system.All()) + planned; n > len(palette) {
+	if n := len(system.All()) + len(system.Before()) + planned; n > len(palette) {
 		t.Errorf("%d systems share %d colours", n, len(palette))
 	}
 	seen := map[string]bool{}

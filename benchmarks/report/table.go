@@ -8,6 +8,7 @@ import (
 
 	"weft/benchmarks/measure"
 	"weft/benchmarks/result"
+	"weft/benchmarks/system"
 )
 
 // absent stands for values of measurements that failed, or were never reached.
@@ -169,24 +170,21 @@ func withEnds(s result.Spread) string {
 	return fmt.Sprintf("%s (%s–%s)", factor(s.Median), factor(s.Min), factor(s.Max))
 }
 
-// ratios prints, for each profile, only the ratios to the baseline: the median over
-// the repeats, and the lowest and the highest.
-func ratios(w io.Writer, r *result.Run) {
-	fmt.Fprintf(w, "\nratio to %s: median (min–max); ↑ more is better, ↓ less is better\n", r.Baseline)
+// ratios prints, for each profile, only the ratios of pairs of systems: the median over the
+// repeats, and the lowest and the highest.
+func ratios(w io.Writer, r *result.Run, pairs []system.Pair) {
+	fmt.Fprintln(w, "\nratios: median (min–max); ↑ more is better, ↓ less is better")
 	var t table
 	t.add("", each(r.Profiles, profileName)...)
-	for _, s := range r.Systems {
-		if s.Name == r.Baseline {
-			continue
-		}
-		t.add(s.Name)
+	for _, pair := range pairs {
+		t.add(pair.System + " ÷ " + pair.To)
 		for _, row := range rows(r) {
 			if row.metric.Unit == "" {
 				continue
 			}
 			arrow := map[measure.Better]string{measure.Higher: "↑", measure.Lower: "↓"}[row.metric.Better]
 			t.add(fmt.Sprintf("  %s %s, %s", arrow, row.cell.Name, row.metric.Title), each(r.Profiles, func(p result.Profile) string {
-				return withEnds(r.Ratio(row.key(p.Name, s.Name), r.Baseline))
+				return withEnds(r.Ratio(row.key(p.Name, pair.System), pair.To))
 			})...)
 		}
 	}

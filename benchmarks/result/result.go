@@ -32,8 +32,12 @@ type Run struct {
 	CIDRs   int   `json:"cidrs,omitempty"`
 	Changes int   `json:"changes,omitempty"`
 
-	// Baseline is the system that the others are compared with.
+	// Baseline is the system that the others are compared with in tables.
 	Baseline string `json:"baseline"`
+
+	// Pairs are the systems that are compared where only ratios are shown. Not all of them
+	// need to be in the run.
+	Pairs []system.Pair `json:"pairs,omitempty"`
 
 	// Profiles, Systems and Cells are what was chosen, in the order of the tables.
 	Profiles []Profile `json:"profiles"`

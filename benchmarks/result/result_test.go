@@ -3,6 +3,7 @@ package result
 import (
 	"path/filepath"
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 
@@ -75,6 +76,21 @@ func TestRatiosAreTakenWithinARepeat(t *testing.T) {
 	}
 }
 
+func TestPairsAreComparedIfBothAreThere(t *testing.T) {
+	r := &Run{Systems: []System{{Name: "kernel"}, {Name: "weft"}, {Name: "floor"}}, Baseline: "kernel"}
+	if got := r.Compared(); !slices.Equal(got, []system.Pair{{System: "weft", To: "kernel"}, {System: "floor", To: "kernel"}}) {
+		t.Errorf("without pairs: %v", got)
+	}
+	r.Pairs = []system.Pair{{System: "weft", To: "floor"}, {System: "weft", To: "other"}, {System: "other", To: "weft"}}
+	if got := r.Compared(); !slices.Equal(got, r.Pairs[:1]) {
+		t.Errorf("with pairs: %v", got)
+	}
+	r.Pairs, r.Baseline = nil, ""
+	if got := r.Compared(); len(got) != 0 {
+		t.Errorf("without a baseline: %v", got)
+	}
+}
+
 func TestARunIsTheSameAfterSavingAndLoading(t *testing.T) {
 	run := &Run{
 		Started: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC), Took: time.Hour, InnerMTU: 1420, Repeat: 5, Time: 4 * time.Second,
@@ -82,6 +98,7 @@ func TestARunIsTheSameAfterSavingAndLoading(t *testing.T) {
 		Profiles:    []Profile{{Name: "full", Features: system.Features{"tx-udp-segmentation": true}}},
 		Systems:     []System{{Name: "wireguard-go", Encrypted: true}},
 		Cells:       []string{"tcp1"},
+		Pairs:       []system.Pair{{System: "wireguard-go", To: "kernel-vxlan"}},
 		Samples: []Sample{{Profile: "full", System: "wireguard-go", Cell: "tcp1", Values: measure.Values{"gbps": 3.1},
 			CPU: machine.CPU{Busy: 1}, Counters: system.Counters{"device_packets_node1": 7}}},
 	}

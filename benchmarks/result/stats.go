@@ -5,6 +5,8 @@ import (
 	"maps"
 	"math"
 	"slices"
+
+	"weft/benchmarks/system"
 )
 
 // Key says what was measured where.
@@ -59,6 +61,20 @@ func (r *Run) Ratio(k Key, to string) Spread {
 		}
 	}
 	return Summarize(ratios)
+}
+
+// Compared are the pairs of which both systems are in the run. Where no pairs were chosen,
+// they are each system and the baseline, if there is one.
+func (r *Run) Compared() (pairs []system.Pair) {
+	in := map[string]bool{}
+	all := r.Pairs
+	for _, s := range r.Systems {
+		in[s.Name] = true
+		if r.Pairs == nil && s.Name != r.Baseline {
+			all = append(all, system.Pair{System: s.Name, To: r.Baseline})
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(all), func(p system.Pair) bool { return !in[p.System] || !in[p.To] })
 }
 
 func (r *Run) byRepeat(k Key) map[int]float64 {

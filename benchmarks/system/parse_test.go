@@ -2,6 +2,7 @@ package system
 
 import (
 	"maps"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -59,7 +60,7 @@ func TestAnswersOfWireGuard(t *testing.T) {
 
 func TestSystemsHaveNamesOfTheirOwn(t *testing.T) {
 	seen := map[string]bool{}
-	for _, s := range All() {
+	for _, s := range slices.Concat(All(), Before()) {
 		if seen[s.Name] || strings.ContainsAny(s.Name, ", ") {
 			t.Errorf("bad name %q", s.Name)
 		}
@@ -67,5 +68,10 @@ func TestSystemsHaveNamesOfTheirOwn(t *testing.T) {
 	}
 	if !seen[Baseline] {
 		t.Errorf("no system %s to compare with", Baseline)
+	}
+	for _, p := range Pairs() {
+		if !seen[p.System] || !seen[p.To] {
+			t.Errorf("no systems %+v", p)
+		}
 	}
 }

@@ -35,8 +35,9 @@ const netPrefix = "weft-bench"
 
 // Programs says where the programs are that systems run.
 type Programs struct {
-	// Weft is the folder of weftd and weft-cni.
-	Weft string
+	// Weft is the folder of weftd and weft-cni, Before that of another version's.
+	Weft   string
+	Before string
 
 	// WireGuard is the path of wireguard-go, Floor that of benchmarks/floor.
 	WireGuard string
@@ -51,11 +52,15 @@ type System struct {
 	// Encrypted systems do more, and are reported apart.
 	Encrypted bool
 
+	// before has Start use the programs of another version.
+	before bool
+
 	// connect builds the nodes, the wire between them and the pods.
 	connect func(ctx context.Context, s *site) (*Path, error)
 }
 
-// All is every system, in the order of tables and plots.
+// All is every system of which the programs are built together, in the order of tables and
+// plots.
 func All() []System {
 	systems := []System{
 		{Name: "direct", connect: connectDirect},
@@ -73,7 +78,11 @@ const Baseline = "kernel-vxlan"
 // Start brings the system up on a wire with the given offloads, and verifies it.
 // The Path is removed when ctx ends; who wants to see the outcome calls Stop.
 func (s System) Start(ctx context.Context, programs Programs, offloads testnet.Offloads) (*Path, error) {
-	net, err := testnet.New(ctx, testnet.Options{Prefix: netPrefix, BinDir: programs.Weft})
+	weft := programs.Weft
+	if s.before {
+		weft = programs.Before
+	}
+	net, err := testnet.New(ctx, testnet.Options{Prefix: netPrefix, BinDir: weft})
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", s.Name, err)
 	}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -26,7 +27,7 @@ func buildAndRun(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	built = Programs{Weft: dir, WireGuard: filepath.Join(dir, "wireguard"), Floor: filepath.Join(dir, "floor")}
+	built = Programs{Weft: dir, Before: dir, WireGuard: filepath.Join(dir, "wireguard"), Floor: filepath.Join(dir, "floor")}
 	for _, b := range []struct {
 		folder, command string
 	}{
@@ -49,7 +50,7 @@ func buildAndRun(m *testing.M) int {
 // startSystem starts the system of this name, which lives as long as the test.
 func startSystem(t *testing.T, name string, offloads testnet.Offloads) *Path {
 	t.Helper()
-	for _, s := range All() {
+	for _, s := range slices.Concat(All(), Before()) {
 		if s.Name != name {
 			continue
 		}
@@ -73,7 +74,7 @@ func startSystem(t *testing.T, name string, offloads testnet.Offloads) *Path {
 }
 
 func TestEverySystemConnectsPodsAndIsVerified(t *testing.T) {
-	for _, s := range All() {
+	for _, s := range slices.Concat(All(), Before()) {
 		t.Run(s.Name, func(t *testing.T) {
 			path := startSystem(t, s.Name, testnet.NoTunnel)
 			if err := path.Crashed(); err != nil {

@@ -46,14 +46,28 @@ func weftSystems() []System {
 		systems = append(systems, System{Name: WeftVXLAN(driver), connect: w.connect})
 	}
 	// The drivers compare alike with both: one is enough.
-	w := weft{sealed: true, driver: sealedDriver}
+	w := weft{sealed: true, driver: installedDriver}
 	return append(systems, System{Name: WeftSealed, Encrypted: true, connect: w.connect})
+}
+
+// Before is weft as Programs.Before has it: two versions are compared in one run, since the
+// machine is not the same in another. An older weftd refuses a key in its configuration that
+// it does not know; Configure, in addNodes, must then leave it out.
+func Before() []System {
+	plain, sealed := weft{driver: installedDriver}, weft{sealed: true, driver: installedDriver}
+	return []System{
+		{Name: beforeVXLAN, before: true, connect: plain.connect},
+		{Name: beforeSealed, before: true, Encrypted: true, connect: sealed.connect},
+	}
 }
 
 // WeftSealed is the name of the system of weft as it is installed.
 const (
-	WeftSealed   = "weft-sealed/" + sealedDriver
-	sealedDriver = "superpacket"
+	WeftSealed      = "weft-sealed/" + installedDriver
+	installedDriver = "superpacket"
+
+	beforeVXLAN  = "before-vxlan"
+	beforeSealed = "before-sealed"
 )
 
 // WeftVXLAN is the name of the system of weft with VXLAN and a TUN driver.
