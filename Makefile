@@ -90,18 +90,20 @@ model: deps ## verify the model of epochs and handshakes with Spin, and find its
 fuzz: ## run each fuzz target for FUZZTIME (30s)
 	@scripts/fuzz $(FUZZTIME)
 
-# benchmarks/ is a module of its own: plots and wireguard-go are no business of weft's. The floor
-# is in C: it has no runtime that could take a part of the time.
+# benchmarks/ is a module of its own: plots and wireguard-go are no business of weft's. Nebula is
+# another, for it wants a newer Go. The floor is in C: it has no runtime that could take a part of
+# the time.
 bench-build: build
 	@cd benchmarks && CGO_ENABLED=0 go build -o ../bin/bench/bench . && \
 		CGO_ENABLED=0 go build -o ../bin/bench/podload ./load/podload && \
 		CGO_ENABLED=0 go build -o ../bin/bench/wireguard-go golang.zx2c4.com/wireguard && \
+		(cd nebula && GOTOOLCHAIN=auto CGO_ENABLED=0 go build -o ../../bin/bench/ tool) && \
 		cc -O2 -Wall -pthread -o ../bin/bench/floor floor/floor.c
 
 bench: deps bench-build ## measure weft beside other ways to connect pods, in an hour or more (ARGS=-help)
 	@bin/bench/bench run $(ARGS)
 
-bench-quick: deps bench-build ## print the ratios of weft to kernel VXLAN, wireguard-go and the floor, in 3 minutes (ARGS="-before FOLDER": to another version too)
+bench-quick: deps bench-build ## print the ratios of weft to kernel VXLAN, Nebula, wireguard-go and the floor, in 3 minutes (ARGS="-before FOLDER": to another version too)
 	@bin/bench/bench quick $(ARGS)
 
 bench-pods: deps bench-build ## measure how fast pods are attached, beside bridge, ptp and host-local, in some minutes

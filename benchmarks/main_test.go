@@ -26,7 +26,7 @@ func programs(t *testing.T) string {
 	if err := os.Mkdir(filepath.Join(dir, "bench"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for _, program := range []string{"weftd", "weft-cni", "bench/podload", "bench/wireguard-go", "bench/floor", "bridge", "ptp", "host-local"} {
+	for _, program := range []string{"weftd", "weft-cni", "bench/podload", "bench/wireguard-go", "bench/nebula", "bench/nebula-cert", "bench/floor", "bridge", "ptp", "host-local"} {
 		if err := os.WriteFile(filepath.Join(dir, program), nil, 0o755); err != nil {
 			t.Fatal(err)
 		}

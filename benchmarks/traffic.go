@@ -74,15 +74,19 @@ func (t *trafficSuite) check(bin string) error {
 			return err
 		}
 	}
+	p := t.programs()
 	return require("`make bench` builds it, and -bin says where it is",
-		filepath.Join(bin, "weftd"), filepath.Join(bin, "weft-cni"), t.podload(), t.programs().WireGuard, t.programs().Floor)
+		filepath.Join(bin, "weftd"), filepath.Join(bin, "weft-cni"), t.podload(), p.WireGuard, p.Nebula, p.NebulaCert, p.Floor)
 }
 
 func (t *trafficSuite) podload() string { return filepath.Join(t.bin, "bench", "podload") }
 
 func (t *trafficSuite) programs() system.Programs {
-	tool := func(name string) string { return filepath.Join(t.bin, "bench", name) }
-	return system.Programs{Weft: t.bin, Before: t.before, WireGuard: tool("wireguard-go"), Floor: tool("floor")}
+	program := func(name string) string { return filepath.Join(t.bin, "bench", name) }
+	return system.Programs{
+		Weft: t.bin, Before: t.before, WireGuard: program("wireguard-go"),
+		Nebula: program("nebula"), NebulaCert: program("nebula-cert"), Floor: program("floor"),
+	}
 }
 
 func systemNames() (names []string) {
@@ -129,8 +133,10 @@ func (t *trafficSuite) addVersions(ctx context.Context, versions map[string]stri
 			return err
 		}
 	}
-	if versions["wireguard-go"], err = machine.ModuleVersion(t.programs().WireGuard); err != nil {
-		return err
+	for _, program := range []string{t.programs().WireGuard, t.programs().Nebula} {
+		if versions[filepath.Base(program)], err = machine.ModuleVersion(program); err != nil {
+			return err
+		}
 	}
 	for _, c := range t.chosenCells() {
 		for _, program := range c.Programs {

@@ -16,6 +16,7 @@ func Pairs() []Pair {
 		{plain, "floor-2"},
 		{plain, beforeVXLAN},
 		{sealed, "wireguard-go"},
+		{sealed, "nebula"},
 		{sealed, beforeSealed},
 	}
 }

@@ -39,9 +39,10 @@ type Programs struct {
 	Weft   string
 	Before string
 
-	// WireGuard is the path of wireguard-go, Floor that of benchmarks/floor.
-	WireGuard string
-	Floor     string
+	// WireGuard is the path of wireguard-go, and so on. Floor is that of benchmarks/floor.
+	WireGuard          string
+	Nebula, NebulaCert string
+	Floor              string
 }
 
 // System is one way to connect pods.
@@ -69,7 +70,9 @@ func All() []System {
 		{Name: "floor-2", connect: floor{threads: 2}.connect},
 	}
 	systems = append(systems, weftSystems()...)
-	return append(systems, System{Name: "wireguard-go", Encrypted: true, connect: connectWireGuard})
+	return append(systems,
+		System{Name: "wireguard-go", Encrypted: true, connect: connectWireGuard},
+		System{Name: "nebula", Encrypted: true, connect: connectNebula})
 }
 
 // Baseline is the system that the others are compared with.

@@ -27,18 +27,20 @@ func buildAndRun(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	built = Programs{Weft: dir, Before: dir, WireGuard: filepath.Join(dir, "wireguard"), Floor: filepath.Join(dir, "floor")}
+	built = Programs{Weft: dir, Before: dir, WireGuard: filepath.Join(dir, "wireguard"),
+		Nebula: filepath.Join(dir, "nebula"), NebulaCert: filepath.Join(dir, "nebula-cert"), Floor: filepath.Join(dir, "floor")}
 	for _, b := range []struct {
 		folder, command string
 	}{
 		{"../..", "go build -o " + dir + "/ weft/cmd/weftd weft/cmd/weft-cni"}, // of another module
 		{".", "go build -o " + dir + "/ golang.zx2c4.com/wireguard"},
+		{"../nebula", "go build -o " + dir + "/ tool"},
 		{"../floor", "cc -O2 -Wall -Werror -pthread -o " + built.Floor + " floor.c"},
 	} {
 		words := strings.Fields(b.command)
 		build := exec.Command(words[0], words[1:]...)
 		build.Dir = b.folder
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOTOOLCHAIN=auto") // Nebula's is newer
 		if out, err := build.CombinedOutput(); err != nil {
 			fmt.Fprintf(os.Stderr, "%s: %v\n%s", b.command, err, out)
 			return 1
