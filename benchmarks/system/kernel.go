@@ -2,8 +2,10 @@ package system
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
+	"weft/internal/testnet"
 	"weft/peer"
 )
 
@@ -46,4 +48,36 @@ func connectKernelVXLAN(ctx context.Context, s *site) (*Path, error) {
 		}
 	}
 	return p, nil
+}
+
+// groFeatures merge what a pod sends into super-packets, UDP too, before the node routes it.
+var groFeatures = []string{"generic-receive-offload", "rx-udp-gro-forwarding"}
+
+// connectKernelVXLANWithGRO is the kernel's VXLAN with GRO on the host's side of the pods' veth
+// pairs. There it is off by default; an overlay that turns it on is to be compared with
+// this one, or its gain is the kernel's.
+func connectKernelVXLANWithGRO(ctx context.Context, s *site) (*Path, error) {
+	p, err := connectKernelVXLAN(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range p.Nodes {
+		if err := n.ExecAll(ctx, fmt.Sprintf("ethtool -K %s %s on %s on", hostLink, groFeatures[0], groFeatures[1])); err != nil {
+			return nil, err
+		}
+	}
+	p.verify = func(ctx context.Context, _ Counters) error {
+		return errors.Join(verifyGRO(ctx, p.Nodes[0]), verifyGRO(ctx, p.Nodes[1]))
+	}
+	return p, nil
+}
+
+func verifyGRO(ctx context.Context, n *testnet.Namespace) error {
+	features, err := n.Features(ctx, hostLink)
+	for _, name := range groFeatures {
+		if err == nil && !features[name] {
+			err = fmt.Errorf("%s of %s in %s is off", name, hostLink, n.Name())
+		}
+	}
+	return err
 }

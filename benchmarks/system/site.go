@@ -8,15 +8,21 @@ import (
 	"weft/internal/testnet"
 )
 
-// underlayLink is a node's end of the wire.
-const underlayLink = "eth0"
+// The names of a node's links: its end of the wire, and that of its pod's veth pair where
+// kernelNodes made it.
+const (
+	underlayLink = "eth0"
+	hostLink     = "pod"
+)
 
 // The addresses of the two nodes and of what is behind them.
 var (
-	underlay = [2]netip.Prefix{netip.MustParsePrefix("192.168.77.1/24"), netip.MustParsePrefix("192.168.77.2/24")}
-	podCIDR  = [2]netip.Prefix{netip.MustParsePrefix("10.244.1.0/24"), netip.MustParsePrefix("10.244.2.0/24")}
-	gateway  = [2]netip.Prefix{netip.MustParsePrefix("10.244.1.1/24"), netip.MustParsePrefix("10.244.2.1/24")}
-	podAddr  = [2]netip.Prefix{netip.MustParsePrefix("10.244.1.2/24"), netip.MustParsePrefix("10.244.2.2/24")}
+	underlay    = [2]netip.Prefix{netip.MustParsePrefix("192.168.77.1/24"), netip.MustParsePrefix("192.168.77.2/24")}
+	clusterCIDR = netip.MustParsePrefix("10.244.0.0/16")
+
+	podCIDR = [2]netip.Prefix{netip.MustParsePrefix("10.244.1.0/24"), netip.MustParsePrefix("10.244.2.0/24")}
+	gateway = [2]netip.Prefix{netip.MustParsePrefix("10.244.1.1/24"), netip.MustParsePrefix("10.244.2.1/24")}
+	podAddr = [2]netip.Prefix{netip.MustParsePrefix("10.244.1.2/24"), netip.MustParsePrefix("10.244.2.2/24")}
 )
 
 // site is where a system is built.
@@ -71,7 +77,7 @@ func (s *site) addKernelPod(ctx context.Context, node *testnet.Namespace, i int)
 		return Pod{}, err
 	}
 	err = testnet.Connect(ctx,
-		testnet.End{Namespace: node, Link: "pod", Addrs: []netip.Prefix{gateway[i]}},
+		testnet.End{Namespace: node, Link: hostLink, Addrs: []netip.Prefix{gateway[i]}},
 		testnet.End{Namespace: ns, Link: testnet.PodLink, Addrs: []netip.Prefix{podAddr[i]}},
 		testnet.Wire{MTU: InnerMTU})
 	if err != nil {

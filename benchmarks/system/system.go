@@ -66,6 +66,8 @@ func All() []System {
 	systems := []System{
 		{Name: "direct", connect: connectDirect},
 		{Name: "kernel-vxlan", connect: connectKernelVXLAN},
+		{Name: "kernel-vxlan/gro", connect: connectKernelVXLANWithGRO},
+		{Name: "flannel-vxlan", connect: connectFlannelVXLAN},
 		{Name: "floor-1", connect: floor{threads: 1}.connect},
 		{Name: "floor-2", connect: floor{threads: 2}.connect},
 	}

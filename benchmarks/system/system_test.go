@@ -103,6 +103,7 @@ func TestVerifyNoticesThatAPathIsNotWhatItClaims(t *testing.T) {
 		"no way through":     {"direct", []string{"ip route del 10.244.2.0/24"}, "ping"},
 		"past the overlay":   {"kernel-vxlan", []string{"ip route replace 10.244.2.0/24 via 192.168.77.2"}, "only 0 packets left"},
 		"a small MTU beyond": {"kernel-vxlan", []string{"ip link set vxlan1 mtu 1400"}, "ping"},
+		"GRO no longer on":   {"kernel-vxlan/gro", []string{"ethtool -K pod gro off"}, "generic-receive-offload of pod"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := startSystem(t, tt.system, testnet.Full)

@@ -118,7 +118,7 @@ func (w weft) addNodes(ctx context.Context, s *site) (nodes [2]*testnet.Node, er
 				Endpoint: netip.AddrPortFrom(underlay[i].Addr(), weftPort),
 				PodCIDRs: []netip.Prefix{podCIDR[i]},
 			},
-			ClusterCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")},
+			ClusterCIDRs: []netip.Prefix{clusterCIDR},
 			Sealed:       w.sealed,
 			Configure: func(config map[string]any) {
 				config["tun"] = map[string]any{"name": testnet.TUNName, "driver": w.driver, "mtu": InnerMTU}
