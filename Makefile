@@ -100,7 +100,7 @@ bench-build: build
 		(cd nebula && GOTOOLCHAIN=auto CGO_ENABLED=0 go build -o ../../bin/bench/ tool) && \
 		cc -O2 -Wall -pthread -o ../bin/bench/floor floor/floor.c
 
-bench: deps bench-build ## measure weft beside other ways to connect pods, in an hour or more (ARGS=-help)
+bench: deps bench-build ## measure weft beside other ways to connect pods, in three hours (ARGS=-help)
 	@bin/bench/bench run $(ARGS)
 
 bench-quick: deps bench-build ## print the ratios of weft to kernel VXLAN, Nebula, wireguard-go and the floor, in 3 minutes (ARGS="-before FOLDER": to another version too)

@@ -137,6 +137,9 @@ func (b *bencher) prepare(ctx context.Context) error {
 		return err
 	}
 	environment.CPUShare, environment.Versions = others.Share(), map[string]string{}
+	if environment.Prices, err = machine.MeasurePrices(); err != nil {
+		return err
+	}
 	b.run = &result.Run{Started: time.Now(), Environment: environment}
 	if b.samples, err = b.describe(ctx, b.run); err != nil {
 		return err

@@ -1,7 +1,7 @@
 // Command bench measures weft beside other ways to connect pods, on one machine, all
 // in one run:
 //
-//	bench run     every system, profile and kind of traffic, in about an hour
+//	bench run     every system, profile and kind of traffic, in three hours
 //	bench quick   the ratios of weft to systems that do the same work, and to the
 //	              floor, in three minutes
 //	bench pods    how fast pods are attached by weft-cni and by others (package pods)
@@ -19,13 +19,17 @@
 // and so CPU time is that of the whole machine. With -before FOLDER, run and quick
 // measure another version of weft beside this one.
 //
-// What the wire offloads decides much, so everything is measured with three profiles:
+// What the wire offloads decides much, so run measures with three profiles; quick, unless it
+// is asked for others, with notun:
 //
 //	full    segmentation and checksums, inside of tunnels too
 //	notun   the same, but not inside of tunnels, as most cloud NICs
 //	bare    neither segmentation nor checksums; the kernel's GRO is on
 //
-// It needs root, iproute2, ethtool, iperf3 and sockperf, and leaves nothing behind but
+// Every report says what a system call, a wake-up and a copy take on the machine, since
+// figures of two machines differ with these.
+//
+// It needs root, iproute2, nftables, ethtool, iperf3 and sockperf, and leaves nothing behind but
 // the file of results. Its exit status is 0 if everything was measured, 1 if something
 // was not, 2 if it was called wrongly, 130 if it was interrupted.
 package main

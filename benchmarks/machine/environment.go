@@ -21,9 +21,10 @@ type Environment struct {
 	Load1    float64           `json:"load1"`    // load average of the last minute, before the run
 	CPUShare float64           `json:"cpuShare"` // part of the machine that was busy before the run
 	Versions map[string]string `json:"versions"`
+	Prices
 }
 
-// Describe looks at the machine. It does not know about CPUShare and Versions.
+// Describe looks at the machine. It does not know about CPUShare, Versions and Prices.
 func Describe() (Environment, error) {
 	e := Environment{Cores: runtime.NumCPU()}
 	var name unix.Utsname

@@ -76,6 +76,9 @@ func Print(w io.Writer, r *result.Run, onlyRatios bool) {
 func environment(w io.Writer, r *result.Run, k kind) {
 	e := r.Environment
 	fmt.Fprintf(w, "%s, %d cores, %.0f GB, Linux %s\n", e.CPU, e.Cores, e.MemoryGB, e.Kernel)
+	if e.Prices != (machine.Prices{}) {
+		fmt.Fprintln(w, e.Prices)
+	}
 	for _, name := range slices.Sorted(maps.Keys(e.Versions)) {
 		fmt.Fprintf(w, "%s: %s\n", name, e.Versions[name])
 	}

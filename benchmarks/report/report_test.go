@@ -27,6 +27,7 @@ func exampleRun() *result.Run {
 		Environment: machine.Environment{
 			Kernel: "6.18.0 x86_64", CPU: "Example CPU", Cores: 2, MemoryGB: 24, Load1: 1.5,
 			Versions: map[string]string{"iperf3": "iperf 3.12", "weft": "weftd v1.0.0"},
+			Prices:   machine.Prices{SystemCall: 210, WakeUp: 14200, Copy64KiB: 9040},
 		},
 		Profiles: []result.Profile{
 			{Name: "full", IdleShare: 0.004, Features: system.Features{"tx-checksumming": true, "tx-udp_tnl-segmentation": true}},

@@ -94,11 +94,12 @@ func TestPairsAreComparedIfBothAreThere(t *testing.T) {
 func TestARunIsTheSameAfterSavingAndLoading(t *testing.T) {
 	run := &Run{
 		Started: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC), Took: time.Hour, InnerMTU: 1420, Repeat: 5, Time: 4 * time.Second,
-		Environment: machine.Environment{Kernel: "6.18", Cores: 2, Versions: map[string]string{"iperf3": "3.12"}},
-		Profiles:    []Profile{{Name: "full", Features: system.Features{"tx-udp-segmentation": true}}},
-		Systems:     []System{{Name: "wireguard-go", Encrypted: true}},
-		Cells:       []string{"tcp1"},
-		Pairs:       []system.Pair{{System: "wireguard-go", To: "kernel-vxlan"}},
+		Environment: machine.Environment{Kernel: "6.18", Cores: 2, Versions: map[string]string{"iperf3": "3.12"},
+			Prices: machine.Prices{SystemCall: 210, WakeUp: 14200, Copy64KiB: 9040}},
+		Profiles: []Profile{{Name: "full", Features: system.Features{"tx-udp-segmentation": true}}},
+		Systems:  []System{{Name: "wireguard-go", Encrypted: true}},
+		Cells:    []string{"tcp1"},
+		Pairs:    []system.Pair{{System: "wireguard-go", To: "kernel-vxlan"}},
 		Samples: []Sample{{Profile: "full", System: "wireguard-go", Cell: "tcp1", Values: measure.Values{"gbps": 3.1},
 			CPU: machine.CPU{Busy: 1}, Counters: system.Counters{"device_packets_node1": 7}}},
 	}

@@ -13,7 +13,9 @@
 //	└──────────────────┘  veth, MTU 1500,        └──────────────────┘
 //	                      offloads as asked
 //
-// Start verifies that the path is what its name says before anybody measures it.
+// Besides weft these are the kernel's own ways, programs that do the same work, and a floor
+// that does less. Start verifies that the path is what its name says before anybody measures
+// it.
 package system
 
 import (
