@@ -54,8 +54,8 @@ func connectKernelVXLAN(ctx context.Context, s *site) (*Path, error) {
 var groFeatures = []string{"generic-receive-offload", "rx-udp-gro-forwarding"}
 
 // connectKernelVXLANWithGRO is the kernel's VXLAN with GRO on the host's side of the pods' veth
-// pairs. There it is off by default; an overlay that turns it on is to be compared with
-// this one, or its gain is the kernel's.
+// pairs, where it is off by default. An overlay that turns it on compares with this one: part
+// of its gain is the kernel's.
 func connectKernelVXLANWithGRO(ctx context.Context, s *site) (*Path, error) {
 	p, err := connectKernelVXLAN(ctx, s)
 	if err != nil {
