@@ -202,6 +202,10 @@ func open(ctx context.Context, addr netip.AddrPort, lane int, o Options) (c *Con
 			return nil, fmt.Errorf("enable joined datagrams (UDP_GRO): %w", err)
 		}
 	}
+	timeout := unix.NsecToTimeval(poller.Brief.Nanoseconds())
+	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout); err != nil {
+		return nil, fmt.Errorf("limit how long a read waits (SO_RCVTIMEO): %w", err)
+	}
 	if c.poller, err = poller.New(fd); err != nil {
 		return nil, err
 	}

@@ -140,19 +140,22 @@ func parseControl(b []byte) (segment int, class uint8) {
 	return segment, class
 }
 
+// recvmmsg waits in the same system call as it receives, for as long as a read of the socket
+// may take (SO_RCVTIMEO), and then sleeps.
 func (r *reader) recvmmsg(fd uintptr) bool {
 	for {
 		n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, fd,
-			uintptr(unsafe.Pointer(&r.headers[0])), uintptr(len(r.headers)), unix.MSG_DONTWAIT, 0, 0)
+			uintptr(unsafe.Pointer(&r.headers[0])), uintptr(len(r.headers)), unix.MSG_WAITFORONE, 0, 0)
 		switch errno {
 		case 0:
 			r.n, r.err = int(n), nil
 			return true
 		case unix.EAGAIN:
-			if r.err = r.poller.Wait(); r.err != nil {
+			if r.err = r.poller.Sleep(); r.err != nil {
 				return true
 			}
 		case unix.EINTR:
+			poller.Yield()
 		default:
 			r.err = os.NewSyscallError("recvmmsg", errno)
 			return true

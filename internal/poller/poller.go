@@ -1,6 +1,5 @@
 // Package poller waits for a descriptor on the calling thread, without the
-// runtime's own poller: a lane's goroutine keeps its thread, and the packet that
-// ends the wait is read by the thread that waited.
+// runtime's own poller: the packet that ends the wait is read by the thread that waited.
 package poller
 
 import (
@@ -14,20 +13,34 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// briefly is how long a wait blocks without telling the runtime. That saves the
-// handing back and forth of a scheduling slot, which is most of a short wait; but a
-// garbage collection waits for this thread as long.
-const briefly = 500_000 // ns
+// Brief is how long a lane first waits in a raw system call, which the runtime does not know
+// of, before it sleeps in an ordinary one.
+//
+// Between packets an ordinary one is expensive. The runtime's monitor takes the scheduling slot
+// away from a goroutine that it has not rescheduled for 10 ms and finds in a system call, and
+// after that it looks some thousand times a second whether there is another one (sysmon and
+// retake in runtime/proc.go). But a lane without traffic must not stay in a raw one, which
+// would have the monitor look 100 times a second for good.
+//
+// When the runtime wants to stop a goroutine, as to collect garbage, it sends its thread
+// a signal. That ends a raw system call too (EINTR; see Yield).
+//
+// It is longer than a tick of the kernel's (4 ms with HZ=250). So the timer is rarely the next
+// one of the processor, for which the hardware would have to be programmed. In a virtual machine
+// that takes as long as several system calls.
+const Brief = 10 * time.Millisecond
+
+// Yield is for a raw system call that a signal has ended.
+func Yield() { runtime.Gosched() }
 
 // Poller waits until a descriptor can be read, or until it is closed. One
 // goroutine waits at a time.
 type Poller struct {
 	fds   [2]unix.PollFd // the descriptor; the event that wakes for Close
 	event *os.File       // closed by the runtime when nothing refers to the poller any more
-	busy  bool           // the last wait ended with something to read
-	ours  bool           // the waiting goroutine has its thread for itself
 
-	spinning spinning
+	brief time.Duration
+	left  unix.Timespec // of brief; the kernel subtracts from it
 }
 
 // New returns a poller for fd, which stays the caller's.
@@ -36,27 +49,34 @@ func New(fd int) (*Poller, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make an eventfd: %w", err)
 	}
-	p := &Poller{event: os.NewFile(uintptr(event), "eventfd")}
+	p := &Poller{event: os.NewFile(uintptr(event), "eventfd"), brief: Brief}
 	p.fds[0] = unix.PollFd{Fd: int32(fd), Events: unix.POLLIN}
 	p.fds[1] = unix.PollFd{Fd: int32(event), Events: unix.POLLIN}
 	return p, nil
 }
 
 // Wait returns when the descriptor can be read or has an error to report. After Close
-// it returns os.ErrClosed. The goroutine that waits keeps its thread from then on.
+// it returns os.ErrClosed.
 func (p *Poller) Wait() error {
-	if !p.ours {
-		runtime.LockOSThread()
-		p.ours = true
-	}
-	began := time.Now()
-	defer func() { p.spinning.learn(time.Since(began)) }()
-	if p.busy {
-		p.busy = false
-		if p.spinning.promises(began) && p.spin(began) || p.poll(&unix.Timespec{Nsec: briefly}) {
+	for {
+		p.left = unix.NsecToTimespec(p.brief.Nanoseconds())
+		n, _, errno := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&p.fds[0])), 2,
+			uintptr(unsafe.Pointer(&p.left)), 0, 0, 0)
+		switch {
+		case errno == unix.EINTR:
+			Yield()
+		case errno != 0:
+			return fmt.Errorf("ppoll: %w", errno)
+		case n == 0:
+			return p.Sleep()
+		default:
 			return p.readable()
 		}
 	}
+}
+
+// Sleep is Wait for a caller that has already waited for Brief.
+func (p *Poller) Sleep() error {
 	for {
 		_, _, errno := unix.Syscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&p.fds[0])), 2, 0, 0, 0, 0)
 		if errno == 0 {
@@ -68,37 +88,10 @@ func (p *Poller) Wait() error {
 	}
 }
 
-// spin asks again and again instead of sleeping, and reports whether there was
-// something. Between the questions it offers the processor to others.
-func (p *Poller) spin(began time.Time) bool {
-	var atOnce unix.Timespec
-	for asked := began; asked.Sub(began) < spinFor; {
-		if p.poll(&atOnce) {
-			return true
-		}
-		_, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
-		offered := asked
-		asked = time.Now()
-		if asked.Sub(offered) > contended {
-			p.spinning.leaveOff(asked)
-			return false
-		}
-	}
-	return false
-}
-
-// poll waits without telling the runtime, and reports whether there is something.
-func (p *Poller) poll(timeout *unix.Timespec) bool {
-	n, _, errno := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&p.fds[0])), 2,
-		uintptr(unsafe.Pointer(timeout)), 0, 0, 0)
-	return errno == 0 && n > 0
-}
-
 func (p *Poller) readable() error {
 	if p.fds[1].Revents != 0 {
 		return os.ErrClosed
 	}
-	p.busy = true
 	return nil
 }
 

@@ -2,7 +2,10 @@ package poller
 
 import (
 	"errors"
+	"fmt"
 	"os"
+	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -27,7 +30,7 @@ func newPipe(t *testing.T) (p *Poller, reader int, writer *os.File) {
 
 func TestWaitEndsWithWhatCanBeReadAndWithClose(t *testing.T) {
 	p, reader, writer := newPipe(t)
-	for range 100 { // some of the waits spin
+	for range 100 {
 		go func() { _, _ = writer.Write([]byte{1}) }()
 		if err := p.Wait(); err != nil {
 			t.Fatal(err)
@@ -62,14 +65,12 @@ func wait(t *testing.T, interval time.Duration, n int) (share float64) {
 		}
 		return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 	}
-	var before time.Duration
-	began := time.Now()
-	for i := range n {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	before, began := used(), time.Now()
+	for range n {
 		if err := p.Wait(); err != nil {
 			t.Fatal(err)
-		}
-		if i == 0 { // the thread is the goroutine's own only now
-			before, began = used(), time.Now()
 		}
 		if _, err := unix.Read(reader, make([]byte, 1)); err != nil {
 			t.Fatal(err)
@@ -84,42 +85,28 @@ func TestALaneThatWaitsLongSleeps(t *testing.T) {
 	}
 }
 
-func TestSpinningIsExpectedOfShortWaitsOnly(t *testing.T) {
-	var s spinning
-	now := time.Now()
-	for range trust {
-		if s.promises(now) {
-			t.Error("spins before it knows how long waits take")
+// A collection of garbage would wait for as long as a lane's raw system call does.
+func TestTheRuntimeStopsAWaitingLane(t *testing.T) {
+	p, _, _ := newPipe(t)
+	p.brief = 24 * time.Hour
+	waiting, ended := make(chan int, 1), make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		waiting <- unix.Gettid()
+		ended <- p.Wait()
+	}()
+	thread := <-waiting
+	for entered := ""; !strings.HasPrefix(entered, fmt.Sprint(unix.SYS_PPOLL, " ")); {
+		state, err := os.ReadFile(fmt.Sprintf("/proc/self/task/%d/syscall", thread))
+		if err != nil {
+			t.Fatal(err)
 		}
-		s.learn(spinFor / 2)
+		entered = string(state)
+		time.Sleep(time.Millisecond)
 	}
-	if !s.promises(now) {
-		t.Error("does not spin though all waits are short")
-	}
-	for range fullTrust {
-		s.learn(2 * spinFor)
-		s.learn(spinFor / 2)
-	}
-	if s.promises(now) {
-		t.Error("spins though every other wait is long")
-	}
-}
-
-func TestSpinningPausesLongerEachTime(t *testing.T) {
-	s := spinning{short: fullTrust}
-	now := time.Now()
-	for _, want := range []time.Duration{10, 20, 40, 80, 160, 320, 640, 1000, 1000} {
-		s.leaveOff(now)
-		if s.promises(now.Add(want*time.Millisecond - 1)) {
-			t.Errorf("spins again within a pause of %d ms", want)
-		}
-		if now = now.Add(want * time.Millisecond); !s.promises(now) {
-			t.Errorf("does not spin after a pause of %d ms", want)
-		}
-	}
-	now = now.Add(time.Minute)
-	s.leaveOff(now)
-	if !s.promises(now.Add(shortestPause)) {
-		t.Error("a long peace is not rewarded with a short pause")
+	runtime.GC()
+	p.Close()
+	if err := <-ended; !errors.Is(err, os.ErrClosed) {
+		t.Errorf("Wait = %v, want os.ErrClosed", err)
 	}
 }

@@ -32,6 +32,9 @@ type superpacket struct {
 	n    int
 	err  error
 
+	came  int  // frames since the last wait
+	alone bool // whether it was one frame that ended the wait before
+
 	iovecs []unix.Iovec
 	write  func(fd uintptr) bool
 	errno  syscall.Errno
@@ -97,8 +100,11 @@ func (q *superpacket) Read() ([]packet.Frame, error) {
 }
 
 // readFrames drains the queue: until it is empty, the frames are full, or a
-// super-packet came, which is worth a send of its own at once.
+// super-packet came, which is worth a send of its own at once. So is a frame that was
+// waited for, if the one waited for before it came alone: the look whether another follows can
+// wait until it is sent.
 func (q *superpacket) readFrames(fd uintptr) bool {
+	waited := false
 	for q.n < len(q.frames) {
 		space := q.space[q.n]
 		n, _, errno := unix.RawSyscall(unix.SYS_READ, fd, uintptr(unsafe.Pointer(&space[0])), uintptr(len(space)))
@@ -106,9 +112,11 @@ func (q *superpacket) readFrames(fd uintptr) bool {
 		case errno == unix.EAGAIN && q.n > 0:
 			return true
 		case errno == unix.EAGAIN:
+			q.alone, q.came = q.came == 1, 0
 			if q.err = q.poller.Wait(); q.err != nil {
 				return true
 			}
+			waited = true
 			continue
 		case errno == unix.EINTR:
 			continue
@@ -124,7 +132,8 @@ func (q *superpacket) readFrames(fd uintptr) bool {
 		f.Virtio = packet.ParseVirtioHeader(space)
 		f.Fill(int(n) - packet.VirtioRoom)
 		q.n++
-		if f.Virtio.GSOType != unix.VIRTIO_NET_HDR_GSO_NONE {
+		q.came++
+		if f.Virtio.GSOType != unix.VIRTIO_NET_HDR_GSO_NONE || waited && q.alone {
 			return true
 		}
 	}
