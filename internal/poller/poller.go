@@ -55,9 +55,12 @@ func New(fd int) (*Poller, error) {
 	return p, nil
 }
 
-// Wait returns when the descriptor can be read or has an error to report. After Close
-// it returns os.ErrClosed.
-func (p *Poller) Wait() error {
+// atOnce is what a wait takes at most that finds something: a system call.
+const atOnce = 5 * time.Microsecond
+
+// Wait returns when the descriptor can be read or has an error to report, and whether that
+// was not so at once. After Close it returns os.ErrClosed.
+func (p *Poller) Wait() (waited bool, err error) {
 	for {
 		p.left = unix.NsecToTimespec(p.brief.Nanoseconds())
 		n, _, errno := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&p.fds[0])), 2,
@@ -66,11 +69,11 @@ func (p *Poller) Wait() error {
 		case errno == unix.EINTR:
 			Yield()
 		case errno != 0:
-			return fmt.Errorf("ppoll: %w", errno)
+			return false, fmt.Errorf("ppoll: %w", errno)
 		case n == 0:
-			return p.Sleep()
+			return true, p.Sleep()
 		default:
-			return p.readable()
+			return p.brief-time.Duration(p.left.Nano()) > atOnce, p.readable()
 		}
 	}
 }

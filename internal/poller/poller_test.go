@@ -32,7 +32,7 @@ func TestWaitEndsWithWhatCanBeReadAndWithClose(t *testing.T) {
 	p, reader, writer := newPipe(t)
 	for range 100 {
 		go func() { _, _ = writer.Write([]byte{1}) }()
-		if err := p.Wait(); err != nil {
+		if _, err := p.Wait(); err != nil {
 			t.Fatal(err)
 		}
 		if n, err := unix.Read(reader, make([]byte, 1)); n != 1 || err != nil {
@@ -41,7 +41,7 @@ func TestWaitEndsWithWhatCanBeReadAndWithClose(t *testing.T) {
 	}
 	time.AfterFunc(10*time.Millisecond, func() { p.Close() })
 	for range 2 {
-		if err := p.Wait(); !errors.Is(err, os.ErrClosed) {
+		if _, err := p.Wait(); !errors.Is(err, os.ErrClosed) {
 			t.Errorf("Wait = %v, want os.ErrClosed", err)
 		}
 	}
@@ -69,7 +69,7 @@ func wait(t *testing.T, interval time.Duration, n int) (share float64) {
 	defer runtime.UnlockOSThread()
 	before, began := used(), time.Now()
 	for range n {
-		if err := p.Wait(); err != nil {
+		if _, err := p.Wait(); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := unix.Read(reader, make([]byte, 1)); err != nil {
@@ -93,7 +93,8 @@ func TestTheRuntimeStopsAWaitingLane(t *testing.T) {
 	go func() {
 		runtime.LockOSThread()
 		waiting <- unix.Gettid()
-		ended <- p.Wait()
+		_, err := p.Wait()
+		ended <- err
 	}()
 	thread := <-waiting
 	for entered := ""; !strings.HasPrefix(entered, fmt.Sprint(unix.SYS_PPOLL, " ")); {

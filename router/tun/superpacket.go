@@ -32,8 +32,8 @@ type superpacket struct {
 	n    int
 	err  error
 
-	came  int  // frames since the last wait
-	alone bool // whether it was one frame that ended the wait before
+	came     int  // frames since the last wait
+	oneByOne bool // whether each of the last waits was for one frame
 
 	iovecs []unix.Iovec
 	write  func(fd uintptr) bool
@@ -100,11 +100,12 @@ func (q *superpacket) Read() ([]packet.Frame, error) {
 }
 
 // readFrames drains the queue: until it is empty, the frames are full, or a
-// super-packet came, which is worth a send of its own at once. So is a frame that was
-// waited for, if the one waited for before it came alone: the look whether another follows can
-// wait until it is sent.
+// super-packet came, which is worth a send of its own at once. While frames come one by one, as
+// in a dialogue, it does not look for a second one: it sends the first, and waits.
 func (q *superpacket) readFrames(fd uintptr) bool {
-	waited := false
+	if q.oneByOne && !q.wait() {
+		return true
+	}
 	for q.n < len(q.frames) {
 		space := q.space[q.n]
 		n, _, errno := unix.RawSyscall(unix.SYS_READ, fd, uintptr(unsafe.Pointer(&space[0])), uintptr(len(space)))
@@ -112,11 +113,9 @@ func (q *superpacket) readFrames(fd uintptr) bool {
 		case errno == unix.EAGAIN && q.n > 0:
 			return true
 		case errno == unix.EAGAIN:
-			q.alone, q.came = q.came == 1, 0
-			if q.err = q.poller.Wait(); q.err != nil {
+			if q.oneByOne = q.came == 1; !q.wait() {
 				return true
 			}
-			waited = true
 			continue
 		case errno == unix.EINTR:
 			continue
@@ -133,11 +132,18 @@ func (q *superpacket) readFrames(fd uintptr) bool {
 		f.Fill(int(n) - packet.VirtioRoom)
 		q.n++
 		q.came++
-		if f.Virtio.GSOType != unix.VIRTIO_NET_HDR_GSO_NONE || waited && q.alone {
+		if f.Virtio.GSOType != unix.VIRTIO_NET_HDR_GSO_NONE || q.oneByOne {
 			return true
 		}
 	}
 	return true
+}
+
+// wait reports whether the queue can be read. If it could at once, frames have come together.
+func (q *superpacket) wait() bool {
+	waited, err := q.poller.Wait()
+	q.came, q.oneByOne, q.err = 0, q.oneByOne && waited, err
+	return err == nil
 }
 
 func (q *superpacket) Write(frames []packet.Frame) (int, error) {
