@@ -261,8 +261,10 @@ func TestNoRunsWhereTheyAreOff(t *testing.T) {
 func TestCloseWakesTheReader(t *testing.T) {
 	c := listen(t, "127.0.0.1:0", 1)[0]
 	time.AfterFunc(20*time.Millisecond, func() { c.Close() })
-	if _, err := c.ReadBatch(); !errors.Is(err, os.ErrClosed) {
-		t.Errorf("ReadBatch = %v, want os.ErrClosed", err)
+	for range 2 { // the second one does not wait
+		if _, err := c.ReadBatch(); !errors.Is(err, os.ErrClosed) {
+			t.Errorf("ReadBatch = %v, want os.ErrClosed", err)
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package encap
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -74,8 +75,8 @@ func (r *reader) read() ([]Received, error) {
 		r.headers[i].hdr.Namelen = unix.SizeofSockaddrInet6
 		r.headers[i].hdr.SetControllen(controlSpace)
 	}
-	if err := r.raw.Read(r.receive); err != nil {
-		return nil, fmt.Errorf("read datagrams: %w", err)
+	if err := r.raw.Read(r.receive); err != nil { // only if the file is closed
+		return nil, fmt.Errorf("read datagrams: %w", errors.Join(os.ErrClosed, err))
 	}
 	if r.err != nil {
 		return nil, fmt.Errorf("read datagrams: %w", r.err)

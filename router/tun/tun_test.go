@@ -201,6 +201,9 @@ func TestCloseWakesTheReaderAndRemovesTheDevice(t *testing.T) {
 				t.Fatalf("Read = %v, want os.ErrClosed", err)
 			}
 		}
+		if _, err := queues[0].Read(); !errors.Is(err, os.ErrClosed) {
+			t.Errorf("a Read after that = %v, want os.ErrClosed", err)
+		}
 		err := testnet.Wait(t.Context(), "the device is gone", func(ctx context.Context) error {
 			return namespace.Do(func() error {
 				if _, err := net.InterfaceByName(device); err == nil {
