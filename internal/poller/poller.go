@@ -23,7 +23,8 @@ import (
 // would have the monitor look 100 times a second for good.
 //
 // When the runtime wants to stop a goroutine, as to collect garbage, it sends its thread
-// a signal. That ends a raw system call too (EINTR; see Yield).
+// a signal. That ends a raw system call too (EINTR; see Yield). With GODEBUG=asyncpreemptoff=1 it
+// sends none, and waits.
 //
 // It is longer than a tick of the kernel's (4 ms with HZ=250). So the timer is rarely the next
 // one of the processor, for which the hardware would have to be programmed. In a virtual machine
