@@ -2,7 +2,6 @@ package encap
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -75,8 +74,8 @@ func (r *reader) read() ([]Received, error) {
 		r.headers[i].hdr.Namelen = unix.SizeofSockaddrInet6
 		r.headers[i].hdr.SetControllen(controlSpace)
 	}
-	if err := r.raw.Read(r.receive); err != nil { // only if the file is closed
-		return nil, fmt.Errorf("read datagrams: %w", errors.Join(os.ErrClosed, err))
+	if r.raw.Read(r.receive) != nil { // it fails only if the file is closed
+		return nil, fmt.Errorf("read datagrams: %w", os.ErrClosed)
 	}
 	if r.err != nil {
 		return nil, fmt.Errorf("read datagrams: %w", r.err)

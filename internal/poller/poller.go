@@ -26,8 +26,8 @@ import (
 // a signal. That ends a raw system call too (EINTR; see Yield). With GODEBUG=asyncpreemptoff=1 it
 // sends none, and waits.
 //
-// It is longer than a tick of the kernel's (4 ms with HZ=250). So the timer is rarely the next
-// one of the processor, for which the hardware would have to be programmed. In a virtual machine
+// Brief is longer than a tick of the kernel's (4 ms with HZ=250). So its timer is rarely the next
+// one of the processor, for which the hardware would have to be programmed: in a virtual machine
 // that takes as long as several system calls.
 const Brief = 10 * time.Millisecond
 

@@ -93,8 +93,8 @@ func offload(fd int) (udp bool, err error) {
 
 func (q *superpacket) Read() ([]packet.Frame, error) {
 	q.n, q.err = 0, nil
-	if err := q.raw.Read(q.read); err != nil { // only if the file is closed
-		return nil, fmt.Errorf("read the TUN device: %w", errors.Join(os.ErrClosed, err))
+	if q.raw.Read(q.read) != nil { // it fails only if the file is closed
+		return nil, fmt.Errorf("read the TUN device: %w", os.ErrClosed)
 	}
 	return q.frames[:q.n], q.err
 }
