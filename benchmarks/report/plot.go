@@ -17,8 +17,8 @@ import (
 	"weft/benchmarks/result"
 )
 
-// palette is that of Okabe and Ito, which people with any colour vision tell apart, and
-// then the same colours, darker: https://jfly.uni-koeln.de/color
+// palette is that of Okabe and Ito, whose colours people with any colour vision can
+// distinguish, and then the same colours, darker: https://jfly.uni-koeln.de/color
 var palette = append(okabeIto, darker(okabeIto)...)
 
 var okabeIto = []color.RGBA{

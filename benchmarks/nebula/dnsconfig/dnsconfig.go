@@ -33,7 +33,7 @@ type Options struct {
 // ValidateIdentity takes every name: none is ever used.
 func ValidateIdentity(string) error { return nil }
 
-// Config is what a host would be told.
+// Config is the configuration of a host's resolver.
 type Config struct {
 	Nameservers   []netip.Addr
 	SearchDomains []string
