@@ -41,15 +41,15 @@ fd00:244:0:3::/64 dev weft0 src fd00:244:0:1::1 metric 1 pref medium
 unreachable fd00:244::/48 dev lo metric 1073741824 pref medium
 unreachable fd00:244:0:1::/64 dev lo metric 1073741824 pref medium
 0:	from all lookup local
-5180:	from all fwmark 0x10000000/0x30000000 lookup 9338 proto 93
-5181:	from 10.244.1.0/24 lookup 9338 proto 93
-5182:	from all to 10.244.0.0/16 lookup main proto 93
+5180:	from all to 10.244.0.0/16 lookup main proto 93
+5181:	from all fwmark 0x10000000/0x30000000 lookup 9338 proto 93
+5182:	from 10.244.1.0/24 lookup 9338 proto 93
 32766:	from all lookup main
 32767:	from all lookup default
 0:	from all lookup local
-5180:	from all fwmark 0x10000000/0x30000000 lookup 9338 proto 93
-5181:	from fd00:244:0:1::/64 lookup 9338 proto 93
-5182:	from all to fd00:244::/48 lookup main proto 93
+5180:	from all to fd00:244::/48 lookup main proto 93
+5181:	from all fwmark 0x10000000/0x30000000 lookup 9338 proto 93
+5182:	from fd00:244:0:1::/64 lookup 9338 proto 93
 32766:	from all lookup main`
 
 func expect(t testing.TB, what, got, want string) {

@@ -39,20 +39,22 @@ type rule struct {
 // the way back as if the pod had sent the packet. Such an uplink needs 2 (loose), or 0.
 //
 // The way to pods stands in the main table, whatever another program's rules say of the
-// source: a cloud's for each of the node's addresses, or a VPN's for all.
+// source: a cloud's for each of the node's addresses, or a VPN's for all. This rule comes
+// first, because it ends the search for most of pods' packets; RouteTable has no routes to
+// pods.
 func wantedRules(n Network) []rule {
 	var rules []rule
+	for _, p := range n.ClusterCIDRs {
+		rules = append(rules, rule{family: family.Of(p.Addr()).AF(), dst: p, table: unix.RT_TABLE_MAIN, priority: marks.RulePriority})
+	}
 	for _, f := range family.All {
 		if n.uses(f) {
 			from := n.MarkMask.FromOverlay()
-			rules = append(rules, rule{family: f.AF(), mark: from, mask: uint32(n.MarkMask), table: marks.RouteTable, priority: marks.RulePriority})
+			rules = append(rules, rule{family: f.AF(), mark: from, mask: uint32(n.MarkMask), table: marks.RouteTable, priority: marks.RulePriority + 1})
 		}
 	}
 	for _, p := range n.PodCIDRs {
-		rules = append(rules, rule{family: family.Of(p.Addr()).AF(), src: p, table: marks.RouteTable, priority: marks.RulePriority + 1})
-	}
-	for _, p := range n.ClusterCIDRs {
-		rules = append(rules, rule{family: family.Of(p.Addr()).AF(), dst: p, table: unix.RT_TABLE_MAIN, priority: marks.RulePriority + 2})
+		rules = append(rules, rule{family: family.Of(p.Addr()).AF(), src: p, table: marks.RouteTable, priority: marks.RulePriority + 2})
 	}
 	return rules
 }
