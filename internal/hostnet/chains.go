@@ -20,27 +20,30 @@ type chain struct {
 
 // Base chains have the names of their hooks. prerouting and output come before
 // connection tracking and before any DNAT (so do others' raw chains, of which ours
-// is the first); the next come before other programs' filters, where the
-// destination is the final one; after srcnat comes leaving, where the source is.
+// is the first); input and forward come before other programs' filters,
+// where the destination is the final one; postrouting comes after srcnat, where the source
+// is too.
 var chains = []chain{
 	{name: "from_pods"},
+	{name: "icmp6_from_pods"},
 	{name: "from_overlay"},
 	{name: "from_underlay"},
 	{name: "datagrams"},
 	{name: "to_port"},
 	{name: "from_bridge"},
+	{name: "own_datagrams"},
 	{name: "forward_pods"},
 	{name: "forward_overlay"},
 	{name: "translated"},
+	{name: "to_peer"},
 	{name: "too_big4"},
 	{name: "too_big6"},
 	{"prerouting", knftables.FilterType, knftables.PreroutingHook, knftables.RawPriority + "-10"},
 	{"input", knftables.FilterType, knftables.InputHook, knftables.FilterPriority + "-10"},
 	{"forward", knftables.FilterType, knftables.ForwardHook, knftables.FilterPriority + "-10"},
 	{"output", knftables.FilterType, knftables.OutputHook, knftables.RawPriority + "-10"},
-	{"postrouting", knftables.FilterType, knftables.PostroutingHook, knftables.FilterPriority + "-10"},
 	{"srcnat", knftables.NATType, knftables.PostroutingHook, knftables.SNATPriority},
-	{"leaving", knftables.FilterType, knftables.PostroutingHook, knftables.SNATPriority + "+10"},
+	{"postrouting", knftables.FilterType, knftables.PostroutingHook, knftables.SNATPriority + "+10"},
 }
 
 func (c chain) object() *knftables.Chain {
@@ -66,6 +69,10 @@ func rules(n Network) []guardRule {
 	low, high := n.masqueradePorts()
 	isOwn := hasMark(n.MarkMask, n.MarkMask.OwnDatagram())
 	isBridged := hasMark(n.MarkMask, n.MarkMask.Bridged())
+	// What this node merely forwards has no socket, or one of another namespace, where the
+	// expression doesn't match (nft_meta_get_eval_skugid in the kernel's net/netfilter/nft_meta.c).
+	// So the mark alone is no passport.
+	hasSocket := "meta skuid 0-4294967294"
 	// At postrouting the kernel names no iif for a frame that a bridge forwards, but for
 	// each packet that it routes. A program of the node that can set the mark gains nothing:
 	// it can also send frames past this table (AF_PACKET).
@@ -91,7 +98,7 @@ func rules(n Network) []guardRule {
 		names := fmt.Sprintf("{ %q }", n.Trusted)
 		names = strings.NewReplacer("[", "", "]", "", `" "`, `", "`).Replace(names)
 		notTrusted = " iifname != " + names
-		trusted = []guardRule{{"leaving", "oifname " + names + " accept", "answers of pods to trusted interfaces"}}
+		trusted = []guardRule{{"postrouting", "oifname " + names + " accept", "answers of pods to trusted interfaces"}}
 	}
 
 	const flood = "limit rate over 1000/second burst 1000 packets"
@@ -105,10 +112,15 @@ func rules(n Network) []guardRule {
 		{"prerouting", `iif "lo" accept`, "this node to itself"},
 		{"prerouting", "goto from_underlay", "all other sources"},
 
-		{"from_pods", "icmpv6 type { nd-router-advert, nd-redirect }" + drop(dropRouterAdvert), "no pod is a router"},
-		{"from_pods", "meta l4proto 58 ip6 saddr { ::, fe80::/10 } accept", "neighbour discovery, which never leaves the link"},
+		{"from_pods", "meta l4proto 58 jump icmp6_from_pods", "the packets of neighbour discovery have sources of their own"},
+		{"icmp6_from_pods", "icmpv6 type { nd-router-advert, nd-redirect }" + drop(dropRouterAdvert), "no pod is a router"},
+		{"icmp6_from_pods", "ip6 saddr { ::, fe80::/10 } accept", "neighbour discovery, which never leaves the link"},
 		{"from_pods", "ip daddr 127.0.0.0/8" + drop(dropLoopback), "portmap has the kernel route loopback addresses"},
+		{"from_pods", fmt.Sprintf("iif . ip saddr @%s4 accept", setRouted), "looked up within the last second; a lookup for each packet takes a third of this table's time"},
+		{"from_pods", fmt.Sprintf("iif . ip6 saddr @%s6 accept", setRouted), "as above"},
 		{"from_pods", "fib saddr . iif oif missing" + drop(dropSpoofed), "a pod may send only from addresses that are routed to its veth"},
+		{"from_pods", fmt.Sprintf("ip saddr @pods4 add @%s4 { iif . ip saddr }", setRouted), "of link-local addresses a pod has as many as it likes"},
+		{"from_pods", fmt.Sprintf("ip6 saddr @pods6 add @%s6 { iif . ip6 saddr }", setRouted), "of link-local addresses a pod has as many as it likes"},
 
 		// That the source is the peer's, weftd has checked.
 		{"from_overlay", "ip daddr 127.0.0.0/8" + drop(dropLoopback), "kube-proxy and portmap have the kernel route loopback addresses"},
@@ -180,29 +192,21 @@ func rules(n Network) []guardRule {
 		{"from_bridge", "ct state { invalid, untracked } ip daddr @cluster4" + notTrusted + drop(dropBare), "as in from_underlay, never translated"},
 		{"from_bridge", "ct state { invalid, untracked } ip6 daddr @cluster6" + notTrusted + drop(dropBare), "as in from_underlay, never translated"},
 
-		{"output", isOwn + " notrack accept", "a full connection table must not stop the overlay"},
+		{"output", isOwn + " goto own_datagrams", "weftd's"},
+		{"own_datagrams", toTUN + drop(dropTunnelInTunnel), "encapsulated datagrams must not enter the overlay again"},
+		{"own_datagrams", "ip daddr @cluster4" + drop(dropLeak), "even if a route leads there"},
+		{"own_datagrams", "ip6 daddr @cluster6" + drop(dropLeak), "even if a route leads there"},
+		{"own_datagrams", "notrack accept", "a full connection table must not stop the overlay"},
 		{"output", toEndpoint4 + drop(dropLocalSender), "a datagram from this node that weftd did not send is forged"},
 		{"output", toEndpoint6 + drop(dropLocalSender), "a datagram from this node that weftd did not send is forged"},
 		// Only what has a socket is a program's. The kernel itself refuses connections in a
 		// pod's name ("reject with tcp reset").
-		{"output", "ip saddr @cluster4 meta skuid 0-4294967294 fib saddr type != local" + drop(dropLocalSpoof), "IP_TRANSPARENT lets privileged users send from pods' addresses"},
-		{"output", "ip6 saddr @cluster6 meta skuid 0-4294967294 fib saddr type != local" + drop(dropLocalSpoof), "IPV6_FREEBIND lets every user send from pods' addresses"},
+		{"output", "ip saddr @cluster4 " + hasSocket + " fib saddr type != local" + drop(dropLocalSpoof), "IP_TRANSPARENT lets privileged users send from pods' addresses"},
+		{"output", "ip6 saddr @cluster6 " + hasSocket + " fib saddr type != local" + drop(dropLocalSpoof), "IPV6_FREEBIND lets every user send from pods' addresses"},
 		// No packet is lost by these, so they are not counted. For IPv4 there is a sysctl,
 		// which holds only where conf.all agrees (send_redirects in ip-sysctl.rst).
 		{"output", toPods + " icmp type redirect drop", "a pod that reaches itself by its hostPort has no better route"},
 		{"output", toPods + " icmpv6 type nd-redirect drop", "a pod that reaches itself by its hostPort has no better route"},
-
-		{"postrouting", "ct status dnat meta l4proto 17 jump translated", "a Service may lead anywhere"},
-		{"translated", toEndpoint4 + drop(dropLocalSender), "a datagram from this node that weftd did not send is forged"},
-		{"translated", toEndpoint6 + drop(dropLocalSender), "a datagram from this node that weftd did not send is forged"},
-		{"postrouting", isOwn + " " + toTUN + drop(dropTunnelInTunnel), "encapsulated datagrams must not enter the overlay again"},
-		{"postrouting", toPods + " accept", "the correct route to pods"},
-		{"postrouting", fmt.Sprintf(`oifname { "lo", %q } accept`, n.TUN), "the correct route to pods"},
-		{"postrouting", leavesBridge + " accept", "not the overlay's"},
-		{"postrouting", "ip daddr @cluster4" + drop(dropLeak), "even if a route leads there, or the TUN device is gone"},
-		{"postrouting", "ip6 daddr @cluster6" + drop(dropLeak), "even if a route leads there, or the TUN device is gone"},
-		{"postrouting", "ip saddr @pods4 ip daddr @peer_nodes4" + drop(dropLeak), "pods reach nodes through the overlay only"},
-		{"postrouting", "ip6 saddr @pods6 ip6 daddr @peer_nodes6" + drop(dropLeak), "pods reach nodes through the overlay only"},
 
 		{"srcnat", toTUN + " ip saddr != @cluster4 ip saddr != @known4 fib saddr type local masquerade", "peers would drop this node's other addresses"},
 		{"srcnat", toTUN + " ip6 saddr != @cluster6 ip6 saddr != @known6 fib saddr type local masquerade", "peers would drop this node's other addresses"},
@@ -214,15 +218,31 @@ func rules(n Network) []guardRule {
 		{"srcnat", "ip saddr @pods4 ip daddr != @cluster4 " + masquerade, "routers outside have no route back to a pod"},
 		{"srcnat", "ip6 saddr @pods6 ip6 daddr != @cluster6 " + masquerade, "routers outside have no route back to a pod"},
 
-		{"leaving", toPods + " accept", "the correct route to pods"},
-		{"leaving", fmt.Sprintf(`oifname { "lo", %q } accept`, n.TUN), "the correct route to pods"},
-		{"leaving", leavesBridge + " accept", "not the overlay's"},
+		{"postrouting", fromPods + " " + toTUN + " accept", "the correct route to peers' pods"},
+		{"postrouting", fmt.Sprintf("%s oifname != %q %s accept", isOwn, n.TUN, hasSocket), "weftd's datagrams, judged in output"},
+		{"postrouting", toPods + " accept", "the correct route to pods"},
+		{"postrouting", "ct status dnat meta l4proto 17 jump translated", "a Service may lead anywhere"},
+		{"translated", toEndpoint4 + drop(dropLocalSender), "a datagram from this node that weftd did not send is forged"},
+		{"translated", toEndpoint6 + drop(dropLocalSender), "a datagram from this node that weftd did not send is forged"},
+		{"postrouting", isOwn + " " + toTUN + drop(dropTunnelInTunnel), "encapsulated datagrams must not enter the overlay again"},
+		{"postrouting", fmt.Sprintf(`oifname { "lo", %q } accept`, n.TUN), "the correct route to pods"},
+		{"postrouting", leavesBridge + " accept", "not the overlay's"},
+		{"postrouting", "ip daddr @cluster4" + drop(dropLeak), "even if a route leads there, or the TUN device is gone"},
+		{"postrouting", "ip6 daddr @cluster6" + drop(dropLeak), "even if a route leads there, or the TUN device is gone"},
+		{"postrouting", "ip daddr @peer_nodes4 jump to_peer", "pods reach nodes through the overlay only"},
+		{"postrouting", "ip6 daddr @peer_nodes6 jump to_peer", "pods reach nodes through the overlay only"},
+		{"to_peer", "ip saddr @pods4" + drop(dropLeak), "a pod's, not translated"},
+		{"to_peer", "ip6 saddr @pods6" + drop(dropLeak), "a pod's, not translated"},
+		{"to_peer", "ct direction original ct original ip saddr @pods4" + drop(dropLeak), "a pod's, before it was translated"},
+		{"to_peer", "ct direction original ct original ip6 saddr @pods6" + drop(dropLeak), "a pod's, before it was translated"},
+		{"to_peer", "ct direction reply ct reply ip saddr @pods4" + drop(dropLeak), "a pod's answer, before it was translated back"},
+		{"to_peer", "ct direction reply ct reply ip6 saddr @pods6" + drop(dropLeak), "a pod's answer, before it was translated back"},
 	}, append(trusted, []guardRule{
-		{"leaving", "ct direction reply ct status snat accept", "of a connection that this node translated; another program translates it back"},
-		{"leaving", "ip saddr @cluster4" + drop(dropLeak), "no packet of a pod leaves untranslated, whatever its connection's state"},
-		{"leaving", "ip6 saddr @cluster6" + drop(dropLeak), "no packet of a pod leaves untranslated, whatever its connection's state"},
-		{"leaving", fmt.Sprintf("udp sport %d ct status snat update @%s4 { ip daddr . udp dport }", n.Port, setTranslated), "kube-proxy's translation may take any port"},
-		{"leaving", fmt.Sprintf("udp sport %d ct status snat update @%s6 { ip6 daddr . udp dport }", n.Port, setTranslated), "kube-proxy's translation may take any port"},
+		{"postrouting", "ct direction reply ct status snat accept", "of a connection that this node translated; another program translates it back"},
+		{"postrouting", "ip saddr @cluster4" + drop(dropLeak), "no packet of a pod leaves untranslated, whatever its connection's state"},
+		{"postrouting", "ip6 saddr @cluster6" + drop(dropLeak), "no packet of a pod leaves untranslated, whatever its connection's state"},
+		{"postrouting", fmt.Sprintf("udp sport %d ct status snat update @%s4 { ip daddr . udp dport }", n.Port, setTranslated), "kube-proxy's translation may take any port"},
+		{"postrouting", fmt.Sprintf("udp sport %d ct status snat update @%s6 { ip6 daddr . udp dport }", n.Port, setTranslated), "kube-proxy's translation may take any port"},
 	}...)...)
 }
 

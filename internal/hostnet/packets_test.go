@@ -206,11 +206,65 @@ func TestForeignRulesDivertNoPod(t *testing.T) {
 func TestPodsDoNotSpoof(t *testing.T) {
 	s := newSite(t)
 	forEachFamily(t, func(t *testing.T, a addressing) {
+		sees(t, s.pod2, anySource, a.remotePod, echoPort, a.pod2) // its source is valid, for its own interface
 		for _, source := range []netip.Addr{a.pod2, a.remotePod, a.outside, a.absentPod, a.remoteNode} {
 			s.dropped(t, s.pod1, source, a.remotePod, echoPort, dropSpoofed)
 			s.dropped(t, s.pod1, source, a.outside, echoPort, dropSpoofed)
 		}
 	})
+}
+
+// The guard remembers for a moment which sources it has looked up: no others than pods' addresses,
+// and it does look them up again.
+func TestSourcesAreLookedUpAgain(t *testing.T) {
+	s := newSite(t)
+	forEachFamily(t, func(t *testing.T, a addressing) {
+		remembered := func() string { return s.node.run(t, "nft", "list", "set", "inet", "weft", setRouted+a.family) }
+		if !eventually(func() bool {
+			sees(t, s.pod1, anySource, a.remotePod, echoPort, a.pod1)
+			return strings.Contains(remembered(), fmt.Sprintf(`"pod1" . %s `, a.pod1))
+		}) {
+			t.Errorf("the address of pod1 is not remembered: %s", remembered())
+		}
+		if a.family == "6" {
+			var local string // of the node, so that the pod's own link-local address is the source
+			s.node.do(t, func() { local = linkLocal(t, "pod1") })
+			conn, err := dial(t, s.pod1, anySource, netip.MustParseAddr(local+"%eth0"), echoPort)
+			check(t, err)
+			_, err = conn.Write([]byte("from a link-local address"))
+			check(t, err)
+			check(t, conn.Close())
+			if got := remembered(); strings.Contains(got, "fe80:") {
+				t.Errorf("a link-local address is remembered: %s", got)
+			}
+		}
+		s.node.ip(t, fmt.Sprintf("route replace %s dev pod2", a.pod1))
+		before := s.node.drops(t)[dropSpoofed]
+		if !eventually(func() bool {
+			if conn, err := dial(t, s.pod1, anySource, a.remotePod, echoPort); err == nil {
+				_, _ = conn.Write([]byte("not routed to this pod any more"))
+				conn.Close()
+			}
+			return s.node.drops(t)[dropSpoofed] > before
+		}) {
+			t.Errorf("pod1 goes on sending from %s, which is another pod's now", a.pod1)
+		}
+	})
+}
+
+func linkLocal(t testing.TB, name string) string {
+	t.Helper()
+	link, err := net.InterfaceByName(name)
+	check(t, err)
+	addrs, err := link.Addrs()
+	check(t, err)
+	for _, a := range addrs {
+		if p := netip.MustParsePrefix(a.String()); p.Addr().Is6() && p.Addr().IsLinkLocalUnicast() {
+			return p.Addr().String()
+		}
+	}
+	t.Fatalf("%s has no link-local address: %v", name, addrs)
+	return ""
 }
 
 func TestOverlayDoesNotReachWeftsPort(t *testing.T) {
@@ -274,9 +328,21 @@ func TestNothingGoesBareWhenTheOverlayIsAway(t *testing.T) {
 	s.node.ip(t, "-6 route add default via 2001:db8::2")
 	// Answer every packet, not one a second.
 	s.node.run(t, "sysctl", "-qw", "net.ipv4.icmp_ratelimit=0", "net.ipv6.icmp.ratelimit=0")
+	s.node.nft(t, fmt.Sprintf(`table inet services {
+		chain prerouting {
+			type nat hook prerouting priority dstnat;
+			iifname "eth0" meta nfproto ipv4 udp dport 8080 dnat ip to %[1]s:%[3]d
+			iifname "eth0" meta nfproto ipv6 udp dport 8080 dnat ip6 to [%[2]s]:%[3]d
+		}
+	}`, addressings[0].pod1, addressings[1].pod1, echoPort))
 	check(t, s.tun.Close())
 	forEachFamily(t, func(t *testing.T, a addressing) {
 		s.dropped(t, s.pod1, anySource, a.remoteNode, echoPort, dropLeak)
+		// Nor does an answer to a peer's node, by a hostPort.
+		nodad := map[string]string{"6": "nodad"}[a.family]
+		s.outside.ip(t, fmt.Sprintf("address add %s dev eth0 %s", a.remoteNode, nodad))
+		s.dropped(t, s.outside, a.remoteNode, a.node, 8080, dropLeak)
+		s.outside.ip(t, fmt.Sprintf("address delete %s dev eth0", a.remoteNode))
 		unreachable(t, s.pod1, a.remotePod)
 		unreachable(t, s.pod1, a.absentPod)
 		unreachable(t, s.node, a.remotePod)

@@ -48,11 +48,19 @@ const (
 	// Where answers to Port are to come from, because another program's translation took
 	// it as source port. The packets themselves fill these.
 	setTranslated = "translated"
+
+	// Interfaces and sources of local pods' packets: the address is routed to the interface. The
+	// packets themselves fill these, after the kernel has looked that up.
+	setRouted = "routed"
 )
 
 // translatedFor outlasts what connection tracking keeps of a UDP flow
 // (nf_conntrack_udp_timeout_stream, 120 s).
 const translatedFor = 180 * time.Second
+
+// routedFor bounds for how long a pod goes on sending under an address that is no longer
+// routed to it.
+const routedFor = time.Second
 
 // ruleset returns the transaction that replaces the table by what n needs, its
 // counters starting at counts.
@@ -78,11 +86,8 @@ func ruleset(tx *knftables.Transaction, n Network, counts map[string]nftable.Cou
 		tx.Add(&knftables.Element{Set: setPorts, Key: []string{strconv.Itoa(int(port))}})
 	}
 	for _, f := range family.All {
-		tx.Add(&knftables.Set{
-			Name: setTranslated + f.Digit(), Type: addrType(f) + " . inet_service",
-			Flags:   []knftables.SetFlag{knftables.DynamicFlag, knftables.TimeoutFlag},
-			Timeout: new(translatedFor),
-		})
+		addDynamicSet(tx, setTranslated+f.Digit(), addrType(f)+" . inet_service", translatedFor)
+		addDynamicSet(tx, setRouted+f.Digit(), "iface_index . "+addrType(f), routedFor)
 	}
 	for _, c := range chains {
 		tx.Add(c.object())
@@ -120,6 +125,11 @@ func addEndpointSets(tx *knftables.Transaction, endpoints []netip.AddrPort) {
 	for _, e := range endpoints {
 		tx.Add(endpointElement(e))
 	}
+}
+
+// addDynamicSet adds a set that packets fill, and whose elements go after timeout.
+func addDynamicSet(tx *knftables.Transaction, name, elements string, timeout time.Duration) {
+	tx.Add(&knftables.Set{Name: name, Type: elements, Flags: []knftables.SetFlag{knftables.DynamicFlag, knftables.TimeoutFlag}, Timeout: &timeout})
 }
 
 func endpointElement(e netip.AddrPort) *knftables.Element {
