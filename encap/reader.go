@@ -141,8 +141,9 @@ func parseControl(b []byte) (segment int, class uint8) {
 }
 
 // recvmmsg waits in the same system call as it receives, for as long as a read of the socket
-// may take (SO_RCVTIMEO), and then sleeps.
+// may take (SO_RCVTIMEO), and then sleeps. Before that it may spin.
 func (r *reader) recvmmsg(fd uintptr) bool {
+	r.poller.Spin()
 	for {
 		n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, fd,
 			uintptr(unsafe.Pointer(&r.headers[0])), uintptr(len(r.headers)), unix.MSG_WAITFORONE, 0, 0)

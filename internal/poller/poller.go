@@ -42,6 +42,9 @@ type Poller struct {
 
 	brief time.Duration
 	left  unix.Timespec // of brief; the kernel subtracts from it
+
+	spinning bool // whether to spin at all
+	backoff  backoff
 }
 
 // New returns a poller for fd, which stays the caller's.
@@ -50,7 +53,7 @@ func New(fd int) (*Poller, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make an eventfd: %w", err)
 	}
-	p := &Poller{event: os.NewFile(uintptr(event), "eventfd"), brief: Brief}
+	p := &Poller{event: os.NewFile(uintptr(event), "eventfd"), brief: Brief, spinning: callsAreCheap()}
 	p.fds[0] = unix.PollFd{Fd: int32(fd), Events: unix.POLLIN}
 	p.fds[1] = unix.PollFd{Fd: int32(event), Events: unix.POLLIN}
 	return p, nil
@@ -62,6 +65,9 @@ const atOnce = 5 * time.Microsecond
 // Wait returns when the descriptor can be read or has an error to report, and whether that
 // was not so at once. After Close it returns os.ErrClosed.
 func (p *Poller) Wait() (waited bool, err error) {
+	if asked := p.Spin(); asked > 0 {
+		return asked > 1, p.readable()
+	}
 	for {
 		p.left = unix.NsecToTimespec(p.brief.Nanoseconds())
 		n, _, errno := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&p.fds[0])), 2,
