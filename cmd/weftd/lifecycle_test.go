@@ -42,7 +42,7 @@ func protection(t *testing.T, at *testnet.Namespace) string {
 			ip $family route show table all proto 93 type unreachable
 			ip $family rule show | grep 93
 		done
-		nft --stateless list table inet weft
+		`+listGuard+`
 		nft --stateless list table bridge weft`)
 }
 

@@ -218,12 +218,12 @@ func rules(n Network) []guardRule {
 		{"srcnat", "ip saddr @pods4 ip daddr != @cluster4 " + masquerade, "routers outside have no route back to a pod"},
 		{"srcnat", "ip6 saddr @pods6 ip6 daddr != @cluster6 " + masquerade, "routers outside have no route back to a pod"},
 
-		{"postrouting", fromPods + " " + toTUN + " accept", "the correct route to peers' pods"},
-		{"postrouting", fmt.Sprintf("%s oifname != %q %s accept", isOwn, n.TUN, hasSocket), "weftd's datagrams, judged in output"},
-		{"postrouting", toPods + " accept", "the correct route to pods"},
 		{"postrouting", "ct status dnat meta l4proto 17 jump translated", "a Service may lead anywhere"},
 		{"translated", toEndpoint4 + drop(dropLocalSender), "a datagram from this node that weftd did not send is forged"},
 		{"translated", toEndpoint6 + drop(dropLocalSender), "a datagram from this node that weftd did not send is forged"},
+		{"postrouting", fromPods + " " + toTUN + " accept", "the correct route to peers' pods"},
+		{"postrouting", fmt.Sprintf("%s ct state untracked oifname != %q %s accept", isOwn, n.TUN, hasSocket), "weftd's datagrams, judged in own_datagrams"},
+		{"postrouting", toPods + " accept", "the correct route to pods"},
 		{"postrouting", isOwn + " " + toTUN + drop(dropTunnelInTunnel), "encapsulated datagrams must not enter the overlay again"},
 		{"postrouting", fmt.Sprintf(`oifname { "lo", %q } accept`, n.TUN), "the correct route to pods"},
 		{"postrouting", leavesBridge + " accept", "not the overlay's"},
@@ -231,12 +231,11 @@ func rules(n Network) []guardRule {
 		{"postrouting", "ip6 daddr @cluster6" + drop(dropLeak), "even if a route leads there, or the TUN device is gone"},
 		{"postrouting", "ip daddr @peer_nodes4 jump to_peer", "pods reach nodes through the overlay only"},
 		{"postrouting", "ip6 daddr @peer_nodes6 jump to_peer", "pods reach nodes through the overlay only"},
-		{"to_peer", "ip saddr @pods4" + drop(dropLeak), "a pod's, not translated"},
-		{"to_peer", "ip6 saddr @pods6" + drop(dropLeak), "a pod's, not translated"},
-		{"to_peer", "ct direction original ct original ip saddr @pods4" + drop(dropLeak), "a pod's, before it was translated"},
-		{"to_peer", "ct direction original ct original ip6 saddr @pods6" + drop(dropLeak), "a pod's, before it was translated"},
-		{"to_peer", "ct direction reply ct reply ip saddr @pods4" + drop(dropLeak), "a pod's answer, before it was translated back"},
-		{"to_peer", "ct direction reply ct reply ip6 saddr @pods6" + drop(dropLeak), "a pod's answer, before it was translated back"},
+		// Not "ct original": the node's own ICMP errors belong to pods' connections too, and
+		// forged ones of pods to others' connections.
+		{"to_peer", fromPods + drop(dropLeak), "a pod's, which may have been translated already"},
+		{"to_peer", "ip saddr @pods4" + drop(dropLeak), "a pod's, by a way that has lost its interface"},
+		{"to_peer", "ip6 saddr @pods6" + drop(dropLeak), "a pod's, by a way that has lost its interface"},
 	}, append(trusted, []guardRule{
 		{"postrouting", "ct direction reply ct status snat accept", "of a connection that this node translated; another program translates it back"},
 		{"postrouting", "ip saddr @cluster4" + drop(dropLeak), "no packet of a pod leaves untranslated, whatever its connection's state"},

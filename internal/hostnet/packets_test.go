@@ -328,19 +328,12 @@ func TestNothingGoesBareWhenTheOverlayIsAway(t *testing.T) {
 	s.node.ip(t, "-6 route add default via 2001:db8::2")
 	// Answer every packet, not one a second.
 	s.node.run(t, "sysctl", "-qw", "net.ipv4.icmp_ratelimit=0", "net.ipv6.icmp.ratelimit=0")
-	s.node.nft(t, fmt.Sprintf(`table inet services {
-		chain prerouting {
-			type nat hook prerouting priority dstnat;
-			iifname "eth0" meta nfproto ipv4 udp dport 8080 dnat ip to %[1]s:%[3]d
-			iifname "eth0" meta nfproto ipv6 udp dport 8080 dnat ip6 to [%[2]s]:%[3]d
-		}
-	}`, addressings[0].pod1, addressings[1].pod1, echoPort))
+	s.hostPort(t, 8080)
 	check(t, s.tun.Close())
 	forEachFamily(t, func(t *testing.T, a addressing) {
 		s.dropped(t, s.pod1, anySource, a.remoteNode, echoPort, dropLeak)
 		// Nor does an answer to a peer's node, by a hostPort.
-		nodad := map[string]string{"6": "nodad"}[a.family]
-		s.outside.ip(t, fmt.Sprintf("address add %s dev eth0 %s", a.remoteNode, nodad))
+		s.peerOutside(t, a)
 		s.dropped(t, s.outside, a.remoteNode, a.node, 8080, dropLeak)
 		s.outside.ip(t, fmt.Sprintf("address delete %s dev eth0", a.remoteNode))
 		unreachable(t, s.pod1, a.remotePod)
