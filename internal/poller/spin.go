@@ -24,12 +24,12 @@ const (
 	cheap = 500 * time.Nanosecond
 
 	// mostSkipped bounds how many waits don't spin after one that spun in vain.
-	mostSkipped = 1023
+	mostSkipped = 255
 
-	// shortestPause and longestPause bound how many waits don't spin after one that was in
-	// another thread's way. A busy lane waits 10,000 times a second.
-	shortestPause = 128
-	longestPause  = 2048
+	// shortestPause and longestPause bound how long none spins after one that was in another
+	// thread's way.
+	shortestPause = 10 * time.Millisecond
+	longestPause  = time.Second
 )
 
 // Spin asks again and again whether the descriptor can be read, for some time, instead of
@@ -37,10 +37,13 @@ const (
 // thread needs the processor. It returns how often it has asked until it could be read; 0 if it
 // has not spun, or in vain.
 func (p *Poller) Spin() (asked int) {
-	if !p.spinning || !p.backoff.due() {
+	if !p.spinning {
 		return 0
 	}
 	began := time.Now()
+	if !p.backoff.due(began) {
+		return 0
+	}
 	for now := began; now.Sub(began) < spinFor; {
 		asked++
 		var atOnce unix.Timespec
@@ -53,7 +56,7 @@ func (p *Poller) Spin() (asked int) {
 		_, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0) // others' turn
 		offered := now
 		if now = time.Now(); now.Sub(offered) > contended {
-			p.backoff.contended()
+			p.backoff.contended(now)
 			return 0
 		}
 	}
@@ -64,35 +67,35 @@ func (p *Poller) Spin() (asked int) {
 // backoff says which waits spin: the more of them did so in vain, or in others' way, the fewer.
 type backoff struct {
 	skip    int // waits until the next one that spins
-	failing int // how many were skipped last after one in vain; 0 after one that found something
+	skipped int // how many it was last, after one in vain; 0 after one that found something
 
-	pause int // how many were skipped last after one in others' way
-	since int // waits that have spun since then
+	pause  time.Duration // for how long none spun after one in others' way
+	resume time.Time     // when that ends
 }
 
-func (b *backoff) due() bool {
+func (b *backoff) due(now time.Time) bool {
 	if b.skip > 0 {
 		b.skip--
 		return false
 	}
-	b.since++
-	return true
+	return !now.Before(b.resume)
 }
 
-func (b *backoff) succeeded() { b.failing = 0 }
+func (b *backoff) succeeded() { b.skipped = 0 }
 
 func (b *backoff) failed() {
-	b.failing = min(2*b.failing+1, mostSkipped)
-	b.skip = b.failing
+	b.skipped = min(2*b.skipped+1, mostSkipped)
+	b.skip = b.skipped
 }
 
-func (b *backoff) contended() {
-	if b.since < 8*b.pause {
+// contended pauses spinning, for twice as long as before if it is soon in the way again.
+func (b *backoff) contended(now time.Time) {
+	if now.Sub(b.resume) < 10*b.pause {
 		b.pause = min(2*b.pause, longestPause)
 	} else {
 		b.pause = shortestPause
 	}
-	b.since, b.skip = 0, b.pause
+	b.resume = now.Add(b.pause)
 }
 
 // callsAreCheap measures, once, what a system call takes: the least of a few batches, since

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"testing"
+	"time"
 )
 
 func TestSpinFindsWhatIsThere(t *testing.T) {
@@ -28,52 +29,53 @@ func TestSpinFindsWhatIsThere(t *testing.T) {
 	}
 }
 
-func TestSpinsInVainBecomeRare(t *testing.T) {
+func TestASpinInVainIsRemembered(t *testing.T) {
 	p, _, _ := newPipe(t)
 	p.spinning = true
 	if asked := p.Spin(); asked != 0 {
 		t.Errorf("it found something in an empty pipe: asked %d times", asked)
 	}
-	if p.backoff.skip == 0 {
-		t.Error("the next wait spins too")
+	if p.backoff == (backoff{}) { // that depends on whether another thread had the processor meanwhile
+		t.Error("it does not remember that this was in vain")
 	}
 }
 
-// waits returns how many waits pass until one spins.
-func (b *backoff) waits() (n int) {
-	for n = 1; !b.due(); n++ {
-	}
-	return n
-}
-
-func TestBackoff(t *testing.T) {
+func TestSpinsInVainAreSkippedMoreAndMore(t *testing.T) {
 	var b backoff
-	for _, want := range []int{1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 1024} {
-		if got := b.waits(); got != want {
+	now := time.Now()
+	next := func() (n int) { // which wait spins
+		for n = 1; !b.due(now); n++ {
+		}
+		return n
+	}
+	for _, want := range []int{1, 2, 4, 8, 16, 32, 64, 128, 256, 256} {
+		if got := next(); got != want {
 			t.Errorf("the %d. wait spins, want the %d.", got, want)
 		}
 		b.failed()
 	}
-	b.waits()
+	next()
 	b.succeeded()
-	if got := b.waits(); got != 1 {
+	if got := next(); got != 1 {
 		t.Errorf("the %d. wait spins after one that found something", got)
 	}
+}
 
-	// In others' way: longer each time, unless there was peace for long.
-	for _, want := range []int{128, 256, 512, 1024, 2048, 2048} {
-		b.contended()
-		if got := b.waits(); got != want+1 {
-			t.Errorf("the %d. wait spins after a pause, want the %d.", got, want+1)
+func TestSpinningPausesLongerEachTime(t *testing.T) {
+	var b backoff
+	now := time.Now()
+	for _, want := range []time.Duration{10, 20, 40, 80, 160, 320, 640, 1000, 1000} {
+		b.contended(now)
+		if b.due(now.Add(want*time.Millisecond - 1)) {
+			t.Errorf("spins again within a pause of %d ms", want)
 		}
-		b.succeeded()
+		if now = now.Add(want * time.Millisecond); !b.due(now) {
+			t.Errorf("does not spin after a pause of %d ms", want)
+		}
 	}
-	for range 8 * longestPause {
-		b.waits()
-		b.succeeded()
-	}
-	b.contended()
-	if got := b.waits(); got != shortestPause+1 {
-		t.Errorf("the %d. wait spins though there was peace before, want the %d.", got, shortestPause+1)
+	now = now.Add(time.Minute)
+	b.contended(now)
+	if !b.due(now.Add(shortestPause)) {
+		t.Error("a long peace is not rewarded with a short pause")
 	}
 }
