@@ -231,11 +231,13 @@ func rules(n Network) []guardRule {
 		{"postrouting", "ip6 daddr @cluster6" + drop(dropLeak), "even if a route leads there, or the TUN device is gone"},
 		{"postrouting", "ip daddr @peer_nodes4 jump to_peer", "pods reach nodes through the overlay only"},
 		{"postrouting", "ip6 daddr @peer_nodes6 jump to_peer", "pods reach nodes through the overlay only"},
-		// Not "ct original": the node's own ICMP errors belong to pods' connections too, and
-		// forged ones of pods to others' connections.
+		// What connection tracking calls related may be an ICMP error of the node's own that belongs
+		// to a pod's connection, or one that a pod has forged and that belongs to another's.
 		{"to_peer", fromPods + drop(dropLeak), "a pod's, which may have been translated already"},
 		{"to_peer", "ip saddr @pods4" + drop(dropLeak), "a pod's, by a way that has lost its interface"},
 		{"to_peer", "ip6 saddr @pods6" + drop(dropLeak), "a pod's, by a way that has lost its interface"},
+		{"to_peer", "ct state new,established ct direction original ct original ip saddr @pods4" + drop(dropLeak), "the node's, under its overlay address, before it was translated"},
+		{"to_peer", "ct state new,established ct direction original ct original ip6 saddr @pods6" + drop(dropLeak), "the node's, under its overlay address, before it was translated"},
 	}, append(trusted, []guardRule{
 		{"postrouting", "ct direction reply ct status snat accept", "of a connection that this node translated; another program translates it back"},
 		{"postrouting", "ip saddr @cluster4" + drop(dropLeak), "no packet of a pod leaves untranslated, whatever its connection's state"},
