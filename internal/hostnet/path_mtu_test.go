@@ -157,7 +157,8 @@ func TestGuardDropsForgedPathMTUs(t *testing.T) {
 			for _, q := range hostile[a.family] {
 				before := s.node.drops(t)[dropPathMTU]
 				from.ns.sendICMP(t, from.from, a.node, tooBig(q.bytes(a.node, a.remoteNode)))
-				if !eventually(func() bool { return s.node.drops(t)[dropPathMTU] == before+1 }) {
+				// More than one where the last sender's quote that is cut comes late, and is dropped too.
+				if !eventually(func() bool { return s.node.drops(t)[dropPathMTU] > before }) {
 					t.Errorf("%s from %s: not dropped", q.name, from.name)
 				}
 				if cached(a.remoteNode) {
