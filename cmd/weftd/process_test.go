@@ -86,8 +86,8 @@ func ours(t *testing.T, at *testnet.Namespace) string {
 		true`)
 }
 
-// withoutRouted leaves out of a listing the sets that pods' packets fill.
-const withoutRouted = `sed '/set routed[46] {/,/^\t}/d'`
+// withoutRouted leaves out of a listing the elements of the sets that pods' packets fill.
+const withoutRouted = `sed '/set routed[46] {/,/^\t}/{/elements = {/{:a;/}/!{N;ba};d}}'`
 
 const listGuard = `nft --stateless list table inet weft 2>/dev/null | ` + withoutRouted
 

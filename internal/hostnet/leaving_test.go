@@ -73,14 +73,9 @@ func TestForgedErrorsDoNotLeaveBare(t *testing.T) {
 	echo(t, s.outside, a.remoteNode, echoPort)
 	check(t, s.tun.Close())
 
-	var conn *net.UDPConn
-	other.do(t, func() {
-		var err error
-		conn, err = net.DialUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(address, 5555)), net.UDPAddrFromAddrPort(netip.AddrPortFrom(a.remoteNode, echoPort)))
-		check(t, err)
-	})
-	defer conn.Close()
-	exchange(t, conn)
+	if got := answersTo(t, other, netip.AddrPortFrom(address, 5555), netip.AddrPortFrom(a.remoteNode, echoPort)); got != a.node.String() {
+		t.Fatalf("the peer's node saw %s, want %s", got, a.node)
+	}
 
 	message, err := (&icmp.Message{Type: ipv4.ICMPTypeDestinationUnreachable, Code: 3, Body: &icmp.DstUnreach{
 		Data: ipPacket(a.remoteNode, address, unix.IPPROTO_UDP, udpTo(a.remoteNode, address, echoPort, 5555), 0, nil),

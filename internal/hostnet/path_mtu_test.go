@@ -157,16 +157,19 @@ func TestGuardDropsForgedPathMTUs(t *testing.T) {
 			for _, q := range hostile[a.family] {
 				before := s.node.drops(t)[dropPathMTU]
 				from.ns.sendICMP(t, from.from, a.node, tooBig(q.bytes(a.node, a.remoteNode)))
-				// More than one where the last sender's quote that is cut comes late, and is dropped too.
-				if !eventually(func() bool { return s.node.drops(t)[dropPathMTU] > before }) {
+				if !eventually(func() bool { return s.node.drops(t)[dropPathMTU] == before+1 }) {
 					t.Errorf("%s from %s: not dropped", q.name, from.name)
 				}
 				if cached(a.remoteNode) {
 					t.Fatalf("%s from %s: the node believes it: %s", q.name, from.name, s.node.ip(t, "route get "+a.remoteNode.String()))
 				}
 			}
-			// The kernel believes no quote that is cut; so the rules may let it pass.
+			// The kernel believes no quote that is cut; this one still has the port that gives it away.
+			before := s.node.drops(t)[dropPathMTU]
 			from.ns.sendICMP(t, from.from, a.node, tooBig(quote{sport: 50000, dport: 9338, cut: 6}.bytes(a.node, a.remoteNode)))
+			if !eventually(func() bool { return s.node.drops(t)[dropPathMTU] == before+1 }) {
+				t.Errorf("a quote that is cut from %s: not dropped", from.name)
+			}
 		}
 		before := s.node.drops(t)[dropPathMTU]
 		friendly := []quote{{sport: foreign, dport: 53}}

@@ -534,6 +534,7 @@ func TestGuardVerdicts(t *testing.T) {
 		{"the overlay reaches everything", "flush chain inet weft forward"},
 		{"anything local is weftd's", "flush chain inet weft output"},
 		{"anything leaves", "flush chain inet weft postrouting"},
+		{"packets leave untranslated", "insert rule inet weft postrouting ip saddr @cluster4 accept"},
 		{"forged datagrams leave through a Service", "flush chain inet weft translated"},
 		{"path MTUs are believed", "flush chain inet weft too_big4"},
 		{"a set lacks its prefix", "delete element inet weft cluster6 { fd00:244::/48 }"},

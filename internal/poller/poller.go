@@ -41,7 +41,7 @@ type Poller struct {
 	event *os.File       // closed by the runtime when nothing refers to the poller any more
 
 	brief time.Duration
-	left  unix.Timespec // of brief; the kernel subtracts from it
+	left  unix.Timespec // of ask's timeout; the kernel subtracts from it
 
 	spinning bool // whether to spin at all
 	backoff  backoff
@@ -69,9 +69,7 @@ func (p *Poller) Wait() (waited bool, err error) {
 		return asked > 1, p.readable()
 	}
 	for {
-		p.left = unix.NsecToTimespec(p.brief.Nanoseconds())
-		n, _, errno := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&p.fds[0])), 2,
-			uintptr(unsafe.Pointer(&p.left)), 0, 0, 0)
+		n, errno := p.ask(p.brief)
 		switch {
 		case errno == unix.EINTR:
 			Yield()
@@ -83,6 +81,14 @@ func (p *Poller) Wait() (waited bool, err error) {
 			return p.brief-time.Duration(p.left.Nano()) > atOnce, p.readable()
 		}
 	}
+}
+
+// ask waits in a raw system call for up to timeout, and returns how many of fds are ready.
+func (p *Poller) ask(timeout time.Duration) (n uintptr, errno unix.Errno) {
+	p.left = unix.NsecToTimespec(timeout.Nanoseconds())
+	n, _, errno = unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&p.fds[0])), 2,
+		uintptr(unsafe.Pointer(&p.left)), 0, 0, 0)
+	return n, errno
 }
 
 // Sleep is Wait for a caller that has already waited for Brief.

@@ -3,7 +3,6 @@ package poller
 import (
 	"sync"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -46,10 +45,7 @@ func (p *Poller) Spin() (asked int) {
 	}
 	for now := began; now.Sub(began) < spinFor; {
 		asked++
-		var atOnce unix.Timespec
-		n, _, errno := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&p.fds[0])), 2,
-			uintptr(unsafe.Pointer(&atOnce)), 0, 0, 0)
-		if errno == 0 && n > 0 {
+		if n, errno := p.ask(0); errno == 0 && n > 0 {
 			p.backoff.succeeded()
 			return asked
 		}
