@@ -216,6 +216,36 @@ unreachable fd00:244:0:1::/64 dev lo metric 1073741824 pref medium`))
 	}
 }
 
+// TestApplyFollowsPathMTUs: the routes to what is behind a narrow path have its MTU, also after another
+// program or an earlier weftd has given them others.
+func TestApplyFollowsPathMTUs(t *testing.T) {
+	ns := newNamespace(t)
+	ns.openTUN(t, "weft0")
+	host := newHost()
+	n := testNetwork()
+	ns.apply(t, host, n)
+	narrow := n
+	narrow.MTUs = map[netip.Prefix]int{}
+	for _, p := range prefixes("10.244.2.0/24", "fd00:244:0:2::/64", "192.0.2.20/32", "2001:db8::20/128") {
+		narrow.MTUs[p] = 1300
+	}
+	want := testRouting
+	for _, route := range []string{
+		"10.244.2.0/24 dev weft0 scope link src 10.244.1.1", "192.0.2.20 dev weft0 table 9338 scope link",
+		"2001:db8::20 dev weft0 table 9338 metric 1", "fd00:244:0:2::/64 dev weft0 src fd00:244:0:1::1 metric 1",
+	} {
+		want = strings.Replace(want, route, route+" mtu lock 1300", 1)
+	}
+	for range 2 {
+		ns.apply(t, host, narrow)
+		expect(t, "narrow routes", sorted(ns.routing(t)), sorted(want))
+		ns.ip(t, "route replace 10.244.2.0/24 dev weft0 src 10.244.1.1 mtu 1280 proto 93")
+		host = newHost() // a new weftd
+	}
+	ns.apply(t, host, n)
+	expect(t, "routes", sorted(ns.routing(t)), sorted(testRouting))
+}
+
 func TestApplySweepsWhatAPredecessorLeft(t *testing.T) {
 	ns := newNamespace(t)
 	ns.openTUN(t, "weft0")

@@ -47,6 +47,10 @@ type Network struct {
 	// the node itself reaches them as before.
 	PeerAddresses []netip.Addr
 
+	// MTUs are those in bytes of the PeerCIDRs and PeerAddresses to which smaller packets than
+	// MTU have to be sent. The kernel reports them to senders of larger ones.
+	MTUs map[netip.Prefix]int
+
 	// Senders are where the other nodes' datagrams come from: their underlay addresses,
 	// those that they have proven included, and those to which they roam. Another address is a non-peer source, whose datagrams
 	// are limited.

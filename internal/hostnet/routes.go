@@ -42,6 +42,7 @@ type route struct {
 	routeKey
 	link int        // index of the device; 0 for an unreachable route
 	src  netip.Addr // preferred source; may be the zero Addr
+	mtu  int        // bytes, locked (ip-route(8)); 0: the device's
 
 	// foreign says that the route carries something that weft never sets, so it
 	// can't be what is wanted.
@@ -53,13 +54,13 @@ func wantedRoutes(n Network, tun int) []route {
 	routes := make([]route, 0, len(n.PeerCIDRs)+len(n.PeerAddresses)+len(n.ClusterCIDRs)+len(n.PodCIDRs))
 	for _, p := range n.PeerCIDRs {
 		routes = append(routes, route{
-			routeKey: routeKey{unix.RT_TABLE_MAIN, p, peerMetric(p)}, link: tun, src: family.Of(p.Addr()).First(n.Addresses),
+			routeKey: routeKey{unix.RT_TABLE_MAIN, p, peerMetric(p)}, link: tun, src: family.Of(p.Addr()).First(n.Addresses), mtu: n.MTUs[p],
 		})
 	}
 	// Only forwarded packets meet these, and they have a source already.
 	for _, a := range n.PeerAddresses {
 		p := netip.PrefixFrom(a, a.BitLen())
-		routes = append(routes, route{routeKey: routeKey{marks.RouteTable, p, peerMetric(p)}, link: tun})
+		routes = append(routes, route{routeKey: routeKey{marks.RouteTable, p, peerMetric(p)}, link: tun, mtu: n.MTUs[p]})
 	}
 	// A packet to a pod that isn't there is answered here; the default gateway must
 	// not see it.
@@ -126,7 +127,8 @@ func diffRoutes(have, want []route) difference {
 func parseRoute(r netlink.Route) route {
 	parsed := route{
 		routeKey: routeKey{r.Table, rtnetlink.Prefix(r.Dst), r.Priority},
-		foreign: r.Gw != nil || r.Via != nil || r.Encap != nil || len(r.MultiPath) > 0 || r.MTU != 0 || r.Tos != 0 ||
+		mtu:      r.MTU,
+		foreign: r.Gw != nil || r.Via != nil || r.Encap != nil || len(r.MultiPath) > 0 || r.MTU != 0 && !r.MTULock || r.Tos != 0 ||
 			r.Type != unix.RTN_UNICAST && r.Type != unix.RTN_UNREACHABLE,
 	}
 	parsed.src, _ = netip.AddrFromSlice(r.Src)
@@ -146,6 +148,10 @@ func (r route) netlink() *netlink.Route {
 		Priority:  r.metric,
 		Type:      unix.RTN_UNREACHABLE,
 		LinkIndex: r.link,
+		MTU:       r.mtu,
+		// Forwarded IPv6 heeds no other MTU of a route (ip6_dst_mtu_maybe_forward in
+		// include/net/ip6_route.h), nor does IPv4 before Linux 5.12.
+		MTULock: r.mtu != 0,
 	}
 	if r.src.IsValid() {
 		n.Src = r.src.AsSlice()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -41,7 +42,7 @@ func (k *kernel) applyRoutes(ctx context.Context, want []route) error {
 // changeRoutes is applyRoutes when weft itself has made before hold.
 func (k *kernel) changeRoutes(ctx context.Context, before, now *held) error {
 	have, want := before.Network, now.Network
-	if before.tun == now.tun && slices.Equal(have.Addresses, want.Addresses) {
+	if before.tun == now.tun && slices.Equal(have.Addresses, want.Addresses) && maps.Equal(have.MTUs, want.MTUs) {
 		// The others' routes are as they were.
 		have.PeerCIDRs, want.PeerCIDRs = apart(have.PeerCIDRs, want.PeerCIDRs, netip.Prefix.Compare)
 		have.PeerAddresses, want.PeerAddresses = apart(have.PeerAddresses, want.PeerAddresses, netip.Addr.Compare)

@@ -58,7 +58,9 @@ func TestWholeClusterCIDRNeedsOneRoute(t *testing.T) {
 }
 
 func TestRoutesSurviveTheKernelsNotation(t *testing.T) {
-	for _, r := range wantedRoutes(testNetwork(), 7) {
+	n := testNetwork()
+	n.MTUs = map[netip.Prefix]int{n.PeerCIDRs[0]: 1300}
+	for _, r := range wantedRoutes(n, 7) {
 		if got := parseRoute(*r.netlink()); got != r {
 			t.Errorf("%+v came back as %+v", r, got)
 		}

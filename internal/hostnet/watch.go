@@ -3,6 +3,7 @@ package hostnet
 import (
 	"context"
 	"encoding/binary"
+	"maps"
 	"math"
 	"net/netip"
 	"slices"
@@ -246,7 +247,8 @@ func (h *held) sameRoutes(o *held) bool {
 		slices.Equal(h.PodCIDRs, o.PodCIDRs) &&
 		slices.Equal(h.ClusterCIDRs, o.ClusterCIDRs) &&
 		slices.Equal(h.PeerCIDRs, o.PeerCIDRs) &&
-		slices.Equal(h.PeerAddresses, o.PeerAddresses)
+		slices.Equal(h.PeerAddresses, o.PeerAddresses) &&
+		maps.Equal(h.MTUs, o.MTUs)
 }
 
 // tables takes in messages of nftables; nil says that some were lost.
