@@ -20,6 +20,8 @@ import (
 	"weft/control"
 	"weft/daemon/engine"
 	"weft/encap"
+	"weft/encap/probe"
+	"weft/encap/vxlan"
 	"weft/internal/alone"
 	"weft/internal/config"
 	"weft/internal/hostnet"
@@ -116,6 +118,7 @@ func (d *daemon) run(ctx context.Context, group *errgroup.Group) error {
 	path := d.path.Load()
 	group.Go(func() error { return path.router.Run(ctx) }) // owns the lanes: closes them in any case
 	group.Go(func() error { return path.keys.run(ctx, d.roamed) })
+	group.Go(func() error { return path.prober.Run(ctx) })
 	group.Go(func() error { return d.proved(ctx) })
 	return d.up(ctx, group)
 }
@@ -173,6 +176,8 @@ type path struct {
 	router *router.Router
 	conns  []*encap.Conn
 	keys   *keys
+	vxlan  *vxlan.Peers // nil where packets are sealed
+	prober *probe.Prober
 }
 
 // openPath makes the TUN device, the sockets and the keys, for a router that starts with plan.
@@ -191,7 +196,13 @@ func (d *daemon) openPath(ctx context.Context, key ed25519.PrivateKey, plan *con
 	proven := d.restoreProven(keys)
 	had := d.control.had()
 	d.carryOut(ctx, d.decide(func(e *engine.Engine) engine.Decision { return e.Begin(plan, had, proven) }))
-	d.path.Store(&path{newRouter(d.config, keys, conns, queues, plan), conns, keys})
+	p := &path{conns: conns, keys: keys}
+	if keys == nil {
+		p.vxlan = vxlan.NewPeers(len(conns))
+	}
+	p.prober = probe.New(newProbeLink(d.config, p), len(conns))
+	p.router = newRouter(d.config, p, queues, plan)
+	d.path.Store(p)
 	return nil
 }
 
@@ -211,10 +222,10 @@ func openLanes(ctx context.Context, c config.Config) ([]*encap.Conn, []tun.Queue
 	return conns, queues, nil
 }
 
-func newRouter(c config.Config, k *keys, conns []*encap.Conn, queues []tun.Queue, plan *control.Plan) *router.Router {
-	lanes := make([]router.Lane, len(conns))
+func newRouter(c config.Config, p *path, queues []tun.Queue, plan *control.Plan) *router.Router {
+	lanes := make([]router.Lane, len(p.conns))
 	for i := range lanes {
-		lanes[i] = router.Lane{Queue: queues[i], Codec: codec(c, k, i, len(lanes)), Conn: conns[i]}
+		lanes[i] = router.Lane{Queue: queues[i], Codec: p.codec(c, i), Conn: p.conns[i]}
 	}
 	return router.New(lanes, plan.Table)
 }
@@ -232,6 +243,7 @@ func (d *daemon) up(ctx context.Context, group *errgroup.Group) error {
 	})
 	group.Go(func() error { return d.saveNowAndThen(ctx) })
 	group.Go(func() error { return d.watchHost(ctx) })
+	group.Go(func() error { return d.watchPaths(ctx) })
 	group.Go(func() error { return d.reapplyNowAndThen(ctx) })
 	group.Go(func() error { return d.reconcileNowAndThen(ctx, reconcileInterval) })
 	group.Go(func() error {

@@ -29,7 +29,7 @@ import (
 func (d *daemon) serveStatus(ctx context.Context, group *errgroup.Group) {
 	path := filepath.Join(d.config.RunDir, status.SocketName)
 	d.serveWhenPossible(ctx, group, path, "runDir must be writable", func() (net.Listener, error) { return status.Listen(path) },
-		status.Handler(status.Daemon{Report: d.report, Rotate: d.rotate, Confirm: d.confirm}))
+		status.Handler(status.Daemon{Report: d.report, Rotate: d.rotate, Confirm: d.confirm, Probe: d.probe}))
 }
 
 // serveMetrics answers Prometheus and health probes, unless that is switched off.
@@ -92,6 +92,7 @@ func serveHTTP(ctx context.Context, group *errgroup.Group, listener net.Listener
 // report is what `weft status` shows.
 func (d *daemon) report() status.Report {
 	links, leases, stats, warnings := d.keys().links(), d.leases.status(), d.Stats(), d.Warnings()
+	traffic, paths := d.path.Load().traffic(), d.path.Load().describe()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	plan, since := d.engine.Active()
@@ -124,7 +125,7 @@ func (d *daemon) report() status.Report {
 		r.State.RejectedNodes = rejectedNodes.Error()
 	}
 	for _, p := range plan.Peers {
-		r.Peers = append(r.Peers, status.Peer{Name: p.Name, Endpoint: p.Endpoint, Prefixes: p.Prefixes, Link: links[p.Key]})
+		r.Peers = append(r.Peers, status.Peer{Name: p.Name, Endpoint: p.Endpoint, Prefixes: p.Prefixes, Traffic: traffic[p.Name], Path: paths[p.Name], Link: links[p.Key]})
 	}
 	for _, reason := range drop.All() {
 		if n := r.Stats.Drops[reason]; n > 0 {
@@ -144,8 +145,6 @@ func (k *keys) links() map[peer.Fingerprint]*status.Link {
 		l := &status.Link{
 			Key: s.Key.String(), State: string(s.State), KeysBegan: byTheClock(s.Began), KeysOverdue: s.Overdue,
 			Heard: byTheClock(s.Heard), RTT: s.RTT.Microseconds(),
-			SentPackets: s.Traffic.SentPackets, SentBytes: s.Traffic.SentBytes,
-			ReceivedPackets: s.Traffic.ReceivedPackets, ReceivedBytes: s.Traffic.ReceivedBytes,
 			Refused: s.Traffic.Refused, RunsLost: s.RunsLost,
 		}
 		if s.Err != nil && (s.State != handshake.Up || s.Overdue) {

@@ -129,7 +129,7 @@ func (d *daemon) apply(ctx context.Context) error {
 	plan := job.Plan
 	if job.News {
 		limitMemory(plan.Table.Size())
-		path.keys.update(plan)
+		path.update(plan)
 		path.router.Publish(plan.Table)
 	}
 	sendFrom(path.conns, plan.Self.Endpoint.Addr())
@@ -138,7 +138,8 @@ func (d *daemon) apply(ctx context.Context) error {
 		mtu = now
 	}
 	if mtu > 0 { // which was right before, if it is not known now
-		err = errors.Join(err, d.host.Apply(ctx, d.hostNetwork(plan, path.conns, mtu)))
+		path.prober.Update(plan.Peers, mtu)
+		err = errors.Join(err, d.host.Apply(ctx, d.hostNetwork(plan, path, mtu)))
 	}
 	guard := d.host.Guard()
 	switch {
@@ -189,13 +190,14 @@ func (d *daemon) configured() hostnet.Network {
 	}
 }
 
-func (d *daemon) hostNetwork(plan *control.Plan, conns []*encap.Conn, mtu int) hostnet.Network {
+func (d *daemon) hostNetwork(plan *control.Plan, path *path, mtu int) hostnet.Network {
 	n := d.configured()
 	n.MTU, n.GSOMaxSize, n.GSOMaxSegs = mtu, encap.MaxSuperPacket, encap.MaxSegments
 	n.Addresses, n.PodCIDRs, n.PeerCIDRs = plan.NodeAddresses, plan.PodCIDRs, plan.PeerCIDRs
 	n.PeerAddresses, n.Senders, n.PeerEndpoints = plan.PeerAddresses, plan.Senders, plan.PeerEndpoints
 	n.Known = []netip.Addr{plan.Self.Endpoint.Addr()}
-	for _, c := range conns {
+	n.MTUs = narrowPrefixes(plan.Peers, path.prober.Narrow())
+	for _, c := range path.conns {
 		n.SourcePorts = append(n.SourcePorts, c.SourcePort())
 	}
 	return n

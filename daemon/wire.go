@@ -71,11 +71,24 @@ func newKeys(c config.Config, key ed25519.PrivateKey, conns []*encap.Conn, log *
 }
 
 // codec returns that of one lane.
-func codec(c config.Config, k *keys, lane, lanes int) router.Codec {
-	if k == nil {
-		return vxlan.New(c.VXLAN.VNI)
+func (p *path) codec(c config.Config, lane int) router.Codec {
+	if p.keys == nil {
+		codec := vxlan.New(c.VXLAN.VNI)
+		codec.Messages, codec.Peers, codec.Lane = p.prober, p.vxlan, lane
+		return codec
 	}
-	return sealed.NewCodec(k.peers, k.manager, lane, lanes)
+	codec := sealed.NewCodec(p.keys.peers, p.keys.manager, lane, len(p.conns))
+	codec.Messages = p.prober
+	return codec
+}
+
+// update makes a Plan's peers those that the lanes and the handshake know, before its table is
+// published.
+func (p *path) update(plan *control.Plan) {
+	p.keys.update(plan)
+	if p.vxlan != nil {
+		p.vxlan.Set(plan.Peers)
+	}
 }
 
 // update makes the peers those of a Plan, before its table is published.

@@ -48,6 +48,8 @@ const (
 	NotAuthentic
 	// HandshakesFull: more parts of handshakes wait than there is room for.
 	HandshakesFull
+	// ProbesFull: a peer probes the path more often than this node answers.
+	ProbesFull
 	// WrongVNI: the datagram belongs to another VXLAN network.
 	WrongVNI
 	// WrongMAC: the Ethernet destination is not this node's VTEP address.
@@ -96,6 +98,7 @@ var names = [Count]string{
 	Replayed:            "replayed",
 	NotAuthentic:        "not_authentic",
 	HandshakesFull:      "handshakes_full",
+	ProbesFull:          "probes_full",
 	WrongVNI:            "wrong_vni",
 	WrongMAC:            "wrong_mac",
 	NotIP:               "not_ip",

@@ -248,12 +248,22 @@ func (c *Conn) WriteBatch(b *Batch) Sent {
 // WriteTo sends one datagram from the port that all lanes receive at, for what is not
 // a lane's. It may be called at any time.
 func (c *Conn) WriteTo(payload []byte, to netip.AddrPort) error {
+	return c.writeTo(c.reader.raw, payload, to)
+}
+
+// WriteFromLane is WriteTo from the port that the lane sends from. So the datagram takes the way of
+// the lane's packets, where the underlay chooses it by the ports.
+func (c *Conn) WriteFromLane(payload []byte, to netip.AddrPort) error {
+	return c.writeTo(c.writer.raw, payload, to)
+}
+
+func (c *Conn) writeTo(socket syscall.RawConn, payload []byte, to netip.AddrPort) error {
 	var control []byte
 	if from := c.source.Load(); from != nil && from.addr.Is4() == to.Addr().Is4() {
 		control = from.control
 	}
 	var err error
-	controlErr := c.reader.raw.Control(func(fd uintptr) {
+	controlErr := socket.Control(func(fd uintptr) {
 		err = unix.Sendmsg(int(fd), payload, control, sockaddr(to), unix.MSG_DONTWAIT)
 	})
 	if err := errors.Join(controlErr, err); err != nil {

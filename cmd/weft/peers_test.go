@@ -21,11 +21,12 @@ func sealedPeers() []status.Peer {
 	return []status.Peer{
 		{Name: "node2", Endpoint: at("192.168.77.2:9338"), Link: &status.Link{
 			State: "up", KeysBegan: now.Add(-12*time.Minute - 3400*time.Millisecond), Heard: now.Add(time.Millisecond), RTT: 412,
-			KeysOverdue: true, Error: "node2 does not answer",
-			SentPackets: 12345, SentBytes: 3 << 30, ReceivedPackets: 1, ReceivedBytes: 84, Refused: 7}},
+			KeysOverdue: true, Error: "node2 does not answer", Refused: 7},
+			Traffic: status.Traffic{SentPackets: 12345, SentBytes: 3 << 30, ReceivedPackets: 1, ReceivedBytes: 84}},
 		{Name: "node3", Endpoint: at("192.168.77.3:9338"), Link: &status.Link{
-			State: "unreachable", KeysBegan: now.Add(-time.Minute), Heard: now.Add(-12 * time.Second), SentPackets: 5, SentBytes: 420,
-			Error: "timeout: no recent\n\x1b[31mnetwork activity", Failures: 3, Retry: now.Add(3456 * time.Millisecond)}},
+			State: "unreachable", KeysBegan: now.Add(-time.Minute), Heard: now.Add(-12 * time.Second),
+			Error: "timeout: no recent\n\x1b[31mnetwork activity", Failures: 3, Retry: now.Add(3456 * time.Millisecond)},
+			Traffic: status.Traffic{SentPackets: 5, SentBytes: 420}},
 		{Name: "node4", Endpoint: at("[fd00:77::4]:9338"), Link: &status.Link{
 			State: "unreachable", Error: "the node there has another key", Failures: 1, Retry: now.Add(-time.Second)}},
 		{Name: "node5", Endpoint: at("192.168.77.5:9338"), Link: &status.Link{State: "idle", KeysBegan: now.Add(-7 * time.Minute), Heard: now.Add(-6 * time.Minute)}},
@@ -110,7 +111,11 @@ vxlan does not show whether peers are alive.
     "prefixes": [
       "10.244.2.0/24",
       "192.168.77.2/32"
-    ]
+    ],
+    "sentPackets": 0,
+    "sentBytes": 0,
+    "receivedPackets": 0,
+    "receivedBytes": 0
   }
 ]
 `, "")

@@ -17,9 +17,19 @@ type Handshakes interface {
 	Receive(payload []byte, from netip.AddrPort) drop.Reason
 }
 
+// Messages takes what nodes send each other beside packets.
+type Messages interface {
+	// Receive is given a message, which it must not keep. It returns drop.None, or why it does
+	// not take it.
+	Receive(from *peer.Peer, message []byte) drop.Reason
+}
+
 // Codec seals and opens for one lane. Its sealing and its opening half may each be used
 // by one goroutine.
 type Codec struct {
+	// Messages takes messages. Without it they are malformed packets.
+	Messages Messages
+
 	peers       *Peers
 	handshakes  Handshakes
 	lane, lanes int
@@ -145,6 +155,9 @@ func (c *Codec) Decode(r *encap.Received, table *fib.Table) (*peer.Peer, drop.Re
 	endpoint := peer.Endpoint.Addr()
 	if r.From.Addr() != endpoint {
 		c.peers.moved(peer, r.From.Addr())
+	}
+	if isMessage(plain) && c.Messages != nil {
+		return nil, c.Messages.Receive(peer, plain)
 	}
 	if o.epoch.at != endpoint && isSource(&r.Frame, endpoint) {
 		o.epoch.peer.want() // to prove it

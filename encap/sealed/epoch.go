@@ -38,6 +38,7 @@ type Epoch struct {
 	peer    *Peer
 	at      netip.Addr // where the peer was when the keys were agreed
 	keys    sync.Mutex // guards secrets, and is held while a key is made of them
+	control sync.Mutex // held while the control lane seals: several goroutines send there
 	secrets *Secrets   // nil when the epoch is over
 	local   uint32     // this node's session, as the peer names it, shifted over the lane
 	remote  uint32     // the peer's
@@ -247,7 +248,9 @@ func (o *opener) open(b []byte, counter uint64) (plain []byte, reason drop.Reaso
 		return nil, drop.NotAuthentic
 	}
 	o.window.mark(counter)
-	o.packets.Store(o.packets.Load() + 1) // only this lane writes them
-	o.bytes.Store(o.bytes.Load() + uint64(len(plain)))
+	if !isMessage(plain) {
+		o.packets.Store(o.packets.Load() + 1) // only this lane writes them
+		o.bytes.Store(o.bytes.Load() + uint64(len(plain)))
+	}
 	return plain, drop.None
 }

@@ -239,6 +239,8 @@ func (e *Epoch) prove() {
 
 // sendWaiting seals packets with the key that no lane has.
 func (e *Epoch) sendWaiting(waited []waiting, send func(datagram []byte)) {
+	e.control.Lock()
+	defer e.control.Unlock()
 	var out encap.Batch
 	s := e.sealer(controlLane)
 	if s == nil { // the peer is gone by now
@@ -257,6 +259,27 @@ func (e *Epoch) sendWaiting(waited []waiting, send func(datagram []byte)) {
 	for _, datagram := range out.Datagrams() {
 		send(datagram)
 	}
+}
+
+// ErrNoKeys says that no keys are agreed with a peer, or that they seal no more.
+var ErrNoKeys = errors.New("no keys are agreed with the peer")
+
+// Message returns the datagram that carries a message, which must begin as isMessage has it,
+// sealed with the key that no lane has. It never asks for keys.
+func (p *Peer) Message(message []byte) ([]byte, error) {
+	e := p.sending.Load()
+	if e == nil {
+		return nil, ErrNoKeys
+	}
+	e.control.Lock()
+	defer e.control.Unlock()
+	s := e.sealer(controlLane)
+	if s == nil {
+		return nil, ErrNoKeys
+	}
+	b := make([]byte, HeaderLen+len(message)+TagLen)
+	s.sealOne(b, message)
+	return b, nil
 }
 
 // forgetWaiting empties the queue; p.mu is held.

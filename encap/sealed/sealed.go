@@ -57,6 +57,10 @@ func SpreadBy() encap.Spread {
 	return encap.Spread{Offset: 7, Mask: maxLanes - 1}
 }
 
+// isMessage says whether what was sealed is a message between nodes, and not a packet, of which the
+// first four bits are IP's version.
+func isMessage(plain []byte) bool { return len(plain) > 0 && plain[0]>>4 == 0 }
+
 // header is what stands before a sealed packet. All of it is authenticated.
 type header struct {
 	index   uint32

@@ -3,9 +3,11 @@ package sealed_test
 import (
 	"bytes"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
+	"sync"
 	"testing"
 
 	"weft/drop"
@@ -622,4 +624,66 @@ func TestKeyedAreAllPeersWithEpochsAndNoOthers(t *testing.T) {
 	expect("when some peers are gone", 400)
 	begin(all[500:700])
 	expect("when they have begun again", 500)
+}
+
+// inbox keeps the messages that came.
+type inbox struct{ from, text string }
+
+func (i *inbox) Receive(from *peer.Peer, message []byte) drop.Reason {
+	i.from, i.text = from.Name, string(message)
+	return drop.None
+}
+
+func TestMessagesAreNoPackets(t *testing.T) {
+	ends := newEnds(t, 2, 2)
+	a, b := ends[0], ends[1]
+	message := []byte("\x01hello")
+	if _, err := a.knows(b).Message(message); !errors.Is(err, sealed.ErrNoKeys) {
+		t.Errorf("without keys: %v", err)
+	}
+	agree(t, a, b)
+	datagram, err := a.knows(b).Message(message)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if bytes.Contains(datagram, []byte("hello")) {
+		t.Errorf("the message can be read: %x", datagram)
+	}
+	var in inbox
+	for _, codec := range b.codecs {
+		codec.Messages = &in
+	}
+	if _, from, reason := b.decode(bytes.Clone(datagram), a.addr()); from != nil || reason != drop.None || in != (inbox{a.self.Name, string(message)}) {
+		t.Errorf("%v, %v, %v", from, reason, in)
+	}
+	if _, _, reason := b.decode(datagram, a.addr()); reason != drop.Replayed {
+		t.Errorf("again: %v", reason)
+	}
+	if sent, received := a.knows(b).Traffic(), b.knows(a).Traffic(); sent.SentPackets != 0 || received.ReceivedPackets != 0 {
+		t.Errorf("a message counts as a packet: %+v, %+v", sent, received)
+	}
+}
+
+// TestMessagesAndWaitingPacketsShareNoCounter: both are sealed with the key that no lane has, by
+// several goroutines.
+func TestMessagesAndWaitingPacketsShareNoCounter(t *testing.T) {
+	a, b := pair(t, 1)
+	var mu sync.Mutex
+	seen := map[string]bool{}
+	var senders sync.WaitGroup
+	for range 4 {
+		senders.Go(func() {
+			for range 200 {
+				datagram, err := a.knows(b).Message([]byte{1})
+				mu.Lock()
+				if header := string(datagram[:sealed.HeaderLen]); err != nil || seen[header] {
+					t.Errorf("the header %x comes again, or %v", header, err)
+				} else {
+					seen[header] = true
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	senders.Wait()
 }

@@ -30,6 +30,10 @@ const (
 
 	etherTypeIPv4 = 0x0800
 	etherTypeIPv6 = 0x86dd
+
+	// etherTypeMessage is that of messages between nodes: the first one for local experiments
+	// (IEEE 802-2014 §9.2.4). Kernels, and earlier versions of weft, drop these frames.
+	etherTypeMessage = 0x88b5
 )
 
 // Overhead is by how many bytes the packet on the underlay is longer than the
@@ -42,15 +46,34 @@ func Overhead(ipv6Underlay bool) int {
 	return HeaderLen + udpLen + 20
 }
 
+// Messages takes what nodes send each other beside packets.
+type Messages interface {
+	// Receive is given a message, which it must not keep. It returns drop.None, or why it does
+	// not take it.
+	Receive(from *peer.Peer, message []byte) drop.Reason
+}
+
 // Codec encodes and decodes for one VXLAN network. Its encoding and its decoding half
 // may each be used by one goroutine: each lane has a Codec.
 type Codec struct {
+	// Messages takes messages. Without it they are dropped.
+	Messages Messages
+
+	// Peers counts what passes in this lane, unless it is nil.
+	Peers *Peers
+	Lane  int
+
 	vni uint32 // as on the wire: shifted over the reserved byte
 
+	out struct { // where the packet before went to: most go to the same peer
+		to       *peer.Peer
+		counters *counters // nil counts nothing
+	}
 	last struct { // who sent the datagram before: most come from the same peer
-		table *fib.Table
-		addr  netip.Addr
-		peer  *peer.Peer
+		table    *fib.Table
+		addr     netip.Addr
+		peer     *peer.Peer
+		counters *counters // nil counts nothing
 	}
 }
 
@@ -67,6 +90,7 @@ func (c *Codec) Encode(out *encap.Batch, f *packet.Frame, from, to *peer.Peer) d
 		bytes := f.Len() // Push changes it
 		c.header(f.Push(HeaderLen), ipv4, from, to)
 		out.Add(to, class, f.Packet(), nil, bytes)
+		c.count(to, 1, bytes)
 		return drop.None
 	}
 	segments, ok := f.Cut(to.Kernel)
@@ -87,7 +111,32 @@ func (c *Codec) Encode(out *encap.Batch, f *packet.Frame, from, to *peer.Peer) d
 		payload := segments.Payload(i)
 		out.Add(to, class, h, payload, segments.HeaderLen+len(payload))
 	}
+	c.count(to, segments.Count, segments.Len())
 	return drop.None
+}
+
+// count counts packets to a peer.
+func (c *Codec) count(to *peer.Peer, packets, bytes int) {
+	if c.out.to != to {
+		c.out.to, c.out.counters = to, c.counters(to)
+	}
+	if c.out.counters != nil {
+		c.out.counters.sent(packets, bytes)
+	}
+}
+
+func (c *Codec) counters(of *peer.Peer) *counters {
+	if c.Peers == nil || of == nil {
+		return nil
+	}
+	return c.Peers.lane(of.Name, c.Lane)
+}
+
+// Message returns the datagram that carries a message to a peer.
+func Message(vni uint32, from, to *peer.Peer, message []byte) []byte {
+	b := make([]byte, HeaderLen, HeaderLen+len(message))
+	putHeader(b, vni<<8, etherTypeMessage, from, to)
+	return append(b, message...)
 }
 
 func (c *Codec) header(h []byte, ipv4 bool, from, to *peer.Peer) {
@@ -95,8 +144,12 @@ func (c *Codec) header(h []byte, ipv4 bool, from, to *peer.Peer) {
 	if ipv4 {
 		etherType = etherTypeIPv4
 	}
+	putHeader(h, c.vni, etherType, from, to)
+}
+
+func putHeader(h []byte, vni uint32, etherType uint16, from, to *peer.Peer) {
 	binary.BigEndian.PutUint32(h[0:], flagVNI)
-	binary.BigEndian.PutUint32(h[4:], c.vni)
+	binary.BigEndian.PutUint32(h[4:], vni)
 	copy(h[8:], to.VTEPMAC[:])
 	copy(h[14:], from.VTEPMAC[:])
 	binary.BigEndian.PutUint16(h[20:], etherType)
@@ -123,10 +176,17 @@ func (c *Codec) Decode(r *encap.Received, table *fib.Table) (*peer.Peer, drop.Re
 	if peer.MAC(h[8:14]) != table.Self().VTEPMAC {
 		return nil, drop.WrongMAC
 	}
-	if e := binary.BigEndian.Uint16(h[20:]); e != etherTypeIPv4 && e != etherTypeIPv6 {
+	etherType := binary.BigEndian.Uint16(h[20:])
+	if etherType == etherTypeMessage && c.Messages != nil {
+		return nil, c.Messages.Receive(from, h[HeaderLen:])
+	}
+	if etherType != etherTypeIPv4 && etherType != etherTypeIPv6 {
 		return nil, drop.NotIP
 	}
 	r.Pull(HeaderLen)
+	if c.last.counters != nil {
+		c.last.counters.received(r.Len())
+	}
 	return from, drop.None
 }
 
@@ -135,6 +195,7 @@ func (c *Codec) sender(addr netip.Addr, table *fib.Table) *peer.Peer {
 	if last := &c.last; last.addr != addr || last.table != table {
 		last.addr, last.table = addr, table
 		last.peer, _ = table.Sender(addr)
+		last.counters = c.counters(last.peer)
 	}
 	return c.last.peer
 }

@@ -165,3 +165,65 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+// inbox keeps the messages that came.
+type inbox struct{ from, text string }
+
+func (i *inbox) Receive(from *peer.Peer, message []byte) drop.Reason {
+	i.from, i.text = from.Name, string(message)
+	return drop.None
+}
+
+func TestMessagesAreNoPackets(t *testing.T) {
+	table, err := fib.New(node2, []*peer.Peer{node1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	datagram := vxlan.Message(1, node1, node2, []byte("hello"))
+	decode := func(codec *vxlan.Codec) (*peer.Peer, drop.Reason) {
+		r := &encap.Received{Frame: frame(datagram), From: node1.Endpoint}
+		return codec.Decode(r, table)
+	}
+	if from, reason := decode(vxlan.New(1)); from != nil || reason != drop.NotIP {
+		t.Errorf("without anyone to take them: %v, %v", from, reason)
+	}
+	var in inbox
+	codec := vxlan.New(1)
+	codec.Messages, codec.Peers = &in, vxlan.NewPeers(1)
+	codec.Peers.Set([]*peer.Peer{node1})
+	if from, reason := decode(codec); from != nil || reason != drop.None || in != (inbox{node1.Name, "hello"}) {
+		t.Errorf("%v, %v, %v", from, reason, in)
+	}
+	if got := codec.Peers.Traffic()[node1.Name]; got != (vxlan.Traffic{}) {
+		t.Errorf("a message counts as %+v", got)
+	}
+}
+
+func TestTrafficIsCountedByPeer(t *testing.T) {
+	table, err := fib.New(node2, []*peer.Peer{node1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	peers := vxlan.NewPeers(2)
+	peers.Set([]*peer.Peer{node1})
+	for lane := range 2 {
+		codec := vxlan.New(0x123456)
+		codec.Peers, codec.Lane = peers, lane
+		var out encap.Batch
+		f := frame(inner)
+		codec.Encode(&out, &f, node2, node1)
+		r := &encap.Received{Frame: frame(encode(t, inner)), From: node1.Endpoint}
+		if from, _ := codec.Decode(r, table); from != node1 {
+			t.Fatalf("from %v", from)
+		}
+	}
+	n := uint64(len(inner))
+	want := vxlan.Traffic{SentPackets: 2, SentBytes: 2 * n, ReceivedPackets: 2, ReceivedBytes: 2 * n}
+	if got := peers.Traffic()[node1.Name]; got != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+	peers.Set(nil)
+	if got := peers.Traffic(); len(got) > 0 {
+		t.Errorf("of a peer that is gone: %v", got)
+	}
+}

@@ -46,6 +46,7 @@ func TestPackagesKnowOnlyWhatTheirPlaceAllows(t *testing.T) {
 			may:    []string{"weft/encap/sealed", "weft/encap", "weft/fib", "weft/packet", "weft/drop", "weft/peer", "weft/internal/poller"},
 			mayNot: []string{"github.com/quic-go", "crypto/tls", "log/slog"},
 		},
+		{of: "weft/encap/probe", may: []string{"weft/encap/probe", "weft/drop", "weft/peer"}},
 		{of: "weft/daemon/engine", may: []string{"weft/daemon/engine", "weft/control", "weft/peer", "weft/fib", "weft/internal/family", "weft/internal/strict", "weft/internal/warning"}},
 		{of: "weft/ipam", may: []string{"weft/ipam"}},
 		{

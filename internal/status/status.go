@@ -65,7 +65,35 @@ type Peer struct {
 	Endpoint netip.AddrPort `json:"endpoint"`
 	Prefixes []netip.Prefix `json:"prefixes"`
 
-	*Link // nil with vxlan
+	Traffic
+	Path  *Path `json:"path,omitempty"` // nil for a kernel VXLAN device, which answers no probes
+	*Link       // nil with vxlan
+}
+
+// Traffic is what passed with a peer, of pods' packets, without encapsulation.
+type Traffic struct {
+	SentPackets     uint64 `json:"sentPackets"`
+	SentBytes       uint64 `json:"sentBytes"`
+	ReceivedPackets uint64 `json:"receivedPackets"`
+	ReceivedBytes   uint64 `json:"receivedBytes"`
+}
+
+// Path is what probes have shown of the way to a peer.
+type Path struct {
+	// MTU is the size of the largest packets of pods that arrive, as far as is known, and Largest
+	// that of the largest that pods send, both in bytes.
+	MTU     int `json:"mtu"`
+	Largest int `json:"largestMTU"`
+
+	// Answered is when the peer last answered a probe, if it ever did. Silent says that it does
+	// not any more, though packets leave for it.
+	Answered time.Time `json:"answered,omitzero"`
+	Silent   bool      `json:"silent,omitempty"`
+
+	// ProbeRTT is smoothed; 0 if it is not known. Loss is the part of the last 64 probes that got
+	// no answer, from 0 to 1.
+	ProbeRTT int64   `json:"probeRTTMicroseconds,omitempty"`
+	Loss     float64 `json:"loss"`
 }
 
 // Link is how this node and a peer stand, where packets are sealed.
@@ -82,12 +110,6 @@ type Link struct {
 
 	// RTT is known while the peer shows signs of life.
 	RTT int64 `json:"rttMicroseconds,omitempty"`
-
-	// Pods' packets, without encapsulation.
-	SentPackets     uint64 `json:"sentPackets"`
-	SentBytes       uint64 `json:"sentBytes"`
-	ReceivedPackets uint64 `json:"receivedPackets"`
-	ReceivedBytes   uint64 `json:"receivedBytes"`
 
 	// Refused are datagrams that were replayed, or sealed with another key.
 	Refused uint64 `json:"refusedDatagrams"`
@@ -172,6 +194,7 @@ type Daemon struct {
 	Report  func() Report
 	Rotate  Rotate
 	Confirm Confirm
+	Probe   ProbePeer
 }
 
 // Handler answers for d.
@@ -180,6 +203,7 @@ func Handler(d Daemon) http.Handler {
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) { reply(w, d.Report()) })
 	mux.HandleFunc("POST /v1/rotate-key", d.Rotate.serve)
 	mux.HandleFunc("POST /v1/confirm", d.Confirm.serve)
+	mux.HandleFunc("POST /v1/probe", d.Probe.serve)
 	return mux
 }
 

@@ -66,9 +66,10 @@ func TestAReportArrivesAsItWasMade(t *testing.T) {
 		}, {
 			Name: "node3", Endpoint: netip.MustParseAddrPort("[fd00:77::3]:9338"),
 			Prefixes: []netip.Prefix{netip.MustParsePrefix("10.244.3.0/24")},
+			Traffic:  status.Traffic{SentPackets: 2, SentBytes: 3, ReceivedPackets: 4, ReceivedBytes: 5},
+			Path:     &status.Path{MTU: 1240, Largest: 1440, Answered: time.Now().UTC(), Silent: true, ProbeRTT: 8, Loss: 0.25},
 			Link: &status.Link{
-				Key: "0a", State: "unreachable", KeysBegan: time.Now().UTC(), RTT: 1, SentPackets: 2, SentBytes: 3,
-				ReceivedPackets: 4, ReceivedBytes: 5, Refused: 6, Error: "why", Failures: 7, Retry: time.Now().UTC(),
+				Key: "0a", State: "unreachable", KeysBegan: time.Now().UTC(), RTT: 1, Refused: 6, Error: "why", Failures: 7, Retry: time.Now().UTC(),
 			},
 		}},
 		State: status.State{Source: "/etc/weft/nodes.yaml", Applied: time.Now().UTC(), Rejected: "line 1\nline 2"},

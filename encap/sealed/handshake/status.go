@@ -124,6 +124,23 @@ func (m *Manager) Rotate(ctx context.Context, names ...string) error {
 	return errors.Join(errs...)
 }
 
+// AwaitKeys agrees on keys with the named peer, unless there are some, and returns when they are in
+// use.
+func (m *Manager) AwaitKeys(ctx context.Context, name string) error {
+	m.mu.Lock()
+	var with *link
+	for _, l := range m.links {
+		if l.node.Name == name {
+			with = l
+		}
+	}
+	m.mu.Unlock()
+	if with == nil {
+		return fmt.Errorf("%s is no peer of this node", name)
+	}
+	return m.awaitKeys(ctx, with, time.Time{})
+}
+
 // atOnce is with how many peers keys are rotated at a time.
 const atOnce = 64
 

@@ -1,0 +1,226 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"weft/control"
+	"weft/encap/sealed"
+	"weft/encap/vxlan"
+	"weft/internal/config"
+	"weft/internal/status"
+	"weft/internal/warning"
+	"weft/peer"
+)
+
+// probeLink sends probes the way that packets go.
+type probeLink struct {
+	path *path
+	vni  uint32
+	last map[string]uint64 // packets sent, by peer
+}
+
+func newProbeLink(c config.Config, p *path) *probeLink {
+	return &probeLink{path: p, vni: c.VXLAN.VNI, last: map[string]uint64{}}
+}
+
+// Send implements probe.Link.
+func (l *probeLink) Send(to *peer.Peer, lane int, message []byte) error {
+	if l.path.keys == nil {
+		self := l.path.router.Table().Self()
+		return l.path.conns[lane].WriteFromLane(vxlan.Message(l.vni, self, to, message), to.Endpoint)
+	}
+	with := l.path.keys.peers.Find(to.Key)
+	if with == nil {
+		return sealed.ErrNoKeys
+	}
+	datagram, err := with.Message(message)
+	if err != nil {
+		return err
+	}
+	return l.path.conns[lane].WriteFromLane(datagram, to.Endpoint)
+}
+
+// Active implements probe.Link.
+func (l *probeLink) Active() (active []string) {
+	before := l.last
+	l.last = l.path.sent()
+	for name, sent := range l.last {
+		if sent != before[name] {
+			active = append(active, name)
+		}
+	}
+	return active
+}
+
+// sent returns how many packets were sent, by peer. Peers without keys, to which none can be, may be
+// absent.
+func (p *path) sent() map[string]uint64 {
+	sent := map[string]uint64{}
+	if p.keys == nil {
+		for name, t := range p.vxlan.Traffic() {
+			sent[name] = t.SentPackets
+		}
+		return sent
+	}
+	table := p.router.Table()
+	for with := range p.keys.peers.Keyed() {
+		if at := table.ByKey(with.Key); at != nil {
+			sent[at.Name] = with.Traffic().SentPackets
+		}
+	}
+	return sent
+}
+
+// watchPaths tells the kernel what MTU paths have, as the prober finds out.
+func (d *daemon) watchPaths(ctx context.Context) error {
+	prober := d.path.Load().prober
+	known := map[string]int{}
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-prober.Changed:
+		}
+		_ = d.apply(ctx) // it has logged that
+		narrow := prober.Narrow()
+		for name, mtu := range narrow {
+			if known[name] != mtu {
+				d.log.Warn("path MTU reduced", "peer", name, "mtu", mtu)
+			}
+		}
+		for name := range known {
+			if _, still := narrow[name]; !still {
+				d.log.Info("path MTU restored", "peer", name)
+			}
+		}
+		known = narrow
+	}
+}
+
+// narrowPrefixes returns the MTU of what lies behind the named peers.
+func narrowPrefixes(peers []*peer.Peer, narrow map[string]int) map[netip.Prefix]int {
+	if len(narrow) == 0 {
+		return nil
+	}
+	mtus := map[netip.Prefix]int{}
+	for _, p := range peers {
+		mtu, ok := narrow[p.Name]
+		if !ok {
+			continue
+		}
+		for _, prefix := range p.Prefixes {
+			mtus[prefix] = mtu
+			if prefix.Addr().Is6() {
+				mtus[prefix] = max(mtu, leastIPv6) // the kernel knows no smaller one
+			}
+		}
+	}
+	return mtus
+}
+
+// leastIPv6 is the smallest MTU that IPv6 works with (RFC 8200 §5).
+const leastIPv6 = 1280
+
+// pathWarnings says which paths carry less than the device takes, and which peers don't answer
+// probes any more: with sealed, the handshake says so.
+func (d *daemon) pathWarnings() (all []warning.Warning) {
+	p := d.path.Load()
+	if p == nil {
+		return nil
+	}
+	var silent []string
+	paths := p.prober.Paths()
+	for _, name := range slices.Sorted(maps.Keys(paths)) {
+		path := paths[name]
+		if path.Silent && p.keys == nil {
+			silent = append(silent, name)
+		}
+		if path.MTU >= path.Largest {
+			continue
+		}
+		text := fmt.Sprintf("the path to %s loses packets of more than %d bytes without an ICMP message; pods send smaller ones there, as weftd has the kernel report it; raise the MTU of the path by %d, or set tun.mtu to %d",
+			name, path.MTU, path.Largest-path.MTU, path.MTU)
+		if path.MTU < leastIPv6 && slices.ContainsFunc(d.config.ClusterCIDRs, func(c netip.Prefix) bool { return c.Addr().Is6() }) {
+			text = fmt.Sprintf("the path to %s loses packets of more than %d bytes; IPv6 needs %d, so its packets of %d to %d bytes get lost; raise the MTU of the path by %d",
+				name, path.MTU, leastIPv6, path.MTU+1, leastIPv6, path.Largest-path.MTU)
+		}
+		all = append(all, warning.Warning{Code: "path_mtu", Text: text})
+	}
+	if len(silent) > 0 {
+		all = append(all, warning.Warning{Code: "peers_unreachable",
+			Text: fmt.Sprintf("unreachable: %s, which answered probes before; check that weftd runs there, and that the underlay passes UDP", control.Few(silent))})
+	}
+	return all
+}
+
+// keysWithin is how long a probe waits for keys.
+const keysWithin = 10 * time.Second
+
+// probe is what `weft probe` asks for.
+func (d *daemon) probe(ctx context.Context, name string, rounds int) (status.Probe, error) {
+	p := d.path.Load()
+	if p == nil {
+		return status.Probe{}, fmt.Errorf("weftd does not forward yet: %w", d.Ready())
+	}
+	peers, err := d.report().Select([]string{name})
+	if err != nil {
+		return status.Probe{}, err
+	}
+	result := status.Probe{Peer: name, Endpoint: peers[0].Endpoint}
+	if p.keys != nil {
+		within, cancel := context.WithTimeout(ctx, keysWithin)
+		defer cancel()
+		if err := p.keys.manager.AwaitKeys(within, name); err != nil {
+			result.Error = err.Error()
+			return result, nil
+		}
+	}
+	survey, err := p.prober.Survey(ctx, name, rounds)
+	if err != nil {
+		return status.Probe{}, err
+	}
+	result.Sent, result.Answered = survey.Sent, survey.Answered
+	result.Min, result.Average, result.Max = survey.Min.Microseconds(), survey.Average.Microseconds(), survey.Max.Microseconds()
+	result.MTU, result.Largest = survey.MTU, survey.Largest
+	if survey.Answered == 0 {
+		result.Error = "no probe was answered; check that weftd runs there, that it is not of a version without probes, and that the underlay passes UDP both ways"
+	}
+	return result, nil
+}
+
+// describe returns what is known of each path, by the peers' names.
+func (p *path) describe() map[string]*status.Path {
+	all := map[string]*status.Path{}
+	if p == nil {
+		return all
+	}
+	for name, path := range p.prober.Paths() {
+		all[name] = &status.Path{MTU: path.MTU, Largest: path.Largest, Answered: byTheClock(path.Heard), Silent: path.Silent,
+			ProbeRTT: path.RTT.Microseconds(), Loss: path.Loss}
+	}
+	return all
+}
+
+// traffic returns what has passed with each peer, by their names.
+func (p *path) traffic() map[string]status.Traffic {
+	all := map[string]status.Traffic{}
+	if p == nil {
+		return all
+	}
+	if p.keys == nil {
+		for name, t := range p.vxlan.Traffic() {
+			all[name] = status.Traffic(t)
+		}
+		return all
+	}
+	for _, s := range p.keys.manager.Status() {
+		t := s.Traffic
+		all[s.Name] = status.Traffic{SentPackets: t.SentPackets, SentBytes: t.SentBytes, ReceivedPackets: t.ReceivedPackets, ReceivedBytes: t.ReceivedBytes}
+	}
+	return all
+}

@@ -1,0 +1,279 @@
+package probe
+
+import (
+	"math/bits"
+	"slices"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"weft/peer"
+)
+
+const (
+	// smallest is the size in bytes of the smallest packets that a path is expected to carry: the
+	// underlay's are of 576 bytes at least (RFC 791 §3.1), less the largest overhead.
+	smallest = 576 - 80
+
+	// suspicious is how many rounds in a row large probes of a lane must be lost while small ones
+	// arrive before they are taken to be too large.
+	suspicious = 3
+
+	// grid is how many sizes a search tries at once, and copies how often each: what gets lost
+	// for another reason does not count.
+	grid   = 16
+	copies = 3
+
+	// raiseAfter is after how long a path of a smaller MTU is tried with larger probes.
+	raiseAfter = time.Minute
+
+	// A round ends when all is answered, or after four round trips and some time for a busy
+	// node, within these limits.
+	shortestRound = 250 * time.Millisecond
+	longestRound  = 2 * time.Second
+
+	// A peer that has never answered is probed ever more rarely: it may be of a version that
+	// knows no probes.
+	rarest = 30 * time.Second
+
+	// surveyPause is the time between the rounds of a survey.
+	surveyPause = 200 * time.Millisecond
+)
+
+// path is what is known of the way to a peer. It sends nothing, and reads no clock.
+type path struct {
+	peer    *peer.Peer
+	answers *rate.Limiter // of the peer's requests
+
+	largest int // bytes: what pods send at the most
+	mtu     int // bytes: what arrives, as far as is known
+	heard   time.Time
+	rtt     time.Duration // smoothed; zero if not known
+	history history
+
+	due    time.Time // of the next round
+	raise  time.Time // when larger probes are tried again
+	misses int       // rounds in a row without any reply
+	failed []int     // by lane: rounds in a row in which only small probes arrived
+	narrow int       // the lane in which the MTU was found
+
+	round  round
+	search *search // under way, or nil
+	survey *survey // that is waited for, or nil
+}
+
+// shot is one request: of a size, from a lane.
+type shot struct{ lane, size int }
+
+// round is a set of requests that are sent at once and judged together.
+type round struct {
+	began, until time.Time
+	ids          []uint64
+	open         int // without a reply
+	replies      map[shot]int
+}
+
+func (r *round) underWay() bool { return r.replies != nil }
+func (r *round) complete() bool { return r.underWay() && r.open == 0 }
+func (r *round) lost(shot)      { r.open-- }
+
+// search looks for the largest size that arrives: low does, high does not.
+type search struct {
+	lane, low, high int
+	known           bool // low has arrived
+	sizes           []int
+}
+
+// history is of the last 64 small probes.
+type history struct {
+	lost uint64 // a bit for each
+	n    int
+}
+
+func (h *history) add(lost bool) {
+	h.lost <<= 1
+	if lost {
+		h.lost |= 1
+	}
+	h.n = min(h.n+1, 64)
+}
+
+// ratio returns how much was lost, from 0 to 1.
+func (h *history) ratio() float64 {
+	if h.n == 0 {
+		return 0
+	}
+	return float64(bits.OnesCount64(h.lost)) / float64(h.n)
+}
+
+func newPath(lanes, largest int) *path {
+	return &path{largest: largest, mtu: largest, failed: make([]int, lanes)}
+}
+
+// restart forgets the rounds and what they have shown of the MTU that doesn't hold any more: that of
+// this node's device has changed, or the peer is elsewhere.
+func (p *path) restart(largest int, moved bool) {
+	if p.mtu == p.largest || p.mtu > largest || moved {
+		p.mtu = largest // until it shows that less arrives
+	}
+	if moved {
+		p.heard, p.rtt, p.history = time.Time{}, 0, history{}
+	}
+	p.largest, p.search, p.round, p.misses, p.due = largest, nil, round{}, 0, time.Time{}
+	clear(p.failed)
+}
+
+// next begins a round, and returns what it sends.
+func (p *path) next(now time.Time) []shot {
+	if p.search == nil && p.mtu < p.largest && p.misses == 0 && !now.Before(p.raise) {
+		p.searchAbove(now)
+	}
+	var shots []shot
+	if p.search != nil {
+		for range copies {
+			for _, size := range p.search.next() {
+				shots = append(shots, shot{p.search.lane, size})
+			}
+		}
+	} else {
+		for lane, failed := range p.failed {
+			shots = append(shots, shot{lane, messageLen}, shot{lane, p.mtu})
+			if failed > 0 { // unless it is congestion, which some of several survive
+				shots = append(shots, slices.Repeat([]shot{{lane, p.mtu}}, copies)...)
+			}
+		}
+	}
+	last := longestRound / 2
+	if p.rtt > 0 {
+		last = min(max(4*p.rtt+tick, shortestRound), longestRound)
+	}
+	p.round = round{began: now, until: now.Add(last), open: len(shots), replies: map[shot]int{}}
+	return shots
+}
+
+// answered takes in a reply.
+func (p *path) answered(s shot, took time.Duration, now time.Time) {
+	p.heard = now
+	p.round.open--
+	p.round.replies[s]++
+	if s.size != messageLen {
+		return
+	}
+	if p.rtt == 0 {
+		p.rtt = took
+	}
+	p.rtt += (took - p.rtt) / 8 // RFC 6298 §2
+	p.survey.answered(took)
+}
+
+// judge ends the round, and reports whether the next one is due soon.
+func (p *path) judge(now time.Time) (again bool) {
+	replies, began := p.round.replies, p.round.began
+	p.round = round{}
+	if p.search != nil {
+		return p.judgeSearch(replies, now)
+	}
+	return p.judgeCheck(replies, began, now)
+}
+
+// judgeCheck judges a round of a small and a large probe from each lane.
+func (p *path) judgeCheck(replies map[shot]int, began, now time.Time) (again bool) {
+	suspect, worst := -1, 0
+	for lane := range p.failed {
+		small, large := replies[shot{lane, messageLen}] > 0, replies[shot{lane, p.mtu}] > 0
+		p.history.add(!small)
+		p.survey.sent(small)
+		switch {
+		case large:
+			p.failed[lane] = 0
+		case small:
+			p.failed[lane]++
+		}
+		if p.failed[lane] > worst {
+			suspect, worst = lane, p.failed[lane]
+		}
+	}
+	if len(replies) == 0 {
+		p.misses++
+		p.due = began.Add(p.pause())
+		return p.goOnSurvey(now)
+	}
+	p.misses, p.due = 0, began.Add(interval)
+	switch {
+	case worst >= suspicious:
+		p.search = &search{lane: suspect, low: smallest, high: p.mtu + 1}
+	case worst == 0:
+		return p.goOnSurvey(now)
+	}
+	p.due = now
+	return true
+}
+
+// pause is how long to wait after rounds without any reply.
+func (p *path) pause() time.Duration {
+	if p.heard.IsZero() {
+		return min(interval<<min(p.misses, 10), rarest)
+	}
+	return interval
+}
+
+// judgeSearch judges a round of several sizes from one lane.
+func (p *path) judgeSearch(replies map[shot]int, now time.Time) (again bool) {
+	s := p.search
+	largest := 0
+	for _, size := range s.sizes {
+		if replies[shot{s.lane, size}] > 0 {
+			largest = size
+		}
+	}
+	if largest == 0 && !s.known { // the peer does not answer any more
+		p.search, p.due = nil, now.Add(interval)
+		return p.goOnSurvey(now)
+	}
+	s.narrow(largest)
+	p.due = now
+	if s.high-s.low > 1 {
+		return true
+	}
+	p.mtu, p.narrow, p.search = s.low, s.lane, nil
+	p.raise = now.Add(raiseAfter)
+	clear(p.failed)
+	return true // the other lanes must carry it too
+}
+
+// searchAbove has larger probes tried.
+func (p *path) searchAbove(now time.Time) {
+	p.search = &search{lane: p.narrow, low: p.mtu, high: p.largest + 1, known: true}
+	p.raise = now.Add(raiseAfter)
+}
+
+// next returns the sizes to try, in ascending order.
+func (s *search) next() []int {
+	s.sizes = s.sizes[:0]
+	if !s.known {
+		s.sizes = append(s.sizes, s.low)
+	}
+	for i := 1; i <= grid; i++ {
+		size := s.low + (s.high-s.low)*i/(grid+1)
+		if i == grid {
+			size = s.high - 1
+		}
+		if size > s.low && (len(s.sizes) == 0 || size > s.sizes[len(s.sizes)-1]) {
+			s.sizes = append(s.sizes, size)
+		}
+	}
+	return s.sizes
+}
+
+// narrow takes in the largest size that arrived, or 0.
+func (s *search) narrow(largest int) {
+	if largest > 0 {
+		s.low, s.known = largest, true
+	}
+	for _, size := range s.sizes {
+		if size > s.low {
+			s.high = size
+			return
+		}
+	}
+}

@@ -1,0 +1,349 @@
+package probe
+
+import (
+	"context"
+	"encoding/binary"
+	"maps"
+	"math/rand/v2"
+	"net/netip"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"weft/drop"
+	"weft/peer"
+)
+
+const deviceMTU = 1440
+
+// world is a node whose prober probes one peer over a path of the test's making, on a fake clock.
+type world struct {
+	*Prober
+	t *testing.T
+
+	mu     sync.Mutex // guards what follows
+	peer   *peer.Peer
+	sent   int  // requests
+	silent bool // the peer answers nothing
+	active bool // packets leave for it
+
+	// loses says whether the path loses a datagram of so many bytes of the lane.
+	loses func(lane, size int) bool
+	rtt   time.Duration
+}
+
+// inWorld runs test in a bubble with a prober of so many lanes.
+func inWorld(t *testing.T, lanes int, test func(w *world)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{t: t, active: true, loses: func(int, int) bool { return false }, rtt: 10 * time.Millisecond,
+			peer: &peer.Peer{Name: "node2", Endpoint: netip.MustParseAddrPort("192.168.77.2:9338")}}
+		w.Prober = New(w, lanes)
+		w.Update([]*peer.Peer{w.peer}, deviceMTU)
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go func() { _ = w.Run(ctx) }()
+		test(w)
+		cancel()
+		synctest.Wait()
+	})
+}
+
+// set changes the world.
+func (w *world) set(change func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	change()
+}
+
+func (w *world) requests() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.sent
+}
+
+func (w *world) Send(to *peer.Peer, lane int, message []byte) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if to != w.peer {
+		w.t.Errorf("a message to %v", to)
+	}
+	if message[0] == request {
+		w.sent++
+	}
+	if len(message) > deviceMTU {
+		return unix.EMSGSIZE
+	}
+	if w.silent || w.loses(lane, len(message)) {
+		return nil
+	}
+	answer := append([]byte{reply, 0, 0, 0}, message[4:messageLen]...)
+	time.AfterFunc(w.rtt, func() { w.Receive(to, answer) })
+	return nil
+}
+
+func (w *world) Active() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.active {
+		return []string{w.peer.Name}
+	}
+	return nil
+}
+
+// after lets time pass, and returns what is known of the path then.
+func (w *world) after(d time.Duration) Path {
+	time.Sleep(d)
+	synctest.Wait()
+	return w.Paths()[w.peer.Name]
+}
+
+// expectMTU fails unless the path has the MTU after some time.
+func (w *world) expectMTU(after time.Duration, want int) {
+	w.t.Helper()
+	if got := w.after(after); got.MTU != want {
+		w.t.Errorf("MTU %d after %v, want %d (%+v)", got.MTU, after, want, got)
+	}
+}
+
+// above loses larger datagrams, of all lanes.
+func above(limit int) func(int, int) bool { return func(_, size int) bool { return size > limit } }
+
+func TestFindsBlackHoleExactly(t *testing.T) {
+	for _, limit := range []int{smallest, 1000, 1240, 1241, 1439} {
+		inWorld(t, 2, func(w *world) {
+			w.expectMTU(5*time.Second, deviceMTU)
+			w.set(func() { w.loses = above(limit) })
+			w.expectMTU(4*time.Second, limit)
+			w.expectMTU(5*time.Minute, limit)
+		})
+	}
+}
+
+func TestFindsBlackHoleOfOneLane(t *testing.T) {
+	inWorld(t, 4, func(w *world) {
+		w.set(func() {
+			w.loses = func(lane, size int) bool { return size > 1400 && lane == 1 || size > 1300 && lane == 3 }
+		})
+		w.expectMTU(10*time.Second, 1300)
+		if got := w.Narrow(); got["node2"] != 1300 {
+			t.Errorf("narrow: %v", got)
+		}
+	})
+}
+
+func TestRaisesMTUWhenPathIsRepaired(t *testing.T) {
+	inWorld(t, 2, func(w *world) {
+		w.set(func() { w.loses = above(1300) })
+		w.expectMTU(10*time.Second, 1300)
+		w.set(func() { w.loses = above(1400) })
+		w.expectMTU(raiseAfter+10*time.Second, 1400)
+		w.set(func() { w.loses = above(9000) })
+		w.expectMTU(raiseAfter+10*time.Second, deviceMTU)
+		if got := w.Narrow(); len(got) > 0 {
+			t.Errorf("narrow: %v", got)
+		}
+	})
+}
+
+// TestLossIsNoBlackHole: datagrams of any size get lost.
+func TestLossIsNoBlackHole(t *testing.T) {
+	inWorld(t, 2, func(w *world) {
+		random := rand.New(rand.NewPCG(1, 2))
+		w.set(func() { w.loses = func(int, int) bool { return random.Float64() < 0.2 } })
+		for range 600 {
+			if got := w.after(time.Second); got.MTU < deviceMTU {
+				t.Fatalf("MTU %d", got.MTU)
+			}
+		}
+		if got := w.after(0).Loss; got < 0.03 || got > 0.5 {
+			t.Errorf("loss is %v", got)
+		}
+	})
+}
+
+// TestFindsBlackHoleBehindLoss: what gets lost for another reason may make the MTU too small for a
+// while, but never too large.
+func TestFindsBlackHoleBehindLoss(t *testing.T) {
+	inWorld(t, 2, func(w *world) {
+		random := rand.New(rand.NewPCG(1, 2))
+		w.set(func() { w.loses = func(_, size int) bool { return size > 1240 || random.Float64() < 0.1 } })
+		w.expectMTU(3*time.Minute, 1240)
+	})
+}
+
+func TestPeerThatNeverAnswered(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		w.set(func() { w.silent = true })
+		if got := w.after(10 * time.Minute); got.MTU != deviceMTU || got.Silent || !got.Heard.IsZero() {
+			t.Errorf("%+v", got)
+		}
+		before := w.requests()
+		w.after(10 * time.Minute)
+		if n := (w.requests() - before) / 2; n < 10 || n > 25 { // once in 30 s
+			t.Errorf("%d rounds in ten minutes", n)
+		}
+		// It probes this node, so it is there, and knows probes.
+		w.set(func() { w.silent, w.loses = false, above(1000) })
+		w.Receive(w.peer, make([]byte, messageLen)) // malformed
+		w.Receive(w.peer, append([]byte{request}, make([]byte, messageLen)...))
+		w.expectMTU(10*time.Second, 1000)
+	})
+}
+
+func TestPeerThatFallsSilent(t *testing.T) {
+	inWorld(t, 2, func(w *world) {
+		if got := w.after(5 * time.Second); got.Silent || got.RTT != w.rtt || got.Loss != 0 {
+			t.Errorf("%+v", got)
+		}
+		w.set(func() { w.silent = true })
+		if got := w.after(15 * time.Second); !got.Silent || got.MTU != deviceMTU || got.Loss == 0 {
+			t.Errorf("%+v", got)
+		}
+		w.set(func() { w.silent = false })
+		if got := w.after(5 * time.Second); got.Silent {
+			t.Errorf("%+v", got)
+		}
+	})
+}
+
+func TestProbesOnlyWhereePacketsLeave(t *testing.T) {
+	inWorld(t, 2, func(w *world) {
+		w.set(func() { w.active = false })
+		w.after(time.Hour)
+		if n := w.requests(); n > 0 {
+			t.Errorf("%d probes without packets", n)
+		}
+	})
+}
+
+func TestDeviceMTUChanges(t *testing.T) {
+	inWorld(t, 2, func(w *world) {
+		w.set(func() { w.loses = above(1300) })
+		w.expectMTU(10*time.Second, 1300)
+		w.Update([]*peer.Peer{w.peer}, 1200)
+		w.expectMTU(0, 1200)
+		w.Update([]*peer.Peer{w.peer}, 1280)
+		w.expectMTU(10*time.Second, 1280)
+		w.Update([]*peer.Peer{w.peer}, 1400)
+		w.expectMTU(10*time.Second, 1300)
+	})
+}
+
+func TestPeerRoamsToBetterPath(t *testing.T) {
+	inWorld(t, 2, func(w *world) {
+		w.set(func() { w.loses = above(1300) })
+		w.expectMTU(10*time.Second, 1300)
+		moved := *w.peer
+		moved.Endpoint = netip.MustParseAddrPort("192.168.77.3:9338")
+		w.set(func() { w.loses, w.peer = above(9000), &moved })
+		w.Update([]*peer.Peer{w.peer}, deviceMTU)
+		w.expectMTU(0, deviceMTU)
+		w.expectMTU(10*time.Second, deviceMTU)
+	})
+}
+
+func TestSurvey(t *testing.T) {
+	inWorld(t, 2, func(w *world) {
+		w.set(func() { w.active = false })
+		w.set(func() { w.loses = above(1300) })
+		got, err := w.Survey(w.t.Context(), "node2", 5)
+		if err != nil || got.MTU != 1300 || got.Largest != deviceMTU || got.Sent < 10 || got.Answered != got.Sent || got.Min != w.rtt || got.Average != w.rtt || got.Max != w.rtt {
+			t.Errorf("%+v, %v", got, err)
+		}
+		w.set(func() { w.loses = above(9000) }) // a survey looks at once
+		if got, err := w.Survey(w.t.Context(), "node2", 1); err != nil || got.MTU != deviceMTU {
+			t.Errorf("%+v, %v", got, err)
+		}
+		w.set(func() { w.silent = true })
+		if got, err := w.Survey(w.t.Context(), "node2", 3); err != nil || got.Sent != 6 || got.Answered != 0 || got.MTU != deviceMTU {
+			t.Errorf("%+v, %v", got, err)
+		}
+		if _, err := w.Survey(w.t.Context(), "node3", 3); err == nil {
+			t.Error("a node that is no peer was surveyed")
+		}
+	})
+}
+
+// TestSurveyOfPeerThatGoes ends.
+func TestSurveyOfPeerThatGoes(t *testing.T) {
+	inWorld(t, 2, func(w *world) {
+		w.set(func() { w.silent = true })
+		time.AfterFunc(time.Second, func() { w.Update(nil, deviceMTU) })
+		if got, err := w.Survey(w.t.Context(), "node2", 50); err != nil || got.Answered > 0 {
+			t.Errorf("%+v, %v", got, err)
+		}
+	})
+}
+
+func TestForgedRepliesDontCount(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		w.expectMTU(5*time.Second, deviceMTU)
+		other := &peer.Peer{Name: "node3"}
+		w.Update([]*peer.Peer{w.peer, other}, deviceMTU)
+		w.set(func() { w.loses = above(1000) })
+		var forging sync.WaitGroup
+		defer forging.Wait()
+		forging.Go(func() {
+			for id := range uint64(500) {
+				time.Sleep(10 * time.Millisecond)
+				forged := binary.BigEndian.AppendUint64([]byte{reply, 0, 0, 0}, id)
+				w.Receive(w.peer, forged)
+				w.Prober.mu.Lock()
+				pending := maps.Clone(w.pending)
+				w.Prober.mu.Unlock()
+				for id := range pending { // another peer that knows the number
+					w.arrivals <- arrival{other, reply, id, time.Now()}
+				}
+			}
+		})
+		w.expectMTU(5*time.Second, 1000)
+	})
+}
+
+func TestReceiveRefuses(t *testing.T) {
+	w := &world{t: t, peer: &peer.Peer{Name: "node2"}}
+	p := New(w, 1)
+	p.Update([]*peer.Peer{w.peer}, deviceMTU)
+	for _, test := range []struct {
+		name    string
+		from    string
+		message []byte
+		want    drop.Reason
+	}{
+		{"a request", "node2", append([]byte{request}, make([]byte, 100)...), drop.None},
+		{"a reply", "node2", append([]byte{reply}, make([]byte, messageLen)...), drop.None},
+		{"a kind that there is not", "node2", append([]byte{3}, make([]byte, messageLen)...), drop.Malformed},
+		{"too short", "node2", []byte{request, 0, 0}, drop.Malformed},
+		{"nothing", "node2", nil, drop.Malformed},
+		{"of no peer", "node9", append([]byte{request}, make([]byte, 100)...), drop.UnknownPeer},
+	} {
+		if got := p.Receive(&peer.Peer{Name: test.from}, test.message); got != test.want {
+			t.Errorf("%s: %v, want %v", test.name, got, test.want)
+		}
+	}
+	refused := 0
+	for range 10 * answerBurst {
+		if p.Receive(w.peer, append([]byte{request}, make([]byte, 100)...)) == drop.ProbesFull {
+			refused++
+		}
+	}
+	if refused < 8*answerBurst {
+		t.Errorf("only %d requests of a flood were refused", refused)
+	}
+}
+
+func FuzzReceive(f *testing.F) {
+	f.Add([]byte{request, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8})
+	f.Fuzz(func(t *testing.T, message []byte) {
+		w := &world{t: t, peer: &peer.Peer{Name: "node2"}, loses: above(0)}
+		p := New(w, 1)
+		p.Update([]*peer.Peer{w.peer}, deviceMTU)
+		if p.Receive(w.peer, message) == drop.None {
+			p.take(<-p.arrivals)
+		}
+	})
+}
