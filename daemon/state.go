@@ -43,7 +43,8 @@ type daemon struct {
 
 	lists *rate.Limiter // bounds what is logged about lists of nodes
 
-	applying sync.Mutex // held while the host is changed: one change at a time
+	applying  sync.Mutex // held while the host is changed: one change at a time
+	capturing sync.Mutex // held while an operator captures packets
 
 	mu     sync.Mutex                 // guards what follows
 	raised map[string]warning.Warning // by subject

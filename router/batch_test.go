@@ -96,7 +96,7 @@ func fixture(tb testing.TB) (table *atomic.Pointer[fib.Table], other *peer.Peer,
 func newOutbound(tb testing.TB) *outbound {
 	table, _, packets := fixture(tb)
 	e := newEndless(netip.AddrPort{}, packets...)
-	return &outbound{queue: e, codec: vxlan.New(1), conn: e, table: table, counters: new(counters)}
+	return &outbound{queue: e, codec: vxlan.New(1), conn: e, table: table, capture: new(atomic.Pointer[Capture]), counters: new(counters)}
 }
 
 func newInbound(tb testing.TB) *inbound {
@@ -107,7 +107,7 @@ func newInbound(tb testing.TB) *inbound {
 		datagrams = append(datagrams, vxlantest.Datagram(answer, peer, table.Load().Self()))
 	}
 	e := newEndless(peer.Endpoint, append(datagrams, []byte("garbage"))...)
-	in := &inbound{conn: e, codec: vxlan.New(1), queue: e, table: table, counters: new(counters)}
+	in := &inbound{conn: e, codec: vxlan.New(1), queue: e, table: table, capture: new(atomic.Pointer[Capture]), counters: new(counters)}
 	return in
 }
 

@@ -14,10 +14,12 @@ import (
 // inbound takes datagrams from one UDP socket to the pods. Its functions stand in
 // the order in which a packet meets them.
 type inbound struct {
+	lane     int
 	conn     Conn
 	codec    Codec
 	queue    Queue
 	table    *atomic.Pointer[fib.Table]
+	capture  *atomic.Pointer[Capture]
 	counters *counters
 
 	coalesce  bool // whether queue takes super-packets now
@@ -37,14 +39,23 @@ func (in *inbound) run() error { return repeat(in.batch, in.counters) }
 // batch delivers what one read brings.
 func (in *inbound) batch() error {
 	received, err := in.conn.ReadBatch()
-	table := in.table.Load()
+	table, capture := in.table.Load(), in.capture.Load()
 	in.frames = in.frames[:0]
 	in.coalescer.Reset()
 	in.coalescer.TCP, in.coalescer.UDP = in.queue.Takes()
 	in.coalesce = in.coalescer.TCP || in.coalescer.UDP
 	in.last.peer, in.packets, in.bytes = nil, 0, 0
 	for i := range received {
-		if reason := in.deliver(table, &received[i]); reason != drop.None {
+		r := &received[i]
+		from, reason := in.codec.Decode(r, table)
+		if from != nil { // otherwise it is dropped, or not a packet
+			copied := capture.copy(&r.Frame)
+			reason = in.deliver(table, from, r)
+			if copied != nil {
+				capture.take(copied, in.lane, false, from.Name, reason)
+			}
+		}
+		if reason != drop.None {
 			in.counters.drop(reason)
 		}
 	}
@@ -52,13 +63,9 @@ func (in *inbound) batch() error {
 	return err
 }
 
-// deliver decides whether a packet may go on to a pod. Only a peer may send it,
-// only from what lies behind that peer, and only to what lies behind this node.
-func (in *inbound) deliver(table *fib.Table, r *encap.Received) drop.Reason {
-	peer, reason := in.codec.Decode(r, table)
-	if peer == nil { // dropped, or not a packet
-		return reason
-	}
+// deliver decides whether a peer's packet may go on to a pod: only from what lies behind that peer,
+// and only to what lies behind this node.
+func (in *inbound) deliver(table *fib.Table, peer *peer.Peer, r *encap.Received) drop.Reason {
 	if !packet.MergeECN(r.Packet(), r.Class) {
 		return drop.Congestion
 	}

@@ -10,15 +10,18 @@ import (
 	"weft/encap"
 	"weft/fib"
 	"weft/packet"
+	"weft/peer"
 )
 
 // outbound takes packets from one TUN queue to the peers. Its functions stand in
 // the order in which a packet meets them.
 type outbound struct {
+	lane     int
 	queue    Queue
 	codec    Codec
 	conn     Conn
 	table    *atomic.Pointer[fib.Table]
+	capture  *atomic.Pointer[Capture]
 	counters *counters
 
 	superPackets uint64 // in the present batch
@@ -31,47 +34,52 @@ func (o *outbound) run() error { return repeat(o.batch, o.counters) }
 // batch forwards what one read brings.
 func (o *outbound) batch() error {
 	frames, err := o.queue.Read()
-	table := o.table.Load()
+	table, capture := o.table.Load(), o.capture.Load()
 	o.out.Reset()
 	o.superPackets = 0
 	for i := range frames {
-		if reason := o.forward(table, &frames[i]); reason != drop.None {
+		copied := capture.copy(&frames[i])
+		to, reason := o.forward(table, &frames[i])
+		if reason != drop.None {
 			o.counters.drop(reason)
+		}
+		if copied != nil {
+			capture.take(copied, o.lane, true, nameOf(to), reason)
 		}
 	}
 	o.send()
 	return err
 }
 
-// forward decides where a packet goes and has it encoded.
-func (o *outbound) forward(table *fib.Table, f *packet.Frame) drop.Reason {
+// forward decides where a packet goes and has it encoded. It returns the peer, if there is one.
+func (o *outbound) forward(table *fib.Table, f *packet.Frame) (to *peer.Peer, reason drop.Reason) {
 	header, ok := packet.Parse(f.Packet())
 	if !ok {
-		return drop.Malformed
+		return nil, drop.Malformed
 	}
 	self := table.Self()
 	if owner, _ := table.Lookup(header.Source); owner != self {
-		return drop.SourceNotLocal
+		return nil, drop.SourceNotLocal
 	}
-	peer, ok := table.Lookup(header.Destination)
+	to, ok = table.Lookup(header.Destination)
 	if !ok {
-		return drop.NoRoute
+		return nil, drop.NoRoute
 	}
-	if peer == self {
-		return drop.DestinationLocal
+	if to == self {
+		return nil, drop.DestinationLocal
 	}
 	super := f.Virtio.GSOType != 0 // its length is the frame's
 	if !super {
 		f.Trim(header.Len)
 		if !f.Finish() {
-			return drop.Unfinished
+			return to, drop.Unfinished
 		}
 	}
-	reason := o.codec.Encode(&o.out, f, self, peer)
+	reason = o.codec.Encode(&o.out, f, self, to)
 	if super && reason == drop.None {
 		o.superPackets++
 	}
-	return reason
+	return to, reason
 }
 
 // send writes the batch. What is refused is counted.

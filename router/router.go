@@ -57,9 +57,10 @@ type Lane struct {
 
 // Router forwards packets in all lanes.
 type Router struct {
-	lanes []lane
-	table atomic.Pointer[fib.Table]
-	took  joins // what the first queue took when the router was made
+	lanes   []lane
+	table   atomic.Pointer[fib.Table]
+	capture atomic.Pointer[Capture] // nil unless an operator captures packets
+	took    joins                   // what the first queue took when the router was made
 }
 
 // joins are the kinds of super-packets that a queue takes.
@@ -114,11 +115,11 @@ func (r *Router) Run(ctx context.Context) error {
 	for i := range r.lanes {
 		l := &r.lanes[i]
 		group.Go(func() error {
-			o := outbound{queue: l.Queue, codec: l.Codec, conn: l.Conn, table: &r.table, counters: &l.out}
+			o := outbound{lane: i, queue: l.Queue, codec: l.Codec, conn: l.Conn, table: &r.table, capture: &r.capture, counters: &l.out}
 			return describe(ctx, o.run(), "lane %d, outbound", i)
 		})
 		group.Go(func() error {
-			in := inbound{conn: l.Conn, codec: l.Codec, queue: l.Queue, table: &r.table, counters: &l.in}
+			in := inbound{lane: i, conn: l.Conn, codec: l.Codec, queue: l.Queue, table: &r.table, capture: &r.capture, counters: &l.in}
 			return describe(ctx, in.run(), "lane %d, inbound", i)
 		})
 	}

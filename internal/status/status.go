@@ -195,6 +195,7 @@ type Daemon struct {
 	Rotate  Rotate
 	Confirm Confirm
 	Probe   ProbePeer
+	Capture Capture
 }
 
 // Handler answers for d.
@@ -204,6 +205,7 @@ func Handler(d Daemon) http.Handler {
 	mux.HandleFunc("POST /v1/rotate-key", d.Rotate.serve)
 	mux.HandleFunc("POST /v1/confirm", d.Confirm.serve)
 	mux.HandleFunc("POST /v1/probe", d.Probe.serve)
+	mux.HandleFunc("POST /v1/capture", d.Capture.serve)
 	return mux
 }
 
@@ -225,9 +227,23 @@ func Fetch(ctx context.Context, path string) (Report, error) {
 func ask[Document any](ctx context.Context, limit time.Duration, path, method, url string, body io.Reader) (document Document, err error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
+	answer, err := send(ctx, path, method, url, body)
+	if err != nil {
+		return document, err
+	}
+	defer answer.Close()
+	if err := json.NewDecoder(answer).Decode(&document); err != nil {
+		return *new(Document), fmt.Errorf("read weftd's answer: %w", err)
+	}
+	return document, nil
+}
+
+// send sends a request to the daemon behind the socket at path, and returns its answer, which the
+// caller must close.
+func send(ctx context.Context, path, method, url string, body io.Reader) (answer io.ReadCloser, err error) {
 	request, err := http.NewRequestWithContext(ctx, method, "http://weftd"+url, body)
 	if err != nil {
-		return document, fmt.Errorf("ask weftd: %w", err)
+		return nil, fmt.Errorf("ask weftd: %w", err)
 	}
 	client := http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
@@ -238,24 +254,22 @@ func ask[Document any](ctx context.Context, limit time.Duration, path, method, u
 	response, err := client.Do(request)
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ECONNREFUSED):
-		return document, fmt.Errorf("no weftd answers at %s; is it running (systemctl status weftd), and is its runDir another (--socket)?", path)
+		return nil, fmt.Errorf("no weftd answers at %s; is it running (systemctl status weftd), and is its runDir another (--socket)?", path)
 	case errors.Is(err, fs.ErrPermission):
-		return document, fmt.Errorf("not allowed to open %s: run as root", path)
+		return nil, fmt.Errorf("not allowed to open %s: run as root", path)
 	case errors.Is(err, context.DeadlineExceeded):
-		return document, fmt.Errorf("the weftd at %s does not answer; see its log (journalctl -u weftd)", path)
+		return nil, fmt.Errorf("the weftd at %s does not answer; see its log (journalctl -u weftd)", path)
 	case err != nil:
-		return document, fmt.Errorf("ask weftd: %w", err)
+		return nil, fmt.Errorf("ask weftd: %w", err)
 	}
-	defer response.Body.Close()
 	switch response.StatusCode {
 	case http.StatusOK:
+		return response.Body, nil
 	case http.StatusConflict:
-		return document, refusal(response.Body)
+		defer response.Body.Close()
+		return nil, refusal(response.Body)
 	default:
-		return document, fmt.Errorf("the weftd at %s answers %s; is it of another version than weft?", path, response.Status)
+		defer response.Body.Close()
+		return nil, fmt.Errorf("the weftd at %s answers %s; is it of another version than weft?", path, response.Status)
 	}
-	if err := json.NewDecoder(response.Body).Decode(&document); err != nil {
-		return *new(Document), fmt.Errorf("read weftd's answer: %w", err)
-	}
-	return document, nil
 }
