@@ -120,6 +120,7 @@ func (d *daemon) run(ctx context.Context, group *errgroup.Group) error {
 	group.Go(func() error { return path.keys.run(ctx, d.roamed) })
 	group.Go(func() error { return path.prober.Run(ctx) })
 	group.Go(func() error { return d.proved(ctx) })
+	d.serveEcho(ctx, group)
 	return d.up(ctx, group)
 }
 

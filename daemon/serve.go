@@ -106,6 +106,8 @@ func (d *daemon) report() status.Report {
 		Listen:        d.config.Listen,
 		TUN:           status.TUN{Name: d.config.TUN.Name, Driver: string(d.config.TUN.Driver), Lanes: d.config.Lanes(), MTU: d.mtu},
 		PodCIDRs:      plan.PodCIDRs,
+		CNI:           status.CNI{Conflist: d.conflist.Path(), BinDir: d.config.CNI.BinDir},
+		EchoPort:      d.config.Echo.Port,
 		Peers:         []status.Peer{},
 		Warnings:      warnings,
 		State:         status.State{Source: d.engine.Origin(), Applied: byTheClock(since)},

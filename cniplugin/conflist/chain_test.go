@@ -66,7 +66,7 @@ func (r *rig) conflist() (list networkList, log string) {
 	if err := r.Write(r.t.Context()); err != nil {
 		r.t.Fatal(err)
 	}
-	content, err := os.ReadFile(r.path())
+	content, err := os.ReadFile(r.Path())
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -208,12 +208,12 @@ func TestConflistIsWrittenOnChange(t *testing.T) {
 	r := newConflistRig(t, "portmap")
 	r.install("portmap", speaking("0.4.0", "1.0.0"))
 	r.conflist()
-	before, err := os.Stat(r.path())
+	before, err := os.Stat(r.Path())
 	if err != nil {
 		t.Fatal(err)
 	}
 	r.conflist()
-	if after, err := os.Stat(r.path()); err != nil || !os.SameFile(before, after) || !after.ModTime().Equal(before.ModTime()) {
+	if after, err := os.Stat(r.Path()); err != nil || !os.SameFile(before, after) || !after.ModTime().Equal(before.ModTime()) {
 		t.Errorf("nothing has changed, but the conflist was written again (%v)", err)
 	}
 	if n := r.asked("portmap"); n != 1 {
@@ -229,7 +229,7 @@ func TestConflistIsWrittenOnChange(t *testing.T) {
 		t.Errorf("the plugin was replaced, but the versions are %v", list.CNIVersions)
 	}
 
-	if err := os.Remove(r.path()); err != nil {
+	if err := os.Remove(r.Path()); err != nil {
 		t.Fatal(err)
 	}
 	r.conflist() // fails if it is not back
@@ -272,7 +272,7 @@ func TestEndingWeftdDropsNoPlugin(t *testing.T) {
 	if err := r.Write(ctx); err == nil {
 		t.Error("the conflist was written by what could not be asked")
 	}
-	content, err := os.ReadFile(r.path())
+	content, err := os.ReadFile(r.Path())
 	if err != nil || !strings.Contains(string(content), `"portmap"`) {
 		t.Errorf("the conflist was %v, is %s, %v", list, content, err)
 	}

@@ -176,7 +176,8 @@ func New(c config.Config, log *slog.Logger) *Writer {
 	return &Writer{config: c, chain: newChain(c.CNI, log)}
 }
 
-func (w *Writer) path() string { return filepath.Join(w.config.CNI.ConfDir, config.ConflistName) }
+// Path returns the file that the writer keeps.
+func (w *Writer) Path() string { return filepath.Join(w.config.CNI.ConfDir, config.ConflistName) }
 
 // Write has the container runtime add pods, and by which plugins. Entries of
 // other programs stay, behind weftd's. If the file says all that already, nothing is
@@ -185,7 +186,7 @@ func (w *Writer) path() string { return filepath.Join(w.config.CNI.ConfDir, conf
 func (w *Writer) Write(ctx context.Context) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	there, err := os.ReadFile(w.path())
+	there, err := os.ReadFile(w.Path())
 	if err == nil {
 		// A file that can't be parsed may be half written by another program.
 		if foreign, err := foreignEntries(there); err == nil {
@@ -209,7 +210,7 @@ func (w *Writer) Write(ctx context.Context) error {
 	}
 	// containerd 1.6 reads the folder again when a file in it is written or renamed away,
 	// but not when one appears, as it does when it is renamed from another folder.
-	if err := renameio.WriteFile(w.path(), data, 0o644, renameio.WithTempDir(w.config.CNI.ConfDir)); err != nil {
+	if err := renameio.WriteFile(w.Path(), data, 0o644, renameio.WithTempDir(w.config.CNI.ConfDir)); err != nil {
 		return fmt.Errorf("write the conflist: %w", err)
 	}
 	return nil

@@ -13,7 +13,7 @@ import (
 // edit changes the entries of the conflist as another program would.
 func (r *rig) edit(change func([]json.RawMessage) []json.RawMessage) {
 	r.t.Helper()
-	content, err := os.ReadFile(r.path())
+	content, err := os.ReadFile(r.Path())
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -31,7 +31,7 @@ func (r *rig) edit(change func([]json.RawMessage) []json.RawMessage) {
 	if content, err = json.Marshal(list); err != nil {
 		r.t.Fatal(err)
 	}
-	if err := os.WriteFile(r.path(), content, 0o600); err != nil {
+	if err := os.WriteFile(r.Path(), content, 0o600); err != nil {
 		r.t.Fatal(err)
 	}
 }
@@ -114,12 +114,12 @@ func TestForeignEntriesStayInOrder(t *testing.T) {
 		{"the file is half written", func(r *rig) {
 			r.insert(2, mesh)
 			r.conflist()
-			_ = os.WriteFile(r.path(), []byte(`{"plugins":[`), 0o600)
+			_ = os.WriteFile(r.Path(), []byte(`{"plugins":[`), 0o600)
 		}, "weft-cni portmap istio-cni"},
 		{"the file is removed", func(r *rig) {
 			r.insert(2, mesh)
 			r.conflist()
-			_ = os.Remove(r.path())
+			_ = os.Remove(r.Path())
 		}, "weft-cni portmap istio-cni"},
 		{"entries that no runtime takes", func(r *rig) {
 			r.insert(2, `{"type":"../x"}`, `{"kind":"x"}`, `7`, mesh, `{"type":"weft-cni"}`)
@@ -142,9 +142,9 @@ func TestForeignEntriesStayInOrder(t *testing.T) {
 					}
 				}
 			}
-			before, _ := os.Stat(r.path())
+			before, _ := os.Stat(r.Path())
 			r.conflist()
-			if after, _ := os.Stat(r.path()); !os.SameFile(before, after) {
+			if after, _ := os.Stat(r.Path()); !os.SameFile(before, after) {
 				t.Error("the file is written again although it says the same")
 			}
 		})

@@ -72,6 +72,7 @@ type Config struct {
 	Guard   Guard
 	Egress  Egress
 	Metrics Metrics
+	Echo    Echo
 }
 
 // Encapsulation is the format of the datagrams between nodes.
@@ -260,6 +261,12 @@ type Guard struct {
 type Egress struct {
 	// RandomPorts is whether what pods send gets a random source port.
 	RandomPorts bool
+}
+
+// Echo says where weftd answers `weft connectivity test` of other nodes, over the overlay alone.
+type Echo struct {
+	// Port is that of TCP and UDP; 0 if it does not answer.
+	Port uint16
 }
 
 // Metrics says where weftd is observed.

@@ -70,3 +70,12 @@ func setGSO(c *Config, text string) error {
 	}
 	return fmt.Errorf("%s is not a valid value; write %s, %s or %s", strict.Quote(text), GSOAuto, GSOOn, GSOOff)
 }
+
+func setEchoPort(c *Config, text string) error {
+	port := 0
+	if err := setNumber(&port, text, 0, 65535); err != nil {
+		return err
+	}
+	c.Echo.Port = uint16(port)
+	return nil
+}

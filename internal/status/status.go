@@ -42,6 +42,8 @@ type Report struct {
 	TUN           TUN            `json:"tun"`
 	PodCIDRs      []netip.Prefix `json:"podCIDRs"`
 	Peers         []Peer         `json:"peers"`
+	CNI           CNI            `json:"cni"`
+	EchoPort      uint16         `json:"echoPort"` // that answers connectivity tests; 0: none
 	State         State          `json:"state"`
 	Leases        Leases         `json:"leases"`
 
@@ -49,6 +51,12 @@ type Report struct {
 
 	// Drops counts packets by reason; a reason that never occurred is absent.
 	Drops map[string]uint64 `json:"drops"`
+}
+
+// CNI is how container runtimes call weft-cni.
+type CNI struct {
+	Conflist string `json:"conflist"` // weftd's, a file
+	BinDir   string `json:"binDir"`   // where the plugins are
 }
 
 // TUN describes the device.
