@@ -19,7 +19,7 @@ KUBE_LDFLAGS = -s -w $(foreach package,k8s.io/component-base/version k8s.io/clie
 FUZZTIME ?= 30s
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo demo-build demo-clean kubernetes-demo-build test torture e2e kubernetes-build test-kubernetes lint model fuzz bench bench-quick bench-pods bench-scale bench-check bench-code bench-build clean
+.PHONY: help deps build demo demo-build demo-clean kubernetes-demo-build test test-upgrade torture e2e kubernetes-build test-kubernetes lint model fuzz bench bench-quick bench-pods bench-scale bench-check bench-code bench-build clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +64,13 @@ torture: deps ## run the tests that make test samples in full, in an hour
 	@mkdir -p bin
 	@TORTURE=1 $(GOTEST) -p 1 -timeout 3h -v $(TORTURED) 2>&1 | tee bin/torture.log | \
 		grep --line-buffered -E '^(=== RUN +[^/]*$$|--- |FAIL|ok|panic)|_test\.go:[0-9]+:'
+
+# The release before: its nodes and those of this one must work side by side.
+UPGRADE_FROM ?= e8393b4
+
+test-upgrade: deps ## upgrade nodes from UPGRADE_FROM (a commit) to this version and back, under load, in two minutes
+	@scripts/build-at $(UPGRADE_FROM) bin/upgrade-from
+	@UPGRADE_FROM_BIN=$(CURDIR)/bin/upgrade-from $(GOTEST) -tags upgrade -run TestUpgrade -v ./cmd/weftd | grep -v '^=== '
 
 # e2e/ is a module of its own: the libraries that speak to containerd are no business of weft's.
 e2e: deps ## run weft under containerd and cnitool, in half a minute

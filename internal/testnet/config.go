@@ -42,7 +42,7 @@ func (n *Node) writeConfig() error {
 		"stateDir":      filepath.Join(n.dir, "state"),
 		"runDir":        n.RunDir(),
 		// What else the host has of plugins is no part of it.
-		"cni":     map[string]any{"confDir": n.ConfDir(), "binDir": n.net.options.BinDir, "chain": []string{}, "name": networkName},
+		"cni":     map[string]any{"confDir": n.ConfDir(), "binDir": n.BinDir(), "chain": []string{}, "name": networkName},
 		"metrics": map[string]any{"listen": metricsAddress},
 	}
 	if n.options.Configure != nil {

@@ -46,8 +46,23 @@ type Node struct {
 	options  NodeOptions
 	dir      string
 
-	mu   sync.Mutex
-	pods map[string]*Pod
+	mu     sync.Mutex
+	pods   map[string]*Pod
+	binDir string // of its programs
+}
+
+// Use has the node's programs taken from a folder, from their next start on.
+func (n *Node) Use(binDir string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.binDir = binDir
+}
+
+// BinDir holds the node's programs.
+func (n *Node) BinDir() string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.binDir
 }
 
 // AddNode makes a node's namespace and folder. The caller connects it, gives it
@@ -65,6 +80,7 @@ func (n *Net) AddNode(ctx context.Context, o NodeOptions) (*Node, error) {
 		options:   o,
 		dir:       filepath.Join(n.Dir(), o.Name),
 		pods:      make(map[string]*Pod),
+		binDir:    n.options.BinDir,
 	}
 	if err := node.prepare(); err != nil {
 		return nil, fmt.Errorf("add node %s: %w", o.Name, err)
@@ -128,7 +144,7 @@ func (n *Node) ConfDir() string { return filepath.Join(n.dir, "cni") }
 func (n *Node) configFile() string { return filepath.Join(n.dir, "weft.yaml") }
 func (n *Node) nodesFile() string  { return filepath.Join(n.dir, "nodes.yaml") }
 func (n *Node) program(name string) string {
-	return filepath.Join(n.net.options.BinDir, name)
+	return filepath.Join(n.BinDir(), name)
 }
 
 func (n *Node) isReady(ctx context.Context) error {

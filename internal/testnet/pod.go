@@ -112,7 +112,7 @@ func (n *Node) loadNetwork(ctx context.Context) (*libcni.NetworkConfigList, erro
 
 // cni is the container runtime's side of CNI on this node.
 func (n *Node) cni() *libcni.CNIConfig {
-	plugins := []string{n.net.options.BinDir}
+	plugins := []string{n.BinDir()}
 	return libcni.NewCNIConfigWithCacheDir(plugins, filepath.Join(n.dir, "cni-cache"), &nodeExec{node: n.Namespace})
 }
 
