@@ -133,13 +133,23 @@ func (p *podLeases) reconciled() (actions map[string]uint64, unreconciled int) {
 	return actions, len(p.unreconciled)
 }
 
-// usage reads the lease file of weftd's network, which takes a millisecond.
-func (p *podLeases) usage() (held, cooling int, err error) {
+// pool is what weft-cni takes addresses from by a plan: nothing if it is nil.
+func (p *podLeases) pool(plan *control.Plan) ipam.Pool {
+	node := nodefile.Node{Reserved: p.config.IPAM.Reserved, CooldownSeconds: int(p.config.IPAM.Cooldown.Seconds())}
+	if plan != nil {
+		node.PodCIDRs, node.Addresses = plan.PodCIDRs, plan.NodeAddresses
+	}
+	return leases.NodePool(node)
+}
+
+// usage reads the lease file of weftd's network, which takes a millisecond; plan is the applied
+// one, or nil.
+func (p *podLeases) usage(plan *control.Plan) (ipam.Usage, error) {
 	store, err := ipam.Open(p.config.StateDir, p.config.CNI.Name)
 	if err != nil {
-		return 0, 0, err
+		return ipam.Usage{}, err
 	}
-	return store.Usage(p.config.IPAM.Cooldown)
+	return store.Usage(p.pool(plan))
 }
 
 // stranded returns the leases of pods whose addresses are outside this node's pod CIDRs: the
@@ -172,8 +182,7 @@ func (p *podLeases) warnings(plan *control.Plan, stranded []ipam.Lease) []warnin
 	}
 	store, err := ipam.Open(p.config.StateDir, p.config.CNI.Name)
 	if err == nil {
-		err = store.Available(leases.NodePool(nodefile.Node{PodCIDRs: plan.PodCIDRs, Addresses: plan.NodeAddresses,
-			Reserved: p.config.IPAM.Reserved, CooldownSeconds: int(p.config.IPAM.Cooldown.Seconds())}))
+		err = store.Available(p.pool(plan))
 	}
 	if errors.Is(err, ipam.ErrExhausted) {
 		all = append(all, warning.Warning{Code: "pool_exhausted", Text: fmt.Sprintf("no pod can be added: %v; remove pods, or give the node more addresses", err)})
@@ -201,12 +210,13 @@ func checkStateDir(dir string) error {
 	return nil
 }
 
-// status is what `weft status` shows of them.
-func (p *podLeases) status() status.Leases {
-	held, cooling, err := p.usage()
+// status is what `weft status` shows of them; plan is the applied one, or nil.
+func (p *podLeases) status(plan *control.Plan) status.Leases {
+	usage, err := p.usage(plan)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	l := status.Leases{Held: held, CoolingDown: cooling, Unreconciled: append([]string{}, p.unreconciled...)}
+	l := status.Leases{Held: usage.Leases, CoolingDown: usage.CoolingDown, Pools: append([]ipam.PoolUsage{}, usage.Pools...),
+		Unreconciled: append([]string{}, p.unreconciled...)}
 	if err != nil && len(l.Unreconciled) == 0 { // the next reconcile says what becomes of it
 		l.Unreconciled = append(l.Unreconciled, err.Error())
 	}

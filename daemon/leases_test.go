@@ -68,11 +68,11 @@ func (r *reconciler) lease(network, id, addr string) {
 
 func (r *reconciler) expectLeases(held, cooling, freed, unreconciled int) {
 	r.t.Helper()
-	gotHeld, gotCooling, err := r.Leases()
+	got, err := r.Leases()
 	actions, open := r.Reconciled()
-	if gotHeld != held || gotCooling != cooling || err != nil || int(actions["freed"]) != freed || open != unreconciled {
+	if got.Leases != held || got.CoolingDown != cooling || err != nil || int(actions["freed"]) != freed || open != unreconciled {
 		r.t.Errorf("%d held, %d cooling down, %v, done %v, %d not reconciled; want %d, %d, %d freed, %d",
-			gotHeld, gotCooling, err, actions, open, held, cooling, freed, unreconciled)
+			got.Leases, got.CoolingDown, err, actions, open, held, cooling, freed, unreconciled)
 	}
 }
 
@@ -128,7 +128,7 @@ func TestUnrepairableLeaseIsLogged(t *testing.T) {
 	}
 	expect(r.turn())
 	r.expectLeases(0, 0, 0, 1)
-	if shown := r.leases.status().Unreconciled; len(shown) != 1 || !strings.Contains(shown[0], r.store("two").Path()) {
+	if shown := r.leases.status(nil).Unreconciled; len(shown) != 1 || !strings.Contains(shown[0], r.store("two").Path()) {
 		t.Errorf("weft status would show %q", shown)
 	}
 	if err := os.Remove(r.store("two").Path()); err != nil {
@@ -146,16 +146,16 @@ func TestADamagedFileShowsBeforeTheNextReconcile(t *testing.T) {
 	if err := os.Truncate(r.store("weft").Path(), 10); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := r.Leases(); err == nil {
+	if _, err := r.Leases(); err == nil {
 		t.Error("a damaged file was counted")
 	}
-	if shown := r.leases.status().Unreconciled; len(shown) != 1 || !strings.Contains(shown[0], "damaged") {
+	if shown := r.leases.status(nil).Unreconciled; len(shown) != 1 || !strings.Contains(shown[0], "damaged") {
 		t.Errorf("weft status would show %q", shown)
 	}
 	if got := r.turn(); !strings.Contains(got, "action=rebuilt reason=") {
 		t.Errorf("logged:\n%s", got)
 	}
-	if shown := r.leases.status().Unreconciled; shown == nil || len(shown) != 0 {
+	if shown := r.leases.status(nil).Unreconciled; shown == nil || len(shown) != 0 {
 		t.Errorf("weft status would show %q", shown)
 	}
 }
@@ -188,7 +188,7 @@ func TestReconcilesWhileWeftdRuns(t *testing.T) {
 	for _, id := range []string{"a", "b"} {
 		r.lease("weft", id, "10.244.1.2")
 		err := testnet.Wait(t.Context(), "the lease to be freed", func(context.Context) error {
-			if held, _, err := r.Leases(); held > 0 || err != nil {
+			if usage, err := r.Leases(); usage.Leases > 0 || err != nil {
 				return os.ErrExist
 			}
 			return nil

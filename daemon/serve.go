@@ -21,6 +21,7 @@ import (
 	"weft/internal/status"
 	"weft/internal/version"
 	"weft/internal/warning"
+	"weft/ipam"
 	"weft/peer"
 	"weft/router"
 )
@@ -91,7 +92,7 @@ func serveHTTP(ctx context.Context, group *errgroup.Group, listener net.Listener
 
 // report is what `weft status` shows.
 func (d *daemon) report() status.Report {
-	links, leases, stats, warnings := d.keys().links(), d.leases.status(), d.Stats(), d.Warnings()
+	links, leases, stats, warnings := d.keys().links(), d.leases.status(d.activePlan()), d.Stats(), d.Warnings()
 	traffic, paths := d.path.Load().traffic(), d.path.Load().describe()
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -274,8 +275,8 @@ func (d *daemon) Links() *metrics.Links {
 	return links
 }
 
-// Leases returns how many addresses pods have leased, and how many cool down.
-func (d *daemon) Leases() (held, cooling int, err error) { return d.leases.usage() }
+// Leases returns how pod addresses are used.
+func (d *daemon) Leases() (ipam.Usage, error) { return d.leases.usage(d.activePlan()) }
 
 // Reconciled returns how often each action was taken to reconcile leases with pods, and how much
 // only an operator can repair.

@@ -49,11 +49,11 @@ func TestAReleasedAddressCoolsDown(t *testing.T) {
 	release(t, reopened(), 2)
 	c.pass(50 * time.Second)
 	release(t, reopened(), 0)
-	if leases, cooling, err := reopened().Usage(p.Cooldown); leases != 2 || cooling != 2 || err != nil {
-		t.Errorf("in use: %d leases, %d cooling down, %v; want 2 and 2", leases, cooling, err)
+	if u, err := reopened().Usage(p); u.Leases != 2 || u.CoolingDown != 2 || err != nil {
+		t.Errorf("in use: %+v, %v; want 2 leases, 2 cooling down", u, err)
 	}
-	if _, cooling, err := reopened().Usage(30 * time.Second); cooling != 1 || err != nil {
-		t.Errorf("by a shorter cooldown: %d cooling down, %v; want 1", cooling, err)
+	if u, err := reopened().Usage(Pool{Cooldown: 30 * time.Second}); u.CoolingDown != 1 || err != nil {
+		t.Errorf("by a shorter cooldown: %+v, %v; want 1 cooling down", u, err)
 	}
 	if _, cooling, _ := reopened().List(); len(cooling) != 2 {
 		t.Errorf("cooling down: %v, want both", cooling)
@@ -150,12 +150,12 @@ func TestCooldownAfterARebootCountsFromIt(t *testing.T) {
 	}
 	c.reboot()
 	c.pass(2*time.Minute - time.Millisecond)
-	if _, cooling, err := s.Usage(p.Cooldown); cooling != 2 || err != nil {
-		t.Errorf("cooling down: %d, %v; want 2", cooling, err)
+	if u, err := s.Usage(p); u.CoolingDown != 2 || err != nil {
+		t.Errorf("cooling down: %+v, %v; want 2", u, err)
 	}
 	c.pass(time.Millisecond)
-	if _, cooling, err := s.Usage(p.Cooldown); cooling != 0 || err != nil {
-		t.Errorf("cooling down: %d, %v; want none", cooling, err)
+	if u, err := s.Usage(p); u.CoolingDown != 0 || err != nil {
+		t.Errorf("cooling down: %+v, %v; want none", u, err)
 	}
 }
 
@@ -199,7 +199,7 @@ func TestReleaseNeedsTheTime(t *testing.T) {
 	if err := s.Available(pool(prefixes("10.0.0.0/24"))); err == nil {
 		t.Error("Available succeeded")
 	}
-	if _, _, err := s.Usage(time.Minute); err == nil {
+	if _, err := s.Usage(Pool{Cooldown: time.Minute}); err == nil {
 		t.Error("Usage succeeded")
 	}
 	if leases := list(t, s); len(leases) != 1 {

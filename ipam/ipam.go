@@ -221,21 +221,6 @@ func (s *Store) List() (leases []Lease, cooling []netip.Addr, err error) {
 	return st.Leases, cooling, nil
 }
 
-// Usage returns how many leases there are, and how many addresses cool down at the moment. It
-// waits for no lock.
-func (s *Store) Usage(cooldown time.Duration) (leases, cooling int, err error) {
-	st, err := readState(s.Path())
-	if err != nil {
-		return 0, 0, fmt.Errorf("count leases: %w", err)
-	}
-	at, err := s.now()
-	if err != nil {
-		return 0, 0, err
-	}
-	st.endCooldowns(at, cooldown)
-	return len(st.Leases), len(st.CoolingDown), nil
-}
-
 // Available returns why a new attachment could get no lease now, as Acquire would. It
 // changes nothing and waits for no lock.
 func (s *Store) Available(pool Pool) error {

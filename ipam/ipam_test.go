@@ -287,7 +287,7 @@ func TestUnusableStateDir(t *testing.T) {
 	if err := s.Available(pool(prefixes("10.0.0.0/24"))); err == nil {
 		t.Error("Available succeeded")
 	}
-	if _, _, err := s.Usage(0); err == nil {
+	if _, err := s.Usage(Pool{}); err == nil {
 		t.Error("Usage succeeded")
 	}
 }

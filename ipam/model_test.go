@@ -34,7 +34,7 @@ func (m *model) cooling(addr netip.Addr, at, cooldown time.Duration) bool {
 
 // better returns an address that had to be given before one that still cools down: one of
 // the same family that is free, or was released longer ago.
-func (m *model) better(than netip.Addr, s family, p Pool, at time.Duration) (netip.Addr, bool) {
+func (m *model) better(than netip.Addr, s familyRanges, p Pool, at time.Duration) (netip.Addr, bool) {
 	for _, span := range s.spans {
 		for addr := span.first; span.contains(addr); addr = addr.Next() {
 			if !m.unheld(addr) || p.reserves(addr) || addr == than {
@@ -137,7 +137,7 @@ func (m *model) acquire(t *testing.T, s *Store, p Pool, asked Lease, whom int, a
 }
 
 // justified fails if a call was refused though each family has a free address.
-func (m *model) justified(t *testing.T, err error, p Pool, families []family, whom int) {
+func (m *model) justified(t *testing.T, err error, p Pool, families []familyRanges, whom int) {
 	t.Helper()
 	if errors.Is(err, ErrRefused) {
 		return

@@ -85,18 +85,18 @@ func (s span) search(cursor netip.Addr, taken map[netip.Addr]bool, reserved []ne
 	}
 }
 
-// family is the ranges of IPv4 or of IPv6. A lease has one address of each.
-type family struct {
+// familyRanges is the ranges of IPv4 or of IPv6. A lease has one address of each.
+type familyRanges struct {
 	ranges []netip.Prefix // masked
 	spans  []span
 }
 
-func (f family) contains(addr netip.Addr) bool {
+func (f familyRanges) contains(addr netip.Addr) bool {
 	return slices.ContainsFunc(f.spans, func(s span) bool { return s.contains(addr) })
 }
 
 // String lists the ranges for a message.
-func (f family) String() string {
+func (f familyRanges) String() string {
 	var texts []string
 	for _, r := range f.ranges {
 		texts = append(texts, r.String())
@@ -104,8 +104,8 @@ func (f family) String() string {
 	return strings.Join(texts, ", ")
 }
 
-func (p Pool) families() ([]family, error) {
-	var v4, v6 family
+func (p Pool) families() ([]familyRanges, error) {
+	var v4, v6 familyRanges
 	for _, r := range p.Ranges {
 		span, err := newSpan(r)
 		if err != nil {
@@ -117,7 +117,7 @@ func (p Pool) families() ([]family, error) {
 		}
 		of.ranges, of.spans = append(of.ranges, r.Masked()), append(of.spans, span)
 	}
-	families := slices.DeleteFunc([]family{v4, v6}, func(f family) bool { return len(f.ranges) == 0 })
+	families := slices.DeleteFunc([]familyRanges{v4, v6}, func(f familyRanges) bool { return len(f.ranges) == 0 })
 	if len(families) == 0 {
 		return nil, errors.New("the network has no address range")
 	}
@@ -130,7 +130,7 @@ func (p Pool) reserves(addr netip.Addr) bool {
 
 // fits reports whether addresses are exactly one usable address of each family, those asked
 // for among them.
-func (p Pool) fits(families []family, addresses, wanted []netip.Addr) bool {
+func (p Pool) fits(families []familyRanges, addresses, wanted []netip.Addr) bool {
 	if len(addresses) != len(families) {
 		return false
 	}
@@ -144,7 +144,7 @@ func (p Pool) fits(families []family, addresses, wanted []netip.Addr) bool {
 
 // allocate adds a lease for wanted, with one address of each family: the one asked for, or
 // one that is free.
-func (st *state) allocate(wanted Lease, pool Pool, families []family, at moment) (Lease, error) {
+func (st *state) allocate(wanted Lease, pool Pool, families []familyRanges, at moment) (Lease, error) {
 	taken := map[netip.Addr]bool{}
 	for _, l := range st.Leases {
 		for _, addr := range l.Addresses {
@@ -184,7 +184,7 @@ func (st *state) allocate(wanted Lease, pool Pool, families []family, at moment)
 // pick takes the next address of a family behind the last one that was given out, so that
 // all others come before it is that one's turn again. If none is free, it takes the one that
 // has cooled down for the longest time.
-func (st *state) pick(f family, pool Pool, taken map[netip.Addr]bool, at moment) (netip.Addr, error) {
+func (st *state) pick(f familyRanges, pool Pool, taken map[netip.Addr]bool, at moment) (netip.Addr, error) {
 	for i, span := range f.spans {
 		key := f.ranges[i]
 		if addr, ok := span.search(st.Cursors[key], taken, pool.Reserved); ok {

@@ -124,8 +124,8 @@ func TestRebootFreesStaleLeasesFirst(t *testing.T) {
 	if shown := weft(t, node, "status").stdout; !strings.Contains(shown, "leases         0 held, 4 cooling down\n") {
 		t.Errorf("weft status:\n%s", shown)
 	}
-	if got := metric(t, node, "weft_cooling_down_addresses"); got != "4" {
-		t.Errorf("weft_cooling_down_addresses is %s", got)
+	if got := metric(t, node, `weft_pool_addresses{family="ipv4",state="cooling_down"}`); got != "2" {
+		t.Errorf("%s addresses of the pool cool down", got)
 	}
 	d := addPod(t, node, "d") // no other address is free, so cooling down ends early
 	if !slices.Contains(slices.Concat(a.Addrs, b.Addrs), addrOf(t, d, false)) {
@@ -152,7 +152,7 @@ func TestOperatorFreesVanishedPod(t *testing.T) {
 	if leases := leasesOf(t, node); len(leases) != 1 || leases[b.Name()].Trouble != "" {
 		t.Errorf("leases: %v", leases)
 	}
-	for name, want := range map[string]string{"weft_leases": "1", "weft_cooling_down_addresses": "2", "weft_leases_unreconciled": "0", `weft_reconciled_total{action="freed"}`: "0"} {
+	for name, want := range map[string]string{"weft_leases": "1", `weft_pool_addresses{family="ipv4",state="cooling_down"}`: "1", `weft_pool_addresses{family="ipv6",state="leased"}`: "1", "weft_leases_unreconciled": "0", `weft_reconciled_total{action="freed"}`: "0"} {
 		if got := metric(t, node, name); got != want {
 			t.Errorf("%s is %s, want %s", name, got, want)
 		}

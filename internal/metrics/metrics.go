@@ -17,6 +17,7 @@ import (
 	"weft/drop"
 	"weft/internal/version"
 	"weft/internal/warning"
+	"weft/ipam"
 	"weft/router"
 )
 
@@ -49,8 +50,8 @@ type Daemon interface {
 	// GuardDrops returns the packets that the guard table has dropped, by its counters.
 	GuardDrops() (map[string]uint64, error)
 
-	// Leases returns how many leases this node's pods hold, and how many addresses cool down.
-	Leases() (held, cooling int, err error)
+	// Leases returns how this node's pod addresses are used.
+	Leases() (ipam.Usage, error)
 
 	// Reconciled returns how often leases were put in order, by action, and how much of
 	// them only an operator can put in order.
@@ -103,8 +104,8 @@ var (
 		"Times that a peer stopped answering.", nil, nil)
 	leases = prometheus.NewDesc("weft_leases",
 		"Leases of this node's pods.", nil, nil)
-	coolingDown = prometheus.NewDesc("weft_cooling_down_addresses",
-		"Released pod addresses that cool down before another pod gets them.", nil, nil)
+	pool = prometheus.NewDesc("weft_pool_addresses",
+		"Addresses that pods of this node can get, by family and state: leased, cooling_down (released recently, the last ones to be leased again) or free.", []string{"family", "state"}, nil)
 	reconciled = prometheus.NewDesc("weft_reconciled_total",
 		"What weftd did to reconcile leases (docs/OPERATIONS.md).", []string{"action"}, nil)
 	unreconciled = prometheus.NewDesc("weft_leases_unreconciled",
@@ -129,7 +130,7 @@ type collector struct{ Daemon }
 
 func (c collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{packets, bytes, superPackets, udpGSO, tunJoins, udpGRO, drops, guardDrops, peers, prefixes,
-		sealedPeers, handshakes, unreachable, leases, coolingDown, reconciled, unreconciled, rejected, current, rejectedNodes, keyChanges, warnings, ready, buildInfo} {
+		sealedPeers, handshakes, unreachable, leases, pool, reconciled, unreconciled, rejected, current, rejectedNodes, keyChanges, warnings, ready, buildInfo} {
 		out <- d
 	}
 }
@@ -174,9 +175,14 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 		counter(handshakes, links.TurnedAway, "turned_away")
 		counter(unreachable, links.Unreachable)
 	}
-	if held, cooling, err := c.Leases(); err == nil { // otherwise weft_leases_unreconciled counts it
-		gauge(leases, float64(held))
-		gauge(coolingDown, float64(cooling))
+	if usage, err := c.Leases(); err == nil { // otherwise weft_leases_unreconciled counts it
+		gauge(leases, float64(usage.Leases))
+		for _, p := range usage.Pools {
+			name := "ipv" + p.Family.Digit()
+			gauge(pool, float64(p.Leased), name, "leased")
+			gauge(pool, float64(p.CoolingDown), name, "cooling_down")
+			gauge(pool, float64(p.Free()), name, "free")
+		}
 	}
 	actions, open := c.Reconciled()
 	for action, n := range actions {

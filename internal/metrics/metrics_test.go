@@ -14,9 +14,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
 	"weft/drop"
+	"weft/internal/family"
 	"weft/internal/metrics"
 	"weft/internal/version"
 	"weft/internal/warning"
+	"weft/ipam"
 	"weft/router"
 )
 
@@ -56,7 +58,10 @@ func (d *daemon) Healthy() error { return d.unhealthy }
 func (d *daemon) GuardDrops() (map[string]uint64, error) {
 	return map[string]uint64{"bare_to_pod": 11, "spoofed_by_pod": 12}, nil
 }
-func (d *daemon) Leases() (int, int, error) { return 31, 32, d.unreadable }
+func (d *daemon) Leases() (ipam.Usage, error) {
+	return ipam.Usage{Leases: 31, CoolingDown: 32, Pools: []ipam.PoolUsage{
+		{Family: family.IPv4, Size: 250, Leased: 41, CoolingDown: 42}, {Family: family.IPv6, Size: 1 << 63, Leased: 43, CoolingDown: 44}}}, d.unreadable
+}
 func (d *daemon) Reconciled() (map[string]uint64, int) {
 	return map[string]uint64{"freed": 33, "adopted": 34, "rebuilt": 0}, 35
 }
@@ -97,7 +102,9 @@ func TestEveryCountIsExported(t *testing.T) {
 		`weft_handshakes_total{result="agreed"} 24`, `weft_handshakes_total{result="failed"} 25`,
 		`weft_handshakes_total{result="refused"} 27`, `weft_handshakes_total{result="turned_away"} 28`,
 		"weft_peer_unreachable_total 26",
-		"weft_leases 31", "weft_cooling_down_addresses 32", "weft_leases_unreconciled 35", "weft_nodes_rejected 1", "weft_key_changes_total 36",
+		"weft_leases 31", `weft_pool_addresses{family="ipv4",state="leased"} 41`, `weft_pool_addresses{family="ipv4",state="cooling_down"} 42`, `weft_pool_addresses{family="ipv4",state="free"} 167`,
+		`weft_pool_addresses{family="ipv6",state="leased"} 43`, `weft_pool_addresses{family="ipv6",state="cooling_down"} 44`, `weft_pool_addresses{family="ipv6",state="free"} 9.223372036854776e+18`,
+		"weft_leases_unreconciled 35", "weft_nodes_rejected 1", "weft_key_changes_total 36",
 		`weft_warnings{code="a"} 1`, `weft_warnings{code="b"} 2`,
 		`weft_reconciled_total{action="freed"} 33`, `weft_reconciled_total{action="adopted"} 34`, `weft_reconciled_total{action="rebuilt"} 0`,
 		"weft_peers 7", "weft_fib_prefixes 8", "weft_state_rejected_total 9", "weft_state_current 1", "weft_ready 1",
@@ -180,7 +187,7 @@ func TestLeasesThatCannotBeReadAreNotZero(t *testing.T) {
 	d.unreadable = errors.New("the lease file is damaged")
 	got := ours(t, d)
 	for _, line := range got {
-		if strings.HasPrefix(line, "weft_leases ") || strings.HasPrefix(line, "weft_cooling_down_addresses") {
+		if strings.HasPrefix(line, "weft_leases ") || strings.HasPrefix(line, "weft_pool_addresses") {
 			t.Errorf("%s is there", line)
 		}
 	}

@@ -20,6 +20,7 @@ import (
 
 	"weft/internal/strict"
 	"weft/internal/warning"
+	"weft/ipam"
 	"weft/router"
 )
 
@@ -176,6 +177,10 @@ type State struct {
 type Leases struct {
 	Held        int `json:"held"`
 	CoolingDown int `json:"coolingDown"` // addresses that were released recently
+
+	// Pools are the addresses that new pods can get, one for each family; none before weftd
+	// forwards, or while the lease file can't be read.
+	Pools []ipam.PoolUsage `json:"pools"`
 
 	// Unreconciled is what is wrong with pods' leases and veths that weftd can't repair, a line each.
 	Unreconciled []string `json:"unreconciled"`
