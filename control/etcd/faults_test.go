@@ -122,11 +122,19 @@ func TestOutageIsReportedOnce(t *testing.T) {
 	r := newRig(t, testnet.EtcdOptions{Members: 1})
 	node1 := follow(t, r.source(t, "node1"))
 	node1.expectNodes(t, 0, "node1")
+	reachable := func(want bool) {
+		t.Helper()
+		if at, got := node1.source.LastContact(); got != want || at.IsZero() {
+			t.Errorf("reachable %t, last contact at %s; want %t", got, at, want)
+		}
+	}
+	reachable(true)
 	n := node1.count()
 	r.Kill(1)
 	began := time.Now()
 	node1.expectError(t, n, "that this node reaches them at http://192.168.77.101:2379")
 	t.Logf("told after %v", time.Since(began))
+	reachable(false)
 	time.Sleep(10*time.Second - time.Since(began))
 	if emits, _ := node1.since(n); len(emits) > 2 {
 		t.Errorf("in an outage of 10 s: %s", tellAll(emits))
@@ -137,6 +145,7 @@ func TestOutageIsReportedOnce(t *testing.T) {
 	}
 	began = time.Now()
 	node1.expectNodes(t, n, "node1")
+	reachable(true)
 	t.Logf("back after %v", time.Since(began))
 
 	// An etcd that was away from the beginning.

@@ -53,6 +53,7 @@ func (s *Source) Run(ctx context.Context, reload <-chan struct{}, emit func(cont
 		if err == nil || ctx.Err() != nil {
 			continue
 		}
+		r.Lost()
 		// A watch that breaks once in a while, as when a member is restarted, is no news.
 		if failures++; !listed || failures > 2 {
 			r.noState(s.explain("follow the nodes", err))
@@ -118,6 +119,7 @@ func (r *run) session(ctx context.Context) (listed bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	r.Made()
 	r.listing = l
 	f := follower{run: r, client: client, pause: control.Backoff{Shortest: 20 * time.Millisecond, Longest: 5 * time.Second}}
 	return true, f.follow(ctx)
@@ -179,6 +181,7 @@ func (f *follower) follow(ctx context.Context) error {
 			if err := f.check(answer, open); err != nil {
 				return err
 			}
+			f.Made()
 			heard = time.Now()
 			f.listing.apply(answer.Events)
 			if len(answer.Events) > 0 {

@@ -30,6 +30,9 @@ type Source struct {
 	// Registrant keeps what this node registers. etcd does not store whether a node is ready.
 	control.Registrant
 
+	// Contact is when etcd answered Run: it answers every progressInterval.
+	control.Contact
+
 	// held are the pod CIDRs that this node had when Run last emitted a State; before that,
 	// those that it registered with count. Only Run uses it.
 	held []netip.Prefix

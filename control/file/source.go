@@ -37,6 +37,9 @@ type Source struct {
 	// Check returns why the file must not be believed, by its path; nil: it is.
 	Check func(path string) error
 
+	// Contact is when the file could be read.
+	control.Contact
+
 	path string
 	poll time.Duration
 }
@@ -56,13 +59,20 @@ func (s *Source) Load(context.Context) (control.State, error) {
 	return Parse(s.path, data)
 }
 
-func (s *Source) read() ([]byte, error) {
+func (s *Source) read() (data []byte, err error) {
+	defer func() {
+		if err != nil {
+			s.Lost()
+		} else {
+			s.Made()
+		}
+	}()
 	if s.Check != nil {
 		if err := s.Check(s.path); err != nil {
 			return nil, fmt.Errorf("the list of nodes is not trusted: %w", err)
 		}
 	}
-	data, err := yamltree.ReadFile(s.path)
+	data, err = yamltree.ReadFile(s.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%s: %w; write it, or set the configuration's key control.file to another", s.path, fs.ErrNotExist)
 	}
@@ -107,7 +117,9 @@ func (s *Source) Run(ctx context.Context, reload <-chan struct{}, emit func(cont
 		case <-w.debounce.Due:
 			w.check(false)
 		case <-poll.C:
-			if w.watchFolders(); !w.unchanged() {
+			if w.watchFolders(); w.unchanged() {
+				s.Made()
+			} else {
 				w.check(false)
 			}
 		}

@@ -31,6 +31,7 @@ type emission struct {
 type watched struct {
 	t         *testing.T
 	path      string
+	source    *Source
 	reload    chan struct{}
 	emissions chan emission
 }
@@ -39,8 +40,8 @@ type watched struct {
 // noticed by inotify.
 func run(t *testing.T, path string, poll time.Duration) *watched {
 	t.Helper()
-	w := &watched{t: t, path: path, reload: make(chan struct{}), emissions: make(chan emission, 100)}
 	s := New(path)
+	w := &watched{t: t, path: path, source: s, reload: make(chan struct{}), emissions: make(chan emission, 100)}
 	s.poll = poll
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
@@ -214,15 +215,23 @@ func TestEndlessNoiseDoesNotDelayForEver(t *testing.T) {
 func TestBrokenOrVanishedFileKeepsBeingWatched(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "nodes.yaml")
 	w := run(t, path, never)
+	reachable := func(want bool) {
+		t.Helper()
+		if at, got := w.source.LastContact(); got != want {
+			t.Errorf("reachable %t, last contact at %s; want %t", got, at, want)
+		}
+	}
 	if err := w.wantError(); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("absent file: %v", err)
 	}
+	reachable(false)
 	write(t, path, nodesFile("a"))
 	w.wantNodes("a")
 	write(t, path, "nodes:\n- nam: a\n")
 	if err := w.wantError(); !strings.Contains(err.Error(), "did you mean name?") {
 		t.Errorf("broken file: %v", err)
 	}
+	reachable(true)
 	write(t, path, nodesFile("b"))
 	w.wantNodes("b")
 	if err := os.Remove(path); err != nil {
@@ -231,6 +240,7 @@ func TestBrokenOrVanishedFileKeepsBeingWatched(t *testing.T) {
 	if err := w.wantError(); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("vanished file: %v", err)
 	}
+	reachable(false)
 	// Vanished and come back, the same content is news.
 	write(t, path, nodesFile("b"))
 	w.wantNodes("b")

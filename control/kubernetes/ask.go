@@ -72,4 +72,10 @@ func (r *run) report(ctx context.Context, err error) {
 	if r.link.set(err, time.Now()) {
 		signal(r.wake)
 	}
+	switch {
+	case err == nil:
+		r.Made()
+	case r.link.get() != nil:
+		r.Lost()
+	}
 }

@@ -99,6 +99,9 @@ func TestCurrentSoonAfterAnOutage(t *testing.T) {
 				r.expect("node1 192.168.77.1:9338")
 				lists := o.lists.Load()
 				o.asked.Store(0)
+				if at, reachable := r.LastContact(); !reachable || time.Since(at) > soon {
+					t.Errorf("before: reachable %t, last contact at %s", reachable, at)
+				}
 				for i, reason := range tt.away {
 					o.because(reason)
 					if i == 0 {
@@ -109,6 +112,9 @@ func TestCurrentSoonAfterAnOutage(t *testing.T) {
 				during := tt.each * time.Duration(len(tt.away))
 				if asked, least, most := o.asked.Load(), int32(during/(2*time.Second)), int32(during*5/4/time.Second)+4; asked < least || asked > most {
 					t.Errorf("asked %d times in %v; want %d to %d times", asked, during, least, most)
+				}
+				if at, reachable := r.LastContact(); reachable || time.Since(at) < during {
+					t.Errorf("after %v: reachable %t, last contact at %s", during, reachable, at)
 				}
 				r.expect(tt.first)
 				o.because(nil)
@@ -125,6 +131,9 @@ func TestCurrentSoonAfterAnOutage(t *testing.T) {
 					if got != "node1 192.168.77.1:9338" {
 						t.Fatalf("emitted %s", got)
 					}
+				}
+				if at, reachable := r.LastContact(); !reachable || time.Since(at) > soon {
+					t.Errorf("afterwards: reachable %t, last contact at %s", reachable, at)
 				}
 				if again := o.lists.Load() - lists; again > 0 {
 					t.Errorf("%d new lists, which a watch makes needless", again)

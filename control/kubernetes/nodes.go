@@ -22,6 +22,7 @@ import (
 type nodes struct {
 	options Options
 	changed func() // after something has changed that matters here
+	contact *control.Contact
 
 	mu     sync.Mutex
 	listed bool // all Nodes were there at some time
@@ -41,7 +42,7 @@ type member struct {
 var _ cache.TransformingStore = (*nodes)(nil)
 
 func newNodes(o Options, changed func()) *nodes {
-	return &nodes{options: o, changed: changed, byName: make(map[string]member)}
+	return &nodes{options: o, changed: changed, contact: new(control.Contact), byName: make(map[string]member)}
 }
 
 // state returns the members as a whole State, the oldest Node first: whoever came later and
@@ -165,6 +166,7 @@ func (s *nodes) Add(object any) error {
 	if err != nil {
 		return err
 	}
+	s.contact.Made()
 	s.mu.Lock()
 	news := s.put(n)
 	s.mu.Unlock()
@@ -183,6 +185,7 @@ func (s *nodes) Delete(object any) error {
 	if err != nil {
 		return err
 	}
+	s.contact.Made()
 	s.mu.Lock()
 	_, was := s.byName[n.Name]
 	delete(s.byName, n.Name)

@@ -45,6 +45,7 @@ func (s *Source) Run(ctx context.Context, reload <-chan struct{}, emit func(cont
 	defer r.group.Wait()
 	defer cancel()
 	r.nodes = newNodes(s.Options, func() { signal(r.wake) })
+	r.nodes.contact = &s.Contact
 	r.group.Go(func() { r.reflector(ctx).RunWithContext(ctx) })
 
 	for {

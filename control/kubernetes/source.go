@@ -56,6 +56,9 @@ type Source struct {
 
 	control.Registrant
 
+	// Contact is when the API server answered Run, or reported a change of a Node.
+	control.Contact
+
 	mu  sync.Mutex
 	api nodeAPI
 }

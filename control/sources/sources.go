@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"weft/control"
 	"weft/control/etcd"
@@ -24,6 +25,10 @@ type Source interface {
 
 	// Origin names the source: "/etc/weft/nodes.yaml", "etcd /weft", "kubernetes".
 	Origin() string
+
+	// LastContact returns when the source last answered, zero if it never did, and whether it
+	// has answered the last time that it was asked.
+	LastContact() (at time.Time, reachable bool)
 }
 
 // Open returns the source that c names. It is not asked yet, and needn't be there. An
