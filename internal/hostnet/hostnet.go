@@ -19,6 +19,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"reflect"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -32,13 +33,16 @@ type Host struct {
 	log      *slog.Logger
 	events   events
 	repaired atomic.Uint64 // Applies that changed something
+	repairs  repairs
+	stands   atomic.Pointer[nftable.Identity] // of the guard table, as Guard returns it
 
 	mu          sync.Mutex
 	guard       guard
 	bridge      bridgeTable
-	bridgeFault string // the error that was logged last
-	swept       bool   // whether connections that began without this guard table are gone
-	held        *held  // nil while it is not known which routes there are
+	bridgeFault string   // the error that was logged last
+	swept       bool     // whether connections that began without this guard table are gone
+	held        *held    // nil while it is not known which routes there are
+	last        *Network // of the last Apply
 	watched     bool
 	compared    time.Time // when Apply last relied on nothing
 
@@ -63,6 +67,7 @@ func New(log *slog.Logger) *Host {
 func (h *Host) Protect(ctx context.Context, n Network) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	defer h.noteGuard()
 	if err := n.check(); err != nil {
 		return err
 	}
@@ -70,7 +75,7 @@ func (h *Host) Protect(ctx context.Context, n Network) error {
 	if err != nil {
 		return fmt.Errorf("apply the guard table: %w", err)
 	}
-	h.applyBridge(ctx, n, false)
+	h.applyBridge(ctx, n, false, false)
 	k, err := openKernel()
 	if err != nil {
 		return err
@@ -90,10 +95,10 @@ func (h *Host) Protect(ctx context.Context, n Network) error {
 
 // applyBridge makes the bridge table stand. Where it can't, it only says so: frames are lost
 // that no pod needs.
-func (h *Host) applyBridge(ctx context.Context, n Network, untouched bool) {
+func (h *Host) applyBridge(ctx context.Context, n Network, untouched, again bool) {
 	replaced, err := h.bridge.apply(ctx, n.MarkMask, untouched)
 	if replaced {
-		h.repaired.Add(1)
+		h.changed(&h.repairs.bridge, again)
 		h.log.Info("bridge table replaced")
 	}
 	fault := fmt.Sprint(err)
@@ -104,14 +109,20 @@ func (h *Host) applyBridge(ctx context.Context, n Network, untouched bool) {
 }
 
 // Guard returns the identity of the guard table that the last Apply or Protect made, as
-// weft-cni finds it in the kernel.
+// weft-cni finds it in the kernel. It doesn't wait for one that is under way.
 func (h *Host) Guard() nftable.Identity {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.guard.holds == nil {
-		return nftable.Identity{}
+	if id := h.stands.Load(); id != nil {
+		return *id
 	}
-	return identity(*h.guard.holds)
+	return nftable.Identity{}
+}
+
+func (h *Host) noteGuard() {
+	var id nftable.Identity
+	if h.guard.holds != nil {
+		id = identity(*h.guard.holds)
+	}
+	h.stands.Store(&id)
 }
 
 // Apply makes n hold. It changes only what differs, and nothing if nothing does. The lists of
@@ -123,10 +134,13 @@ func (h *Host) Guard() nftable.Identity {
 func (h *Host) Apply(ctx context.Context, n Network) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	defer h.noteGuard()
 	if err := n.check(); err != nil {
 		return err
 	}
 	n = n.canonical()
+	again := reflect.DeepEqual(h.last, &n)
+	h.last = &n
 	trusts := h.trusts()
 	if !trusts {
 		h.held = nil // until this Apply, or a later one, has compared all
@@ -138,10 +152,10 @@ func (h *Host) Apply(ctx context.Context, n Network) error {
 	}
 	if replaced {
 		h.swept = false // connections may have begun while there was none
-		h.repaired.Add(1)
+		h.changed(&h.repairs.guard, again)
 		h.log.Info("guard table replaced")
 	}
-	h.applyBridge(ctx, n, untouched)
+	h.applyBridge(ctx, n, untouched, again)
 	k, err := openKernel()
 	if err != nil {
 		return err
@@ -165,7 +179,7 @@ func (h *Host) Apply(ctx context.Context, n Network) error {
 	addressesErr := k.removeStaleAddresses(tun, n.Addresses)
 	forwardingErr := errors.Join(k.enableForwarding(n), h.heedRouters(k, n))
 	if k.changes != (changes{}) {
-		h.repaired.Add(1)
+		h.changed(&h.repairs.network, again)
 		h.log.Info("host network changed", "added", k.changes.added,
 			"replaced", k.changes.replaced, "removed", k.changes.removed)
 	}
@@ -201,6 +215,7 @@ func (h *Host) applyRoutes(ctx context.Context, k *kernel, now *held) error {
 func (h *Host) Remove(ctx context.Context) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	defer h.noteGuard()
 
 	k, err := openKernel()
 	if err != nil {

@@ -103,26 +103,26 @@ func TestForeignChangesAreRepaired(t *testing.T) {
 	w.ip(t, "addr add 198.51.100.1/24 dev elsewhere")
 	w.settle(t)
 	before := w.everything(t)
-	for _, change := range []string{
-		"ip route del 10.244.2.0/24",
-		"ip -6 route del fd00:244:0:3::/64",
-		"ip route del 192.0.2.20 table 9338",
-		"ip route del unreachable 10.244.1.0/24 metric 1073741824",
-		"ip -4 route flush table all proto 93; ip -6 route flush table all proto 93",
-		"ip route add 10.9.9.0/24 via 198.51.100.9 proto 93",
-		"ip link set weft0 down",
-		"ip link set weft0 down; ip link set weft0 up",
-		"ip address flush dev weft0",
-		"ip -4 rule del pref 5181",
-		"ip -6 rule del pref 5181",
-		"nft delete table inet weft",
-		"nft flush ruleset",
-		"nft add chain inet weft strange",
-		"nft delete table bridge weft",
-		"nft flush chain bridge weft input",
-		"nft add rule bridge weft prerouting accept",
+	for _, tt := range []struct{ change, repaired string }{
+		{"ip route del 10.244.2.0/24", "network"},
+		{"ip -6 route del fd00:244:0:3::/64", "network"},
+		{"ip route del 192.0.2.20 table 9338", "network"},
+		{"ip route del unreachable 10.244.1.0/24 metric 1073741824", "network"},
+		{"ip -4 route flush table all proto 93; ip -6 route flush table all proto 93", "network"},
+		{"ip route add 10.9.9.0/24 via 198.51.100.9 proto 93", "network"},
+		{"ip link set weft0 down", "network"},
+		{"ip link set weft0 down; ip link set weft0 up", "network"},
+		{"ip address flush dev weft0", "network"},
+		{"ip -4 rule del pref 5181", "network"},
+		{"ip -6 rule del pref 5181", "network"},
+		{"nft delete table inet weft", "guard_table"},
+		{"nft flush ruleset", "guard_table"},
+		{"nft add chain inet weft strange", "guard_table"},
+		{"nft delete table bridge weft", "bridge_table"},
+		{"nft flush chain bridge weft input", "bridge_table"},
+		{"nft add rule bridge weft prerouting accept", "bridge_table"},
 	} {
-		repairs := w.repairs.Load()
+		change, repairs, counted := tt.change, w.repairs.Load(), w.host.Repairs()[tt.repaired]
 		w.run(t, "sh", "-ec", change)
 		changed := time.Now()
 		now := ""
@@ -133,6 +133,9 @@ func TestForeignChangesAreRepaired(t *testing.T) {
 		if !repaired {
 			t.Errorf("%s: it is not repaired", change)
 			expect(t, change, now, before)
+		}
+		if w.host.Repairs()[tt.repaired] == counted {
+			t.Errorf("%s: no repair of %s is counted", change, tt.repaired)
 		}
 		t.Logf("%-90s %v", change, time.Since(changed).Round(time.Millisecond))
 	}

@@ -64,6 +64,16 @@ func Of(family Family, name string) (id Identity, err error) {
 	return identity(itself, rules), nil
 }
 
+// Comment returns a table's comment, without its rules. The error wraps ErrAbsent if the table
+// does not exist.
+func Comment(family Family, name string) (string, error) {
+	itself, err := table{family, name}.itself()
+	if err != nil {
+		return "", err
+	}
+	return comment(itself), nil
+}
+
 func identity(itself object, rules []object) Identity {
 	return Identity{Comment: comment(itself), Rules: len(rules)}
 }
