@@ -69,7 +69,7 @@ func (r *reconciler) lease(network, id, addr string) {
 func (r *reconciler) expectLeases(held, cooling, freed, unreconciled int) {
 	r.t.Helper()
 	got, err := r.Leases()
-	actions, open := r.Reconciled()
+	actions, open := r.leases.reconciled()
 	if got.Leases != held || got.CoolingDown != cooling || err != nil || int(actions["freed"]) != freed || open != unreconciled {
 		r.t.Errorf("%d held, %d cooling down, %v, done %v, %d not reconciled; want %d, %d, %d freed, %d",
 			got.Leases, got.CoolingDown, err, actions, open, held, cooling, freed, unreconciled)
@@ -171,7 +171,7 @@ func TestReconcileThatCannotEvenLookIsLoggedOnce(t *testing.T) {
 	if got := r.turn(); got != "" {
 		t.Errorf("logged again:\n%s", got)
 	}
-	if _, unreconciled := r.Reconciled(); unreconciled != 1 {
+	if _, unreconciled := r.leases.reconciled(); unreconciled != 1 {
 		t.Errorf("%d not reconciled, want 1", unreconciled)
 	}
 }

@@ -16,12 +16,10 @@ import (
 	"weft/control"
 	"weft/drop"
 	"weft/encap/sealed/handshake"
-	"weft/internal/hostnet"
 	"weft/internal/metrics"
 	"weft/internal/status"
 	"weft/internal/version"
 	"weft/internal/warning"
-	"weft/ipam"
 	"weft/peer"
 	"weft/router"
 )
@@ -253,52 +251,6 @@ func (d *daemon) UDP() (gso bool, gro uint64) {
 		gro += c.Joined()
 	}
 	return gso, gro
-}
-
-// Links returns how many peers are in which state, and what has happened with them, or
-// nil with vxlan.
-func (d *daemon) Links() *metrics.Links {
-	if d.keys() == nil {
-		return nil
-	}
-	counts := d.keys().manager.Counts()
-	links := &metrics.Links{
-		Peers: map[string]int{}, Agreed: counts.Agreed, Failed: counts.Failed,
-		Refused: counts.Refused, TurnedAway: counts.TurnedAway, Unreachable: counts.Unreachable,
-	}
-	for _, state := range handshake.States() {
-		links.Peers[string(state)] = 0
-	}
-	for _, s := range d.keys().manager.Status() {
-		links.Peers[string(s.State)]++
-	}
-	return links
-}
-
-// Leases returns how pod addresses are used.
-func (d *daemon) Leases() (ipam.Usage, error) { return d.leases.usage(d.activePlan()) }
-
-// Reconciled returns how often each action was taken to reconcile leases with pods, and how much
-// only an operator can repair.
-func (d *daemon) Reconciled() (actions map[string]uint64, unreconciled int) {
-	return d.leases.reconciled()
-}
-
-// GuardDrops returns the packets that the guard table has dropped, by its counters.
-func (d *daemon) GuardDrops() (map[string]uint64, error) { return hostnet.Drops() }
-
-// Rejections returns how many States were refused, and whether the newest one was.
-func (d *daemon) Rejections() (total int, newest bool) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.engine.Rejections(), d.engine.Rejected() != nil
-}
-
-// RejectedNodes reports whether some nodes of the State are no peers.
-func (d *daemon) RejectedNodes() bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.engine.RejectedNodes() != nil
 }
 
 // Healthy returns why the host is not as it must be, or nil. That the lanes run

@@ -142,11 +142,3 @@ func (d *daemon) checkOverlap() error {
 	}
 	return errors.Join(errs...)
 }
-
-// KeyChanges returns how often the control source has replaced a known node's key.
-func (d *daemon) KeyChanges() int {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	_, total := d.engine.KeyChanges()
-	return total
-}

@@ -36,7 +36,7 @@ type Traffic struct {
 	SuperPackets uint64 `json:"superPackets"`
 }
 
-// Stats is what a router has done since its start, over all lanes.
+// Stats is what a router has done since its start, in one lane or in all of them.
 type Stats struct {
 	Outbound Traffic `json:"outbound"`
 	Inbound  Traffic `json:"inbound"`
@@ -50,11 +50,23 @@ type Stats struct {
 func (r *Router) Stats() Stats {
 	var s Stats
 	for i := range r.lanes {
-		l := &r.lanes[i]
-		l.out.addTo(&s.Outbound, &s.Drops)
-		l.in.addTo(&s.Inbound, &s.Drops)
+		r.lanes[i].addTo(&s)
 	}
 	return s
+}
+
+// Lanes returns the counters of each lane as they are now.
+func (r *Router) Lanes() []Stats {
+	all := make([]Stats, len(r.lanes))
+	for i := range r.lanes {
+		r.lanes[i].addTo(&all[i])
+	}
+	return all
+}
+
+func (l *lane) addTo(s *Stats) {
+	l.out.addTo(&s.Outbound, &s.Drops)
+	l.in.addTo(&s.Inbound, &s.Drops)
 }
 
 func (c *counters) addTo(t *Traffic, drops *[drop.Count]uint64) {

@@ -306,6 +306,14 @@ func (e *Engine) Rejected() error {
 	return fmt.Errorf("%w; and before, %w", e.refused, keptError(kept, len(e.listed.Peers)))
 }
 
+// Current says whether the newest list of nodes is applied as a whole, on the host too.
+func (e *Engine) Current() bool {
+	return e.active != nil && e.hostErr == nil && e.Rejected() == nil
+}
+
+// Kept returns the peers that the newest list of nodes removes, and that stay until Confirm.
+func (e *Engine) Kept() []string { return e.guard.Kept() }
+
 // RejectedNodes returns why some nodes of the list are no peers, or nil.
 func (e *Engine) RejectedNodes() error {
 	if e.listed == nil {

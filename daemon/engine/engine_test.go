@@ -222,3 +222,30 @@ func TestTranscripts(t *testing.T) {
 		})
 	}
 }
+
+// The newest list of nodes is current when it is applied, on the host too, and not before.
+func TestCurrentOnceItIsApplied(t *testing.T) {
+	p := newPlay(false)
+	for _, tt := range []struct {
+		events  string
+		current bool
+	}{
+		{"waits for the list", false},
+		{"first 1 2 3 4", false},
+		{"apply; fails a route is taken", false},
+		{"apply; applied", true},
+		{"outage etcd is unreachable", false},
+		{"list 1 2 3 4", true},
+		{"apply; fails a route is taken", false},
+		{"apply; applied", true},
+		{"list 1", false}, // most peers are gone: weftd keeps them
+		{"confirm", true},
+	} {
+		for event := range strings.SplitSeq(tt.events, "; ") {
+			p.event(t, event)
+		}
+		if got := p.Current(); got != tt.current {
+			t.Errorf("%s: current is %t", tt.events, got)
+		}
+	}
+}

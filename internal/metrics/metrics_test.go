@@ -5,13 +5,14 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"os/exec"
 	"runtime"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
 	"weft/drop"
 	"weft/internal/family"
@@ -24,49 +25,46 @@ import (
 
 // daemon is a weftd whose every number is another.
 type daemon struct {
-	stats            router.Stats
-	links            *metrics.Links
-	rejectedTotal    int
-	rejected         bool
-	unreadable       error // of the lease file
+	sample           metrics.Sample
 	unhealthy, unfit error
 }
 
 func newDaemon() *daemon {
-	d := &daemon{rejectedTotal: 9}
-	d.links = &metrics.Links{Peers: map[string]int{"no keys": 21, "up": 22, "unreachable": 0}, Agreed: 24, Failed: 25, Refused: 27, TurnedAway: 28, Unreachable: 26}
-	d.stats.Outbound = router.Traffic{Packets: 101, Bytes: 102, SuperPackets: 105}
-	d.stats.Inbound = router.Traffic{Packets: 103, Bytes: 104, SuperPackets: 106}
-	for _, reason := range drop.All() {
-		d.stats.Drops[reason] = 1000 + uint64(reason)
+	s := metrics.Sample{
+		Node: "node1", Encapsulation: "sealed", Driver: "superpacket", Source: "etcd",
+		Healthy: true, Ready: true, MTU: 1440, GSO: true, GRO: 107, JoinsTCP: true, Peers: 7, Prefixes: 8,
+		Stats: router.Stats{
+			Outbound: router.Traffic{Packets: 101, Bytes: 102, SuperPackets: 105},
+			Inbound:  router.Traffic{Packets: 103, Bytes: 104, SuperPackets: 106},
+		},
+		Lanes: []router.Stats{
+			{Outbound: router.Traffic{Packets: 201, Bytes: 202}, Inbound: router.Traffic{Packets: 203, Bytes: 204}},
+			{Outbound: router.Traffic{Packets: 211, Bytes: 212}, Inbound: router.Traffic{Packets: 213, Bytes: 214}},
+		},
+		Links:   &metrics.Links{Peers: map[string]int{"no keys": 21, "up": 22, "unreachable": 0}, Agreed: 24, Failed: 25, Refused: 27, TurnedAway: 28, Unreachable: 26},
+		List:    metrics.List{Current: true, Rejections: 9, RejectedNodes: true, Kept: 37, KeyChanges: 36},
+		Control: metrics.Control{Reachable: true, Contact: time.UnixMilli(1_800_000_000_250)},
+		Host: metrics.Host{
+			Guard: true, Drops: map[string]uint64{"bare_to_pod": 11, "spoofed_by_pod": 12},
+			Repairs: map[string]uint64{"guard_table": 13, "bridge_table": 0, "network": 14},
+		},
+		Leases: &ipam.Usage{Leases: 31, CoolingDown: 32, Pools: []ipam.PoolUsage{
+			{Family: family.IPv4, Size: 250, Leased: 41, CoolingDown: 42}, {Family: family.IPv6, Size: 1 << 63, Leased: 43, CoolingDown: 44},
+		}},
+		Reconciled: map[string]uint64{"freed": 33, "adopted": 34, "rebuilt": 0}, Unreconciled: 35,
+		Warnings: []warning.Warning{{Code: "a"}, {Code: "b", Text: "1"}, {Code: "b", Text: "2"}},
 	}
-	return d
+	for _, reason := range drop.All() {
+		s.Stats.Drops[reason] = 1000 + uint64(reason)
+	}
+	s.Lanes[0].Drops[drop.NoRoute], s.Lanes[0].Drops[drop.Replayed], s.Lanes[1].Drops[drop.TooBig] = 3, 4, 5
+	return &daemon{sample: s}
 }
 
-func (d *daemon) Stats() router.Stats     { return d.stats }
-func (d *daemon) Peers() int              { return 7 }
-func (d *daemon) Prefixes() int           { return 8 }
-func (d *daemon) Rejections() (int, bool) { return d.rejectedTotal, d.rejected }
-func (d *daemon) RejectedNodes() bool     { return true }
-func (d *daemon) UDP() (bool, uint64)     { return true, 107 }
-func (d *daemon) Joins() (bool, bool)     { return true, false }
-func (d *daemon) KeyChanges() int         { return 36 }
-func (d *daemon) Warnings() []warning.Warning {
-	return []warning.Warning{{Code: "a"}, {Code: "b", Text: "1"}, {Code: "b", Text: "2"}}
-}
-func (d *daemon) Healthy() error { return d.unhealthy }
-func (d *daemon) GuardDrops() (map[string]uint64, error) {
-	return map[string]uint64{"bare_to_pod": 11, "spoofed_by_pod": 12}, nil
-}
-func (d *daemon) Leases() (ipam.Usage, error) {
-	return ipam.Usage{Leases: 31, CoolingDown: 32, Pools: []ipam.PoolUsage{
-		{Family: family.IPv4, Size: 250, Leased: 41, CoolingDown: 42}, {Family: family.IPv6, Size: 1 << 63, Leased: 43, CoolingDown: 44}}}, d.unreadable
-}
-func (d *daemon) Reconciled() (map[string]uint64, int) {
-	return map[string]uint64{"freed": 33, "adopted": 34, "rebuilt": 0}, 35
-}
-func (d *daemon) Links() *metrics.Links { return d.links }
-func (d *daemon) Ready() error          { return d.unfit }
+func (d *daemon) Sample() metrics.Sample      { return d.sample }
+func (d *daemon) Warnings() []warning.Warning { return d.sample.Warnings }
+func (d *daemon) Healthy() error              { return d.unhealthy }
+func (d *daemon) Ready() error                { return d.unfit }
 
 func get(t *testing.T, d *daemon, method, path string) *httptest.ResponseRecorder {
 	t.Helper()
@@ -93,22 +91,31 @@ func ours(t *testing.T, d *daemon) []string {
 
 func TestEveryCountIsExported(t *testing.T) {
 	want := []string{
+		"weft_ready 1", "weft_healthy 1", `weft_warnings{code="a"} 1`, `weft_warnings{code="b"} 2`,
+		fmt.Sprintf("weft_build_info{goversion=%q,version=%q} 1", runtime.Version(), version.Version),
+		`weft_node_info{control="etcd",driver="superpacket",encapsulation="sealed",node="node1"} 1`,
 		`weft_packets_total{direction="outbound"} 101`, `weft_bytes_total{direction="outbound"} 102`,
 		`weft_packets_total{direction="inbound"} 103`, `weft_bytes_total{direction="inbound"} 104`,
 		`weft_superpackets_total{direction="outbound"} 105`, `weft_superpackets_total{direction="inbound"} 106`,
+		`weft_lane_packets_total{direction="outbound",lane="0"} 201`, `weft_lane_bytes_total{direction="outbound",lane="0"} 202`,
+		`weft_lane_packets_total{direction="inbound",lane="0"} 203`, `weft_lane_bytes_total{direction="inbound",lane="0"} 204`,
+		`weft_lane_packets_total{direction="outbound",lane="1"} 211`, `weft_lane_bytes_total{direction="outbound",lane="1"} 212`,
+		`weft_lane_packets_total{direction="inbound",lane="1"} 213`, `weft_lane_bytes_total{direction="inbound",lane="1"} 214`,
+		`weft_lane_drops_total{lane="0"} 7`, `weft_lane_drops_total{lane="1"} 5`,
 		"weft_udp_gso 1", `weft_tun_joins{protocol="tcp"} 1`, `weft_tun_joins{protocol="udp"} 0`, "weft_udp_gro_datagrams_total 107",
-		`weft_guard_drops_total{counter="bare_to_pod"} 11`, `weft_guard_drops_total{counter="spoofed_by_pod"} 12`,
+		"weft_tun_mtu_bytes 1440", "weft_fib_prefixes 8", "weft_peers 7",
 		`weft_sealed_peers{state="no_keys"} 21`, `weft_sealed_peers{state="up"} 22`, `weft_sealed_peers{state="unreachable"} 0`,
 		`weft_handshakes_total{result="agreed"} 24`, `weft_handshakes_total{result="failed"} 25`,
 		`weft_handshakes_total{result="refused"} 27`, `weft_handshakes_total{result="turned_away"} 28`,
 		"weft_peer_unreachable_total 26",
+		"weft_control_reachable 1", "weft_control_last_contact_timestamp_seconds 1.80000000025e+09",
+		"weft_state_current 1", "weft_state_rejected_total 9", "weft_nodes_rejected 1", "weft_peers_kept 37", "weft_key_changes_total 36",
+		"weft_guard_present 1", `weft_guard_drops_total{counter="bare_to_pod"} 11`, `weft_guard_drops_total{counter="spoofed_by_pod"} 12`,
+		`weft_host_repairs_total{object="guard_table"} 13`, `weft_host_repairs_total{object="bridge_table"} 0`, `weft_host_repairs_total{object="network"} 14`,
 		"weft_leases 31", `weft_pool_addresses{family="ipv4",state="leased"} 41`, `weft_pool_addresses{family="ipv4",state="cooling_down"} 42`, `weft_pool_addresses{family="ipv4",state="free"} 167`,
 		`weft_pool_addresses{family="ipv6",state="leased"} 43`, `weft_pool_addresses{family="ipv6",state="cooling_down"} 44`, `weft_pool_addresses{family="ipv6",state="free"} 9.223372036854776e+18`,
-		"weft_leases_unreconciled 35", "weft_nodes_rejected 1", "weft_key_changes_total 36",
-		`weft_warnings{code="a"} 1`, `weft_warnings{code="b"} 2`,
+		"weft_leases_unreconciled 35",
 		`weft_reconciled_total{action="freed"} 33`, `weft_reconciled_total{action="adopted"} 34`, `weft_reconciled_total{action="rebuilt"} 0`,
-		"weft_peers 7", "weft_fib_prefixes 8", "weft_state_rejected_total 9", "weft_state_current 1", "weft_ready 1",
-		fmt.Sprintf("weft_build_info{goversion=%q,version=%q} 1", runtime.Version(), version.Version),
 	}
 	for _, reason := range drop.All() {
 		want = append(want, fmt.Sprintf("weft_drops_total{reason=%q} %d", reason, 1000+int(reason)))
@@ -121,16 +128,16 @@ func TestEveryCountIsExported(t *testing.T) {
 	}
 }
 
-// stuck is a weftd whose guard table can't be read for a while.
+// stuck is a weftd that can't be read for a while.
 type stuck struct {
 	*daemon
 	asked, answer chan struct{}
 }
 
-func (d stuck) GuardDrops() (map[string]uint64, error) {
+func (d stuck) Sample() metrics.Sample {
 	d.asked <- struct{}{}
 	<-d.answer
-	return nil, nil
+	return metrics.Sample{}
 }
 
 // However many scrape at once, four are served, and the others are refused at once.
@@ -159,50 +166,54 @@ func TestScrapesAreBounded(t *testing.T) {
 	}
 }
 
-func TestWhatIsNotSoIsZero(t *testing.T) {
-	d := newDaemon()
-	d.rejected, d.unfit = true, errors.New("weftd is starting")
-	got := ours(t, d)
-	for _, want := range []string{"weft_state_current 0", "weft_ready 0"} {
-		if !slices.Contains(got, want) {
-			t.Errorf("no %s in %v", want, got)
-		}
-	}
-}
-
-func TestWithoutKeysNothingIsSaidOfThem(t *testing.T) {
-	d := newDaemon()
-	d.links = nil
-	for _, line := range ours(t, d) {
-		for _, name := range []string{"weft_sealed_peers", "weft_handshakes_total", "weft_peer_unreachable_total"} {
-			if strings.HasPrefix(line, name) {
-				t.Errorf("%s is there", line)
+// Of what weftd does not know there is no series: a zero would be a statement.
+func TestUnknownIsAbsent(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		unknown func(*metrics.Sample)
+		absent  []string
+	}{
+		{"vxlan", func(s *metrics.Sample) { s.Links = nil }, []string{"weft_sealed_peers", "weft_handshakes_total", "weft_peer_unreachable_total"}},
+		{"the lease file", func(s *metrics.Sample) { s.Leases = nil }, []string{"weft_leases", "weft_pool_addresses"}},
+		{"the pool, before weftd forwards", func(s *metrics.Sample) { s.Leases.Pools = nil }, []string{"weft_pool_addresses"}},
+		{"the guard table's counters", func(s *metrics.Sample) { s.Host.Drops = nil }, []string{"weft_guard_drops_total"}},
+		{"the MTU", func(s *metrics.Sample) { s.MTU = 0 }, []string{"weft_tun_mtu_bytes"}},
+		{"the control source", func(s *metrics.Sample) { s.Control = metrics.Control{} }, []string{"weft_control_last_contact_timestamp_seconds"}},
+		{"lanes, before weftd forwards", func(s *metrics.Sample) { s.Lanes = nil }, []string{"weft_lane_packets_total", "weft_lane_bytes_total", "weft_lane_drops_total"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			d := newDaemon()
+			tt.unknown(&d.sample)
+			want := slices.DeleteFunc(ours(t, newDaemon()), func(line string) bool { return slices.Contains(tt.absent, nameOf(line)) })
+			got := slices.DeleteFunc(ours(t, d), func(line string) bool { return nameOf(line) == "weft_control_reachable" })
+			want = slices.DeleteFunc(want, func(line string) bool { return nameOf(line) == "weft_control_reachable" })
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
 			}
+		})
+	}
+}
+
+// nameOf is the metric of a line of /metrics.
+func nameOf(line string) string {
+	return line[:strings.IndexAny(line, "{ ")]
+}
+
+func TestWhatIsNotSoIsZero(t *testing.T) {
+	got := ours(t, &daemon{})
+	for _, name := range []string{"weft_ready", "weft_healthy", "weft_state_current", "weft_control_reachable", "weft_guard_present", "weft_nodes_rejected", "weft_udp_gso"} {
+		if !slices.Contains(got, name+" 0") {
+			t.Errorf("no %s 0 in %v", name, got)
 		}
 	}
 }
 
-func TestLeasesThatCannotBeReadAreNotZero(t *testing.T) {
-	d := newDaemon()
-	d.unreadable = errors.New("the lease file is damaged")
-	got := ours(t, d)
-	for _, line := range got {
-		if strings.HasPrefix(line, "weft_leases ") || strings.HasPrefix(line, "weft_pool_addresses") {
-			t.Errorf("%s is there", line)
-		}
-	}
-	if !slices.Contains(got, "weft_leases_unreconciled 35") {
-		t.Errorf("weft_leases_unreconciled is missing in %v", got)
-	}
-}
-
-func TestNamesAndHelpFollowPrometheusRules(t *testing.T) {
-	problems, err := promlint.New(get(t, newDaemon(), http.MethodGet, "/metrics").Body).Lint()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, p := range problems {
-		t.Errorf("%s: %s", p.Metric, p.Text)
+// TestNamesFollowPrometheus has Prometheus' own tool check names, types and help texts.
+func TestNamesFollowPrometheus(t *testing.T) {
+	check := exec.CommandContext(t.Context(), "promtool", "check", "metrics")
+	check.Stdin = get(t, newDaemon(), http.MethodGet, "/metrics").Body
+	if out, err := check.CombinedOutput(); err != nil || len(out) > 0 {
+		t.Errorf("promtool check metrics: %v\n%s", err, out)
 	}
 }
 

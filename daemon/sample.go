@@ -1,0 +1,82 @@
+package daemon
+
+import (
+	"weft/encap/sealed/handshake"
+	"weft/internal/hostnet"
+	"weft/internal/metrics"
+	"weft/ipam"
+)
+
+// Sample implements metrics.Daemon.
+func (d *daemon) Sample() metrics.Sample {
+	s := metrics.Sample{
+		Node:          d.config.Node,
+		Encapsulation: string(d.config.Encapsulation),
+		Driver:        string(d.config.TUN.Driver),
+		Source:        string(d.config.Control.Source),
+		Healthy:       d.Healthy() == nil,
+		Ready:         d.Ready() == nil,
+		Stats:         d.Stats(),
+		Peers:         d.Peers(),
+		Prefixes:      d.Prefixes(),
+		Links:         d.links(),
+		Host:          d.hostSample(),
+		Warnings:      d.Warnings(),
+	}
+	s.GSO, s.GRO = d.UDP()
+	s.JoinsTCP, s.JoinsUDP = d.Joins()
+	if p := d.path.Load(); p != nil {
+		s.Lanes = p.router.Lanes()
+	}
+	if usage, err := d.Leases(); err == nil { // otherwise Unreconciled counts it
+		s.Leases = &usage
+	}
+	s.Reconciled, s.Unreconciled = d.leases.reconciled()
+
+	d.mu.Lock()
+	source := d.control
+	_, keyChanges := d.engine.KeyChanges()
+	s.List = metrics.List{
+		Current: d.engine.Current(), Rejections: d.engine.Rejections(), RejectedNodes: d.engine.RejectedNodes() != nil,
+		Kept: len(d.engine.Kept()), KeyChanges: keyChanges,
+	}
+	s.MTU = d.mtu
+	d.mu.Unlock()
+	if source != nil {
+		s.Control.Contact, s.Control.Reachable = source.LastContact()
+	}
+	return s
+}
+
+// Leases returns how pod addresses are used.
+func (d *daemon) Leases() (ipam.Usage, error) { return d.leases.usage(d.activePlan()) }
+
+// hostSample asks the kernel for the guard table. What it can't read is reported by /healthz.
+func (d *daemon) hostSample() metrics.Host {
+	h := metrics.Host{Repairs: d.host.Repairs()}
+	h.Guard, _ = d.host.GuardStands()
+	if drops, err := hostnet.Drops(); err == nil {
+		h.Drops = drops
+	}
+	return h
+}
+
+// links returns how many peers are in which state, and what has happened with them, or nil with
+// vxlan.
+func (d *daemon) links() *metrics.Links {
+	if d.keys() == nil {
+		return nil
+	}
+	counts := d.keys().manager.Counts()
+	links := &metrics.Links{
+		Peers: map[string]int{}, Agreed: counts.Agreed, Failed: counts.Failed,
+		Refused: counts.Refused, TurnedAway: counts.TurnedAway, Unreachable: counts.Unreachable,
+	}
+	for _, state := range handshake.States() {
+		links.Peers[string(state)] = 0
+	}
+	for _, s := range d.keys().manager.Status() {
+		links.Peers[string(s.State)]++
+	}
+	return links
+}

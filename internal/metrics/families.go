@@ -1,0 +1,196 @@
+package metrics
+
+import (
+	"runtime"
+	"strconv"
+	"strings"
+
+	"weft/drop"
+	"weft/internal/version"
+	"weft/internal/warning"
+	"weft/router"
+)
+
+// groups is every metric of weft's.
+var groups = []Group{
+	{"State of the node", []Family{
+		{"weft_ready", gauge, nil, "1 if /readyz answers 200: pods can be added.",
+			func(s *Sample, add add) { add(number(s.Ready)) }},
+		{"weft_healthy", gauge, nil, "1 if /healthz answers 200: the host's network is as the list of nodes requires, as far as weftd has applied one.",
+			func(s *Sample, add add) { add(number(s.Healthy)) }},
+		{"weft_warnings", gauge, []string{"code"}, "Warnings for operators by code (docs/OPERATIONS.md, Warnings); a code without a warning is absent.",
+			func(s *Sample, add add) {
+				for code, n := range warning.Counts(s.Warnings) {
+					add(float64(n), code)
+				}
+			}},
+		{"weft_build_info", gauge, []string{"version", "goversion"}, "Always 1; the labels name the build.",
+			func(_ *Sample, add add) { add(1, version.Version, runtime.Version()) }},
+		{"weft_node_info", gauge, []string{"node", "encapsulation", "driver", "control"}, "Always 1; the labels are what the node's configuration chooses.",
+			func(s *Sample, add add) { add(1, s.Node, s.Encapsulation, s.Driver, s.Source) }},
+	}},
+	{"Data path", []Family{
+		{"weft_packets_total", counter, []string{"direction"}, "Pods' packets forwarded, by direction: outbound to peers, inbound to this node.",
+			func(s *Sample, add add) {
+				add(float64(s.Stats.Outbound.Packets), outbound)
+				add(float64(s.Stats.Inbound.Packets), inbound)
+			}},
+		{"weft_bytes_total", counter, []string{"direction"}, "Bytes of these packets, without encapsulation.",
+			func(s *Sample, add add) {
+				add(float64(s.Stats.Outbound.Bytes), outbound)
+				add(float64(s.Stats.Inbound.Bytes), inbound)
+			}},
+		{"weft_superpackets_total", counter, []string{"direction"}, "Packets that passed the TUN device unsegmented, by direction; each counts as several in weft_packets_total.",
+			func(s *Sample, add add) {
+				add(float64(s.Stats.Outbound.SuperPackets), outbound)
+				add(float64(s.Stats.Inbound.SuperPackets), inbound)
+			}},
+		{"weft_drops_total", counter, []string{"reason"}, "Packets and datagrams that weftd dropped, by reason (docs/OPERATIONS.md, Drop reasons).",
+			func(s *Sample, add add) {
+				for _, reason := range drop.All() {
+					add(float64(s.Stats.Drops[reason]), reason.String())
+				}
+			}},
+		{"weft_lane_packets_total", counter, []string{"lane", "direction"}, "weft_packets_total of each lane, except packets that waited for keys.",
+			eachLane(func(t router.Traffic) uint64 { return t.Packets })},
+		{"weft_lane_bytes_total", counter, []string{"lane", "direction"}, "weft_bytes_total of each lane, except packets that waited for keys.",
+			eachLane(func(t router.Traffic) uint64 { return t.Bytes })},
+		{"weft_lane_drops_total", counter, []string{"lane"}, "Packets and datagrams that each lane dropped, for all reasons together.",
+			func(s *Sample, add add) {
+				for i, l := range s.Lanes {
+					total := uint64(0)
+					for _, n := range l.Drops {
+						total += n
+					}
+					add(float64(total), strconv.Itoa(i))
+				}
+			}},
+		{"weft_udp_gso", gauge, nil, "1 if weftd sends runs of datagrams in one message, 0 if the kernel or the card refused that, or udp.gso or a known fault of this kernel forbids it.",
+			func(s *Sample, add add) { add(number(s.GSO)) }},
+		{"weft_udp_gro_datagrams_total", counter, nil, "Datagrams that the kernel joined with others before weftd read them.",
+			func(s *Sample, add add) { add(float64(s.GRO)) }},
+		{"weft_tun_joins", gauge, []string{"protocol"}, "1 if weftd joins received packets before it writes them to the TUN device, by protocol; 0 if the driver or the kernel accepts none.",
+			func(s *Sample, add add) {
+				add(number(s.JoinsTCP), "tcp")
+				add(number(s.JoinsUDP), "udp")
+			}},
+		{"weft_tun_mtu_bytes", gauge, nil, "MTU of the TUN device; absent before weftd has set it.",
+			func(s *Sample, add add) {
+				if s.MTU > 0 {
+					add(float64(s.MTU))
+				}
+			}},
+		{"weft_fib_prefixes", gauge, nil, "Prefixes in the forwarding table, this node's own included.",
+			func(s *Sample, add add) { add(float64(s.Prefixes)) }},
+	}},
+	{"Peers", []Family{
+		{"weft_peers", gauge, nil, "Other nodes that this one forwards to.",
+			func(s *Sample, add add) { add(float64(s.Peers)) }},
+		{"weft_sealed_peers", gauge, []string{"state"}, "Peers by state (docs/OPERATIONS.md, States of a peer), with _ for spaces; absent with vxlan.",
+			ofLinks(func(l *Links, add add) {
+				for state, n := range l.Peers {
+					add(float64(n), strings.ReplaceAll(state, " ", "_"))
+				}
+			})},
+		{"weft_handshakes_total", counter, []string{"result"}, "Handshakes by result: agreed on keys, begun by either node; begun by this node, and failed or refused by a peer for now; begun by a peer, and turned_away by this node for now. Absent with vxlan.",
+			ofLinks(func(l *Links, add add) {
+				add(float64(l.Agreed), "agreed")
+				add(float64(l.Failed), "failed")
+				add(float64(l.Refused), "refused")
+				add(float64(l.TurnedAway), "turned_away")
+			})},
+		{"weft_peer_unreachable_total", counter, nil, "Times that a peer stopped answering; absent with vxlan.",
+			ofLinks(func(l *Links, add add) { add(float64(l.Unreachable)) })},
+	}},
+	{"List of nodes", []Family{
+		{"weft_control_reachable", gauge, nil, "1 if the control source answered when weftd last asked it.",
+			func(s *Sample, add add) { add(number(s.Control.Reachable)) }},
+		{"weft_control_last_contact_timestamp_seconds", gauge, nil, "When the control source last answered; absent before. A file is read, or looked at, every 10 s, etcd answers every 3 s, and the API server whenever a Node changes.",
+			func(s *Sample, add add) {
+				if !s.Control.Contact.IsZero() {
+					add(float64(s.Control.Contact.UnixMilli()) / 1e3)
+				}
+			}},
+		{"weft_state_current", gauge, nil, "1 if the newest list of nodes is applied as a whole, in the data path and on the host; 0 if not, before the first one, or if the control source is unreachable.",
+			func(s *Sample, add add) { add(number(s.List.Current)) }},
+		{"weft_state_rejected_total", counter, nil, "Times that weftd did not apply a list of nodes as a whole, or received an error of the control source instead of one.",
+			func(s *Sample, add add) { add(float64(s.List.Rejections)) }},
+		{"weft_nodes_rejected", gauge, nil, "1 if nodes that registered themselves were rejected as peers (weft status says why).",
+			func(s *Sample, add add) { add(number(s.List.RejectedNodes)) }},
+		{"weft_peers_kept", gauge, nil, "Peers that are no longer in the list of nodes, and that weftd keeps until `weft confirm`.",
+			func(s *Sample, add add) { add(float64(s.List.Kept)) }},
+		{"weft_key_changes_total", counter, nil, "Times that the list had another key for a known node.",
+			func(s *Sample, add add) { add(float64(s.List.KeyChanges)) }},
+	}},
+	{"Host", []Family{
+		{"weft_guard_present", gauge, nil, "1 if the guard table in the kernel is the one that weftd has made.",
+			func(s *Sample, add add) { add(number(s.Host.Guard)) }},
+		{"weft_guard_drops_total", counter, []string{"counter"}, "Packets that the guard table dropped, by counter (docs/OPERATIONS.md, Counters of the guard table). They survive restarts of weftd; absent while the table can't be read.",
+			each(func(s *Sample) map[string]uint64 { return s.Host.Drops })},
+		{"weft_host_repairs_total", counter, []string{"object"}, "Times that weftd restored what another program had removed or changed: the guard_table, the bridge_table, or the network (routes, rules, addresses, devices and sysctls).",
+			each(func(s *Sample) map[string]uint64 { return s.Host.Repairs })},
+	}},
+	{"Pods", []Family{
+		{"weft_leases", gauge, nil, "Leases of this node's pods; absent while the lease file can't be read.",
+			func(s *Sample, add add) {
+				if s.Leases != nil {
+					add(float64(s.Leases.Leases))
+				}
+			}},
+		{"weft_pool_addresses", gauge, []string{"family", "state"}, "Addresses that pods of this node can get, by family (ipv4, ipv6) and state: leased, cooling_down (released recently; pods get these last) or free. Absent before weftd forwards, and while the lease file can't be read.",
+			poolAddresses},
+		{"weft_leases_unreconciled", gauge, nil, "Leases and veths of pods that only an operator can repair (weft status names them).",
+			func(s *Sample, add add) { add(float64(s.Unreconciled)) }},
+		{"weft_reconciled_total", counter, []string{"action"}, "What weftd did to reconcile leases: it freed a lease or veth that no pod uses, adopted a pod without a lease, rebuilt the damaged lease file, or rewired a pod from whose veth another program had removed routes or addresses.",
+			each(func(s *Sample) map[string]uint64 { return s.Reconciled })},
+	}},
+}
+
+const outbound, inbound = "outbound", "inbound"
+
+func number(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// each collects counts by the value of the only label.
+func each(counts func(*Sample) map[string]uint64) func(*Sample, add) {
+	return func(s *Sample, add add) {
+		for label, n := range counts(s) {
+			add(float64(n), label)
+		}
+	}
+}
+
+// eachLane collects one count of each lane's traffic.
+func eachLane(count func(router.Traffic) uint64) func(*Sample, add) {
+	return func(s *Sample, add add) {
+		for i, l := range s.Lanes {
+			add(float64(count(l.Outbound)), strconv.Itoa(i), outbound)
+			add(float64(count(l.Inbound)), strconv.Itoa(i), inbound)
+		}
+	}
+}
+
+// ofLinks collects where packets are sealed.
+func ofLinks(collect func(*Links, add)) func(*Sample, add) {
+	return func(s *Sample, add add) {
+		if s.Links != nil {
+			collect(s.Links, add)
+		}
+	}
+}
+
+func poolAddresses(s *Sample, add add) {
+	if s.Leases == nil {
+		return
+	}
+	for _, p := range s.Leases.Pools {
+		family := "ipv" + p.Family.Digit()
+		add(float64(p.Leased), family, "leased")
+		add(float64(p.CoolingDown), family, "cooling_down")
+		add(float64(p.Free()), family, "free")
+	}
+}
