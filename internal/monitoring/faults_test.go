@@ -1,0 +1,216 @@
+package monitoring
+
+import (
+	"context"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/common/model"
+
+	"weft/internal/testnet"
+)
+
+// notInTheLab are alerts whose faults a cluster in namespaces takes too long to show: rules_test.yaml
+// has their series.
+var notInTheLab = map[string]string{
+	"WeftRekeyOverdue":  "keys are overdue after ten minutes",
+	"WeftNodesRejected": "a list in a file is rejected as a whole",
+}
+
+// In a healthy cluster no alert fires, and each panel shows something; then each alert fires by its
+// fault, and with it the panels that show faults.
+func TestAlertsAndPanelsBesideARealPrometheus(t *testing.T) {
+	l := newLab(t)
+	l.step("healthy", l.healthy)
+	l.step("lost runs", l.loseRuns)
+	l.step("drops", l.dropPackets)
+	l.step("hosts", l.breakHosts)
+	l.step("lists", l.breakLists)
+	l.step("restarts", l.restart)
+	l.step("dead nodes", l.killNodes)
+	l.step("panels", func() { l.expectPanels(nil) })
+	l.step("no Prometheus", l.losePrometheus)
+	for _, a := range alerts(t) {
+		if l.fired[a.Alert] == (notInTheLab[a.Alert] != "") {
+			t.Errorf("%s has fired: %t", a.Alert, l.fired[a.Alert])
+		}
+	}
+}
+
+func (l *lab) healthy() {
+	l.Helper()
+	for range 2 { // before a scrape and after it
+		l.check(l.transfer(1 << 20))
+		l.check(l.pods[1].ExecAll(l.Context(), "ping -c 1 -W 60 "+l.addr(1).String(), "ping -c 1 -W 60 "+l.addr(3).String()))
+		l.prometheus.awaitScrapes(l.T, 3, 2)
+	}
+	rules, err := l.prometheus.Rules(l.Context(), nil)
+	l.check(err)
+	count := 0
+	for _, g := range rules.Groups {
+		count += len(g.Rules)
+	}
+	if want := len(alerts(l.T)); count != want {
+		l.Errorf("Prometheus has %d rules, want %d", count, want)
+	}
+	firing, err := l.prometheus.series(l.Context(), "ALERTS")
+	l.check(err)
+	for _, a := range firing {
+		// What this machine's kernel lacks is no fault of the cluster's.
+		if !slices.Contains([]model.LabelValue{"udp_gso", "udp_buffers", "tun_joins"}, a.Metric["code"]) {
+			l.Errorf("in a healthy cluster: %s", a.Metric)
+		}
+	}
+	failed, err := l.prometheus.series(l.Context(), "prometheus_rule_evaluation_failures_total > 0")
+	l.check(err)
+	if len(failed) > 0 {
+		l.Errorf("rules fail: %v", failed)
+	}
+	// These show faults alone.
+	l.expectPanels([]string{"Alerts that fire", "Warnings by code", "Packets per second that weftd drops", "Packets per second that the guard table drops"})
+}
+
+// expectPanels fails unless every query of every panel returns something, except those of empty.
+func (l *lab) expectPanels(empty []string) {
+	l.Helper()
+	for _, p := range panels(l.T) {
+		for _, target := range p.Targets {
+			query := strings.NewReplacer("$node", ".+", "$__rate_interval", "1m").Replace(target.Expr)
+			got, err := l.prometheus.series(l.Context(), query)
+			if err != nil {
+				l.Error(err)
+			} else if (len(got) == 0) != slices.Contains(empty, p.Title) {
+				l.Errorf("%s: %d series for %s", p.Title, len(got), query)
+			}
+		}
+	}
+}
+
+// loseRuns has the underlay lose what node1 sends in runs, as some kernels and cards do.
+func (l *lab) loseRuns() {
+	l.Helper()
+	l.run(l.cluster.Segment.Namespace, `nft 'table bridge runs { chain c { type filter hook prerouting priority 0; ip saddr 192.168.77.1 udp dport 9338 meta length > 1600 drop; }; }'`)
+	ctx, cancel := context.WithCancel(l.Context())
+	defer cancel()
+	done := make(chan error, 1)
+	go func() {
+		var err error
+		for err == nil && ctx.Err() == nil {
+			err = l.transfer(128 << 10)
+		}
+		done <- err
+	}()
+	l.awaitAlerts(map[string]int{"WeftUDPGSOLost": 1})
+	cancel()
+	l.check(<-done)
+	l.run(l.cluster.Segment.Namespace, "nft delete table bridge runs")
+}
+
+func (l *lab) dropPackets() {
+	l.Helper()
+	const some, many = 1500, 12000
+	pod1, node2 := l.pods[0].Namespace, l.node(2)
+	l.send(pod1, netip.Addr{}, netip.MustParseAddrPort("10.244.50.5:9"), some)
+
+	l.inject(2, []byte{0x45, 0, 0, 99, 0, 0, 0, 0, 64, 17, 0, 0, 10, 244, 2, 2, 10, 244, 1, 2}, some)               // longer than it is
+	l.inject(2, []byte{0x45, 0, 0, 20, 0, 0, 0, 0, 64, 17, 0, 0, 198, 51, 100, 9, 10, 244, 1, 2, 0, 0, 0, 0}, some) // not from here
+
+	l.run(l.cluster.Outside, "ip address add 192.168.77.50/24 dev "+testnet.UnderlayLink)
+	l.send(l.cluster.Outside, ghost.Addr(), node2.Entry().Endpoint, many)               // a peer's address
+	l.send(l.cluster.Outside, testnet.OutsideUnderlay4, node2.Entry().Endpoint, 2*many) // no peer's
+
+	l.run(node2.Namespace, "nft 'table inet mine { chain c { type filter hook output priority 0; ip daddr 192.168.77.1 udp dport 9338 drop; }; }'")
+	l.send(l.pods[1].Namespace, netip.Addr{}, netip.AddrPortFrom(l.addr(1), 9), some)
+	l.awaitAlerts(map[string]int{
+		"WeftDropsNoKeys": 1, "WeftDropsHost": 2, "WeftDropsAddresses": 2, "WeftDropsUntrusted": 2, "WeftGuardDrops": 2, "WeftDropsUnderlay": 2,
+		"WeftPeerUnreachable": 1,
+	})
+}
+
+func (l *lab) breakHosts() {
+	l.Helper()
+	l.addPod(2) // has the last address
+	l.file(1, "state/ipam/other.json", "{}")
+	l.file(1, "cni/05-other.conflist", `{"cniVersion": "1.0.0", "name": "other", "plugins": [{"type": "bridge"}]}`)
+	l.run(l.node(1).Namespace, `
+		nft 'table inet filter { chain forward { type filter hook forward priority 0; policy drop; }; }'
+		ip route add 10.244.0.0/16 via 192.168.77.254 table 77
+		ip rule add pref 100 to 10.244.0.0/16 lookup 77
+		ip link add other type bridge
+		ip address add 10.244.99.1/24 dev other
+		ip route replace 10.244.50.0/24 via 192.168.77.254`)
+	// Another program fights weftd for its table.
+	ctx, stop := context.WithCancel(l.Context())
+	defer stop()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for ctx.Err() == nil {
+			_, _ = l.node(3).Exec(ctx, "nft", "delete", "table", "inet", "weft") // there may be none
+			time.Sleep(50 * time.Millisecond)
+		}
+	}()
+	l.awaitAlerts(map[string]int{
+		"WeftPoolNearlyExhausted": 2, "WeftPoolExhausted": 2, "WeftForeignFilter": 1, "WeftForeignRoutingRule": 1, "WeftClusterOverlap": 1,
+		"WeftOtherCNINetwork": 1, "WeftHostFaulty": 1, "WeftNotReady": 1, "WeftLeasesUnreconciled": 1, "WeftGuardMissing": 3, "WeftHostRepairs": 3,
+	})
+	stop()
+	<-ended
+}
+
+func (l *lab) breakLists() {
+	l.Helper()
+	for _, path := range []string{"nodes.yaml", "state"} {
+		path = filepath.Join(l.node(1).Dir(), path)
+		l.check(os.Rename(path, path+".away"))
+	}
+	changed := slices.Clone(l.entries)
+	changed[2].Key = strings.Repeat("3", 64)
+	changed[1].Endpoint = netip.AddrPortFrom(changed[1].Endpoint.Addr(), 9400) // not the one that it listens on
+	l.list(2, changed)
+	alone := slices.Clone(l.entries[2:3])
+	alone[0].PodCIDRs = []netip.Prefix{netip.MustParsePrefix("10.244.33.0/24")}
+	l.list(3, alone)
+	l.awaitAlerts(map[string]int{
+		"WeftControlSourceUnreachable": 1, "WeftStateDirUnwritable": 1, "WeftNodeKeyChanged": 2, "WeftWarning": 2, "WeftPeersKept": 3, "WeftStrandedPods": 3,
+	})
+	l.file(2, "nodes.yaml", "nodes: 7\n")
+	l.awaitAlerts(map[string]int{"WeftNodeListRejected": 2})
+}
+
+// restart restarts a node's weftd again and again, at last another version, configured otherwise.
+func (l *lab) restart() {
+	l.Helper()
+	for range 2 {
+		l.check(l.node(3).Restart(l.Context()))
+		l.prometheus.awaitScrapes(l.T, 3, 1)
+	}
+	l.build("v2")
+	l.vxlan = "node3"
+	l.check(l.node(3).Restart(l.Context()))
+	l.awaitAlerts(map[string]int{"WeftRestarting": 3, "WeftVersionSkew": 0, "WeftEncapsulationMixed": 0})
+}
+
+// killNodes leaves node1 alone.
+func (l *lab) killNodes() {
+	l.Helper()
+	l.node(3).Kill()
+	// node2 can't send to node1 any more. Packets have weftd notice.
+	for _, pod := range []int{2, 3} {
+		l.send(l.node(1).Namespace, netip.Addr{}, netip.AddrPortFrom(l.addr(pod), 9), 10)
+	}
+	l.awaitAlerts(map[string]int{"WeftDown": 3, "WeftMostPeersUnreachable": 1})
+}
+
+// losePrometheus has Prometheus know no node any more.
+func (l *lab) losePrometheus() {
+	l.Helper()
+	l.prometheus.configure(l.T, nil)
+	l.prometheus.reload(l.T)
+	l.awaitAlerts(map[string]int{"WeftAbsent": 0})
+}
