@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"weft/encap/sealed/handshake"
 	"weft/internal/hostnet"
 	"weft/internal/metrics"
 	"weft/ipam"
@@ -17,9 +16,9 @@ func (d *daemon) Sample() metrics.Sample {
 		Healthy:       d.Healthy() == nil,
 		Ready:         d.Ready() == nil,
 		Stats:         d.Stats(),
-		Peers:         d.Peers(),
 		Prefixes:      d.Prefixes(),
-		Links:         d.links(),
+		Peers:         d.peerSample(),
+		Handshakes:    d.handshakes(),
 		Host:          d.hostSample(),
 		Warnings:      d.Warnings(),
 	}
@@ -61,22 +60,11 @@ func (d *daemon) hostSample() metrics.Host {
 	return h
 }
 
-// links returns how many peers are in which state, and what has happened with them, or nil with
-// vxlan.
-func (d *daemon) links() *metrics.Links {
+// handshakes returns what has become of handshakes, or nil with vxlan.
+func (d *daemon) handshakes() *metrics.Handshakes {
 	if d.keys() == nil {
 		return nil
 	}
-	counts := d.keys().manager.Counts()
-	links := &metrics.Links{
-		Peers: map[string]int{}, Agreed: counts.Agreed, Failed: counts.Failed,
-		Refused: counts.Refused, TurnedAway: counts.TurnedAway, Unreachable: counts.Unreachable,
-	}
-	for _, state := range handshake.States() {
-		links.Peers[string(state)] = 0
-	}
-	for _, s := range d.keys().manager.Status() {
-		links.Peers[string(s.State)]++
-	}
-	return links
+	c := d.keys().manager.Counts()
+	return &metrics.Handshakes{Agreed: c.Agreed, Failed: c.Failed, Refused: c.Refused, TurnedAway: c.TurnedAway, Unreachable: c.Unreachable}
 }

@@ -40,7 +40,7 @@ func expectState(t *testing.T, node *testnet.Node, state string) {
 		if s == state {
 			want = "1"
 		}
-		if got := metric(t, node, fmt.Sprintf("weft_sealed_peers{state=%q}", s)); got != want {
+		if got := metric(t, node, fmt.Sprintf("weft_peer_states{state=%q}", s)); got != want {
 			t.Errorf("%s peers are %s, want %s", got, s, want)
 		}
 	}
@@ -122,7 +122,7 @@ func TestRotatingKeysWithoutKeysIsRefused(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 	metrics, err := node.Get(t.Context(), "/metrics")
-	if err != nil || strings.Contains(metrics, "weft_sealed") || strings.Contains(metrics, "weft_handshakes") {
+	if err != nil || strings.Contains(metrics, `state="no_keys"`) || strings.Contains(metrics, "weft_handshakes") {
 		t.Errorf("%v: there are metrics of keys", err)
 	}
 }

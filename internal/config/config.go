@@ -273,6 +273,9 @@ type Echo struct {
 type Metrics struct {
 	// Listen is invalid (the zero AddrPort) if metrics are off.
 	Listen netip.AddrPort
+
+	// Peers is how many peers have metrics of their own: where there are more, none has.
+	Peers int
 }
 
 // Lanes returns the number of lanes to run, at least 1: the configured one, or one

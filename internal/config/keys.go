@@ -117,6 +117,8 @@ var keys = []key{
 	{path: "egress.randomPorts", arg: "BOOL", help: "give packets of pods to outside the cluster a random source port; false: the pod's own where it is free", fallback: "true",
 		set: func(c *Config, text string) error { return setBool(&c.Egress.RandomPorts, text) }},
 	{path: "metrics.listen", arg: "ADDR:PORT", help: "address that serves metrics and health; empty: none", fallback: "127.0.0.1:9339", set: setMetricsListen},
+	{path: "metrics.peers", arg: "NUMBER", help: "metrics for each peer where there are at most so many; 0: none", fallback: "100",
+		set: func(c *Config, text string) error { return setNumber(&c.Metrics.Peers, text, 0, 10_000) }},
 	{path: "echo.port", arg: "PORT", help: "TCP and UDP port on the overlay that answers weft connectivity test of other nodes; 0: none", fallback: "9340", set: setEchoPort},
 }
 

@@ -3,7 +3,7 @@ package metrics
 import (
 	"runtime"
 	"strconv"
-	"strings"
+	"time"
 
 	"weft/drop"
 	"weft/internal/version"
@@ -85,22 +85,62 @@ var groups = []Group{
 	}},
 	{"Peers", []Family{
 		{"weft_peers", gauge, nil, "Other nodes that this one forwards to.",
-			func(s *Sample, add add) { add(float64(s.Peers)) }},
-		{"weft_sealed_peers", gauge, []string{"state"}, "Peers by state (docs/OPERATIONS.md, States of a peer), with _ for spaces; absent with vxlan.",
-			ofLinks(func(l *Links, add add) {
-				for state, n := range l.Peers {
-					add(float64(n), strings.ReplaceAll(state, " ", "_"))
+			func(s *Sample, add add) { add(float64(s.Peers.Count)) }},
+		{"weft_peer_states", gauge, []string{"state"}, "Peers by state (docs/OPERATIONS.md, States of a peer), with _ for spaces. With vxlan, probes show the state: unknown if the peer has never answered one, as kernel VXLAN devices don't, up, idle or unreachable.",
+			func(s *Sample, add add) {
+				for state, n := range s.Peers.States {
+					add(float64(n), state)
 				}
-			})},
+			}},
+		{"weft_peers_path_mtu_reduced", gauge, nil, "Peers to which the path carries smaller packets than weft_tun_mtu_bytes, as probes have shown.",
+			func(s *Sample, add add) { add(float64(s.Peers.Reduced)) }},
 		{"weft_handshakes_total", counter, []string{"result"}, "Handshakes by result: agreed on keys, begun by either node; begun by this node, and failed or refused by a peer for now; begun by a peer, and turned_away by this node for now. Absent with vxlan.",
-			ofLinks(func(l *Links, add add) {
-				add(float64(l.Agreed), "agreed")
-				add(float64(l.Failed), "failed")
-				add(float64(l.Refused), "refused")
-				add(float64(l.TurnedAway), "turned_away")
+			ofHandshakes(func(h *Handshakes, add add) {
+				add(float64(h.Agreed), "agreed")
+				add(float64(h.Failed), "failed")
+				add(float64(h.Refused), "refused")
+				add(float64(h.TurnedAway), "turned_away")
 			})},
 		{"weft_peer_unreachable_total", counter, nil, "Times that a peer stopped answering; absent with vxlan.",
-			ofLinks(func(l *Links, add add) { add(float64(l.Unreachable)) })},
+			ofHandshakes(func(h *Handshakes, add add) { add(float64(h.Unreachable)) })},
+	}},
+	{"Each peer", []Family{
+		{"weft_peer_state", gauge, []string{"peer", "state"}, "Always 1; the label is the peer's state, as in weft_peer_states.",
+			eachPeer(func(p *Peer, add add) { add(1, p.State) })},
+		{"weft_peer_last_seen_timestamp_seconds", gauge, []string{"peer"}, "When the peer last showed a sign of life; absent before. Without packets for the peer there may be none.",
+			eachPeer(func(p *Peer, add add) {
+				if !p.Seen.IsZero() {
+					add(seconds(p.Seen))
+				}
+			})},
+		{"weft_peer_packets_total", counter, []string{"peer", "direction"}, "weft_packets_total by peer.",
+			eachPeer(func(p *Peer, add add) {
+				add(float64(p.SentPackets), outbound)
+				add(float64(p.ReceivedPackets), inbound)
+			})},
+		{"weft_peer_bytes_total", counter, []string{"peer", "direction"}, "weft_bytes_total by peer.",
+			eachPeer(func(p *Peer, add add) {
+				add(float64(p.SentBytes), outbound)
+				add(float64(p.ReceivedBytes), inbound)
+			})},
+		{"weft_peer_rtt_seconds", gauge, []string{"peer"}, "Smoothed round-trip time of probes over the data path, or of the handshake's connection before the first one is answered; absent while it is not known.",
+			eachPeer(func(p *Peer, add add) {
+				if p.RTT > 0 {
+					add(p.RTT.Seconds())
+				}
+			})},
+		{"weft_peer_path_mtu_bytes", gauge, []string{"peer"}, "Size of the largest packets of pods that arrive at the peer, as far as probes have shown; absent for kernel VXLAN devices.",
+			eachPeer(func(p *Peer, add add) {
+				if p.MTU > 0 {
+					add(float64(p.MTU))
+				}
+			})},
+		{"weft_peer_probe_loss_ratio", gauge, []string{"peer"}, "Part of the last 64 small probes that the peer did not answer, from 0 to 1; absent before it has answered one.",
+			eachPeer(func(p *Peer, add add) {
+				if p.Probed {
+					add(p.Loss)
+				}
+			})},
 	}},
 	{"List of nodes", []Family{
 		{"weft_control_reachable", gauge, nil, "1 if the control source answered when weftd last asked it.",
@@ -108,7 +148,7 @@ var groups = []Group{
 		{"weft_control_last_contact_timestamp_seconds", gauge, nil, "When the control source last answered; absent before. A file is read, or looked at, every 10 s, etcd answers every 3 s, and the API server whenever a Node changes.",
 			func(s *Sample, add add) {
 				if !s.Control.Contact.IsZero() {
-					add(float64(s.Control.Contact.UnixMilli()) / 1e3)
+					add(seconds(s.Control.Contact))
 				}
 			}},
 		{"weft_state_current", gauge, nil, "1 if the newest list of nodes is applied as a whole, in the data path and on the host; 0 if not, before the first one, or if the control source is unreachable.",
@@ -174,14 +214,27 @@ func eachLane(count func(router.Traffic) uint64) func(*Sample, add) {
 	}
 }
 
-// ofLinks collects where packets are sealed.
-func ofLinks(collect func(*Links, add)) func(*Sample, add) {
+// eachPeer collects of each peer, whose name is the first label.
+func eachPeer(collect func(*Peer, add)) func(*Sample, add) {
 	return func(s *Sample, add add) {
-		if s.Links != nil {
-			collect(s.Links, add)
+		for i := range s.Peers.Each {
+			p := &s.Peers.Each[i]
+			collect(p, func(value float64, labels ...string) { add(value, append([]string{p.Name}, labels...)...) })
 		}
 	}
 }
+
+// ofHandshakes collects where packets are sealed.
+func ofHandshakes(collect func(*Handshakes, add)) func(*Sample, add) {
+	return func(s *Sample, add add) {
+		if s.Handshakes != nil {
+			collect(s.Handshakes, add)
+		}
+	}
+}
+
+// seconds is a time as Prometheus has it.
+func seconds(t time.Time) float64 { return float64(t.UnixMilli()) / 1e3 }
 
 func poolAddresses(s *Sample, add add) {
 	if s.Leases == nil {

@@ -32,7 +32,7 @@ type daemon struct {
 func newDaemon() *daemon {
 	s := metrics.Sample{
 		Node: "node1", Encapsulation: "sealed", Driver: "superpacket", Source: "etcd",
-		Healthy: true, Ready: true, MTU: 1440, GSO: true, GRO: 107, JoinsTCP: true, Peers: 7, Prefixes: 8,
+		Healthy: true, Ready: true, MTU: 1440, GSO: true, GRO: 107, JoinsTCP: true, Prefixes: 8,
 		Stats: router.Stats{
 			Outbound: router.Traffic{Packets: 101, Bytes: 102, SuperPackets: 105},
 			Inbound:  router.Traffic{Packets: 103, Bytes: 104, SuperPackets: 106},
@@ -41,9 +41,17 @@ func newDaemon() *daemon {
 			{Outbound: router.Traffic{Packets: 201, Bytes: 202}, Inbound: router.Traffic{Packets: 203, Bytes: 204}},
 			{Outbound: router.Traffic{Packets: 211, Bytes: 212}, Inbound: router.Traffic{Packets: 213, Bytes: 214}},
 		},
-		Links:   &metrics.Links{Peers: map[string]int{"no keys": 21, "up": 22, "unreachable": 0}, Agreed: 24, Failed: 25, Refused: 27, TurnedAway: 28, Unreachable: 26},
-		List:    metrics.List{Current: true, Rejections: 9, RejectedNodes: true, Kept: 37, KeyChanges: 36},
-		Control: metrics.Control{Reachable: true, Contact: time.UnixMilli(1_800_000_000_250)},
+		Peers: metrics.Peers{
+			Count: 43, States: map[string]int{"no_keys": 21, "up": 22, "unreachable": 0}, Reduced: 23,
+			Each: []metrics.Peer{
+				{Name: "node2", State: "up", Seen: time.UnixMilli(1_800_000_001_500), SentPackets: 301, SentBytes: 302, ReceivedPackets: 303, ReceivedBytes: 304,
+					RTT: 250 * time.Microsecond, MTU: 1300, Reduced: true, Probed: true, Loss: 0.125},
+				{Name: "node3", State: "no_keys"},
+			},
+		},
+		Handshakes: &metrics.Handshakes{Agreed: 24, Failed: 25, Refused: 27, TurnedAway: 28, Unreachable: 26},
+		List:       metrics.List{Current: true, Rejections: 9, RejectedNodes: true, Kept: 37, KeyChanges: 36},
+		Control:    metrics.Control{Reachable: true, Contact: time.UnixMilli(1_800_000_000_250)},
 		Host: metrics.Host{
 			Guard: true, Drops: map[string]uint64{"bare_to_pod": 11, "spoofed_by_pod": 12},
 			Repairs: map[string]uint64{"guard_table": 13, "bridge_table": 0, "network": 14},
@@ -103,8 +111,14 @@ func TestEveryCountIsExported(t *testing.T) {
 		`weft_lane_packets_total{direction="inbound",lane="1"} 213`, `weft_lane_bytes_total{direction="inbound",lane="1"} 214`,
 		`weft_lane_drops_total{lane="0"} 7`, `weft_lane_drops_total{lane="1"} 5`,
 		"weft_udp_gso 1", `weft_tun_joins{protocol="tcp"} 1`, `weft_tun_joins{protocol="udp"} 0`, "weft_udp_gro_datagrams_total 107",
-		"weft_tun_mtu_bytes 1440", "weft_fib_prefixes 8", "weft_peers 7",
-		`weft_sealed_peers{state="no_keys"} 21`, `weft_sealed_peers{state="up"} 22`, `weft_sealed_peers{state="unreachable"} 0`,
+		"weft_tun_mtu_bytes 1440", "weft_fib_prefixes 8", "weft_peers 43",
+		`weft_peer_states{state="no_keys"} 21`, `weft_peer_states{state="up"} 22`, `weft_peer_states{state="unreachable"} 0`, "weft_peers_path_mtu_reduced 23",
+		`weft_peer_state{peer="node2",state="up"} 1`, `weft_peer_state{peer="node3",state="no_keys"} 1`, `weft_peer_last_seen_timestamp_seconds{peer="node2"} 1.8000000015e+09`,
+		`weft_peer_packets_total{direction="outbound",peer="node2"} 301`, `weft_peer_bytes_total{direction="outbound",peer="node2"} 302`,
+		`weft_peer_packets_total{direction="inbound",peer="node2"} 303`, `weft_peer_bytes_total{direction="inbound",peer="node2"} 304`,
+		`weft_peer_packets_total{direction="outbound",peer="node3"} 0`, `weft_peer_bytes_total{direction="outbound",peer="node3"} 0`,
+		`weft_peer_packets_total{direction="inbound",peer="node3"} 0`, `weft_peer_bytes_total{direction="inbound",peer="node3"} 0`,
+		`weft_peer_rtt_seconds{peer="node2"} 0.00025`, `weft_peer_path_mtu_bytes{peer="node2"} 1300`, `weft_peer_probe_loss_ratio{peer="node2"} 0.125`,
 		`weft_handshakes_total{result="agreed"} 24`, `weft_handshakes_total{result="failed"} 25`,
 		`weft_handshakes_total{result="refused"} 27`, `weft_handshakes_total{result="turned_away"} 28`,
 		"weft_peer_unreachable_total 26",
@@ -173,7 +187,9 @@ func TestUnknownIsAbsent(t *testing.T) {
 		unknown func(*metrics.Sample)
 		absent  []string
 	}{
-		{"vxlan", func(s *metrics.Sample) { s.Links = nil }, []string{"weft_sealed_peers", "weft_handshakes_total", "weft_peer_unreachable_total"}},
+		{"handshakes, with vxlan", func(s *metrics.Sample) { s.Handshakes = nil }, []string{"weft_handshakes_total", "weft_peer_unreachable_total"}},
+		{"each of too many peers", func(s *metrics.Sample) { s.Peers.Each = nil }, []string{"weft_peer_state", "weft_peer_last_seen_timestamp_seconds",
+			"weft_peer_packets_total", "weft_peer_bytes_total", "weft_peer_rtt_seconds", "weft_peer_path_mtu_bytes", "weft_peer_probe_loss_ratio"}},
 		{"the lease file", func(s *metrics.Sample) { s.Leases = nil }, []string{"weft_leases", "weft_pool_addresses"}},
 		{"the pool, before weftd forwards", func(s *metrics.Sample) { s.Leases.Pools = nil }, []string{"weft_pool_addresses"}},
 		{"the guard table's counters", func(s *metrics.Sample) { s.Host.Drops = nil }, []string{"weft_guard_drops_total"}},

@@ -31,10 +31,11 @@ type Sample struct {
 	// JoinsTCP and JoinsUDP say whether the TUN device takes packets that were joined.
 	JoinsTCP, JoinsUDP bool
 
-	Peers, Prefixes int
+	Prefixes int
+	Peers    Peers
 
-	// Links is nil where packets are not sealed.
-	Links *Links
+	// Handshakes is nil where packets are not sealed.
+	Handshakes *Handshakes
 
 	List    List
 	Control Control
@@ -82,12 +83,38 @@ type Host struct {
 	Repairs map[string]uint64
 }
 
-// Links is how this node and its peers stand, and what has happened until now.
-type Links struct {
-	Peers       map[string]int // by state; every state is there
-	Agreed      uint64         // handshakes that made keys
-	Failed      uint64         // handshakes of this node that came to nothing
-	Refused     uint64         // handshakes of this node that a peer refused for now
-	TurnedAway  uint64         // handshakes of peers that this node refused for now
-	Unreachable uint64         // times that a peer stopped answering
+// Peers is how this node and its peers stand.
+type Peers struct {
+	Count   int
+	States  map[string]int // every state is there
+	Reduced int            // those to which the path's MTU is smaller than what pods send
+
+	// Each is all of them; nil where there are more than the configuration wants series for.
+	Each []Peer
+}
+
+// Peer is one of them.
+type Peer struct {
+	Name, State string
+	Seen        time.Time // when it last showed that it lives; zero if it never did
+
+	// Pods' packets, without encapsulation.
+	SentPackets, SentBytes         uint64
+	ReceivedPackets, ReceivedBytes uint64
+
+	RTT     time.Duration // 0 if it is not known
+	MTU     int           // bytes of the largest packets of pods that arrive; 0 if it is not known
+	Reduced bool          // because of the path's MTU
+
+	Probed bool    // it has answered a probe
+	Loss   float64 // the part of the last probes that it did not answer, from 0 to 1
+}
+
+// Handshakes is what has become of handshakes until now.
+type Handshakes struct {
+	Agreed      uint64 // those that made keys
+	Failed      uint64 // those of this node that came to nothing
+	Refused     uint64 // those of this node that a peer refused for now
+	TurnedAway  uint64 // those of peers that this node refused for now
+	Unreachable uint64 // times that a peer stopped answering
 }

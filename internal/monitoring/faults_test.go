@@ -28,6 +28,7 @@ func TestAlertsAndPanelsBesideARealPrometheus(t *testing.T) {
 	l := newLab(t)
 	l.step("healthy", l.healthy)
 	l.step("lost runs", l.loseRuns)
+	l.step("paths", l.narrowPaths)
 	l.step("drops", l.dropPackets)
 	l.step("hosts", l.breakHosts)
 	l.step("lists", l.breakLists)
@@ -95,20 +96,43 @@ func (l *lab) expectPanels(empty []string) {
 func (l *lab) loseRuns() {
 	l.Helper()
 	l.run(l.cluster.Segment.Namespace, `nft 'table bridge runs { chain c { type filter hook prerouting priority 0; ip saddr 192.168.77.1 udp dport 9338 meta length > 1600 drop; }; }'`)
+	l.beside(func(context.Context) error { return l.transfer(128 << 10) }, func() {
+		l.awaitAlerts(map[string]int{"WeftUDPGSOLost": 1})
+	})
+	l.run(l.cluster.Segment.Namespace, "nft delete table bridge runs")
+}
+
+// narrowPaths has the path from node1 to node2 lose large packets, and that to node3 many of any size.
+func (l *lab) narrowPaths() {
+	l.Helper()
+	l.run(l.cluster.Segment.Namespace, `nft 'table bridge paths { chain c { type filter hook prerouting priority 0
+		ip saddr 192.168.77.1 ip daddr 192.168.77.2 udp dport 9338 meta length > 1300 drop
+		ip saddr 192.168.77.1 ip daddr 192.168.77.3 udp dport 9338 numgen random mod 10 < 4 drop; }; }'`)
+	l.beside(func(ctx context.Context) error {
+		for _, pod := range []int{2, 3} { // probes go where packets go
+			_, _ = l.pods[0].Exec(ctx, "ping", "-c", "1", "-W", "1", l.addr(pod).String())
+		}
+		return nil
+	}, func() { l.awaitAlerts(map[string]int{"WeftPathMTUReduced": 1, "WeftPathLossy": 1}) })
+	l.run(l.cluster.Segment.Namespace, "nft delete table bridge paths")
+}
+
+// beside does something again and again while another function runs.
+func (l *lab) beside(again func(context.Context) error, f func()) {
+	l.Helper()
 	ctx, cancel := context.WithCancel(l.Context())
 	defer cancel()
 	done := make(chan error, 1)
 	go func() {
 		var err error
 		for err == nil && ctx.Err() == nil {
-			err = l.transfer(128 << 10)
+			err = again(ctx)
 		}
 		done <- err
 	}()
-	l.awaitAlerts(map[string]int{"WeftUDPGSOLost": 1})
+	f()
 	cancel()
 	l.check(<-done)
-	l.run(l.cluster.Segment.Namespace, "nft delete table bridge runs")
 }
 
 func (l *lab) dropPackets() {
@@ -145,22 +169,16 @@ func (l *lab) breakHosts() {
 		ip address add 10.244.99.1/24 dev other
 		ip route replace 10.244.50.0/24 via 192.168.77.254`)
 	// Another program fights weftd for its table.
-	ctx, stop := context.WithCancel(l.Context())
-	defer stop()
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		for ctx.Err() == nil {
-			_, _ = l.node(3).Exec(ctx, "nft", "delete", "table", "inet", "weft") // there may be none
-			time.Sleep(50 * time.Millisecond)
-		}
-	}()
-	l.awaitAlerts(map[string]int{
-		"WeftPoolNearlyExhausted": 2, "WeftPoolExhausted": 2, "WeftForeignFilter": 1, "WeftForeignRoutingRule": 1, "WeftClusterOverlap": 1,
-		"WeftOtherCNINetwork": 1, "WeftHostFaulty": 1, "WeftNotReady": 1, "WeftLeasesUnreconciled": 1, "WeftGuardMissing": 3, "WeftHostRepairs": 3,
+	l.beside(func(ctx context.Context) error {
+		_, _ = l.node(3).Exec(ctx, "nft", "delete", "table", "inet", "weft") // there may be none
+		time.Sleep(50 * time.Millisecond)
+		return nil
+	}, func() {
+		l.awaitAlerts(map[string]int{
+			"WeftPoolNearlyExhausted": 2, "WeftPoolExhausted": 2, "WeftForeignFilter": 1, "WeftForeignRoutingRule": 1, "WeftClusterOverlap": 1,
+			"WeftOtherCNINetwork": 1, "WeftHostFaulty": 1, "WeftNotReady": 1, "WeftLeasesUnreconciled": 1, "WeftGuardMissing": 3, "WeftHostRepairs": 3,
+		})
 	})
-	stop()
-	<-ended
 }
 
 func (l *lab) breakLists() {

@@ -131,7 +131,7 @@ func expectKnownMetrics(t *testing.T, where, expr string) {
 			continue
 		}
 		for _, label := range regexp.MustCompile(`([a-z_]+)\s*(?:=~|!~|!=|=)\s*"`).FindAllStringSubmatch(match[2], -1) {
-			if !slices.Contains(labels, label[1]) && label[1] != "instance" {
+			if !slices.Contains(labels, label[1]) && !slices.Contains([]string{"instance", "job"}, label[1]) {
 				t.Errorf("%s: %s has no label %s", where, match[1], label[1])
 			}
 		}
@@ -179,7 +179,7 @@ func TestEveryWarningHasAnAlert(t *testing.T) {
 		}
 	}
 	// These have metrics of their own.
-	special = append(special, "peers_unreachable", "pool_exhausted")
+	special = append(special, "path_mtu", "peers_unreachable", "pool_exhausted")
 	slices.Sort(special)
 	slices.Sort(others)
 	if !slices.Equal(special, others) {
