@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -20,11 +21,12 @@ import (
 	"weft/internal/testnet"
 )
 
-// lab is a cluster of three nodes with a pod each, which a Prometheus watches, and a fourth node in
-// the list that does not exist.
+// lab is a cluster that a Prometheus watches.
 type lab struct {
 	*testing.T
+	network    *testnet.Net
 	cluster    *testnet.Cluster
+	etcd       *testnet.Etcd // nil where the list of nodes is a file
 	prometheus *server
 	binDir     string
 	entries    []testnet.NodeEntry
@@ -40,32 +42,48 @@ type lab struct {
 // ghost is the endpoint of the node that does not exist. Its address is the host outside's.
 var ghost = netip.MustParseAddrPort("192.168.77.50:9338")
 
-func newLab(t *testing.T) *lab {
+// newLab makes a cluster, and starts nothing in it.
+func newLab(t *testing.T, nodes int) *lab {
 	t.Helper()
-	l := &lab{T: t, binDir: t.TempDir(), fired: map[string]bool{}}
+	l := &lab{T: t, binDir: t.TempDir(), began: time.Now(), fired: map[string]bool{}}
 	l.build("v1")
-	network := testnet.ForTest(t, testnet.Options{Prefix: "weft-monitoring", BinDir: l.binDir})
-	cluster, err := network.NewCluster(t.Context(), testnet.ClusterOptions{Nodes: 3, Sealed: true, Configure: l.configure})
+	l.network = testnet.ForTest(t, testnet.Options{Prefix: "weft-monitoring", BinDir: l.binDir})
+	cluster, err := l.network.NewCluster(t.Context(), testnet.ClusterOptions{Nodes: nodes, Sealed: true, Configure: l.configure})
 	l.check(err)
 	l.cluster = cluster
-	for _, node := range cluster.Nodes() {
+	return l
+}
+
+func (l *lab) start() {
+	l.Helper()
+	l.check(l.cluster.Start(l.Context()))
+	l.prometheus = startPrometheus(l.T, l.network, l.cluster)
+}
+
+// startThree starts three nodes with a pod each. Their list has a fourth one, which does not exist.
+func (l *lab) startThree() {
+	l.Helper()
+	for _, node := range l.cluster.Nodes() {
 		l.entries = append(l.entries, node.Entry())
 	}
 	l.entries = append(l.entries, testnet.NodeEntry{Name: "node4", Endpoint: ghost, Key: strings.Repeat("4", 64), PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.50.0/24")}})
 	for n := range 3 {
 		l.list(n+1, l.entries)
 	}
-	l.check(cluster.Start(t.Context()))
-	l.prometheus = startPrometheus(t, network, cluster)
+	l.start()
 	for n := range 3 {
 		l.addPod(n + 1)
 	}
-	return l
 }
+
+// building is held by the test that builds.
+var building sync.Mutex
 
 // build builds weft's programs, with another version than they had.
 func (l *lab) build(version string) {
 	l.Helper()
+	building.Lock()
+	defer building.Unlock()
 	built := "../../bin/test/monitoring-" + version + "/"
 	build := exec.CommandContext(l.Context(), "go", "build", "-ldflags", "-X weft/internal/version.Version="+version, "-o", built, "weft/cmd/weftd", "weft/cmd/weft-cni")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -89,6 +107,9 @@ func (l *lab) configure(weft map[string]any) {
 	}
 	if weft["node"] == l.vxlan {
 		weft["encapsulation"] = "vxlan"
+	}
+	if l.etcd != nil {
+		weft["control"] = l.etcd.MustControl(weft["node"].(string))
 	}
 }
 

@@ -148,12 +148,12 @@ func (s *server) firing(ctx context.Context, since time.Time) (map[string][]stri
 	return names, nil
 }
 
-// awaitScrapes returns when the server has scraped each of so many nodes as often as scrapes from now on.
-func (s *server) awaitScrapes(t *testing.T, nodes, scrapes int) {
+// awaitScrape returns when the server has scraped each of so many nodes once more.
+func (s *server) awaitScrape(t *testing.T, nodes int) {
 	t.Helper()
 	began := time.Now()
-	s.await(t, "scrapes", func(ctx context.Context) error {
-		got, err := s.series(ctx, fmt.Sprintf(`count(count_over_time(weft_build_info[%dms]) >= %d) == %d`, time.Since(began).Milliseconds()+1, scrapes, nodes))
+	s.await(t, "a scrape", func(ctx context.Context) error {
+		got, err := s.series(ctx, fmt.Sprintf(`count(count_over_time(weft_build_info[%dms])) == %d`, time.Since(began).Milliseconds()+1, nodes))
 		if err == nil && len(got) == 0 {
 			err = errors.New("not yet")
 		}
