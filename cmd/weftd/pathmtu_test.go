@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -106,6 +107,7 @@ func TestPathMTUDropsInMidStream(t *testing.T) {
 			arrived := endless(t, pod1.Namespace, pod2.Namespace, addrOf(t, pod2, test.v6))
 			expectProgress(t, "the stream begins", arrived, 1<<20)
 
+			began := time.Now()
 			blackHole(t, node2, test.limit)
 			mtu := test.limit - test.overhead
 			eventually(t, "the path MTU is found", func() error {
@@ -115,7 +117,9 @@ func TestPathMTUDropsInMidStream(t *testing.T) {
 				}
 				return nil
 			})
+			found := time.Since(began)
 			expectProgress(t, "the stream goes on", arrived, 1<<20)
+			t.Logf("the path MTU was found after %v, and the stream had gone on by a MiB after %v", found.Round(100*time.Millisecond), time.Since(began).Round(100*time.Millisecond))
 			if route := run(t, node1.Namespace, "ip", "route", "show", "10.244.2.0/24"); !strings.Contains(route, fmt.Sprintf("mtu lock %d", mtu)) {
 				t.Errorf("the route to the peer's pods is %s", route)
 			}
@@ -149,7 +153,7 @@ func expectTooBig(t *testing.T, from *testnet.Pod, to netip.Addr, size int) {
 	if to.Is6() {
 		headers = 48
 	}
-	conn, err := from.Namespace.Dial(t.Context(), "udp", net.JoinHostPort(to.String(), "9999"))
+	conn, err := from.Dial(t.Context(), "udp", net.JoinHostPort(to.String(), "9999"))
 	if err != nil {
 		t.Fatal(err)
 	}
