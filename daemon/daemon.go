@@ -213,7 +213,7 @@ func openLanes(ctx context.Context, c config.Config) ([]*encap.Conn, []tun.Queue
 		return nil, nil, err
 	}
 	joins, _ := queues[0].Takes() // joined datagrams are good for joined packets only
-	conns, err := encap.Listen(ctx, c.Listen, len(queues), encap.Options{GRO: joins, Spread: spread(c), Single: c.UDP.GSO == config.GSOOff || c.UDP.GSO == config.GSOAuto && thisKernelLosesRuns() != "", Mark: c.Host.MarkMask.OwnDatagram()})
+	conns, err := encap.Listen(ctx, c.Listen, len(queues), encap.Options{GRO: joins, Spread: spread(c), Single: c.UDP.GSO == config.GSOOff || c.UDP.GSO == config.GSOAuto && encap.LossyKernel() != "", Mark: c.Host.MarkMask.OwnDatagram()})
 	if err != nil {
 		for _, q := range queues {
 			err = errors.Join(err, q.Close())

@@ -5,14 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net/netip"
 	"slices"
 	"sync"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"weft/cniplugin/leases"
 	"weft/control"
@@ -170,7 +167,7 @@ func (p *podLeases) stranded(plan *control.Plan) ([]ipam.Lease, error) {
 // applied one, or nil.
 func (p *podLeases) warnings(plan *control.Plan, stranded []ipam.Lease) []warning.Warning {
 	var all []warning.Warning
-	if err := checkStateDir(p.config.StateDir); err != nil {
+	if err := ipam.CheckDir(p.config.StateDir); err != nil {
 		all = append(all, warning.Warning{Code: "state_dir", Text: fmt.Sprintf("pods can't be added or removed: %v", err)})
 	}
 	if plan == nil {
@@ -188,26 +185,6 @@ func (p *podLeases) warnings(plan *control.Plan, stranded []ipam.Lease) []warnin
 		all = append(all, warning.Warning{Code: "pool_exhausted", Text: fmt.Sprintf("no pod can be added: %v; remove pods, or give the node more addresses", err)})
 	}
 	return all
-}
-
-// checkStateDir returns why leases can't be written, or nil.
-func checkStateDir(dir string) error {
-	if err := unix.Access(dir, unix.W_OK); err != nil {
-		return fmt.Errorf("weftd's stateDir can't be written: %w; make it writable", &fs.PathError{Op: "write", Path: dir, Err: err})
-	}
-	var stat unix.Statfs_t
-	if err := unix.Statfs(dir, &stat); err != nil {
-		return &fs.PathError{Op: "statfs", Path: dir, Err: err}
-	}
-	// A lease file is written anew each time, and takes less.
-	const least = 1 << 20
-	switch {
-	case stat.Blocks > 0 && stat.Bavail*uint64(stat.Bsize) < least:
-		return fmt.Errorf("the disk with weftd's stateDir %s is full; make room", dir)
-	case stat.Files > 0 && stat.Ffree == 0:
-		return fmt.Errorf("the disk with weftd's stateDir %s has no inode left; remove files", dir)
-	}
-	return nil
 }
 
 // status is what `weft status` shows of them; plan is the applied one, or nil.

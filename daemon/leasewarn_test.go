@@ -107,7 +107,7 @@ func TestAnUnwritableStateDirIsNamed(t *testing.T) {
 	dir := t.TempDir()
 	warns := func(want string) {
 		t.Helper()
-		err := checkStateDir(dir)
+		err := ipam.CheckDir(dir)
 		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %q", err, want)
 		}

@@ -2,13 +2,8 @@ package daemon
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
-	"slices"
-	"sync"
 
-	"golang.org/x/sys/unix"
-
+	"weft/encap"
 	"weft/internal/config"
 	"weft/internal/warning"
 )
@@ -51,40 +46,8 @@ func (d *daemon) runsWarning() (warning.Warning, bool) {
 		return warning.Warning{}, false
 	}
 	text := "the kernel or the card refuses several datagrams in one message (UDP GSO), so weftd sends each one alone; ethtool -k DEVICE shows whether tx-udp-segmentation or tx-checksumming is off"
-	if why := thisKernelLosesRuns(); why != "" && d.config.UDP.GSO == config.GSOAuto {
+	if why := encap.LossyKernel(); why != "" && d.config.UDP.GSO == config.GSOAuto {
 		text = fmt.Sprintf("%s loses datagrams that are sent in one message (UDP GSO), so weftd sends each one alone; use another kernel, or write udp.gso: on if yours is repaired", why)
 	}
 	return warning.Warning{Code: "udp_gso", Text: text}, true
-}
-
-// thisKernelLosesRuns returns what losesRuns says of this host.
-var thisKernelLosesRuns = sync.OnceValue(func() string {
-	var name unix.Utsname
-	if err := unix.Uname(&name); err != nil {
-		return ""
-	}
-	var drivers []string
-	links, _ := filepath.Glob("/sys/class/net/*/device/driver")
-	for _, link := range links {
-		if driver, err := os.Readlink(link); err == nil {
-			drivers = append(drivers, filepath.Base(driver))
-		}
-	}
-	return losesRuns(unix.ByteSliceToString(name.Release[:]), drivers)
-})
-
-// losesRuns names a kernel that is known to lose or mangle runs of datagrams without an
-// error, alone or with one of the cards' drivers; otherwise it returns "".
-func losesRuns(release string, drivers []string) string {
-	var major, minor, patch int
-	if n, _ := fmt.Sscanf(release, "%d.%d.%d", &major, &minor, &patch); n < 2 {
-		return ""
-	}
-	switch {
-	case major == 7 && (minor == 0 || minor == 1 && patch <= 4):
-		return "Linux " + release
-	case major == 6 && minor == 17 && slices.Contains(drivers, "virtio_net"):
-		return "Linux " + release + " with virtio_net"
-	}
-	return ""
 }

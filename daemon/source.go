@@ -16,13 +16,11 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"weft/control"
-	"weft/control/file"
 	"weft/control/snapshot"
 	"weft/control/sources"
 	"weft/internal/advertise"
 	"weft/internal/config"
 	"weft/internal/nodefile"
-	"weft/internal/owned"
 	"weft/peer"
 )
 
@@ -41,9 +39,6 @@ func newSource(c config.Config, key peer.Fingerprint, log *slog.Logger) (*source
 	opened, err := sources.Open(c)
 	if err != nil {
 		return nil, err
-	}
-	if list, ok := opened.(*file.Source); ok {
-		list.Check = owned.Check
 	}
 	s := &source{Source: opened, config: c, log: log}
 	s.registry, _ = opened.(control.Registry)

@@ -16,6 +16,7 @@ import (
 	"weft/control"
 	"weft/daemon/engine"
 	"weft/encap"
+	"weft/encap/overhead"
 	"weft/encap/sealed"
 	"weft/internal/config"
 	"weft/internal/hostnet"
@@ -176,7 +177,7 @@ func (d *daemon) chooseMTU(plan *control.Plan) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	return underlay - overhead(d.config, plan.EndpointIPv6), nil
+	return underlay - overhead.Of(d.config.Encapsulation, plan.EndpointIPv6), nil
 }
 
 // configured is what the configuration alone says of the host's network.

@@ -13,6 +13,7 @@ import (
 
 	"weft/cniplugin/conflist"
 	"weft/control"
+	"weft/control/sources"
 	"weft/internal/config"
 	"weft/internal/hostnet"
 	"weft/internal/marks"
@@ -91,8 +92,8 @@ func (d *daemon) look() {
 	if err == nil { // or the next reconcile says what becomes of it
 		d.publishStranded(stranded)
 	}
-	found := slices.Concat(conflist.Warnings(d.config.CNI), trustWarnings(d.config), d.leases.warnings(plan, stranded))
-	overlaps, err := d.overlaps()
+	found := slices.Concat(conflist.Warnings(d.config.CNI), sources.Warnings(d.config), d.leases.warnings(plan, stranded))
+	overlaps, err := hostnet.Overlaps(d.config.TUN.Name, d.config.ClusterCIDRs)
 	if err != nil {
 		overlaps = []string{err.Error()}
 	}
@@ -107,22 +108,6 @@ func (d *daemon) look() {
 	d.found = found
 }
 
-// overlaps returns why the node's own networks and the pods' do not go together, a sentence
-// for each. A single address, such as another overlay's on its device, is no network.
-func (d *daemon) overlaps() ([]string, error) {
-	local, err := hostnet.LocalNetworks(d.config.TUN.Name)
-	if err != nil {
-		return nil, err
-	}
-	local = slices.DeleteFunc(local, func(l hostnet.LocalNetwork) bool { return l.Prefix.IsSingleIP() })
-	var texts []string
-	for _, l := range hostnet.Overlapping(d.config.ClusterCIDRs, local) {
-		texts = append(texts, fmt.Sprintf("the local network %s overlaps the cluster CIDRs %s, so the guard table drops its packets; remove that network from this node, or choose other clusterCIDRs on all nodes",
-			l, d.config.ClusterCIDRs))
-	}
-	return texts, nil
-}
-
 // checkOverlap refuses a first start where a local network lies in the cluster CIDRs: the
 // guard table would cut it off. Later, pods depend on weft, and a warning has to do.
 func (d *daemon) checkOverlap() error {
@@ -132,7 +117,7 @@ func (d *daemon) checkOverlap() error {
 	if _, err := os.Stat(filepath.Join(d.config.StateDir, "ipam")); err == nil {
 		return nil
 	}
-	overlaps, err := d.overlaps()
+	overlaps, err := hostnet.Overlaps(d.config.TUN.Name, d.config.ClusterCIDRs)
 	if err != nil {
 		return err
 	}

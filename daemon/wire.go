@@ -33,14 +33,6 @@ func identify(c config.Config) (control.Options, ed25519.PrivateKey, error) {
 	return options, key, nil
 }
 
-// overhead is by how many bytes an encapsulation makes packets longer.
-func overhead(c config.Config, ipv6Underlay bool) int {
-	if c.Encapsulation == config.EncapsulationSealed {
-		return sealed.Overhead(ipv6Underlay)
-	}
-	return vxlan.Overhead(ipv6Underlay)
-}
-
 // spread is how the datagrams of an encapsulation name their lane.
 func spread(c config.Config) encap.Spread {
 	if c.Encapsulation == config.EncapsulationSealed {

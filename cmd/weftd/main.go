@@ -16,6 +16,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"weft/control/sources"
 	"weft/daemon"
 	"weft/internal/config"
 	"weft/internal/version"
@@ -67,7 +68,7 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		fmt.Fprintln(stderr, err)
 		return exitUsage
 	}
-	if err := daemon.CheckFiles(config.Path(flags, environ), c); err != nil {
+	if err := sources.CheckFiles(config.Path(flags, environ), c); err != nil {
 		fmt.Fprintln(stderr, err)
 		return exitUsage
 	}

@@ -106,6 +106,29 @@ func (c *chain) look(ctx context.Context, foreign []foreignEntry) []chained {
 	return usable
 }
 
+// Unusable is a plugin that the configuration names and that can't be called.
+type Unusable struct {
+	Plugin string
+	Lack   string // what pods do not get without it
+	Err    error  // why
+}
+
+// LookForUnusable returns the plugins of cni.chain and cni.extra that can't be called now. It
+// asks each for its versions.
+func LookForUnusable(ctx context.Context, c config.CNI) (unusable []Unusable) {
+	chain := newChain(c, slog.New(slog.DiscardHandler))
+	left := cniVersions
+	for _, p := range chain.wanted() {
+		versions, err := chain.spoken(ctx, p.name, left)
+		if err != nil {
+			unusable = append(unusable, Unusable{p.name, lack(p.name), err})
+			continue
+		}
+		left = versions
+	}
+	return unusable
+}
+
 // spoken returns which of the given versions a plugin speaks too.
 func (c *chain) spoken(ctx context.Context, name string, left []string) ([]string, error) {
 	versions, err := c.versions(ctx, name)

@@ -187,6 +187,9 @@ func TestUncallablePluginIsOmitted(t *testing.T) {
 				t.Errorf("plugins %s", got)
 			}
 			expectWords(t, log, "level=WARN", "plugin=portmap", tt.why, "hostPorts", r.config.CNI.BinDir, "containernetworking-plugins")
+			if u := LookForUnusable(t.Context(), r.config.CNI); len(u) != 1 || u[0].Plugin != "portmap" || u[0].Lack != "hostPorts" || !strings.Contains(u[0].Err.Error(), tt.why) {
+				t.Errorf("unusable: %v", u)
+			}
 			if _, log = r.conflist(); log != "" {
 				t.Errorf("it is logged again: %s", log)
 			}

@@ -120,6 +120,7 @@ func identify(config *rest.Config) (string, error) {
 }
 
 func clientConfig(kubeconfig string) (*rest.Config, error) {
+	quiet() // before client-go is used at all
 	if kubeconfig == "" {
 		config, err := rest.InClusterConfig()
 		if errors.Is(err, rest.ErrNotInCluster) {

@@ -1,4 +1,5 @@
-// Package sources opens the control source that the configuration names.
+// Package sources opens the control source that the configuration names, and says whether other
+// users of the host, or of the network, can change what it says.
 package sources
 
 import (
@@ -14,6 +15,7 @@ import (
 	"weft/control/kubernetes"
 	"weft/internal/advertise"
 	"weft/internal/config"
+	"weft/internal/owned"
 )
 
 // Source is a control source that can also be asked once.
@@ -31,8 +33,9 @@ type Source interface {
 	LastContact() (at time.Time, reachable bool)
 }
 
-// Open returns the source that c names. It is not asked yet, and needn't be there. An
-// error is a mistake in the configuration, or in a file that it names.
+// Open returns the source that c names. It is not asked yet, and needn't be there. A list of
+// nodes that other users can change is refused when it is read. An error is a mistake in the
+// configuration, or in a file that it names.
 func Open(c config.Config) (Source, error) {
 	switch c.Control.Source {
 	case config.SourceEtcd:
@@ -43,7 +46,9 @@ func Open(c config.Config) (Source, error) {
 			FlannelCompat: c.Control.Kubernetes.FlannelCompat, VNI: c.VXLAN.VNI,
 		})
 	default:
-		return file.New(c.Control.File), nil
+		list := file.New(c.Control.File)
+		list.Check = owned.Check
+		return list, nil
 	}
 }
 

@@ -32,7 +32,7 @@ func readRules() (found []routingRule, err error) {
 		if err != nil {
 			return nil, fmt.Errorf("list the routing rules: %w", err)
 		}
-		last := -1
+		last := marks.LastRulePriority // also while weft's rules are not there yet
 		for _, r := range rules {
 			if r.Protocol == marks.RouteProtocol {
 				last = max(last, r.Priority)

@@ -12,24 +12,40 @@ import (
 	"weft/internal/marks"
 )
 
-// ErrPrerequisite is wrapped by every error that Check returns: the node lacks
+// ErrPrerequisite is wrapped by every error that Check and Look return: the node lacks
 // something that weftd can't do without and can't provide itself.
 var ErrPrerequisite = errors.New("this node can't run weftd")
 
 // The oldest kernel that weft supports.
 const minKernelMajor, minKernelMinor = 5, 10
 
+// Prerequisites are the errors that say what the node lacks, each with its remedy; nil is what
+// it has.
+type Prerequisites struct {
+	Capability, Kernel, TUN, NFT error
+
+	// TUNFeatures are the flags of TUNSETIFF (linux/if_tun.h) that the TUN driver knows.
+	TUNFeatures uint32
+}
+
+// Look looks for all that weftd needs. It changes nothing.
+func Look() Prerequisites {
+	p := Prerequisites{Capability: checkCapability(), Kernel: checkKernel(kernelRelease())}
+	p.TUNFeatures, p.TUN = checkTUN("/dev/net/tun")
+	if p.Capability != nil {
+		// Without the capability nft would fail whatever its state is.
+		p.NFT = checkBinary("nft")
+	} else {
+		p.NFT = checkNFT()
+	}
+	return p
+}
+
 // Check returns an error that names all that the node lacks, each with its remedy,
 // or nil. It changes nothing.
 func Check() error {
-	errs := []error{checkKernel(kernelRelease()), checkTUN("/dev/net/tun")}
-	if err := checkCapability(); err != nil {
-		// Without the capability nft would fail whatever its state is.
-		errs = append(errs, err, checkBinary("nft"))
-	} else {
-		errs = append(errs, checkNFT())
-	}
-	return errors.Join(errs...)
+	p := Look()
+	return errors.Join(p.Kernel, p.TUN, p.Capability, p.NFT)
 }
 
 func lacks(format string, args ...any) error {
@@ -50,22 +66,24 @@ func checkCapability() error {
 	return nil
 }
 
-// checkTUN opens the TUN driver's device without making an interface.
-func checkTUN(path string) error {
+// checkTUN opens the TUN driver's device without making an interface, and returns the driver's
+// features.
+func checkTUN(path string) (features uint32, err error) {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
-		return lacks("%s does not exist; load the module tun, or mount the host's device into the container", path)
+		return 0, lacks("%s does not exist; load the module tun, or mount the host's device into the container", path)
 	case errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENXIO):
-		return lacks("%s has no driver behind it; load the module tun: %w", path, err)
+		return 0, lacks("%s has no driver behind it; load the module tun: %w", path, err)
 	case err != nil:
-		return lacks("%s can't be opened; allow the device (char 10:200 rwm) to weftd: %w", path, err)
+		return 0, lacks("%s can't be opened; allow the device (char 10:200 rwm) to weftd: %w", path, err)
 	}
 	defer f.Close()
-	if _, err := unix.IoctlGetUint32(int(f.Fd()), unix.TUNGETFEATURES); err != nil {
-		return lacks("%s is not the TUN driver's device; create it with mknod %s c 10 200: %w", path, path, err)
+	features, err = unix.IoctlGetUint32(int(f.Fd()), unix.TUNGETFEATURES)
+	if err != nil {
+		return 0, lacks("%s is not the TUN driver's device; create it with mknod %s c 10 200: %w", path, path, err)
 	}
-	return nil
+	return features, nil
 }
 
 func checkBinary(name string) error {

@@ -200,6 +200,17 @@ func (g *guard) remove(ctx context.Context) error {
 	return errors.Join(g.table.remove(ctx), g.next.remove(ctx))
 }
 
+// TryRules has the kernel check the rules that n needs, without making them: it checks a table
+// that never sees a packet, and forgets it, but it may load modules for that. The error says what
+// the kernel or nft lacks.
+func TryRules(ctx context.Context, n Network) error {
+	t := table{family: knftables.InetFamily, name: marks.Table + "-check"}
+	if err := t.open(); err != nil {
+		return err
+	}
+	return t.nft.Check(ctx, ruleset(t.nft.NewTransaction(), n, nil, knftables.DormantFlag))
+}
+
 // counters returns the table's drop counters by name; none when there is no table.
 func (g *guard) counters() (map[string]nftable.Counter, error) {
 	return nftable.Counters(nftable.Family(g.family), g.name)

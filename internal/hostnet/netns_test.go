@@ -89,7 +89,7 @@ func (ns namespace) sysctl(t testing.TB, name string) (value string) {
 	t.Helper()
 	ns.do(t, func() {
 		var err error
-		value, err = readSysctl(name)
+		value, err = ReadSysctl(name)
 		check(t, err)
 	})
 	return value

@@ -115,6 +115,10 @@ func TestCheckNamesWhatIsMissing(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "file")
 	check(t, os.WriteFile(file, nil, 0o600))
+	tun := func(path string) error {
+		_, err := checkTUN(path)
+		return err
+	}
 	for name, c := range map[string]struct {
 		err    error
 		remedy string
@@ -122,9 +126,9 @@ func TestCheckNamesWhatIsMissing(t *testing.T) {
 		"old kernel":       {checkKernel("5.4.0-200-generic"), "5.10 or later"},
 		"very old kernel":  {checkKernel("4.19.1"), "5.10 or later"},
 		"unknown kernel":   {checkKernel("plan9"), "5.10 or later"},
-		"no TUN device":    {checkTUN(filepath.Join(dir, "tun")), "load the module tun"},
-		"TUN is a file":    {checkTUN(file), "mknod"},
-		"TUN is /dev/null": {checkTUN("/dev/null"), "mknod"},
+		"no TUN device":    {tun(filepath.Join(dir, "tun")), "load the module tun"},
+		"TUN is a file":    {tun(file), "mknod"},
+		"TUN is /dev/null": {tun("/dev/null"), "mknod"},
 		"no program":       {checkBinary("no-such-nft"), "install the package"},
 	} {
 		if !errors.Is(c.err, ErrPrerequisite) || !strings.Contains(c.err.Error(), c.remedy) {

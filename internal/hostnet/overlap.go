@@ -22,6 +22,23 @@ type LocalNetwork struct {
 // String returns it like 10.244.200.0/24 on eth1.
 func (l LocalNetwork) String() string { return fmt.Sprintf("%s on %s", l.Prefix, l.Interface) }
 
+// Overlaps returns why the host's own networks and the pods' do not go together, a sentence
+// with its remedy for each. A single address, such as another overlay's on its device, is no
+// network.
+func Overlaps(tun string, cluster []netip.Prefix) ([]string, error) {
+	local, err := LocalNetworks(tun)
+	if err != nil {
+		return nil, err
+	}
+	local = slices.DeleteFunc(local, func(l LocalNetwork) bool { return l.Prefix.IsSingleIP() })
+	var texts []string
+	for _, l := range Overlapping(cluster, local) {
+		texts = append(texts, fmt.Sprintf("the local network %s overlaps the cluster CIDRs %s, so the guard table drops its packets; remove that network from this node, or choose other clusterCIDRs on all nodes",
+			l, cluster))
+	}
+	return texts, nil
+}
+
 // Overlapping returns those of the local networks that share an address with a cluster
 // CIDR, each once. The host would lose them to the overlay.
 func Overlapping(cluster []netip.Prefix, local []LocalNetwork) []LocalNetwork {
@@ -80,4 +97,33 @@ func LocalNetworks(tun string) ([]LocalNetwork, error) {
 		}
 	}
 	return networks, nil
+}
+
+// ForeignRoutes returns the routes of other programs that lead to a part of the cluster CIDRs, in
+// the words of ip-route(8). The kernel prefers them to weft's, which are less specific. Those of
+// the host's own networks are not among them: see Overlaps.
+func ForeignRoutes(tun string, cluster []netip.Prefix) ([]string, error) {
+	local, err := LocalNetworks(tun)
+	if err != nil {
+		return nil, err
+	}
+	k, err := openKernel()
+	if err != nil {
+		return nil, err
+	}
+	defer k.close()
+	others, err := k.othersRoutes()
+	if err != nil {
+		return nil, err
+	}
+	var found []string
+	for key, r := range others {
+		within := func(c netip.Prefix) bool { return c.Bits() <= key.dst.Bits() && c.Contains(key.dst.Addr()) }
+		own := func(l LocalNetwork) bool { return l.Prefix == key.dst && !key.dst.IsSingleIP() }
+		if r.Protocol != marks.PodRouteProtocol && slices.ContainsFunc(cluster, within) && !slices.ContainsFunc(local, own) {
+			found = append(found, k.describe(r))
+		}
+	}
+	slices.Sort(found)
+	return found, nil
 }

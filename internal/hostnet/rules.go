@@ -54,7 +54,7 @@ func wantedRules(n Network) []rule {
 		}
 	}
 	for _, p := range n.PodCIDRs {
-		rules = append(rules, rule{family: family.Of(p.Addr()).AF(), src: p, table: marks.RouteTable, priority: marks.RulePriority + 2})
+		rules = append(rules, rule{family: family.Of(p.Addr()).AF(), src: p, table: marks.RouteTable, priority: marks.LastRulePriority})
 	}
 	return rules
 }

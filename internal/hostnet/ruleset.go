@@ -64,10 +64,10 @@ const routedFor = time.Second
 
 // ruleset returns the transaction that replaces the table by what n needs, its
 // counters starting at counts.
-func ruleset(tx *knftables.Transaction, n Network, counts map[string]nftable.Counter) *knftables.Transaction {
+func ruleset(tx *knftables.Transaction, n Network, counts map[string]nftable.Counter, flags ...knftables.TableFlag) *knftables.Transaction {
 	tx.Add(&knftables.Table{})
 	tx.Delete(&knftables.Table{})
-	tx.Add(&knftables.Table{Comment: new(identity(n).Comment)})
+	tx.Add(&knftables.Table{Comment: new(identity(n).Comment), Flags: flags})
 	for _, name := range dropCounters {
 		counter := &knftables.Counter{Name: name}
 		if held, ok := counts[name]; ok {

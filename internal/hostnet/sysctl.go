@@ -15,29 +15,75 @@ import (
 	"weft/internal/marks"
 )
 
-// setTUNSysctls sets what the TUN device needs before it is brought up
+// sysctl is a sysctl, named as in sysctl(8), and the value that it must have.
+type sysctl struct{ name, value string }
+
+// tunSysctls are what the TUN device needs before it is brought up
 // (kernel: Documentation/networking/ip-sysctl.rst).
-func (k *kernel) setTUNSysctls(n Network) error {
+func tunSysctls(n Network) []sysctl {
 	tun := sysctlElement(n.TUN)
 	// Loose: a packet may come from a peer's underlay address, whose route back leads
 	// through the underlay. The larger of this and conf.all holds, so it is never
 	// strict, whatever the node's default is.
-	settings := [][2]string{{"net.ipv4.conf." + tun + ".rp_filter", "2"}}
+	settings := []sysctl{{"net.ipv4.conf." + tun + ".rp_filter", "2"}}
 	if _, err := os.Stat(sysctlPath("net.ipv6.conf." + tun)); err == nil || n.uses(family.IPv6) {
 		settings = append(settings,
 			// No link-local address, hence no router solicitations and no listener
 			// reports from it.
-			[2]string{"net.ipv6.conf." + tun + ".addr_gen_mode", "1"},
+			sysctl{"net.ipv6.conf." + tun + ".addr_gen_mode", "1"},
 			// No pod of another node may configure this one.
-			[2]string{"net.ipv6.conf." + tun + ".accept_ra", "0"},
+			sysctl{"net.ipv6.conf." + tun + ".accept_ra", "0"},
 		)
 	}
 	if n.uses(family.IPv6) {
-		settings = append(settings, [2]string{"net.ipv6.conf." + tun + ".disable_ipv6", "0"})
+		settings = append(settings, sysctl{"net.ipv6.conf." + tun + ".disable_ipv6", "0"})
 	}
+	return settings
+}
+
+// routerSysctls are what makes the node a router for the families that n uses.
+func routerSysctls(n Network) (settings []sysctl) {
+	if n.uses(family.IPv4) {
+		settings = append(settings,
+			sysctl{"net.ipv4.ip_forward", "1"},
+			// Turning the former on sets it too; but it may have been on already when the
+			// device was made, by a default that is off. IPv6 asks the former only.
+			sysctl{"net.ipv4.conf." + sysctlElement(n.TUN) + ".forwarding", "1"})
+	}
+	if n.uses(family.IPv6) {
+		settings = append(settings, sysctl{forwarding6, "1"})
+	}
+	return settings
+}
+
+const forwarding6 = "net.ipv6.conf.all.forwarding"
+
+// WrongSysctls returns the sysctls that are not as n, which has been applied, needs them; an
+// error with the remedy for each. It changes nothing.
+func WrongSysctls(n Network) []error {
+	var wrong []error
+	for _, s := range append(tunSysctls(n), routerSysctls(n)...) {
+		held, err := ReadSysctl(s.name)
+		if err == nil && held != s.value {
+			err = s.wrong(held)
+		}
+		if err != nil {
+			wrong = append(wrong, err)
+		}
+	}
+	return wrong
+}
+
+// wrong is what to do about another value.
+func (s sysctl) wrong(held string) error {
+	return fmt.Errorf("sysctl %s must be %s and is %s: set it on the host (sysctl -w %s=%s) or make /proc/sys writable", s.name, s.value, held, s.name, s.value)
+}
+
+// setTUNSysctls sets what the TUN device needs before it is brought up.
+func (k *kernel) setTUNSysctls(n Network) error {
 	var errs []error
-	for _, s := range settings {
-		errs = append(errs, k.setSysctl(s[0], s[1]))
+	for _, s := range tunSysctls(n) {
+		errs = append(errs, k.setSysctl(s))
 	}
 	return errors.Join(errs...)
 }
@@ -45,15 +91,12 @@ func (k *kernel) setTUNSysctls(n Network) error {
 // enableForwarding makes the node a router for the families that n uses.
 func (k *kernel) enableForwarding(n Network) error {
 	var errs []error
-	if n.uses(family.IPv4) {
-		errs = append(errs,
-			k.setSysctl("net.ipv4.ip_forward", "1"),
-			// Turning the former on sets it too; but it may have been on already when the
-			// device was made, by a default that is off. IPv6 asks the former only.
-			k.setSysctl("net.ipv4.conf."+sysctlElement(n.TUN)+".forwarding", "1"))
-	}
-	if n.uses(family.IPv6) {
-		errs = append(errs, k.enableForwarding6(n.TUN))
+	for _, s := range routerSysctls(n) {
+		if s.name == forwarding6 {
+			errs = append(errs, k.enableForwarding6(n.TUN))
+			continue
+		}
+		errs = append(errs, k.setSysctl(s))
 	}
 	return errors.Join(errs...)
 }
@@ -62,8 +105,7 @@ func (k *kernel) enableForwarding(n Network) error {
 // router advertisements where accept_ra is 1 and withdraws the default routes they
 // brought, so interfaces that listen now get 2 first, which means "even so".
 func (k *kernel) enableForwarding6(tun string) error {
-	const all = "net.ipv6.conf.all.forwarding"
-	if on, err := readSysctl(all); err != nil || on == "1" {
+	if on, err := ReadSysctl(forwarding6); err != nil || on == "1" {
 		return err
 	}
 	links, err := k.LinkList()
@@ -77,7 +119,7 @@ func (k *kernel) enableForwarding6(tun string) error {
 			continue
 		}
 		conf := "net.ipv6.conf." + sysctlElement(attrs.Name)
-		forwarding, err := readSysctl(conf + ".forwarding")
+		forwarding, err := ReadSysctl(conf + ".forwarding")
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // the interface does not speak IPv6, or is gone
 		}
@@ -90,20 +132,20 @@ func (k *kernel) enableForwarding6(tun string) error {
 			}
 		}
 	}
-	return k.setSysctl(all, "1")
+	return k.setSysctl(sysctl{forwarding6, "1"})
 }
 
 // acceptRouters has the interface with the sysctls conf listen to router advertisements even if
 // it forwards, unless it never does, speaks no IPv6, or is gone.
 func (k *kernel) acceptRouters(conf string) error {
-	acceptRA, err := readSysctl(conf + ".accept_ra")
+	acceptRA, err := ReadSysctl(conf + ".accept_ra")
 	if errors.Is(err, fs.ErrNotExist) || err == nil && acceptRA != "1" {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	return k.setSysctl(conf+".accept_ra", "2")
+	return k.setSysctl(sysctl{conf + ".accept_ra", "2"})
 }
 
 // isNIC says whether routers may be on the other side of a link: a card, or what is made of
@@ -149,25 +191,26 @@ func (h *Host) heedRouters(k *kernel, n Network) error {
 	return nil
 }
 
-// setSysctl writes value unless the sysctl holds it already, so that a read-only
+// setSysctl writes a sysctl unless it has its value already, so that a read-only
 // /proc/sys does no harm where the host has been prepared.
-func (k *kernel) setSysctl(name, value string) error {
-	held, err := readSysctl(name)
+func (k *kernel) setSysctl(s sysctl) error {
+	held, err := ReadSysctl(s.name)
 	if err != nil {
 		return err
 	}
-	if held == value {
+	if held == s.value {
 		return nil
 	}
-	if err := os.WriteFile(sysctlPath(name), []byte(value), 0); err != nil {
-		return fmt.Errorf("sysctl %s must be %s and is %s: set it on the host (sysctl -w %s=%s) or make /proc/sys writable: %w",
-			name, value, held, name, value, err)
+	if err := os.WriteFile(sysctlPath(s.name), []byte(s.value), 0); err != nil {
+		return fmt.Errorf("%w: %w", s.wrong(held), err)
 	}
 	k.changes.replaced++
 	return nil
 }
 
-func readSysctl(name string) (string, error) {
+// ReadSysctl returns the value of a sysctl named as in sysctl(8), in the network namespace of
+// the calling thread.
+func ReadSysctl(name string) (string, error) {
 	data, err := os.ReadFile(sysctlPath(name))
 	if err != nil {
 		return "", fmt.Errorf("read sysctl %s: %w", name, err)

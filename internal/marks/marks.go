@@ -25,9 +25,10 @@ const (
 	RouteTable = 9338
 
 	// RulePriority is the priority of the first of weft's routing rules, which follow each
-	// other. They come behind the local table (0) and before those that VPNs and clouds
+	// other up to LastRulePriority. They come behind the local table (0) and before those that VPNs and clouds
 	// add, of which Tailscale's come first (5210).
-	RulePriority = 5180
+	RulePriority     = 5180
+	LastRulePriority = RulePriority + 2
 
 	// Table is the name of the nftables tables (of the families inet and bridge), and
 	// NextTable that of the one that stands in for the former while it is replaced.

@@ -1,4 +1,4 @@
-package daemon
+package sources
 
 import (
 	"errors"
@@ -47,8 +47,8 @@ func sourceFiles(c config.Config) (all, secrets []string) {
 	return nil, nil
 }
 
-// trustWarnings are about a control source that others can listen to, or pose as.
-func trustWarnings(c config.Config) (all []warning.Warning) {
+// Warnings are about a control source that others can listen to, or pose as.
+func Warnings(c config.Config) (all []warning.Warning) {
 	_, secrets := sourceFiles(c)
 	for _, f := range secrets {
 		if f == "" {

@@ -1,4 +1,4 @@
-package daemon
+package sources
 
 import (
 	"errors"
@@ -64,7 +64,7 @@ func TestFilesThatOthersChangeAreRefused(t *testing.T) {
 			if err := CheckFiles(filepath.Join(dir, "weft.yaml"), c); err != nil || source != config.SourceFile {
 				return err
 			}
-			s, err := newSource(c, [32]byte{1}, nil)
+			s, err := Open(c)
 			if err != nil {
 				return err
 			}
@@ -104,7 +104,7 @@ func TestReadableSecretsAndClearEtcdWarn(t *testing.T) {
 	}
 	expect := func(name string, c config.Config, want ...string) {
 		t.Helper()
-		counts := warning.Counts(trustWarnings(c))
+		counts := warning.Counts(Warnings(c))
 		var got []string
 		for code := range counts {
 			got = append(got, code)

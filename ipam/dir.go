@@ -1,0 +1,28 @@
+package ipam
+
+import (
+	"fmt"
+	"io/fs"
+
+	"golang.org/x/sys/unix"
+)
+
+// CheckDir returns why leases can't be written in weftd's stateDir, or nil. It writes nothing.
+func CheckDir(dir string) error {
+	if err := unix.Access(dir, unix.W_OK); err != nil {
+		return fmt.Errorf("weftd's stateDir can't be written: %w; make it writable", &fs.PathError{Op: "write", Path: dir, Err: err})
+	}
+	var stat unix.Statfs_t
+	if err := unix.Statfs(dir, &stat); err != nil {
+		return &fs.PathError{Op: "statfs", Path: dir, Err: err}
+	}
+	// A lease file is written anew each time, and takes less.
+	const least = 1 << 20
+	switch {
+	case stat.Blocks > 0 && stat.Bavail*uint64(stat.Bsize) < least:
+		return fmt.Errorf("the disk with weftd's stateDir %s is full; make room", dir)
+	case stat.Files > 0 && stat.Ffree == 0:
+		return fmt.Errorf("the disk with weftd's stateDir %s has no inode left; remove files", dir)
+	}
+	return nil
+}
