@@ -7,10 +7,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// CheckDir returns why leases can't be written in weftd's stateDir, or nil. It writes nothing.
+// CheckDir returns why files such as leases can't be written in a folder, or nil. It writes nothing.
 func CheckDir(dir string) error {
 	if err := unix.Access(dir, unix.W_OK); err != nil {
-		return fmt.Errorf("weftd's stateDir can't be written: %w; make it writable", &fs.PathError{Op: "write", Path: dir, Err: err})
+		return fmt.Errorf("%w; make it writable", &fs.PathError{Op: "write", Path: dir, Err: err})
 	}
 	var stat unix.Statfs_t
 	if err := unix.Statfs(dir, &stat); err != nil {
@@ -20,9 +20,9 @@ func CheckDir(dir string) error {
 	const least = 1 << 20
 	switch {
 	case stat.Blocks > 0 && stat.Bavail*uint64(stat.Bsize) < least:
-		return fmt.Errorf("the disk with weftd's stateDir %s is full; make room", dir)
+		return fmt.Errorf("the disk with %s is full; make room", dir)
 	case stat.Files > 0 && stat.Ffree == 0:
-		return fmt.Errorf("the disk with weftd's stateDir %s has no inode left; remove files", dir)
+		return fmt.Errorf("the disk with %s has no inode left; remove files", dir)
 	}
 	return nil
 }

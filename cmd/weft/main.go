@@ -59,6 +59,19 @@ func newCommand() *cobra.Command {
 		SilenceErrors: true,
 	}
 	socket := root.PersistentFlags().String("socket", filepath.Join("/run/weft", status.SocketName), "weftd's status socket")
-	root.AddCommand(newStatusCommand(socket), newPeersCommand(socket), newProbeCommand(socket), newCaptureCommand(socket), newConnectivityCommand(socket), newRotateCommand(socket), newConfirmCommand(socket), newIPAMCommand(), newNodeCommand(), newKeygenCommand(), newTeardownCommand())
+	root.AddCommand(
+		newStatusCommand(socket),
+		newPeersCommand(socket),
+		newProbeCommand(socket),
+		newCaptureCommand(socket),
+		newConnectivityCommand(socket),
+		newRotateCommand(socket),
+		newConfirmCommand(socket),
+		newIPAMCommand(),
+		newNodeCommand(),
+		newKeygenCommand(),
+		newTeardownCommand(),
+		newDoctorCommand(socket),
+	)
 	return root
 }

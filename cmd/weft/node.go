@@ -6,12 +6,10 @@ import (
 	"io"
 	"net/netip"
 	"os"
-	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"weft/control"
 	"weft/control/sources"
@@ -48,11 +46,7 @@ func newNodeCommand() *cobra.Command {
 			"selects the control source; its keys can be given as flags too, for example an operator's\n" +
 			"certificate with --control-etcd-cert-file.",
 	}
-	flags := c.PersistentFlags()
-	config.AddFlags(flags)
-	flags.VisitAll(func(f *pflag.Flag) {
-		f.Hidden = !strings.HasPrefix(f.Name, "control-etcd-") && f.Name != "control-kubernetes-kubeconfig" && f.Name != "control-file" && f.Name != "cluster-cidrs" && f.Name != "config"
-	})
+	addConfigFlags(c, "config", "control-etcd-", "control-kubernetes-kubeconfig", "control-file", "cluster-cidrs")
 	c.AddCommand(newNodeListCommand(), newNodeRemoveCommand())
 	return c
 }

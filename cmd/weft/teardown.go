@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"weft/cniplugin"
 	"weft/cniplugin/wiring"
@@ -43,10 +42,7 @@ func newTeardownCommand() *cobra.Command {
 		Args: cobra.NoArgs,
 	}
 	force := c.Flags().Bool("force", false, "even while pods run: their packets may then leave in clear")
-	config.AddFlags(c.Flags())
-	c.Flags().VisitAll(func(f *pflag.Flag) {
-		f.Hidden = f.Name != "force" && f.Name != "config" && f.Name != "run-dir" && f.Name != "cni-conf-dir"
-	})
+	addConfigFlags(c, "config", "run-dir", "cni-conf-dir")
 	output := addOutput(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		settings, err := config.Load(c.Flags(), os.Environ())

@@ -21,7 +21,7 @@ func CheckFiles(path string, c config.Config) error {
 	if c.Encapsulation == config.EncapsulationSealed {
 		files = append(files, filepath.Dir(c.KeyFile)) // nodekey checks the file
 	}
-	believed, _ := sourceFiles(c)
+	believed, _ := Files(c)
 	var errs []error
 	for _, f := range append(files, believed...) {
 		if f != "" {
@@ -31,9 +31,9 @@ func CheckFiles(path string, c config.Config) error {
 	return errors.Join(errs...)
 }
 
-// sourceFiles returns the files by which weftd knows its control source, and those of them that
+// Files returns the files by which weftd knows its control source, and those of them that
 // are secrets. Some may be empty.
-func sourceFiles(c config.Config) (all, secrets []string) {
+func Files(c config.Config) (all, secrets []string) {
 	switch e := c.Control.Etcd; c.Control.Source {
 	case config.SourceEtcd:
 		secrets = []string{e.KeyFile, e.PasswordFile}
@@ -49,7 +49,7 @@ func sourceFiles(c config.Config) (all, secrets []string) {
 
 // Warnings are about a control source that others can listen to, or pose as.
 func Warnings(c config.Config) (all []warning.Warning) {
-	_, secrets := sourceFiles(c)
+	_, secrets := Files(c)
 	for _, f := range secrets {
 		if f == "" {
 			continue

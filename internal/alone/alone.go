@@ -53,6 +53,17 @@ func Lock(runDir string) (io.Closer, error) {
 	return lock, nil
 }
 
+// Holder returns the process number that the weftd which uses the run directory, or the last
+// one that did, wrote there; 0 if there is none.
+func Holder(runDir string) int {
+	text, err := os.ReadFile(filepath.Join(runDir, lockName))
+	if err != nil {
+		return 0
+	}
+	pid, _ := strconv.Atoi(strings.TrimSpace(string(text)))
+	return pid
+}
+
 // Held reports whether a weftd uses the run directory, which may be absent.
 func Held(runDir string) (bool, error) {
 	lock, err := os.OpenFile(filepath.Join(runDir, lockName), os.O_RDONLY|unix.O_NOFOLLOW, 0)

@@ -14,6 +14,7 @@ import (
 
 	"weft/drop"
 	"weft/internal/config"
+	"weft/internal/doctor"
 )
 
 func read(t *testing.T, path string) string {
@@ -77,6 +78,16 @@ func TestTheManualHasEveryWarning(t *testing.T) {
 	}
 	if len(rows) == 0 || !maps.Equal(codes, rows) {
 		t.Errorf("the rows of docs/OPERATIONS.md are of the warnings\n%v,\nweftd has\n%v", slices.Sorted(maps.Keys(rows)), slices.Sorted(maps.Keys(codes)))
+	}
+}
+
+// Each check of weft doctor stands in its table, or has the code of a warning.
+func TestTheManualHasEveryCheck(t *testing.T) {
+	manual := read(t, "docs/OPERATIONS.md")
+	for _, code := range doctor.Codes() {
+		if !regexp.MustCompile(`(?m)^\| [^|]*` + "`" + code + "`").MatchString(manual) {
+			t.Errorf("no row of the check %s", code)
+		}
 	}
 }
 

@@ -29,6 +29,8 @@ const (
 	CodeForward = "host_forward_filter" // drops what pods send or receive
 	CodeInput   = "host_input_filter"   // drops other nodes' datagrams, or pods' packets to the node
 	CodeRule    = "host_routing_rule"   // sends pods' packets elsewhere
+
+	CodeUnreadable = "host_unreadable" // some filters can't be read
 )
 
 // PodLinks is the beginning of the names of pods' links on the host, and of the TUN device's
@@ -52,7 +54,7 @@ func (h Host) Look(ctx context.Context) []warning.Warning {
 	filters, err := readTables(ctx)
 	all := h.inspect(filters)
 	if err != nil {
-		all = append(all, warning.Warning{Code: "host_unreadable", Text: "the host's packet filters can't be read: " + err.Error() + "; install nftables"})
+		all = append(all, warning.Warning{Code: CodeUnreadable, Text: "the host's packet filters can't be read: " + err.Error() + "; install nftables"})
 	}
 	rules, err := readRules()
 	if err == nil {

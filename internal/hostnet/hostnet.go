@@ -53,7 +53,7 @@ type Host struct {
 func New(log *slog.Logger) *Host {
 	return &Host{
 		log:    log,
-		events: events{some: make(chan struct{}, 1), isNIC: isNIC},
+		events: events{some: make(chan struct{}, 1), isNIC: IsNIC},
 		guard:  newGuard(),
 		bridge: newBridgeTable(),
 	}

@@ -137,7 +137,7 @@ func veth(t testing.TB, a namespace, nameA string, group uint32, b namespace, na
 		ns   namespace
 		name string
 	}{{a, nameA}, {b, nameB}} {
-		end.ns.run(t, "sysctl", "-qw", "net.ipv6.conf."+sysctlElement(end.name)+".accept_dad=0")
+		end.ns.run(t, "sysctl", "-qw", "net.ipv6.conf."+SysctlElement(end.name)+".accept_dad=0")
 		end.ns.ip(t, "link set "+end.name+" up")
 	}
 }

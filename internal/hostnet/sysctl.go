@@ -21,7 +21,7 @@ type sysctl struct{ name, value string }
 // tunSysctls are what the TUN device needs before it is brought up
 // (kernel: Documentation/networking/ip-sysctl.rst).
 func tunSysctls(n Network) []sysctl {
-	tun := sysctlElement(n.TUN)
+	tun := SysctlElement(n.TUN)
 	// Loose: a packet may come from a peer's underlay address, whose route back leads
 	// through the underlay. The larger of this and conf.all holds, so it is never
 	// strict, whatever the node's default is.
@@ -48,7 +48,7 @@ func routerSysctls(n Network) (settings []sysctl) {
 			sysctl{"net.ipv4.ip_forward", "1"},
 			// Turning the former on sets it too; but it may have been on already when the
 			// device was made, by a default that is off. IPv6 asks the former only.
-			sysctl{"net.ipv4.conf." + sysctlElement(n.TUN) + ".forwarding", "1"})
+			sysctl{"net.ipv4.conf." + SysctlElement(n.TUN) + ".forwarding", "1"})
 	}
 	if n.uses(family.IPv6) {
 		settings = append(settings, sysctl{forwarding6, "1"})
@@ -118,7 +118,7 @@ func (k *kernel) enableForwarding6(tun string) error {
 		if attrs.Name == tun || attrs.Group == marks.PodLinkGroup {
 			continue
 		}
-		conf := "net.ipv6.conf." + sysctlElement(attrs.Name)
+		conf := "net.ipv6.conf." + SysctlElement(attrs.Name)
 		forwarding, err := ReadSysctl(conf + ".forwarding")
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // the interface does not speak IPv6, or is gone
@@ -148,9 +148,9 @@ func (k *kernel) acceptRouters(conf string) error {
 	return k.setSysctl(sysctl{conf + ".accept_ra", "2"})
 }
 
-// isNIC says whether routers may be on the other side of a link: a card, or what is made of
+// IsNIC says whether routers may be on the other side of a link: a card, or what is made of
 // cards.
-func isNIC(link netlink.Link) bool {
+func IsNIC(link netlink.Link) bool {
 	if link.Attrs().Flags&net.FlagLoopback != 0 || link.Attrs().Group == marks.PodLinkGroup {
 		return false
 	}
@@ -183,7 +183,7 @@ func (h *Host) heedRouters(k *kernel, n Network) error {
 		if first || h.nics[attrs.Index] {
 			continue
 		}
-		if err := k.acceptRouters("net.ipv6.conf." + sysctlElement(attrs.Name)); err != nil {
+		if err := k.acceptRouters("net.ipv6.conf." + SysctlElement(attrs.Name)); err != nil {
 			h.log.Warn("interface ignores routers", "interface", attrs.Name, "error", err)
 		}
 	}
@@ -224,5 +224,5 @@ func sysctlPath(name string) string {
 	return filepath.Join("/proc/sys", strings.NewReplacer(".", "/", "/", ".").Replace(name))
 }
 
-// sysctlElement returns an interface's name as an element of a sysctl's name.
-func sysctlElement(ifname string) string { return strings.ReplaceAll(ifname, ".", "/") }
+// SysctlElement returns an interface's name as an element of a sysctl's name.
+func SysctlElement(ifname string) string { return strings.ReplaceAll(ifname, ".", "/") }

@@ -50,7 +50,7 @@ type events struct {
 	// changed by others.
 	routes, guard atomic.Bool
 
-	// nics says that a NIC has appeared, as isNIC understands it: tests have no cards.
+	// nics says that a NIC has appeared, as IsNIC understands it: tests have no cards.
 	nics  atomic.Bool
 	isNIC func(netlink.Link) bool
 

@@ -175,8 +175,8 @@ func TestNewCardsHeedRouters(t *testing.T) {
 		"a TUN device":                 {&netlink.Tuntap{}, false},
 		"a card in a pod's link group": {&netlink.Device{LinkAttrs: netlink.LinkAttrs{Group: marks.PodLinkGroup}}, false},
 	} {
-		if got := isNIC(tt.link); got != tt.want {
-			t.Errorf("%s: isNIC is %t", name, got)
+		if got := IsNIC(tt.link); got != tt.want {
+			t.Errorf("%s: IsNIC is %t", name, got)
 		}
 	}
 }
