@@ -72,6 +72,7 @@ func newCommand() *cobra.Command {
 		newKeygenCommand(),
 		newTeardownCommand(),
 		newDoctorCommand(socket),
+		newSysdumpCommand(socket),
 	)
 	return root
 }

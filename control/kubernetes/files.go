@@ -20,6 +20,15 @@ func Files(kubeconfig string) (all, secrets []string) {
 	return append([]string{config.CAFile, config.CertFile}, secrets...), secrets
 }
 
+// Secrets returns the secrets that a kubeconfig itself holds.
+func Secrets(kubeconfig string) [][]byte {
+	config, err := clientConfig(kubeconfig)
+	if err != nil {
+		return nil
+	}
+	return [][]byte{[]byte(config.BearerToken), []byte(config.Password), config.KeyData}
+}
+
 // checkServer returns why anyone on the path could pose as the API server, take the token, and
 // say which nodes there are.
 func checkServer(kubeconfig string, config *rest.Config) error {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"net/url"
+	"os"
 	"path/filepath"
 
 	"weft/control/kubernetes"
@@ -45,6 +46,24 @@ func Files(c config.Config) (all, secrets []string) {
 	case config.SourceFile:
 	}
 	return nil, nil
+}
+
+// Secrets returns all that must not be shown of what a configuration names: the contents of the
+// files, and what a kubeconfig itself holds. What can't be read is left out.
+func Secrets(c config.Config) (secrets [][]byte) {
+	_, files := Files(c)
+	for _, path := range append(files, c.KeyFile) {
+		if path == "" || path == c.Control.Kubernetes.Kubeconfig {
+			continue
+		}
+		if text, err := os.ReadFile(path); err == nil {
+			secrets = append(secrets, text)
+		}
+	}
+	if c.Control.Source == config.SourceKubernetes {
+		secrets = append(secrets, kubernetes.Secrets(c.Control.Kubernetes.Kubeconfig)...)
+	}
+	return secrets
 }
 
 // Warnings are about a control source that others can listen to, or pose as.

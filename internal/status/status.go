@@ -214,7 +214,13 @@ type Daemon struct {
 // Handler answers for d.
 func Handler(d Daemon) http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) { reply(w, d.Report()) })
+	documents := []string{}
+	get := func(document string, handler http.HandlerFunc) {
+		documents = append(documents, document)
+		mux.HandleFunc("GET /v1/"+document, handler)
+	}
+	get("status", func(w http.ResponseWriter, _ *http.Request) { reply(w, d.Report()) })
+	mux.HandleFunc("GET /v1/{$}", func(w http.ResponseWriter, _ *http.Request) { reply(w, documents) })
 	mux.HandleFunc("POST /v1/rotate-key", d.Rotate.serve)
 	mux.HandleFunc("POST /v1/confirm", d.Confirm.serve)
 	mux.HandleFunc("POST /v1/probe", d.Probe.serve)
@@ -233,6 +239,16 @@ const answerLimit = 5 * time.Second
 // Fetch asks the daemon behind the socket at path.
 func Fetch(ctx context.Context, path string) (Report, error) {
 	return ask[Report](ctx, answerLimit, path, http.MethodGet, "/v1/status", nil)
+}
+
+// Documents returns the names of the documents that the daemon behind the socket at path serves.
+func Documents(ctx context.Context, path string) ([]string, error) {
+	return ask[[]string](ctx, answerLimit, path, http.MethodGet, "/v1/", nil)
+}
+
+// Document returns one of these documents as it is.
+func Document(ctx context.Context, path, name string) (json.RawMessage, error) {
+	return ask[json.RawMessage](ctx, answerLimit, path, http.MethodGet, "/v1/"+name, nil)
 }
 
 // ask sends a request to the daemon behind the socket at path, and returns the document

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -52,6 +53,28 @@ func leaveStale(t *testing.T, path string) {
 	}
 	listener.SetUnlinkOnClose(false)
 	listener.Close()
+}
+
+// All documents are found by their names: weft sysdump collects them that way.
+func TestDocumentsAreListed(t *testing.T) {
+	path := serve(t, status.Handler(status.Daemon{Report: func() status.Report { return status.Report{Node: "node1"} }}))
+	names, err := status.Documents(t.Context(), path)
+	if err != nil || !slices.Contains(names, "status") {
+		t.Fatalf("%v, %v", names, err)
+	}
+	if document, err := status.Document(t.Context(), path, "status"); err != nil || !strings.Contains(string(document), `"node":"node1"`) {
+		t.Errorf("%s, %v", document, err)
+	}
+	if _, err := status.Document(t.Context(), path, "other"); err == nil {
+		t.Error("a document that there is not")
+	}
+	code, err := os.ReadFile("status.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(string(code), `"GET /v1/`); n != 2 { // of each document, and of the list
+		t.Errorf("%d patterns with GET; have each document listed", n)
+	}
 }
 
 func TestAReportArrivesAsItWasMade(t *testing.T) {
