@@ -19,7 +19,7 @@ KUBE_LDFLAGS = -s -w $(foreach package,k8s.io/component-base/version k8s.io/clie
 FUZZTIME ?= 30s
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo demo-build demo-clean kubernetes-demo-build test test-upgrade torture e2e kubernetes-build test-kubernetes lint model fuzz bench bench-quick bench-pods bench-scale soak bench-check bench-code bench-build clean
+.PHONY: help deps build man demo demo-build demo-clean kubernetes-demo-build test test-upgrade torture e2e kubernetes-build test-kubernetes lint model fuzz bench bench-quick bench-pods bench-scale soak bench-check bench-code bench-build clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ deps: ## install the Debian packages that are missing
 
 build: ## build weftd, weft-cni and weft into bin/
 	@$(GOBUILD) -o bin/ ./cmd/...
+
+man: build ## write the manual pages into bin/man
+	@bin/weft man --dir bin/man
 
 # The demo in Kubernetes is a program of its own, with the same flags.
 DEMO := $(if $(filter kubernetes,$(CONTROL)),bin/kubernetes-demo,bin/demo $(if $(CONTROL),--control $(CONTROL)))

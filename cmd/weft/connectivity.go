@@ -47,6 +47,7 @@ func newConnectivityTestCommand(socket *string) *cobra.Command {
 			"echo.port; nothing is made on other nodes. Everything is removed at the end. The exit status is 1\n" +
 			"if a check failed.",
 	}
+	exits(c, "all checks passed", "a check failed")
 	outside := c.Flags().String("outside", "", "also connect to this `ADDRESS:PORT` outside the cluster (TCP)")
 	within := c.Flags().Duration("timeout", 5*time.Second, "how long each check may take")
 	output := addOutput(c)

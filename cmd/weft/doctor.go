@@ -25,6 +25,7 @@ func newDoctorCommand(socket *string) *cobra.Command {
 			"If weftd has its configuration from flags or variables, give the same ones.",
 		Args: cobra.NoArgs,
 	}
+	exits(c, "no check failed; there may be warnings", "a check failed")
 	addConfigFlags(c, "config", "run-dir", "state-dir", "cni-conf-dir")
 	output := addOutput(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {

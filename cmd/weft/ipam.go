@@ -174,6 +174,7 @@ func newIPAMCheckCommand(stateDir, runDir *string) *cobra.Command {
 			"once. A pod whose address is outside the node's pod CIDRs stays stranded until it is deleted.",
 		Args: cobra.NoArgs,
 	}
+	exits(c, "leases, veths and namespaces agree", "they disagree, or can't be read")
 	output := addOutput(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		stores, err := openStores(*stateDir)

@@ -16,11 +16,6 @@ import (
 	"weft/internal/version"
 )
 
-const (
-	exitFailure = 1
-	exitUsage   = 2
-)
-
 // failure is an error of the thing itself, not of how the command was called.
 type failure struct{ error }
 
@@ -73,6 +68,9 @@ func newCommand() *cobra.Command {
 		newTeardownCommand(),
 		newDoctorCommand(socket),
 		newSysdumpCommand(socket),
+		newManCommand(),
 	)
+	completePeers(root, socket)
+	root.AddCommand(newExitStatusTopic(root))
 	return root
 }

@@ -11,6 +11,7 @@ import (
 // addOutput gives a command the flag -o, and refuses what it can't be.
 func addOutput(c *cobra.Command) (format *string) {
 	format = c.Flags().StringP("output", "o", "text", "`format` of the output: text or json")
+	_ = c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp))
 	c.PreRunE = func(*cobra.Command, []string) error {
 		if *format != "text" && *format != "json" {
 			return fmt.Errorf("unknown output format %q; there are text and json", *format)

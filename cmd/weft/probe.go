@@ -27,6 +27,7 @@ func newProbeCommand(socket *string) *cobra.Command {
 			"largest packets of pods that arrive at the peer. A smaller one than pods may send is noted, and\n" +
 			"weftd has the kernel report it to pods. The exit status is 1 if a peer does not answer.",
 	}
+	exits(c, "all the peers answer", "a peer does not answer")
 	rounds := c.Flags().IntP("count", "c", 5, fmt.Sprintf("`number` of rounds, 1 to %d, with one probe from each lane", status.MaxProbeRounds))
 	output := addOutput(c)
 	c.RunE = func(c *cobra.Command, names []string) error {

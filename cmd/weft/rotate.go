@@ -19,6 +19,7 @@ func newRotateCommand(socket *string) *cobra.Command {
 			"they are in use. No packet is lost. weftd does this by itself every 5 to 8 minutes while packets\n" +
 			"pass. The node's own key stays.",
 	}
+	exits(c, "the peers have new keys", "a peer has none after 10 s")
 	output := addOutput(c)
 	c.RunE = func(c *cobra.Command, names []string) error {
 		rotation, err := status.RotateKeys(c.Context(), *socket, names)

@@ -21,6 +21,7 @@ func newStatusCommand(socket *string) *cobra.Command {
 		Short: "Show the state of this node's weftd",
 		Args:  cobra.NoArgs,
 	}
+	exits(c, "weftd answered, whether or not it is ready", "no weftd answers")
 	output := addOutput(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		report, err := status.Fetch(c.Context(), *socket)

@@ -22,6 +22,7 @@ func newSysdumpCommand(socket *string) *cobra.Command {
 			"names of pods and nodes are not. What can't be collected is listed in the archive's manifest.json.",
 		Args: cobra.NoArgs,
 	}
+	exits(c, "the archive is written; its manifest.json lists what is missing", "the archive could not be written")
 	addConfigFlags(c, "config", "run-dir", "state-dir", "cni-conf-dir")
 	path := c.Flags().String("output", "", "`file` to write; default: weft-sysdump-NODE-TIME.tar.gz in this folder")
 	c.RunE = func(c *cobra.Command, _ []string) error {

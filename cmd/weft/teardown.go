@@ -41,6 +41,7 @@ func newTeardownCommand() *cobra.Command {
 			"node's key stay in their folders.",
 		Args: cobra.NoArgs,
 	}
+	exits(c, "all that weft set up is removed", "refused, because weftd or pods run; or something could not be removed")
 	force := c.Flags().Bool("force", false, "even while pods run: their packets may then leave in clear")
 	addConfigFlags(c, "config", "run-dir", "cni-conf-dir")
 	output := addOutput(c)
