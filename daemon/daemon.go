@@ -24,7 +24,9 @@ import (
 	"weft/encap/vxlan"
 	"weft/internal/alone"
 	"weft/internal/config"
+	"weft/internal/events"
 	"weft/internal/hostnet"
+	"weft/internal/version"
 	"weft/internal/warning"
 	"weft/router"
 	"weft/router/tun"
@@ -64,6 +66,7 @@ func Run(ctx context.Context, c config.Config, log *slog.Logger) error {
 	if err := d.checkOverlap(); err != nil {
 		return Unfit{err}
 	}
+	d.log.Info("weftd started", "version", version.Version)
 	group, ctx := errgroup.WithContext(ctx)
 	d.serveStatus(ctx, group)
 	d.serveMetrics(ctx, group)
@@ -238,7 +241,7 @@ func (d *daemon) up(ctx context.Context, group *errgroup.Group) error {
 	applyErr := d.apply(ctx)
 	d.reconcile(ctx) // before any pod is added: what was leased before a reboot is free again
 	reload := make(chan struct{}, 1)
-	group.Go(func() error { return forwardHangups(ctx, d.hangups, reload) })
+	group.Go(func() error { return d.forwardHangups(ctx, reload) })
 	group.Go(func() error {
 		return d.control.Run(ctx, reload, func(s control.State, err error) { d.update(ctx, s, err) })
 	})
@@ -251,7 +254,7 @@ func (d *daemon) up(ctx context.Context, group *errgroup.Group) error {
 		d.lookAtOthers(ctx)
 		return nil
 	})
-	group.Go(func() error { return logDrops(ctx, d.Stats, d.log) })
+	group.Go(func() error { return d.drops.run(ctx) })
 	if applyErr == nil {
 		d.becomeReady(ctx)
 	}
@@ -274,12 +277,13 @@ func (d *daemon) becomeReady(ctx context.Context) {
 }
 
 // forwardHangups turns SIGHUP into a reload.
-func forwardHangups(ctx context.Context, hangups <-chan os.Signal, reload chan<- struct{}) error {
+func (d *daemon) forwardHangups(ctx context.Context, reload chan<- struct{}) error {
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-hangups:
+		case <-d.hangups:
+			d.log.Log(ctx, events.LevelQuiet, "reload requested")
 			select {
 			case reload <- struct{}{}:
 			default: // one is waiting already

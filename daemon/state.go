@@ -19,6 +19,7 @@ import (
 	"weft/encap/overhead"
 	"weft/encap/sealed"
 	"weft/internal/config"
+	"weft/internal/events"
 	"weft/internal/hostnet"
 	"weft/internal/nftable"
 	"weft/internal/nodefile"
@@ -34,6 +35,8 @@ type daemon struct {
 
 	config  config.Config
 	log     *slog.Logger
+	journal *events.Journal // of what is logged
+	drops   *dropWatch
 	host    *hostnet.Host
 	control *source              // set before the data path
 	path    atomic.Pointer[path] // nil until weftd has its device and its sockets
@@ -55,8 +58,12 @@ type daemon struct {
 }
 
 func newDaemon(c config.Config, log *slog.Logger, hangups <-chan os.Signal) *daemon {
-	return &daemon{leases: newPodLeases(c, log), config: c, log: log, host: hostnet.New(log), conflist: conflist.New(c, log), hangups: hangups,
+	journal := events.New(time.Now())
+	log = slog.New(journal.Handler(log.Handler()))
+	d := &daemon{leases: newPodLeases(c, log), config: c, log: log, journal: journal, host: hostnet.New(log), conflist: conflist.New(c, log), hangups: hangups,
 		raised: map[string]warning.Warning{}, lists: rate.NewLimiter(1, 30), engine: engine.New(nodefile.ForwardingGrace)}
+	d.drops = newDropWatch(log, d.Stats, hostnet.Drops)
+	return d
 }
 
 // decide has the engine take an event.
@@ -74,7 +81,10 @@ func (d *daemon) carryOut(ctx context.Context, do engine.Decision) {
 		d.applying.Unlock()
 	}
 	for _, l := range do.Logs {
-		if !l.Limited || d.lists.Allow() {
+		switch {
+		case l.Quiet:
+			d.log.Log(context.Background(), events.LevelQuiet, l.Message, l.Args...)
+		case !l.Limited || d.lists.Allow():
 			d.log.Log(context.Background(), l.Level, l.Message, l.Args...)
 		}
 	}

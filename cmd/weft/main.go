@@ -60,6 +60,7 @@ func newCommand() *cobra.Command {
 		newProbeCommand(socket),
 		newCaptureCommand(socket),
 		newConnectivityCommand(socket),
+		newEventsCommand(socket),
 		newRotateCommand(socket),
 		newConfirmCommand(socket),
 		newIPAMCommand(),

@@ -79,6 +79,9 @@ type Line struct {
 	// Limited says that it is about the list of nodes. Where nodes register, one that was taken
 	// over can change it as often as it likes: such lines are limited.
 	Limited bool
+
+	// Quiet says that the log doesn't have it, only the journal, which is bounded by itself.
+	Quiet bool
 }
 
 // Reach is what the control source publishes: the pod CIDRs that this node forwards with, and why
@@ -93,11 +96,11 @@ type Reach struct {
 var errNotApplied = errors.New("the new pod CIDR is not in use yet")
 
 func (d *Decision) log(level slog.Level, message string, args ...any) {
-	d.Logs = append(d.Logs, Line{level, message, args, false})
+	d.Logs = append(d.Logs, Line{Level: level, Message: message, Args: args})
 }
 
 func (d *Decision) logList(level slog.Level, message string, args ...any) {
-	d.Logs = append(d.Logs, Line{level, message, args, true})
+	d.Logs = append(d.Logs, Line{Level: level, Message: message, Args: args, Limited: true})
 }
 
 // First returns the Plan to start with. Unless there is an error, Begin follows.
@@ -160,7 +163,25 @@ func (e *Engine) logOutcome(d *Decision, before *control.Plan, rejected error) {
 	if !same {
 		d.Apply = true
 		d.logList(slog.LevelInfo, "node list applied", "peers", len(e.listed.Peers), "prefixes", e.listed.Table.Size())
+		d.logPeers(before, e.listed)
 	}
+}
+
+// logPeers notes which peers have come and gone.
+func (d *Decision) logPeers(before, now *control.Plan) {
+	quiet := func(message string, of, unless *control.Plan) {
+		known := make(map[string]bool, len(unless.Peers))
+		for _, p := range unless.Peers {
+			known[p.Name] = true
+		}
+		for _, p := range of.Peers {
+			if !known[p.Name] {
+				d.Logs = append(d.Logs, Line{Message: message, Args: []any{"peer", p.Name, "endpoint", p.Endpoint}, Quiet: true})
+			}
+		}
+	}
+	quiet("peer added", now, before)
+	quiet("peer removed", before, now)
 }
 
 // use makes a Plan, with the peers that roam and the proven addresses, the one to apply. A roam
@@ -232,9 +253,11 @@ func (e *Engine) Confirm() (c Confirmation, d Decision, err error) {
 		return Confirmation{}, d, err
 	}
 	c.Peers = len(plan.Peers)
+	before := e.listed
 	e.use(&d, plan)
 	d.Apply = true
 	d.log(slog.LevelWarn, "node list confirmed", "withdrawn", len(c.Withdrawn), "keys", c.Keys, "peers", c.Peers)
+	d.logPeers(before, plan)
 	return c, d, nil
 }
 

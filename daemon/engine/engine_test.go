@@ -168,7 +168,11 @@ func (p *play) describe(d engine.Decision) string {
 		all = append(all, "withdraw")
 	}
 	for _, l := range d.Logs {
-		all = append(all, strings.ToLower(l.Level.String())+" "+l.Message)
+		level := strings.ToLower(l.Level.String())
+		if l.Quiet {
+			level = "note"
+		}
+		all = append(all, level+" "+l.Message)
 	}
 	if d.Publish != nil {
 		up := "up"
@@ -203,7 +207,7 @@ func (p *play) describe(d engine.Decision) string {
 }
 
 // TestTranscripts: each scenario is what happens, one event a line, and behind the arrow what the
-// engine decides, [the peers to apply], and whether pods can be added. A peer is its number, with
+// engine decides ("note" is for the journal alone), [the peers to apply], and whether pods can be added. A peer is its number, with
 // @N where it has roamed to, and +N for a further address.
 func TestTranscripts(t *testing.T) {
 	for scenario := range strings.SplitSeq(strings.TrimSpace(transcripts), "\n\n") {

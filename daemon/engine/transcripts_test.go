@@ -41,12 +41,12 @@ up 1 2               -> publish up, [2] ready
 
 # a node joins
 up 1 2               -> publish up, [2] ready
-list 1 2 3           -> info node list applied, apply, [2 3] ready
+list 1 2 3           -> info node list applied, note peer added, apply, [2 3] ready
 done                 -> publish up, [2 3] ready
 
 # a node leaves
 up 1 2 3 4           -> publish up, [2 3 4] ready
-list 1 2 3           -> info node list applied, apply, [2 3] ready
+list 1 2 3           -> info node list applied, note peer removed, apply, [2 3] ready
 done                 -> publish up, [2 3] ready
 
 # the same list again
@@ -60,7 +60,7 @@ list 3 1 2           -> [2 3] ready
 # a list that shrinks to nothing
 up 1 2 3 4           -> publish up, [2 3 4] ready
 list 1               -> error node list rejected, [2 3 4] ready
-confirm              -> warn node list confirmed, apply, [] ready
+confirm              -> warn node list confirmed, note peer removed, note peer removed, note peer removed, apply, [] ready
 done                 -> publish up, [] ready
 
 # a list that shrinks to nothing, and comes back
@@ -70,23 +70,23 @@ list 1 2 3 4         -> info node list accepted again, [2 3 4] ready
 
 # a list that shrinks to nothing while a node joins
 up 1 2 3 4           -> publish up, [2 3 4] ready
-list 1 5             -> error node list rejected, info node list applied, apply, [2 3 4 5] ready
+list 1 5             -> error node list rejected, info node list applied, note peer added, apply, [2 3 4 5] ready
 done                 -> publish up, [2 3 4 5] ready
-confirm              -> warn node list confirmed, apply, [5] ready
+confirm              -> warn node list confirmed, note peer removed, note peer removed, note peer removed, apply, [5] ready
 
 # a list that shrinks bit by bit
 up 1 2 3 4 5         -> publish up, [2 3 4 5] ready
-list 1 2 3 4         -> info node list applied, apply, [2 3 4] ready
-list 1 2 3           -> info node list applied, apply, [2 3] ready
+list 1 2 3 4         -> info node list applied, note peer removed, apply, [2 3 4] ready
+list 1 2 3           -> info node list applied, note peer removed, apply, [2 3] ready
 list 1 2             -> error node list rejected, [2 3] ready
 
 # a list that shrinks slowly
 up 1 2 3 4 5         -> publish up, [2 3 4 5] ready
-list 1 2 3 4         -> info node list applied, apply, [2 3 4] ready
+list 1 2 3 4         -> info node list applied, note peer removed, apply, [2 3 4] ready
 later 2m             -> [2 3 4] ready
-list 1 2 3           -> info node list applied, apply, [2 3] ready
+list 1 2 3           -> info node list applied, note peer removed, apply, [2 3] ready
 later 2m             -> [2 3] ready
-list 1 2             -> info node list applied, apply, [2] ready
+list 1 2             -> info node list applied, note peer removed, apply, [2] ready
 
 # nothing to confirm
 first 1 2            -> [2] not ready: weftd is starting
@@ -112,13 +112,13 @@ list 1 2             -> info node list accepted again, [2] ready
 # an outage in which nodes join
 up 1 2               -> publish up, [2] ready
 outage etcd          -> error node list rejected, [2] ready
-list 1 2 3           -> info node list applied, apply, [2 3] ready
+list 1 2 3           -> info node list applied, note peer added, apply, [2 3] ready
 done                 -> publish up, [2 3] ready
 
 # a node that claims another one's pod CIDR
 up 1 2               -> publish up, [2] ready
 list 1 2 3cidr2      -> warn nodes in list rejected, [2] ready
-list 1 2 3           -> info node list applied, apply, [2 3] ready
+list 1 2 3           -> info node list applied, note peer added, apply, [2 3] ready
 
 # a list that shrinks while the source is away afterwards
 up 1 2 3 4           -> publish up, [2 3 4] ready
@@ -202,7 +202,7 @@ list 1 2at8 3        -> info node list applied, apply, [2 3] ready
 # a peer roams while others change
 up 1 2 3             -> publish up, [2 3] ready
 roams 2 9            -> info peer roamed, apply, [2@9 3] ready
-list 1 2 3 4         -> info node list applied, apply, [2@9 3 4] ready
+list 1 2 3 4         -> info node list applied, note peer added, apply, [2@9 3 4] ready
 
 # a peer roams to another's address
 up 1 2 3             -> publish up, [2 3] ready
@@ -211,8 +211,8 @@ roams 2 3            -> info peer roamed, warn peer roamed to taken address, app
 # a peer that roams leaves
 up 1 2 3 4           -> publish up, [2 3 4] ready
 roams 2 9            -> info peer roamed, apply, [2@9 3 4] ready
-list 1 3 4           -> info node list applied, apply, [3 4] ready
-list 1 2 3 4         -> info node list applied, apply, [2 3 4] ready
+list 1 3 4           -> info node list applied, note peer removed, apply, [3 4] ready
+list 1 2 3 4         -> info node list applied, note peer added, apply, [2 3 4] ready
 
 # a further address is proven
 up 1 2also2 3        -> publish up, [2 3] ready
@@ -233,7 +233,7 @@ list 1 2 3           -> info node list applied, apply, [2 3] ready
 up 1 2also2 3        -> publish up, [2 3] ready
 proven 2             -> apply, [2+2 3] ready
 roams 2 9            -> info peer roamed, apply, [2@9+2 3] ready
-list 1 2also2 3 4    -> info node list applied, apply, [2@9+2 3 4] ready
+list 1 2also2 3 4    -> info node list applied, note peer added, apply, [2@9+2 3 4] ready
 
 # the host fails twice
 up 1 2               -> publish up, [2] ready
@@ -266,7 +266,7 @@ fails no memory      -> [2] not ready: no memory
 # a list comes while the host is changed
 first 1 2            -> [2] not ready: weftd is starting
 apply                -> news true, fenced false
-list 1 2 3           -> info node list applied, apply, [2 3] not ready: weftd is starting
+list 1 2 3           -> info node list applied, note peer added, apply, [2 3] not ready: weftd is starting
 applied              -> [2 3] not ready: weftd is starting
 done                 -> [2 3] not ready: weftd is starting
 
@@ -288,7 +288,7 @@ list 1 2 3           -> [2 3] ready
 
 # a restart from a snapshot
 up 1 2 3             -> publish up, [2 3] ready
-list 1 2 3 4         -> info node list applied, apply, [2 3 4] ready
+list 1 2 3 4         -> info node list applied, note peer added, apply, [2 3 4] ready
 restart 1            -> [2 3 4] not ready: weftd is starting
 apply                -> news true, fenced false
 applied              -> [2 3 4] not ready: weftd is starting

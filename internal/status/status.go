@@ -209,6 +209,7 @@ type Daemon struct {
 	Confirm Confirm
 	Probe   ProbePeer
 	Capture Capture
+	Events  Events
 }
 
 // Handler answers for d.
@@ -220,6 +221,7 @@ func Handler(d Daemon) http.Handler {
 		mux.HandleFunc("GET /v1/"+document, handler)
 	}
 	get("status", func(w http.ResponseWriter, _ *http.Request) { reply(w, d.Report()) })
+	get("events", d.Events.serve)
 	mux.HandleFunc("GET /v1/{$}", func(w http.ResponseWriter, _ *http.Request) { reply(w, documents) })
 	mux.HandleFunc("POST /v1/rotate-key", d.Rotate.serve)
 	mux.HandleFunc("POST /v1/confirm", d.Confirm.serve)

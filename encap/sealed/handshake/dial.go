@@ -10,6 +10,7 @@ import (
 	"github.com/quic-go/quic-go"
 
 	"weft/encap/sealed"
+	"weft/internal/events"
 	"weft/peer"
 )
 
@@ -179,6 +180,7 @@ func (m *Manager) agreed(l *link, conn *quic.Conn, epoch *sealed.Epoch) {
 	l.active = time.Now()
 	l.heard = l.active
 	m.counts.Agreed++
+	m.log.Log(context.Background(), events.LevelQuiet, "data keys agreed", "peer", l.node.Name)
 	m.notifyChanged()
 	go m.attend(l, conn)
 }
