@@ -238,6 +238,7 @@ func newRouter(c config.Config, p *path, queues []tun.Queue, plan *control.Plan)
 func (d *daemon) up(ctx context.Context, group *errgroup.Group) error {
 	// weftd tries failed steps again later. One route that conflicts with another program's
 	// must not cost the node its other peers.
+	path := d.path.Load()
 	applyErr := d.apply(ctx)
 	d.reconcile(ctx) // before any pod is added: what was leased before a reboot is free again
 	reload := make(chan struct{}, 1)
@@ -255,6 +256,7 @@ func (d *daemon) up(ctx context.Context, group *errgroup.Group) error {
 		return nil
 	})
 	group.Go(func() error { return d.drops.run(ctx) })
+	group.Go(func() error { return d.rates.run(ctx, path.traffic) })
 	if applyErr == nil {
 		d.becomeReady(ctx)
 	}

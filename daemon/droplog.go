@@ -68,7 +68,10 @@ func (w *dropWatch) run(ctx context.Context) error {
 // count reads the counters. Without a guard table there are none of its.
 func (w *dropWatch) count(now time.Time) dropCounts {
 	c := dropCounts{at: now, weftd: dropsByName(w.stats())}
-	c.guard, _ = w.guard() // /healthz reports an error
+	c.guard = map[string]uint64{}            // no null in JSON
+	if guard, err := w.guard(); err == nil { // or /healthz reports it
+		c.guard = guard
+	}
 	return c
 }
 

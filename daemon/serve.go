@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,7 +15,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"weft/control"
-	"weft/drop"
 	"weft/encap/sealed/handshake"
 	"weft/internal/metrics"
 	"weft/internal/status"
@@ -92,11 +92,16 @@ func serveHTTP(ctx context.Context, group *errgroup.Group, listener net.Listener
 func (d *daemon) report() status.Report {
 	links, leases, stats, warnings := d.keys().links(), d.leases.status(d.activePlan()), d.Stats(), d.Warnings()
 	traffic, paths := d.path.Load().traffic(), d.path.Load().describe()
+	recent, recentGuard, guard := d.drops.lately(time.Now())
+	guardErr := d.guardStands()
+	rates := d.rates.of(traffic, time.Now())
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	plan, since := d.engine.Active()
+	hostErr := d.engine.HostErr()
 	if plan == nil { // not forwarding yet
 		plan = &control.Plan{PodCIDRs: []netip.Prefix{}}
+		hostErr = cmp.Or(hostErr, errNotYet)
 	}
 	r := status.Report{
 		Version:       version.Version,
@@ -112,7 +117,11 @@ func (d *daemon) report() status.Report {
 		State:         status.State{Source: d.engine.Origin(), Applied: byTheClock(since)},
 		Leases:        leases,
 		Stats:         stats,
-		Drops:         map[string]uint64{},
+		Drops:         dropsByName(stats),
+		RecentDrops:   recent, RecentGuardDrops: recentGuard, GuardDrops: guard,
+		Guard:    status.Part{Error: text(guardErr)},
+		Conflist: status.Part{Error: text(d.conflistErr)},
+		Host:     status.Part{Error: text(hostErr)},
 	}
 	if err := d.engine.NotReady(); err != nil {
 		r.NotReady = err.Error()
@@ -126,13 +135,9 @@ func (d *daemon) report() status.Report {
 		r.State.RejectedNodes = rejectedNodes.Error()
 	}
 	for _, p := range plan.Peers {
-		r.Peers = append(r.Peers, status.Peer{Name: p.Name, Endpoint: p.Endpoint, Prefixes: p.Prefixes, Traffic: traffic[p.Name], Path: paths[p.Name], Link: links[p.Key]})
+		r.Peers = append(r.Peers, status.Peer{Name: p.Name, Endpoint: p.Endpoint, Prefixes: p.Prefixes, Traffic: traffic[p.Name], Path: paths[p.Name], Rates: rates[p.Name], Link: links[p.Key]})
 	}
-	for _, reason := range drop.All() {
-		if n := r.Stats.Drops[reason]; n > 0 {
-			r.Drops[reason.String()] = n
-		}
-	}
+	r.Diagnose()
 	return r
 }
 

@@ -37,6 +37,7 @@ type daemon struct {
 	log     *slog.Logger
 	journal *events.Journal // of what is logged
 	drops   *dropWatch
+	rates   rateWatch
 	host    *hostnet.Host
 	control *source              // set before the data path
 	path    atomic.Pointer[path] // nil until weftd has its device and its sockets
@@ -55,13 +56,15 @@ type daemon struct {
 	found  []warning.Warning          // when weftd last looked at the host
 	engine *engine.Engine
 	mtu    int // of the TUN device, in bytes
+
+	conflistErr error // why the conflist is not as it must be
 }
 
 func newDaemon(c config.Config, log *slog.Logger, hangups <-chan os.Signal) *daemon {
 	journal := events.New(time.Now())
 	log = slog.New(journal.Handler(log.Handler()))
 	d := &daemon{leases: newPodLeases(c, log), config: c, log: log, journal: journal, host: hostnet.New(log), conflist: conflist.New(c, log), hangups: hangups,
-		raised: map[string]warning.Warning{}, lists: rate.NewLimiter(1, 30), engine: engine.New(nodefile.ForwardingGrace)}
+		raised: map[string]warning.Warning{}, lists: rate.NewLimiter(1, 30), engine: engine.New(nodefile.ForwardingGrace), conflistErr: errNotYet}
 	d.drops = newDropWatch(log, d.Stats, hostnet.Drops)
 	return d
 }
@@ -258,6 +261,9 @@ func every(ctx context.Context, interval time.Duration, do func() error) error {
 // conflist that was removed.
 func (d *daemon) refreshConflist(ctx context.Context) error {
 	err := d.conflist.Write(ctx)
+	d.mu.Lock()
+	d.conflistErr = err
+	d.mu.Unlock()
 	if err != nil && ctx.Err() == nil {
 		d.log.Error("conflist not written", "error", err, "retry", reapplyInterval)
 	}

@@ -115,7 +115,13 @@ vxlan does not show whether peers are alive.
     "sentPackets": 0,
     "sentBytes": 0,
     "receivedPackets": 0,
-    "receivedBytes": 0
+    "receivedBytes": 0,
+    "rates": {
+      "sentPackets": 0,
+      "sentBytes": 2048,
+      "receivedPackets": 0,
+      "receivedBytes": 10
+    }
   }
 ]
 `, "")

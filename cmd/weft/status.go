@@ -36,46 +36,73 @@ func newStatusCommand(socket *string) *cobra.Command {
 	return c
 }
 
-// printStatus writes the report for people, as of now.
+// printStatus writes the report for people, as of now: what is wrong first.
 func printStatus(out io.Writer, r status.Report, now time.Time) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	ready := "ready"
-	if !r.Ready {
-		ready = "NOT READY: " + inColumn(r.NotReady)
-	}
-	fmt.Fprintf(w, "node\t%s, %s\n", r.Node, ready)
-	for _, warning := range r.Warnings {
-		fmt.Fprintf(w, "WARNING\t%s\n", inColumn(printable(warning.Text)))
+	fmt.Fprintf(w, "node\t%s, %s\n", r.Node, inColumn(printable(r.Summary)))
+	for _, p := range r.Problems {
+		fmt.Fprintf(w, "%s\t%s\n", p.Kind, inColumn(printable(p.Text)))
 	}
 	fmt.Fprintf(w, "version\t%s\n", r.Version)
 	fmt.Fprintf(w, "pod CIDRs\t%s\n", control.Join(r.PodCIDRs))
 	fmt.Fprintf(w, "datagrams\t%s on %s\n", r.Encapsulation, r.Listen)
 	fmt.Fprintf(w, "TUN\t%s, MTU %d, driver %s, %d %s\n", r.TUN.Name, r.TUN.MTU, r.TUN.Driver, r.TUN.Lanes, plural(r.TUN.Lanes, "lane"))
-	fmt.Fprintf(w, "list of nodes\t%s, applied %s ago\n", r.State.Source, now.Sub(r.State.Applied).Round(time.Second))
+	current := ""
 	if r.State.Rejected != "" {
-		fmt.Fprintf(w, "\tNOT UP TO DATE: %s\n", inColumn(r.State.Rejected))
+		current = ", not up to date"
 	}
-	if r.State.RejectedNodes != "" {
-		fmt.Fprintf(w, "\tREJECTED: %s\n", inColumn(printable(r.State.RejectedNodes)))
-	}
-	fmt.Fprintf(w, "leases\t%d held, %d cooling down\n", r.Leases.Held, r.Leases.CoolingDown)
-	for _, trouble := range r.Leases.Unreconciled {
-		fmt.Fprintf(w, "\tNOT RECONCILED: %s\n", inColumn(printable(trouble)))
+	fmt.Fprintf(w, "list of nodes\t%s, applied %s ago%s\n", r.State.Source, now.Sub(r.State.Applied).Round(time.Second), current)
+	fmt.Fprintf(w, "host network\t%s\n", health(r.Host, "routes, rules and addresses are there"))
+	fmt.Fprintf(w, "guard table\t%s\n", health(r.Guard, "it is there"))
+	fmt.Fprintf(w, "conflist\t%s\n", health(r.Conflist, "it is written"))
+	fmt.Fprintf(w, "leases\t%s\n", leaseLine(r.Leases))
+	if states := peerStates(r.Peers); states != "" {
+		fmt.Fprintf(w, "peers\t%s\n", states)
 	}
 	fmt.Fprintf(w, "outbound\t%d %s, %s\n", r.Outbound.Packets, plural(r.Outbound.Packets, "packet"), size(r.Outbound.Bytes))
 	fmt.Fprintf(w, "inbound\t%d %s, %s\n", r.Inbound.Packets, plural(r.Inbound.Packets, "packet"), size(r.Inbound.Bytes))
-	for i, reason := range slices.Sorted(maps.Keys(r.Drops)) {
-		label := ""
-		if i == 0 {
-			label = "dropped"
-		}
-		fmt.Fprintf(w, "%s\t%d %s\n", label, r.Drops[reason], reason)
-	}
-	fmt.Fprintf(w, "\nPEER\tENDPOINT\tPREFIXES\n")
-	for _, p := range r.Peers {
-		fmt.Fprintf(w, "%s\t%s\t%s\n", p.Name, p.Endpoint, control.Join(p.Prefixes))
-	}
+	printCounts(w, "dropped", r.Drops, r.RecentDrops)
+	printCounts(w, "dropped by guard", r.GuardDrops, r.RecentGuardDrops)
+	fmt.Fprintln(w)
+	printTopPeers(w, r.Peers)
 	return w.Flush()
+}
+
+// health is that of a part.
+func health(p status.Part, well string) string {
+	switch p.Error {
+	case "":
+		return well
+	case status.NotYet:
+		return p.Error
+	}
+	return "NOT AS IT MUST BE: see above"
+}
+
+// leaseLine says how many addresses pods have, and how many there are.
+func leaseLine(l status.Leases) string {
+	parts := []string{fmt.Sprintf("%d held, %d cooling down", l.Held, l.CoolingDown)}
+	for _, p := range l.Pools {
+		if p.Size < 1<<32 {
+			parts = append(parts, fmt.Sprintf("%d of %d %s addresses leased (%d %%)", p.Leased, p.Size, p.Family, p.Leased*100/max(1, p.Size)))
+		}
+	}
+	return strings.Join(parts, "; ")
+}
+
+// printCounts writes drop counters, and how many were counted in the last minute.
+func printCounts(w io.Writer, label string, total, recent map[string]uint64) {
+	for _, name := range slices.Sorted(maps.Keys(total)) {
+		if total[name] == 0 {
+			continue
+		}
+		lately := ""
+		if n := recent[name]; n > 0 {
+			lately = fmt.Sprintf(", %d in the last minute", n)
+		}
+		fmt.Fprintf(w, "%s\t%d %s%s\n", label, total[name], name, lately)
+		label = ""
+	}
 }
 
 // inColumn keeps the lines of a text in the second column.

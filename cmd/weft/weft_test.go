@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -12,8 +13,10 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"weft/internal/family"
 	"weft/internal/status"
 	"weft/internal/warning"
+	"weft/ipam"
 	"weft/router"
 )
 
@@ -35,11 +38,11 @@ func healthy() status.Report {
 		TUN:      status.TUN{Name: "weft0", Driver: "wireguard", Lanes: 2, MTU: 1450},
 		PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24"), netip.MustParsePrefix("fd00:244:1::/64")},
 		Peers: []status.Peer{
-			{Name: "node2", Endpoint: netip.MustParseAddrPort("192.168.77.2:9338"), Prefixes: []netip.Prefix{netip.MustParsePrefix("10.244.2.0/24"), netip.MustParsePrefix("192.168.77.2/32")}},
+			{Name: "node2", Endpoint: netip.MustParseAddrPort("192.168.77.2:9338"), Prefixes: []netip.Prefix{netip.MustParsePrefix("10.244.2.0/24"), netip.MustParsePrefix("192.168.77.2/32")}, Rates: &status.Rates{SentBytes: 2048, ReceivedBytes: 10}},
 			{Name: "a-node-with-a-longer-name", Endpoint: netip.MustParseAddrPort("[fd00:77::3]:9338"), Prefixes: []netip.Prefix{netip.MustParsePrefix("10.244.3.0/24")}},
 		},
 		State:  status.State{Source: "/etc/weft/nodes.yaml", Applied: now.Add(-26*time.Hour - 3*time.Second - 700*time.Millisecond)},
-		Leases: status.Leases{Held: 12, CoolingDown: 3},
+		Leases: status.Leases{Held: 12, CoolingDown: 3, Pools: []ipam.PoolUsage{{Family: family.IPv4, Size: 252, Leased: 12}, {Family: family.IPv6, Size: 1 << 63}}},
 		Stats:  router.Stats{Outbound: router.Traffic{Packets: 12345, Bytes: 3 << 30}, Inbound: router.Traffic{Packets: 1, Bytes: 84}},
 	}
 }
@@ -52,13 +55,16 @@ pod CIDRs      10.244.1.0/24, fd00:244:1::/64
 datagrams      vxlan on 0.0.0.0:9338
 TUN            weft0, MTU 1450, driver wireguard, 2 lanes
 list of nodes  /etc/weft/nodes.yaml, applied 26h0m4s ago
-leases         12 held, 3 cooling down
+host network   routes, rules and addresses are there
+guard table    it is there
+conflist       it is written
+leases         12 held, 3 cooling down; 12 of 252 IPv4 addresses leased (4 %)
 outbound       12345 packets, 3.0 GiB
 inbound        1 packet, 84 B
 
-PEER                       ENDPOINT           PREFIXES
-node2                      192.168.77.2:9338  10.244.2.0/24, 192.168.77.2/32
-a-node-with-a-longer-name  [fd00:77::3]:9338  10.244.3.0/24
+PEER                       ENDPOINT           STATE  RTT  SENT/s   RECEIVED/s  PREFIXES
+node2                      192.168.77.2:9338  -      -    2.0 KiB  10 B        10.244.2.0/24, 192.168.77.2/32
+a-node-with-a-longer-name  [fd00:77::3]:9338  -      -    -        -           10.244.3.0/24
 `)
 }
 
@@ -73,33 +79,71 @@ func TestStatusOfANodeInTrouble(t *testing.T) {
 		"kept weft0123456789a: its ADD did not finish"}}
 	r.Peers = nil
 	r.Drops = map[string]uint64{"no_route": 17, "malformed": 1, "unknown_peer": 1234567}
+	r.RecentDrops = map[string]uint64{"no_route": 3}
+	r.GuardDrops = map[string]uint64{"loopback": 2, "local_sender": 0}
+	r.Host = status.Part{Error: r.NotReady}
+	r.Guard = status.Part{Error: "it does not exist"}
+	r.Conflist = status.Part{Error: status.NotYet}
 	expectStatus(t, r, `
-node           node1, NOT READY: the route to 10.244.2.0/24 is taken
-               sysctl net.ipv4.ip_forward must be 1
-WARNING        the key of node node2 changed�; accept it with `+"`weft confirm`"+`
-WARNING        another
-version        1.2.3
-pod CIDRs      10.244.1.0/24, fd00:244:1::/64
-datagrams      vxlan on 0.0.0.0:9338
-TUN            weft0, MTU 1450, driver wireguard, 1 lane
-list of nodes  /etc/weft/nodes.yaml, applied 26h0m4s ago
-               NOT UP TO DATE: /etc/weft/nodes.yaml:4: nodes[0].podCIDRs[0]: "a" is not an IP prefix
-               /etc/weft/nodes.yaml:7: nodes[1].colour: unknown key
-leases         0 held, 0 cooling down
-               NOT RECONCILED: kept abc/eth0 (pod default/web`+"\ufffd"+`) 10.244.1.2: its veth is gone: no space left on device
-               NOT RECONCILED: kept weft0123456789a: its ADD did not finish
-outbound       12345 packets, 3.0 GiB
-inbound        1 packet, 84 B
-dropped        1 malformed
-               17 no_route
-               1234567 unknown_peer
+node              node1, NOT READY: the route to 10.244.2.0/24 is taken
+                  sysctl net.ipv4.ip_forward must be 1
+PROBLEM           the guard table is not as it must be: it does not exist; see weftd's log (journalctl -u weftd)
+PROBLEM           the list of nodes is NOT UP TO DATE: /etc/weft/nodes.yaml:4: nodes[0].podCIDRs[0]: "a" is not an IP prefix
+                  /etc/weft/nodes.yaml:7: nodes[1].colour: unknown key
+WARNING           the key of node node2 changed�; accept it with `+"`weft confirm`"+`
+WARNING           another
+PROBLEM           NOT RECONCILED: kept abc/eth0 (pod default/web`+"\ufffd"+`) 10.244.1.2: its veth is gone: no space left on device
+PROBLEM           NOT RECONCILED: kept weft0123456789a: its ADD did not finish
+DROPS             weftd dropped 3 packets in the last minute, no_route: no node owns the destination; check that the node is in the list
+version           1.2.3
+pod CIDRs         10.244.1.0/24, fd00:244:1::/64
+datagrams         vxlan on 0.0.0.0:9338
+TUN               weft0, MTU 1450, driver wireguard, 1 lane
+list of nodes     /etc/weft/nodes.yaml, applied 26h0m4s ago, not up to date
+host network      NOT AS IT MUST BE: see above
+guard table       NOT AS IT MUST BE: see above
+conflist          not yet: weftd is starting
+leases            0 held, 0 cooling down
+outbound          12345 packets, 3.0 GiB
+inbound           1 packet, 84 B
+dropped           1 malformed
+                  17 no_route, 3 in the last minute
+                  1234567 unknown_peer
+dropped by guard  2 loopback
 
-PEER  ENDPOINT  PREFIXES
+PEER  ENDPOINT  STATE  RTT  SENT/s  RECEIVED/s  PREFIXES
 `)
+}
+
+// Of thousands of peers those come first with which something is wrong, then the busiest.
+func TestStatusListsTwentyPeers(t *testing.T) {
+	r := healthy()
+	r.Peers = nil
+	for i := range 30 {
+		p := status.Peer{Name: fmt.Sprintf("node%02d", i), Rates: &status.Rates{SentBytes: uint64(i)}, Link: &status.Link{State: "up"}}
+		if i == 7 {
+			p.Link = &status.Link{State: "unreachable", Error: "no answer"}
+		}
+		r.Peers = append(r.Peers, p)
+	}
+	r.Diagnose()
+	var got strings.Builder
+	if err := printStatus(&got, r, now); err != nil {
+		t.Fatal(err)
+	}
+	_, table, _ := strings.Cut(got.String(), "PREFIXES\n")
+	lines := strings.Split(strings.TrimSpace(table), "\n")
+	if len(lines) != 21 || !strings.HasPrefix(lines[0], "node07 ") || !strings.HasPrefix(lines[1], "node29 ") || lines[20] != "and 10 more; `weft peers` lists all" {
+		t.Errorf("the peers are\n%s", table)
+	}
+	if !strings.Contains(got.String(), "\npeers          1 unreachable, 29 up\n") {
+		t.Errorf("peers by state are missing in\n%s", got.String())
+	}
 }
 
 func expectStatus(t *testing.T, r status.Report, want string) {
 	t.Helper()
+	r.Diagnose()
 	var got strings.Builder
 	if err := printStatus(&got, r, now); err != nil {
 		t.Fatal(err)

@@ -131,7 +131,11 @@ func TestStatusShowsARunningNode(t *testing.T) {
 		"list of nodes  " + nodesFile(node) + ", applied ",
 		"outbound       4 packets, 376 B\n", // two echo requests and two replies, of 84 and 104 bytes
 		"inbound        4 packets, 376 B\n",
-		"node2  192.168.77.2:9338  10.244.2.0/24, fd00:244:2::/64, 192.168.77.2/32\n",
+		"host network   routes, rules and addresses are there\n",
+		"guard table    it is there\n",
+		"conflist       it is written\n",
+		"of 253 IPv4 addresses leased (0 %)\n",
+		"  10.244.2.0/24, fd00:244:2::/64, 192.168.77.2/32\n",
 	} {
 		if !strings.Contains(text.stdout, want) {
 			t.Errorf("no %q in:\n%s", want, text.stdout)

@@ -121,7 +121,7 @@ func TestRebootFreesStaleLeasesFirst(t *testing.T) {
 		}
 	}
 
-	if shown := weft(t, node, "status").stdout; !strings.Contains(shown, "leases         0 held, 4 cooling down\n") {
+	if shown := weft(t, node, "status").stdout; !strings.Contains(shown, "leases         0 held, 4 cooling down; 0 of 2 IPv4 addresses leased (0 %)\n") {
 		t.Errorf("weft status:\n%s", shown)
 	}
 	if got := metric(t, node, `weft_pool_addresses{family="ipv4",state="cooling_down"}`); got != "2" {

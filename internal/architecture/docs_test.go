@@ -15,6 +15,7 @@ import (
 	"weft/drop"
 	"weft/internal/config"
 	"weft/internal/doctor"
+	"weft/internal/hostnet"
 )
 
 func read(t *testing.T, path string) string {
@@ -51,6 +52,27 @@ func TestManualHasEveryReasonCounterAndKey(t *testing.T) {
 			t.Errorf("no word of the key behind --%s", f.Name)
 		}
 	})
+}
+
+// What weft status and weft explain say of a drop reason, or of a counter of the guard table, the
+// manual says too.
+func TestManualExplainsDropsAsWeftDoes(t *testing.T) {
+	links := regexp.MustCompile(`\[([^]]*)\]\([^)]*\)`)
+	manual := links.ReplaceAllString(read(t, "docs/OPERATIONS.md"), "$1")
+	expect := func(name, what, remedy string) {
+		row := regexp.MustCompile("(?m)^\\| [^|]*`" + name + "`[^|]* \\| " + regexp.QuoteMeta(what) + " \\| " + regexp.QuoteMeta(remedy))
+		if what == "" || remedy == "" || !row.MatchString(manual) {
+			t.Errorf("docs/OPERATIONS.md has no row of %s with %q and %q", name, what, remedy)
+		}
+	}
+	for _, reason := range drop.All() {
+		e := reason.Explain()
+		expect(reason.String(), e.What, e.Remedy)
+	}
+	for _, counter := range hostnet.DropCounters() {
+		e := hostnet.Explain(counter)
+		expect(counter, e.What, e.Remedy)
+	}
 }
 
 // Each warning that weftd can raise has a row in the manual, and each row is of such a one.

@@ -35,6 +35,13 @@ type Report struct {
 	Ready    bool   `json:"ready"`
 	NotReady string `json:"notReady,omitempty"` // why, if it is not
 
+	// Summary is what to know first: "ready", "ready, 2 warnings", "DEGRADED: …" or "NOT READY: …".
+	Summary string `json:"summary"`
+
+	// Problems are what is wrong, the worst first, each with its remedy. Diagnose fills in
+	// these and the summary.
+	Problems []Problem `json:"problems"`
+
 	// Warnings are what an operator needs to know while pods go on.
 	Warnings []warning.Warning `json:"warnings"`
 
@@ -48,10 +55,25 @@ type Report struct {
 	State         State          `json:"state"`
 	Leases        Leases         `json:"leases"`
 
+	Host     Part `json:"host"`     // routes, rules, addresses and sysctls
+	Guard    Part `json:"guard"`    // the guard table
+	Conflist Part `json:"conflist"` // by which container runtimes add pods
+
 	router.Stats
 
 	// Drops counts packets by reason; a reason that never occurred is absent.
 	Drops map[string]uint64 `json:"drops"`
+
+	// RecentDrops are those of the last minute. GuardDrops and RecentGuardDrops are the packets
+	// that the guard table dropped, by its counters.
+	RecentDrops      map[string]uint64 `json:"recentDrops"`
+	GuardDrops       map[string]uint64 `json:"guardDrops"`
+	RecentGuardDrops map[string]uint64 `json:"recentGuardDrops"`
+}
+
+// Part is whether a part of weft is as it must be.
+type Part struct {
+	Error string `json:"error,omitempty"` // why not; empty if it is
 }
 
 // CNI is how container runtimes call weft-cni.
@@ -75,8 +97,9 @@ type Peer struct {
 	Prefixes []netip.Prefix `json:"prefixes"`
 
 	Traffic
-	Path  *Path `json:"path,omitempty"` // nil for a kernel VXLAN device, which answers no probes
-	*Link       // nil with vxlan
+	Rates *Rates `json:"rates,omitempty"` // of the traffic in the last 10 to 20 s; nil at first
+	Path  *Path  `json:"path,omitempty"`  // nil for a kernel VXLAN device, which answers no probes
+	*Link        // nil with vxlan
 }
 
 // Traffic is what passed with a peer, of pods' packets, without encapsulation.
@@ -104,6 +127,9 @@ type Path struct {
 	ProbeRTT int64   `json:"probeRTTMicroseconds,omitempty"`
 	Loss     float64 `json:"loss"`
 }
+
+// Rates are Traffic per second.
+type Rates Traffic
 
 // Link is how this node and a peer stand, where packets are sealed.
 type Link struct {

@@ -94,6 +94,7 @@ func TestAReportArrivesAsItWasMade(t *testing.T) {
 			Link: &status.Link{
 				Key: "0a", State: "unreachable", KeysBegan: time.Now().UTC(), RTT: 1, Refused: 6, Error: "why", Failures: 7, Retry: time.Now().UTC(),
 			},
+			Rates: &status.Rates{SentBytes: 8},
 		}},
 		State: status.State{Source: "/etc/weft/nodes.yaml", Applied: time.Now().UTC(), Rejected: "line 1\nline 2"},
 		Stats: router.Stats{Outbound: router.Traffic{Packets: 1 << 60, Bytes: 2}, Inbound: router.Traffic{Packets: 3, Bytes: 4}},
