@@ -7,6 +7,7 @@ package fib
 
 import (
 	"fmt"
+	"iter"
 	"net/netip"
 
 	"github.com/gaissmai/bart"
@@ -65,6 +66,15 @@ func (t *Table) own(p *peer.Peer) error {
 // Lookup returns the node with the longest prefix that contains addr: a peer, or
 // this node itself (see Self).
 func (t *Table) Lookup(addr netip.Addr) (*peer.Peer, bool) { return t.owners.Lookup(addr) }
+
+// Match returns the longest prefix that contains addr, and its node.
+func (t *Table) Match(addr netip.Addr) (netip.Prefix, *peer.Peer, bool) {
+	prefix, p, ok := t.owners.LookupPrefixLPM(netip.PrefixFrom(addr, addr.BitLen()))
+	return prefix, p, ok
+}
+
+// All yields all prefixes and their nodes, in no particular order.
+func (t *Table) All() iter.Seq2[netip.Prefix, *peer.Peer] { return t.owners.All() }
 
 // Self is this node.
 func (t *Table) Self() *peer.Peer { return t.self }

@@ -61,6 +61,7 @@ func newCommand() *cobra.Command {
 		newCaptureCommand(socket),
 		newConnectivityCommand(socket),
 		newEventsCommand(socket),
+		newRoutesCommand(socket),
 		newRotateCommand(socket),
 		newConfirmCommand(socket),
 		newIPAMCommand(),

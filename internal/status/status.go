@@ -236,6 +236,7 @@ type Daemon struct {
 	Probe   ProbePeer
 	Capture Capture
 	Events  Events
+	Routes  Routes
 }
 
 // Handler answers for d.
@@ -248,6 +249,7 @@ func Handler(d Daemon) http.Handler {
 	}
 	get("status", func(w http.ResponseWriter, _ *http.Request) { reply(w, d.Report()) })
 	get("events", d.Events.serve)
+	get("routes", d.Routes.serve)
 	mux.HandleFunc("GET /v1/{$}", func(w http.ResponseWriter, _ *http.Request) { reply(w, documents) })
 	mux.HandleFunc("POST /v1/rotate-key", d.Rotate.serve)
 	mux.HandleFunc("POST /v1/confirm", d.Confirm.serve)
