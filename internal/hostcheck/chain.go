@@ -13,6 +13,9 @@ type probe struct {
 	state        string // of connection tracking: "new", "established" or "untracked"
 	group        int    // of the interface in, and of out
 	outGroup     int
+
+	// facts are what else is known of one real packet; nil for the example of many.
+	facts *facts
 }
 
 func (p probe) v6() bool { return p.source.Is6() || p.dest.Is6() }
@@ -47,8 +50,9 @@ const (
 	drop
 	jump
 	gotoChain
-	leave   // back to the chain that jumped here
-	unknown // may be any
+	leave      // back to the chain that jumped here
+	masquerade // accepts, with another source
+	unknown    // may be any
 )
 
 type rule struct {
@@ -56,6 +60,8 @@ type rule struct {
 	verdict    verdict
 	target     string // of jump and gotoChain
 	text       string
+	counter    string // a named one that counts what meets the conditions
+	comment    string
 
 	// choices are further pairs of conditions and verdicts, as of a verdict map: the first
 	// that holds counts.
@@ -74,6 +80,7 @@ func (r rule) holds(p probe) answer {
 type chain struct {
 	family, table, name string
 	hook                string // "" if it is no base chain
+	nat                 bool
 	dropsByPolicy       bool
 	rules               []rule
 	legacy              bool // of iptables-legacy
@@ -82,9 +89,10 @@ type chain struct {
 
 // outcome of a chain: what surely happens to a probe.
 type outcome struct {
-	verdict verdict // goOn, accept or drop
+	verdict verdict // goOn, accept, masquerade or drop
 	reason  string  // of drop
 	maybe   bool    // it may have been accepted before
+	rule    rule    // that drops
 }
 
 // mostJumps bounds the depth of chains that jump to each other.
@@ -125,7 +133,7 @@ func (t tables) walk(c *chain, p probe, depth int) outcome {
 			case o.verdict == drop && left:
 				return outcome{verdict: goOn, maybe: true}
 			case o.verdict != goOn:
-				return outcome{o.verdict, o.reason, maybe}
+				return outcome{o.verdict, o.reason, maybe, o.rule}
 			case r.verdict == leave, r.verdict == gotoChain:
 				return outcome{verdict: goOn, maybe: maybe}
 			}
@@ -137,10 +145,10 @@ func (t tables) walk(c *chain, p probe, depth int) outcome {
 
 func (t tables) apply(c *chain, r rule, p probe, depth int) outcome {
 	switch r.verdict {
-	case accept:
-		return outcome{verdict: accept}
+	case accept, masquerade:
+		return outcome{verdict: r.verdict}
 	case drop:
-		return outcome{verdict: drop, reason: "rule " + r.text}
+		return outcome{verdict: drop, reason: "rule " + r.text, rule: r}
 	case jump, gotoChain:
 		target := t.find(c, r.target)
 		if target == nil || depth >= mostJumps {

@@ -51,7 +51,7 @@ type Host struct {
 
 // Look returns what drops weft's packets. What it can't read it leaves out.
 func (h Host) Look(ctx context.Context) []warning.Warning {
-	filters, err := readTables(ctx)
+	filters, err := readTables(ctx, Forward, Input)
 	all := h.inspect(filters)
 	if err != nil {
 		all = append(all, warning.Warning{Code: CodeUnreadable, Text: "the host's packet filters can't be read: " + err.Error() + "; install nftables"})
@@ -63,25 +63,19 @@ func (h Host) Look(ctx context.Context) []warning.Warning {
 	return warning.Sort(all)
 }
 
-// readTables reads all filters of the host: nftables, and iptables in both of its kinds.
-func readTables(ctx context.Context) (all tables, err error) {
+// readTables reads the filters of the host at some hooks, but for weft's: nftables, and iptables in both
+// of its kinds.
+func readTables(ctx context.Context, hooks ...string) (all tables, err error) {
 	listed, err := run(ctx, "nft", "-j", "list", "chains")
 	if err != nil {
 		return nil, err
 	}
-	objects, err := parseNFT(listed)
+	wanted, err := baseChains(listed, hooks)
 	if err != nil {
 		return nil, err
 	}
-	var wanted []string
-	for _, o := range objects {
-		if c := o.Chain; c != nil && c.Table != marks.Table && (c.Hook == "forward" || c.Hook == "input") && slices.Contains([]string{"ip", "ip6", "inet"}, c.Family) {
-			wanted = append(wanted, c.Family+" "+c.Table)
-		}
-	}
-	slices.Sort(wanted)
 	var errs []error
-	for _, table := range slices.Compact(wanted) {
+	for _, table := range wanted {
 		// iptables prints what nft doesn't understand of its rules.
 		if chains := readIPTables(ctx, table); chains != nil {
 			all = append(all, chains...)
@@ -89,6 +83,7 @@ func readTables(ctx context.Context) (all tables, err error) {
 		}
 		family, name, _ := strings.Cut(table, " ")
 		text, err := run(ctx, "nft", "-j", "list", "table", family, name)
+		var objects []nftObject
 		if err == nil {
 			objects, err = parseNFT(text)
 		}
@@ -142,6 +137,9 @@ func run(ctx context.Context, name string, args ...string) ([]byte, error) {
 	return out, nil
 }
 
+// toWeftsPort is what the probe is of that is no pod's packet.
+const toWeftsPort = "from other nodes to weft's port"
+
 // probes are the packets that must pass.
 func (h Host) probes() (all []probe) {
 	const outside, pod, other = "eth-uplink", PodLinks + "0123456789a", PodLinks + "ba987654321"
@@ -178,7 +176,7 @@ func (h Host) probes() (all []probe) {
 	for _, f := range family.All {
 		anywhere := f.Unspecified()
 		all = append(all, probe{
-			what: "from other nodes to weft's port", hook: "input", in: outside, source: anywhere, dest: anywhere, protocol: "udp", port: h.Port, state: "untracked",
+			what: toWeftsPort, hook: "input", in: outside, source: anywhere, dest: anywhere, protocol: "udp", port: h.Port, state: "untracked",
 		})
 	}
 	return all
@@ -247,7 +245,7 @@ func (h Host) remedy(all tables, c *chain, what []string) string {
 	if !strings.HasPrefix(h.TUN, PodLinks) {
 		links = append(links, h.TUN)
 	}
-	port := slices.Contains(what, "from other nodes to weft's port")
+	port := slices.Contains(what, toWeftsPort)
 	var commands []string
 	add := func(format string, args ...any) { commands = append(commands, fmt.Sprintf(format, args...)) }
 	has := func(name string) bool { return all.find(c, name) != nil }

@@ -65,6 +65,9 @@ func TestFiltersOfAHostAreFound(t *testing.T) {
 				chain F { type filter hook forward priority 0; policy drop; ip saddr @pods accept; ip daddr @pods accept; ip6 saddr @pods6 accept; ip6 daddr @pods6 accept; }
 			}
 X`, nil},
+		{"a chain that accepts pings only", `nft add table ip f; nft 'add chain ip f F { type filter hook forward priority 0; policy drop; }'
+			nft add rule ip f F icmp type echo-request accept`,
+			[]string{"nftables chain ip f F (hook forward) drops packets between pods of this node"}},
 		{"firewalld", firewalld, []string{
 			"firewalld (chain inet firewalld filter_FORWARD) drops packets " + pods + ": rule",
 			"firewalld (chain inet firewalld filter_INPUT) drops packets from pods to this node, from other nodes to weft's port: rule with handle",

@@ -13,7 +13,7 @@ import (
 // nftObject is an object of nft's JSON (libnftables-json(5)).
 type nftObject struct {
 	Chain *struct {
-		Family, Table, Name, Hook, Policy string
+		Family, Table, Name, Type, Hook, Policy string
 	} `json:"chain"`
 	Rule *struct {
 		Family, Table, Chain, Comment string
@@ -26,7 +26,13 @@ type nftObject struct {
 
 type nftSet struct {
 	Family, Table, Name string
+	Flags               []string
 	Elem                []json.RawMessage
+}
+
+// filledByRules says whether packets fill the set: what it holds is gone in a moment.
+func (s *nftSet) filledByRules() bool {
+	return slices.Contains(s.Flags, "timeout") || slices.Contains(s.Flags, "dynamic")
 }
 
 // parseNFT reads what `nft -j list ...` prints.
@@ -43,7 +49,7 @@ func chainsOf(objects []nftObject) (all tables) {
 	sets := map[string]*nftSet{}
 	for _, o := range objects {
 		if c := o.Chain; c != nil {
-			all = append(all, &chain{family: c.Family, table: c.Table, name: c.Name, hook: c.Hook, dropsByPolicy: c.Policy == "drop"})
+			all = append(all, &chain{family: c.Family, table: c.Table, name: c.Name, hook: c.Hook, nat: c.Type == "nat", dropsByPolicy: c.Policy == "drop"})
 		}
 		for _, s := range []*nftSet{o.Set, o.Map} {
 			if s != nil {
@@ -58,7 +64,9 @@ func chainsOf(objects []nftObject) (all tables) {
 		for _, c := range all {
 			if c.family == o.Rule.Family && c.table == o.Rule.Table && c.name == o.Rule.Chain {
 				parser := nftRule{sets: sets, table: c.family + " " + c.table + " "}
-				c.rules = append(c.rules, parser.parse(o.Rule.Expr, fmt.Sprintf("with handle %d", o.Rule.Handle)))
+				r := parser.parse(o.Rule.Expr, fmt.Sprintf("with handle %d", o.Rule.Handle))
+				r.comment = o.Rule.Comment
+				c.rules = append(c.rules, r)
 			}
 		}
 	}
@@ -80,6 +88,8 @@ func (n nftRule) parse(exprs []map[string]json.RawMessage, text string) rule {
 				r.conditions = append(r.conditions, n.match(value))
 			case "vmap":
 				n.verdictMap(&r, value)
+			case "counter":
+				_ = json.Unmarshal(value, &r.counter) // or it has no name
 			case "xt":
 				if !strings.Contains(string(value), `"comment"`) {
 					r.conditions = append(r.conditions, maybe)
@@ -101,7 +111,7 @@ func maybe(probe) answer { return perhaps }
 func nftVerdict(kind string, value json.RawMessage) (v verdict, target string, known bool) {
 	verdicts := map[string]verdict{
 		"accept": accept, "drop": drop, "reject": drop, "return": leave, "queue": unknown,
-		"jump": jump, "goto": gotoChain, "continue": goOn, "tproxy": unknown, "flow": goOn,
+		"jump": jump, "goto": gotoChain, "continue": goOn, "tproxy": unknown, "flow": goOn, "masquerade": masquerade,
 	}
 	v, known = verdicts[kind]
 	var to struct{ Target string }
@@ -145,6 +155,12 @@ func (n nftRule) match(value json.RawMessage) condition {
 		return maybe
 	}
 	c := n.compare(m.Left, n.elements(m.Right))
+	var name string
+	if json.Unmarshal(m.Right, &name) == nil {
+		if set := n.sets[n.table+name]; set != nil && set.filledByRules() {
+			c = n.passing()
+		}
+	}
 	switch m.Op {
 	case "==", "in":
 		return c
@@ -180,9 +196,10 @@ func (n nftRule) compare(left json.RawMessage, values []json.RawMessage) conditi
 	var l struct {
 		Meta    *struct{ Key string }
 		Payload *struct{ Protocol, Field string }
-		CT      *struct{ Key string }
-		FIB     *struct{ Result string }
+		CT      *struct{ Key, Dir string }
+		FIB     *nftFIB
 		And     []json.RawMessage `json:"&"`
+		Concat  []json.RawMessage
 	}
 	if json.Unmarshal(left, &l) != nil {
 		return maybe
@@ -220,26 +237,33 @@ func (n nftRule) compare(left json.RawMessage, values []json.RawMessage) conditi
 				return "ipv4"
 			})
 		case "mark":
-			return anyOf(func(_ probe, v json.RawMessage) answer { return sameWord(v, "0") })
+			return words(func(p probe) string { return strconv.FormatUint(uint64(p.mark()), 10) })
+		case "iifkind", "oifkind", "skuid":
+			return anyOf(func(p probe, v json.RawMessage) answer { return p.facts.meta(l.Meta.Key, v) })
 		}
-	case l.FIB != nil && l.FIB.Result == "type":
-		return words(func(p probe) string {
-			if p.hook == "input" {
-				return "local"
-			}
-			return "unicast"
-		})
+	case l.FIB != nil:
+		return anyOf(func(p probe, v json.RawMessage) answer { return l.FIB.is(p, v) })
+	case len(l.Concat) > 0:
+		return anyOf(func(p probe, v json.RawMessage) answer { return n.concat(l.Concat, p, v) })
 	case l.CT != nil:
 		switch l.CT.Key {
 		case "state":
 			return words(func(p probe) string { return p.state })
 		case "status":
-			return words(func(probe) string { return "" }) // neither dnat nor snat
+			return words(func(p probe) string { return p.facts.status() })
+		case "direction":
+			return anyOf(func(p probe, v json.RawMessage) answer { return p.facts.direction(v) })
+		case "ip saddr", "ip6 saddr", "ip daddr", "ip6 daddr":
+			return anyOf(func(p probe, v json.RawMessage) answer { return p.facts.original(l.CT.Key, l.CT.Dir, p, v) })
 		case "mark":
 			return anyOf(func(_ probe, v json.RawMessage) answer { return sameWord(v, "0") })
 		}
 	case len(l.And) > 0 && (strings.Contains(string(l.And[0]), `"mark"`)):
-		return anyOf(func(_ probe, v json.RawMessage) answer { return sameWord(v, "0") })
+		var mask uint32
+		if len(l.And) != 2 || json.Unmarshal(l.And[1], &mask) != nil {
+			mask = 0 // so that the mark counts as 0
+		}
+		return words(func(p probe) string { return strconv.FormatUint(uint64(p.mark()&mask), 10) })
 	case l.Payload != nil:
 		switch field := l.Payload.Protocol + " " + l.Payload.Field; field {
 		case "ip saddr", "ip daddr", "ip6 saddr", "ip6 daddr":
@@ -267,7 +291,7 @@ func (n nftRule) compare(left json.RawMessage, values []json.RawMessage) conditi
 				return p.protocol
 			})
 		case "icmp type", "icmpv6 type", "ip6 hoplimit":
-			return func(probe) answer { return is(field == "ip6 hoplimit").not() }
+			return func(probe) answer { return no }
 		}
 	}
 	return maybe
