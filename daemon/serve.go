@@ -28,7 +28,7 @@ import (
 func (d *daemon) serveStatus(ctx context.Context, group *errgroup.Group) {
 	path := filepath.Join(d.config.RunDir, status.SocketName)
 	d.serveWhenPossible(ctx, group, path, "runDir must be writable", func() (net.Listener, error) { return status.Listen(path) },
-		status.Handler(status.Daemon{Report: d.report, Rotate: d.rotate, Confirm: d.confirm, Events: d.journal.Since, Routes: d.routes, Probe: d.probe, Capture: d.capture}))
+		status.Handler(status.Daemon{Report: d.report, Rotate: d.rotate, Confirm: d.confirm, Events: d.journal.Since, Routes: d.routes, Explain: d.explain, Probe: d.probe, Capture: d.capture}))
 }
 
 // serveMetrics answers Prometheus and health probes, unless that is switched off.

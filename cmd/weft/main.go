@@ -62,6 +62,7 @@ func newCommand() *cobra.Command {
 		newConnectivityCommand(socket),
 		newEventsCommand(socket),
 		newRoutesCommand(socket),
+		newExplainCommand(socket),
 		newRotateCommand(socket),
 		newConfirmCommand(socket),
 		newIPAMCommand(),

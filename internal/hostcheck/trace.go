@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/vishvananda/netlink"
+
 	"weft/internal/marks"
 )
 
@@ -150,4 +152,14 @@ func baseChains(listed []byte, hooks []string) ([]string, error) {
 	}
 	slices.Sort(wanted)
 	return slices.Compact(wanted), nil
+}
+
+// FindInterface returns an interface by its name, the zero Interface if there is none, in the network
+// namespace of the calling thread.
+func FindInterface(name string) Interface {
+	link, err := netlink.LinkByName(name)
+	if err != nil {
+		return Interface{}
+	}
+	return Interface{Name: name, Kind: link.Type(), Group: int(link.Attrs().Group)}
 }

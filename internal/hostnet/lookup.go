@@ -195,6 +195,10 @@ func (l Lookup) Ask() (Way, error) {
 	names := links{}
 	w := Way{KernelRoute: names.describe(routes[0])}
 	w.Prefix = netip.PrefixFrom(l.Destination, l.Destination.BitLen())
+	options.FIBMatch = true // the route itself, not the way of this packet
+	if matched, err := netlink.RouteGetWithOptions(l.Destination.AsSlice(), options); err == nil && len(matched) > 0 {
+		w.Prefix, w.Protocol, w.Metric = rtnetlink.Prefix(matched[0].Dst), int(matched[0].Protocol), matched[0].Priority
+	}
 	if link, err := netlink.LinkByIndex(routes[0].LinkIndex); err == nil {
 		w.DeviceMTU, w.Kind, w.Group = link.Attrs().MTU, link.Type(), int(link.Attrs().Group)
 	}

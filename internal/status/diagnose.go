@@ -196,3 +196,22 @@ func dropText(by string, n uint64, name, what, remedy string) string {
 	}
 	return fmt.Sprintf("%s dropped %d %s in the last minute, %s: %s; %s", by, n, packets, name, what, remedy)
 }
+
+// StateName is the state of the link to a peer, "" where there is none.
+func (p Peer) StateName() string {
+	if p.Link == nil {
+		return ""
+	}
+	return p.State
+}
+
+// Reason is why a peer is unreachable or has old keys, and the remedy; "" if that is not known.
+func (p Peer) Reason() string {
+	if p.Link == nil {
+		return ""
+	}
+	return p.Error
+}
+
+// PathMTU is the size of the largest packets that arrive at a peer, in bytes; 0 if it is not known.
+func (p Peer) PathMTU() int { return 0 }

@@ -237,6 +237,7 @@ type Daemon struct {
 	Capture Capture
 	Events  Events
 	Routes  Routes
+	Explain Explain
 }
 
 // Handler answers for d.
@@ -251,6 +252,7 @@ func Handler(d Daemon) http.Handler {
 	get("events", d.Events.serve)
 	get("routes", d.Routes.serve)
 	mux.HandleFunc("GET /v1/{$}", func(w http.ResponseWriter, _ *http.Request) { reply(w, documents) })
+	mux.HandleFunc("POST /v1/explain", d.Explain.serve)
 	mux.HandleFunc("POST /v1/rotate-key", d.Rotate.serve)
 	mux.HandleFunc("POST /v1/confirm", d.Confirm.serve)
 	mux.HandleFunc("POST /v1/probe", d.Probe.serve)
