@@ -117,6 +117,7 @@ func (d *daemon) report() status.Report {
 		State:         status.State{Source: d.engine.Origin(), Applied: byTheClock(since)},
 		Leases:        leases,
 		Stats:         stats,
+		Lanes:         d.lanes(),
 		Drops:         dropsByName(stats),
 		RecentDrops:   recent, RecentGuardDrops: recentGuard, GuardDrops: guard,
 		Guard:    status.Part{Error: text(guardErr)},
@@ -220,6 +221,14 @@ func (d *daemon) Stats() (s router.Stats) {
 		s = p.keys.add(p.router.Stats())
 	}
 	return s
+}
+
+// lanes returns the lanes' parts of Stats.
+func (d *daemon) lanes() []router.Stats {
+	if p := d.path.Load(); p != nil {
+		return p.router.Lanes()
+	}
+	return []router.Stats{}
 }
 
 func (d *daemon) Peers() (n int) {

@@ -184,7 +184,7 @@ func TestPacketsReachTheOwningNode(t *testing.T) {
 		bytesSent += uint64(len(b))
 	}
 	eventually(t, "the packets are counted at both ends", func() bool {
-		return n1.Stats().Outbound == router.Traffic{Packets: 4, Bytes: bytesSent} &&
+		return n1.Stats().Outbound == router.Traffic{Packets: 4, Bytes: bytesSent} && n1.Lanes()[0] == n1.Stats() &&
 			n2.Stats().Inbound.Packets == 3 && n3.Stats().Inbound.Packets == 1
 	})
 }

@@ -63,6 +63,7 @@ func newCommand() *cobra.Command {
 		newEventsCommand(socket),
 		newRoutesCommand(socket),
 		newExplainCommand(socket),
+		newTopCommand(socket),
 		newRotateCommand(socket),
 		newConfirmCommand(socket),
 		newIPAMCommand(),

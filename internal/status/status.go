@@ -61,6 +61,9 @@ type Report struct {
 
 	router.Stats
 
+	// Lanes are the lanes' parts of these counters; packets that waited for keys are no lane's.
+	Lanes []router.Stats `json:"lanes"`
+
 	// Drops counts packets by reason; a reason that never occurred is absent.
 	Drops map[string]uint64 `json:"drops"`
 
