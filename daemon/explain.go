@@ -64,7 +64,14 @@ func (d *daemon) explainer(ctx context.Context) (explain.Node, error) {
 		Pods: pods, Peers: map[string]explain.Peer{}, Drops: drops, GuardDrops: guard,
 	}
 	for _, p := range d.report().Peers {
-		n.Peers[p.Name] = explain.Peer{State: p.StateName(), Error: p.Reason(), Down: p.Unreachable(), MTU: p.PathMTU()}
+		known := explain.Peer{State: p.StateAt(time.Now()), Down: p.Unreachable()}
+		if known.Down {
+			known.Error = p.Reason()
+		}
+		if path := p.Probed(); path != nil {
+			known.MTU, known.Loss = path.MTU, path.Loss
+		}
+		n.Peers[p.Name] = known
 	}
 	return n, nil
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -11,7 +12,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"weft/internal/config"
 	"weft/internal/status"
 )
 
@@ -20,8 +20,10 @@ func newPeersCommand(socket *string) *cobra.Command {
 		Use:   "peers [PEER...]",
 		Short: "Show the links between this node and its peers",
 		Long: "Show the links between this node and its peers, or only the named ones. HEARD is how long ago\n" +
-			"the peer last showed that it is alive, KEYS AGE how old the current data keys are. SENT and\n" +
-			"RECEIVED are pods' packets, REFUSED are datagrams that were replayed, or sealed with another key.",
+			"the peer last showed that it is alive, KEYS AGE how old the current data keys are. LOSS is of the last\n" +
+			"probes, MTU the size in bytes of the largest packets of pods that arrive. SENT and RECEIVED are pods'\n" +
+			"packets, REFUSED are datagrams that were replayed, or sealed with another key. With vxlan, STATE and\n" +
+			"HEARD are what probes show; a kernel VXLAN device answers none.",
 	}
 	output := addOutput(c)
 	c.RunE = func(c *cobra.Command, names []string) error {
@@ -34,9 +36,6 @@ func newPeersCommand(socket *string) *cobra.Command {
 			return failed(err)
 		}
 		err = show(c.OutOrStdout(), *output, peers, func(out io.Writer) error {
-			if report.Encapsulation == string(config.EncapsulationVXLAN) {
-				return printEndpoints(out, peers)
-			}
 			return printPeers(out, peers, time.Now())
 		})
 		return failed(err)
@@ -44,39 +43,27 @@ func newPeersCommand(socket *string) *cobra.Command {
 	return c
 }
 
-// printEndpoints writes what is known of peers without keys.
-func printEndpoints(out io.Writer, peers []status.Peer) error {
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(w, "NAME\tENDPOINT\n")
-	for _, p := range peers {
-		fmt.Fprintf(w, "%s\t%s\n", p.Name, p.Endpoint)
-	}
-	fmt.Fprintf(w, "\nvxlan does not show whether peers are alive.\n")
-	return w.Flush()
-}
-
 // printPeers writes a line for each peer, as of now, and one more for each unreachable one.
 func printPeers(out io.Writer, peers []status.Peer, now time.Time) error {
 	var table bytes.Buffer
 	w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(w, "NAME\tENDPOINT\tSTATE\tHEARD\tKEYS AGE\tRTT\tSENT\tRECEIVED\tREFUSED\n")
+	fmt.Fprintf(w, "NAME\tENDPOINT\tSTATE\tHEARD\tKEYS AGE\tRTT\tLOSS\tMTU\tSENT\tRECEIVED\tREFUSED\n")
 	for _, p := range peers {
-		if p.Link == nil {
-			fmt.Fprintf(w, "%s\t%s\t-\t-\t-\t-\t-\t-\t-\n", p.Name, p.Endpoint)
-			continue
+		heard, age, loss, mtu, refused := "-", "-", "-", "-", "-"
+		if at := p.HeardAt(); !at.IsZero() {
+			heard = max(0, now.Sub(at)).Round(time.Second).String()
 		}
-		heard, age, rtt := "-", "-", "-"
-		if !p.Heard.IsZero() {
-			heard = max(0, now.Sub(p.Heard)).Round(time.Second).String()
+		if p.Link != nil {
+			refused = strconv.FormatUint(p.Refused, 10)
+			if !p.KeysBegan.IsZero() {
+				age = now.Sub(p.KeysBegan).Round(time.Second).String()
+			}
 		}
-		if !p.KeysBegan.IsZero() {
-			age = now.Sub(p.KeysBegan).Round(time.Second).String()
+		if path := p.Probed(); path != nil {
+			loss, mtu = fmt.Sprintf("%.0f %%", 100*path.Loss), strconv.Itoa(path.MTU)
 		}
-		if p.RTT > 0 {
-			rtt = (time.Duration(p.RTT) * time.Microsecond).String()
-		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\n", p.Name, p.Endpoint, p.State, heard, age, rtt,
-			traffic(p.SentPackets, p.SentBytes), traffic(p.ReceivedPackets, p.ReceivedBytes), p.Refused)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", p.Name, p.Endpoint, p.StateAt(now), heard, age, rttOf(p), loss, mtu,
+			traffic(p.SentPackets, p.SentBytes), traffic(p.ReceivedPackets, p.ReceivedBytes), refused)
 	}
 	if err := w.Flush(); err != nil {
 		return err
@@ -101,7 +88,10 @@ func traffic(packets, bytes uint64) string {
 // trouble is the line on why there are no keys with a peer, or none that are new, and when
 // that is tried again.
 func trouble(p status.Peer, now time.Time) string {
-	if p.Link == nil || p.Error == "" {
+	switch {
+	case p.Link == nil && p.Unreachable():
+		return "  " + p.Reason() + "\n"
+	case p.Link == nil || p.Error == "":
 		return ""
 	}
 	text := "  " + printable(strings.ReplaceAll(p.Error, "\n", " "))

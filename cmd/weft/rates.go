@@ -59,7 +59,7 @@ func compare(before, now status.Report, seconds float64, at time.Time) snapshot 
 		if !ok { // it came just now
 			b = p.Traffic
 		}
-		s.Peers = append(s.Peers, peerFlow{p.Name, p.StateName(), flow{
+		s.Peers = append(s.Peers, peerFlow{p.Name, p.StateAt(at), flow{
 			per(b.SentPackets, p.SentPackets, seconds), per(b.SentBytes, p.SentBytes, seconds),
 			per(b.ReceivedPackets, p.ReceivedPackets, seconds), per(b.ReceivedBytes, p.ReceivedBytes, seconds)}})
 	}

@@ -56,7 +56,7 @@ func printStatus(out io.Writer, r status.Report, now time.Time) error {
 	fmt.Fprintf(w, "guard table\t%s\n", health(r.Guard, "it is there"))
 	fmt.Fprintf(w, "conflist\t%s\n", health(r.Conflist, "it is written"))
 	fmt.Fprintf(w, "leases\t%s\n", leaseLine(r.Leases))
-	if states := peerStates(r.Peers); states != "" {
+	if states := peerStates(r.Peers, now); states != "" {
 		fmt.Fprintf(w, "peers\t%s\n", states)
 	}
 	fmt.Fprintf(w, "outbound\t%d %s, %s\n", r.Outbound.Packets, plural(r.Outbound.Packets, "packet"), size(r.Outbound.Bytes))
@@ -64,7 +64,7 @@ func printStatus(out io.Writer, r status.Report, now time.Time) error {
 	printCounts(w, "dropped", r.Drops, r.RecentDrops)
 	printCounts(w, "dropped by guard", r.GuardDrops, r.RecentGuardDrops)
 	fmt.Fprintln(w)
-	printTopPeers(w, r.Peers)
+	printTopPeers(w, r.Peers, now)
 	return w.Flush()
 }
 

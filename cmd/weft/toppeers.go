@@ -18,7 +18,7 @@ const mostPeersShown = 20
 
 // printTopPeers writes a line for each peer, those with problems first, then those that most
 // passes with. Of a large cluster it writes the first ones.
-func printTopPeers(w io.Writer, all []status.Peer) {
+func printTopPeers(w io.Writer, all []status.Peer, now time.Time) {
 	peers := slices.Clone(all)
 	slices.SortStableFunc(peers, func(a, b status.Peer) int {
 		return cmp.Or(cmp.Compare(soundness(a), soundness(b)), -cmp.Compare(rate(a), rate(b)), cmp.Compare(a.Name, b.Name))
@@ -30,7 +30,7 @@ func printTopPeers(w io.Writer, all []status.Peer) {
 		if p.Rates != nil {
 			sent, received = size(p.Rates.SentBytes), size(p.Rates.ReceivedBytes)
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", p.Name, p.Endpoint, stateOf(p), rttOf(p), sent, received, control.Join(p.Prefixes))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", p.Name, p.Endpoint, p.StateAt(now), rttOf(p), sent, received, control.Join(p.Prefixes))
 	}
 	if more := len(peers) - len(shown); more > 0 {
 		fmt.Fprintf(w, "and %d more; `weft peers` lists all\n", more)
@@ -45,28 +45,19 @@ func soundness(p status.Peer) int {
 	return 1
 }
 
-// stateOf is what `weft peers` calls the state of a peer.
-func stateOf(p status.Peer) string {
-	if p.Link == nil {
-		return "-"
-	}
-	return p.State
-}
-
 func rttOf(p status.Peer) string {
-	if p.Link == nil || p.RTT == 0 {
+	if p.RoundTrip() == 0 {
 		return "-"
 	}
-	return (time.Duration(p.RTT) * time.Microsecond).String()
+	return p.RoundTrip().String()
 }
 
 // peerStates counts peers by state: "2 up, 1 unreachable".
-func peerStates(peers []status.Peer) string {
+func peerStates(peers []status.Peer, now time.Time) string {
 	counts := map[string]int{}
 	for _, p := range peers {
-		counts[stateOf(p)]++
+		counts[p.StateAt(now)]++
 	}
-	delete(counts, "-")
 	var all []string
 	for _, state := range slices.Sorted(maps.Keys(counts)) {
 		all = append(all, fmt.Sprintf("%d %s", counts[state], state))

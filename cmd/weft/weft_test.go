@@ -38,7 +38,7 @@ func healthy() status.Report {
 		TUN:      status.TUN{Name: "weft0", Driver: "wireguard", Lanes: 2, MTU: 1450},
 		PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24"), netip.MustParsePrefix("fd00:244:1::/64")},
 		Peers: []status.Peer{
-			{Name: "node2", Endpoint: netip.MustParseAddrPort("192.168.77.2:9338"), Prefixes: []netip.Prefix{netip.MustParsePrefix("10.244.2.0/24"), netip.MustParsePrefix("192.168.77.2/32")}, Rates: &status.Rates{SentBytes: 2048, ReceivedBytes: 10}},
+			{Name: "node2", Endpoint: netip.MustParseAddrPort("192.168.77.2:9338"), Prefixes: []netip.Prefix{netip.MustParsePrefix("10.244.2.0/24"), netip.MustParsePrefix("192.168.77.2/32")}, Rates: &status.Rates{SentBytes: 2048, ReceivedBytes: 10}, Path: &status.Path{MTU: 1450, Answered: now, ProbeRTT: 350}},
 			{Name: "a-node-with-a-longer-name", Endpoint: netip.MustParseAddrPort("[fd00:77::3]:9338"), Prefixes: []netip.Prefix{netip.MustParsePrefix("10.244.3.0/24")}},
 		},
 		State:  status.State{Source: "/etc/weft/nodes.yaml", Applied: now.Add(-26*time.Hour - 3*time.Second - 700*time.Millisecond)},
@@ -59,12 +59,13 @@ host network   routes, rules and addresses are there
 guard table    it is there
 conflist       it is written
 leases         12 held, 3 cooling down; 12 of 252 IPv4 addresses leased (4 %)
+peers          1 unknown, 1 up
 outbound       12345 packets, 3.0 GiB
 inbound        1 packet, 84 B
 
-PEER                       ENDPOINT           STATE  RTT  SENT/s   RECEIVED/s  PREFIXES
-node2                      192.168.77.2:9338  -      -    2.0 KiB  10 B        10.244.2.0/24, 192.168.77.2/32
-a-node-with-a-longer-name  [fd00:77::3]:9338  -      -    -        -           10.244.3.0/24
+PEER                       ENDPOINT           STATE    RTT    SENT/s   RECEIVED/s  PREFIXES
+node2                      192.168.77.2:9338  up       350µs  2.0 KiB  10 B        10.244.2.0/24, 192.168.77.2/32
+a-node-with-a-longer-name  [fd00:77::3]:9338  unknown  -      -        -           10.244.3.0/24
 `)
 }
 

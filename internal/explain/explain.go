@@ -66,10 +66,11 @@ type Pod struct {
 
 // Peer is what is known of the link to a peer.
 type Peer struct {
-	State string // of the keys; "" where packets are not sealed
-	Error string // why the peer does not answer, and the remedy
-	Down  bool   // it does not answer
-	MTU   int    // the largest packets that arrive, in bytes; 0 if that is not known
+	State string  // as `weft peers` has it
+	Error string  // why the peer does not answer, and the remedy
+	Down  bool    // it does not answer
+	MTU   int     // the largest packets that arrive, in bytes; 0 if that is not known
+	Loss  float64 // of probes, from 0 to 1
 }
 
 // Node is what weftd knows.

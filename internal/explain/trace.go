@@ -240,8 +240,10 @@ func (t *trace) link(name string) (p Peer, up bool) {
 		return p, false
 	case p.State == "no keys", p.State == "agreeing":
 		t.step("peer", "%s: %s; the first packets wait until keys are agreed", name, p.State)
-	case p.State == "":
-		t.step("peer", "%s: nothing says that it does not answer", name)
+	case p.State == "unknown":
+		t.step("peer", "%s: nothing shows yet whether it answers; `weft probe %s` asks", name, name)
+	case p.Loss > 0:
+		t.step("peer", "%s: %s; %.0f %% of the last probes got no answer", name, p.State, 100*p.Loss)
 	default:
 		t.step("peer", "%s: %s", name, p.State)
 	}

@@ -100,9 +100,6 @@ func rank(p Problem) int {
 	return 0
 }
 
-// Unreachable says whether a peer does not answer.
-func (p Peer) Unreachable() bool { return p.Link != nil && p.State == "unreachable" }
-
 func (r *Report) peerProblems() (all []Problem) {
 	var down []Peer
 	for _, p := range r.Peers {
@@ -116,8 +113,15 @@ func (r *Report) peerProblems() (all []Problem) {
 			all = append(all, Problem{KindProblem, "peers_unreachable", true, fmt.Sprintf("%d more peers are unreachable; `weft peers` gives the reasons", len(down)-i), summary})
 			break
 		}
-		why := cmp.Or(p.Error, "it does not answer; `weft peers` says more")
-		all = append(all, Problem{KindProblem, "peers_unreachable", true, fmt.Sprintf("peer %s is unreachable: %s", p.Name, why), summary})
+		all = append(all, Problem{KindProblem, "peers_unreachable", true, fmt.Sprintf("peer %s is unreachable: %s", p.Name, p.Reason()), summary})
+	}
+	for _, p := range r.Peers {
+		if p.Path != nil && p.Path.Silent && !p.Unreachable() {
+			all = append(all, Problem{KindProblem, "data_path", true, fmt.Sprintf("peer %s answers handshakes, but no probes on the data path, so packets may get lost; compare `weft probe %s` on both nodes", p.Name, p.Name), "a peer's data path is silent"})
+			if len(all) > 2*mostPeersNamed {
+				break
+			}
+		}
 	}
 	return all
 }
@@ -196,22 +200,3 @@ func dropText(by string, n uint64, name, what, remedy string) string {
 	}
 	return fmt.Sprintf("%s dropped %d %s in the last minute, %s: %s; %s", by, n, packets, name, what, remedy)
 }
-
-// StateName is the state of the link to a peer, "" where there is none.
-func (p Peer) StateName() string {
-	if p.Link == nil {
-		return ""
-	}
-	return p.State
-}
-
-// Reason is why a peer is unreachable or has old keys, and the remedy; "" if that is not known.
-func (p Peer) Reason() string {
-	if p.Link == nil {
-		return ""
-	}
-	return p.Error
-}
-
-// PathMTU is the size of the largest packets that arrive at a peer, in bytes; 0 if it is not known.
-func (p Peer) PathMTU() int { return 0 }

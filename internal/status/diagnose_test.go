@@ -3,6 +3,7 @@ package status_test
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -43,6 +44,18 @@ func TestSummaryAndProblems(t *testing.T) {
 			summary: "DEGRADED: 1 of 3 peers unreachable",
 			problems: []string{"PROBLEM peers_unreachable peer node3 is unreachable: it does not answer; open UDP port 9338",
 				"WARNING udp_buffers small; enlarge them"},
+		},
+		{
+			name: "probes show that a peer is down, and that another's data path is silent",
+			report: status.Report{Ready: true, Peers: []status.Peer{
+				{Name: "node2", Path: &status.Path{Answered: time.Now(), Silent: true}},
+				{Name: "node3", Path: &status.Path{Answered: time.Now(), Silent: true}, Link: &status.Link{State: "up"}},
+				{Name: "node4", Path: &status.Path{}},
+			}},
+			summary: "DEGRADED: 1 of 3 peers unreachable; a peer's data path is silent",
+			problems: []string{
+				"PROBLEM peers_unreachable peer node2 is unreachable: it answered probes before, and does not now; check that weftd runs there, and that the underlay passes UDP both ways",
+				"PROBLEM data_path peer node3 answers handshakes, but no probes on the data path, so packets may get lost; compare `weft probe node3` on both nodes"},
 		},
 		{
 			name:    "many peers are down",
