@@ -197,6 +197,9 @@ func (d *daemon) openPath(ctx context.Context, key ed25519.PrivateKey, plan *con
 	if err != nil {
 		return err
 	}
+	if keys != nil {
+		keys.manager.Answer = d.answerPeer
+	}
 	proven := d.restoreProven(keys)
 	had := d.control.had()
 	d.carryOut(ctx, d.decide(func(e *engine.Engine) engine.Decision { return e.Begin(plan, had, proven) }))

@@ -3,18 +3,21 @@ package daemon
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 	"time"
 
 	"weft/cniplugin/wiring"
+	"weft/encap/sealed/handshake"
 	"weft/internal/explain"
 	"weft/internal/family"
 	"weft/internal/hostcheck"
 	"weft/internal/hostnet"
 	"weft/internal/status"
 	"weft/ipam"
+	"weft/peer"
 )
 
 // hostKernel is this host's.
@@ -40,19 +43,61 @@ func (d *daemon) explain(ctx context.Context, q explain.Query) (status.Explanati
 		return e, fmt.Errorf("%s and %s are of different families; a packet has two addresses of one", q.Source, q.Destination)
 	}
 	e.Answer = node.Explain(q)
+	if e.Peer != "" && (e.Inbound || e.Verdict.Delivered) {
+		side, err := d.askPeer(ctx, e.Answer)
+		if err != nil {
+			e.PeerError = err.Error()
+		} else {
+			e.PeerSide = &side
+		}
+	}
+	e.Conclude()
 	return e, nil
+}
+
+// peerLimit is how long a peer may take to answer.
+const peerLimit = 10 * time.Second
+
+// askPeer asks the peer what becomes of the packet there.
+func (d *daemon) askPeer(ctx context.Context, a explain.Answer) (explain.Answer, error) {
+	keys := d.keys()
+	if keys == nil {
+		return explain.Answer{}, errors.New("without keys, nodes don't ask each other: run weft explain there too")
+	}
+	ctx, cancel := context.WithTimeout(ctx, peerLimit)
+	defer cancel()
+	q := a.Query
+	q.Source = a.SentFrom
+	reply, err := keys.manager.Inquire(ctx, a.Peer, q.Question())
+	if err != nil {
+		return explain.Answer{}, err
+	}
+	return explain.ParseReply(reply, a.Peer, q)
+}
+
+// answerPeer answers a peer's question about a packet between what lies behind the two nodes. It has no
+// answer to any other question.
+func (d *daemon) answerPeer(from *peer.Peer, question []byte) []byte {
+	ctx, cancel := context.WithTimeout(context.Background(), peerLimit)
+	defer cancel()
+	q, err := explain.ParseQuestion(question)
+	if err != nil {
+		return nil
+	}
+	node, err := d.explainer(ctx)
+	if err != nil || !node.Between(q, from.Name) {
+		return nil
+	}
+	return node.Discreet().Explain(q).Reply(handshake.MaxAnswer)
 }
 
 // explainer is what weftd knows now.
 func (d *daemon) explainer(ctx context.Context) (explain.Node, error) {
 	path := d.path.Load()
-	if path == nil {
+	if path == nil || d.activePlan() == nil {
 		return explain.Node{}, fmt.Errorf("weftd does not forward yet: %w", d.Ready())
 	}
-	filters, err := d.needs().Read(ctx)
-	if err != nil {
-		return explain.Node{}, fmt.Errorf("read the host's packet filters: %w", err)
-	}
+	filters, unread := d.needs().Read(ctx)
 	pods, err := d.leases.pods()
 	if err != nil {
 		return explain.Node{}, err
@@ -62,6 +107,7 @@ func (d *daemon) explainer(ctx context.Context) (explain.Node, error) {
 		Kernel: hostKernel{filters}, Name: d.config.Node, TUN: d.config.TUN.Name, Encapsulation: string(d.config.Encapsulation),
 		Port: d.config.Listen.Port(), Mask: d.config.Host.MarkMask, ClusterCIDRs: d.config.ClusterCIDRs, Table: path.router.Table(),
 		Pods: pods, Peers: map[string]explain.Peer{}, Drops: drops, GuardDrops: guard,
+		Unread: text(unread),
 	}
 	for _, p := range d.report().Peers {
 		known := explain.Peer{State: p.StateAt(time.Now()), Down: p.Unreachable()}

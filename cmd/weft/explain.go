@@ -21,7 +21,8 @@ func newExplainCommand(socket *string) *cobra.Command {
 			"which the packet meets them: the guard table, routing rules and routes, other programs' filters, the\n" +
 			"forwarding table, the peer, its keys, the path's MTU and the datagram. Nothing is sent. The last line\n" +
 			"is the verdict, with the remedy if the packet is dropped. Without SOURCE, the packet is one of a pod of\n" +
-			"this node, or of the node itself if it has no pods. The packet is the first one of a connection.",
+			"this node, or of the node itself if it has no pods. The packet is the first one of a connection. Where\n" +
+			"packets are sealed, the peer is asked what becomes of it there.",
 		Args: cobra.RangeArgs(1, 2),
 	}
 	protocol := c.Flags().StringP("protocol", "p", "tcp", "`protocol` of the packet: tcp or udp")
@@ -57,20 +58,35 @@ func printExplanation(out io.Writer, e status.Explanation) error {
 		example = " (an example; name another source before the destination)"
 	}
 	fmt.Fprintf(w, "packet\t%s → %s, %s port %d%s\n", e.Source, e.Destination, strings.ToUpper(e.Protocol), e.Port, example)
-	printSteps(w, "on "+e.Node, e.Answer)
+	side := func(where string, a explain.Answer) {
+		fmt.Fprintf(w, "\n%s\n", where)
+		for _, s := range a.Steps {
+			fmt.Fprintf(w, "  %s\t%s\n", flat(s.Part), flat(s.Text))
+		}
+		fmt.Fprintf(w, "  result\t%s\n", flat(a.Verdict.Text))
+	}
+	here := func() { side("on "+e.Node, e.Answer) }
+	there := func() {
+		switch {
+		case e.PeerSide != nil:
+			side("on "+e.Peer+", as it says", *e.PeerSide)
+		case e.PeerError != "":
+			fmt.Fprintf(w, "\non %s\n  not known\t%s\n", e.Peer, flat(e.PeerError))
+		}
+	}
+	if e.Inbound {
+		there()
+		here()
+	} else {
+		here()
+		there()
+	}
+	verdict := e.Overall.Text
+	if e.Overall.Remedy != "" {
+		verdict += "; " + e.Overall.Remedy
+	}
+	fmt.Fprintf(w, "\nverdict\t%s\n", flat(verdict))
 	return w.Flush()
-}
-
-func printSteps(w io.Writer, where string, a explain.Answer) {
-	fmt.Fprintf(w, "\n%s\n", printable(where))
-	for _, s := range a.Steps {
-		fmt.Fprintf(w, "  %s\t%s\n", printable(s.Part), flat(s.Text))
-	}
-	verdict := a.Verdict.Text
-	if a.Verdict.Remedy != "" {
-		verdict += "; " + a.Verdict.Remedy
-	}
-	fmt.Fprintf(w, "verdict\t%s\n", flat(verdict))
 }
 
 // flat makes the lines of a text one.

@@ -18,6 +18,8 @@ func TestExplanationEndsWithTheVerdict(t *testing.T) {
 		Steps:   []explain.Step{{Part: "source", Text: "10.244.1.7: pod shop/web\x1b"}, {Part: "destination", Text: "outside\nthe cluster"}},
 		Verdict: explain.Verdict{Text: "dropped here", Remedy: "repair it"},
 	}}
+	e.Peer, e.PeerSide = "node2", &explain.Answer{Steps: []explain.Step{{Part: "a\x1b", Text: "b\x1b"}}, Verdict: explain.Verdict{Text: "never seen\x1b"}}
+	e.Conclude()
 	var got strings.Builder
 	err := printExplanation(&got, e)
 	want := `
@@ -26,12 +28,44 @@ packet  10.244.1.7 → 10.244.2.9, TCP port 80 (an example; name another source 
 on node1
   source       10.244.1.7: pod shop/web` + "\ufffd" + `
   destination  outside the cluster
-verdict        dropped here; repair it
+  result       dropped here
+
+on node2, as it says
+  a` + "\ufffd" + `      b` + "\ufffd" + `
+  result  never seen` + "\ufffd" + `
+
+verdict  dropped here; repair it
 `
 	if diff := cmp.Diff(strings.TrimPrefix(want, "\n"), got.String()); err != nil || diff != "" {
 		t.Errorf("%v, (-want +got):\n%s", err, diff)
 	}
 	if err := printExplanation(fullDisk(t), e); err == nil {
 		t.Error("a full disk was not noticed")
+	}
+}
+
+func TestTheNodeAtWhichThePacketEndsDecides(t *testing.T) {
+	yes, no := explain.Verdict{Delivered: true, Text: "goes on"}, explain.Verdict{Text: "ends", Remedy: "repair it"}
+	for _, tt := range []struct {
+		name        string
+		inbound     bool
+		here, there explain.Verdict
+		want        explain.Verdict
+	}{
+		{"sent and delivered", false, yes, yes, explain.Verdict{Delivered: true, Text: "on node2: goes on"}},
+		{"sent and dropped there", false, yes, no, explain.Verdict{Text: "on node2: ends", Remedy: "repair it"}},
+		{"not sent", false, no, yes, no},
+		{"received and delivered", true, yes, yes, yes},
+		{"received and dropped here", true, no, yes, no},
+		{"not sent there", true, yes, no, explain.Verdict{Text: "on node2: ends", Remedy: "repair it"}},
+	} {
+		e := status.Explanation{Answer: explain.Answer{Peer: "node2", Inbound: tt.inbound, Verdict: tt.here}, PeerSide: &explain.Answer{Verdict: tt.there}}
+		if e.Conclude(); e.Overall != tt.want {
+			t.Errorf("%s: %+v, want %+v", tt.name, e.Overall, tt.want)
+		}
+	}
+	e := status.Explanation{Answer: explain.Answer{Peer: "node2", Verdict: yes}, PeerError: "no answer"}
+	if e.Conclude(); e.Overall != yes {
+		t.Errorf("without an answer: %+v", e.Overall)
 	}
 }

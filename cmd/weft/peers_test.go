@@ -23,7 +23,7 @@ func sealedPeers() []status.Peer {
 			State: "up", KeysBegan: now.Add(-12*time.Minute - 3400*time.Millisecond), Heard: now.Add(time.Millisecond), RTT: 412,
 			KeysOverdue: true, Error: "node2 does not answer", Refused: 7},
 			Traffic: status.Traffic{SentPackets: 12345, SentBytes: 3 << 30, ReceivedPackets: 1, ReceivedBytes: 84},
-			Path: &status.Path{MTU: 1300, Largest: 1440, Answered: now, Loss: 0.25}},
+			Path:    &status.Path{MTU: 1300, Largest: 1440, Answered: now, Loss: 0.25}},
 		{Name: "node3", Endpoint: at("192.168.77.3:9338"), Link: &status.Link{
 			State: "unreachable", KeysBegan: now.Add(-time.Minute), Heard: now.Add(-12 * time.Second),
 			Error: "timeout: no recent\n\x1b[31mnetwork activity", Failures: 3, Retry: now.Add(3456 * time.Millisecond)},

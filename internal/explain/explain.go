@@ -46,8 +46,10 @@ type Answer struct {
 	Steps   []Step  `json:"steps"`
 	Verdict Verdict `json:"verdict"`
 
-	// Peer names the node that the packet is sent to, if it gets so far.
-	Peer string `json:"peer,omitempty"`
+	// Peer names the node that the packet is sent to, or comes from, and SentFrom is its source then.
+	Peer     string     `json:"peer,omitempty"`
+	Inbound  bool       `json:"inbound,omitempty"` // it comes from the peer
+	SentFrom netip.Addr `json:"sentFrom,omitzero"`
 }
 
 // Kernel answers for the node's kernel.
@@ -60,8 +62,15 @@ type Kernel interface {
 
 // Pod is a pod of this node.
 type Pod struct {
-	Name string // NAMESPACE/NAME, or the attachment's
+	Name string // NAMESPACE/NAME, or the attachment's; "" is not said
 	Link string // the host side of its veth
+}
+
+func (p Pod) String() string {
+	if p.Name == "" {
+		return "a pod"
+	}
+	return "pod " + p.Name
 }
 
 // Peer is what is known of the link to a peer.
@@ -87,6 +96,9 @@ type Node struct {
 
 	Pods  map[netip.Addr]Pod
 	Peers map[string]Peer
+
+	// Unread is why the answer may miss a filter; "" if all could be read.
+	Unread string
 
 	// Drops are those of the last minute, by weftd and by the guard table.
 	Drops, GuardDrops map[string]uint64
@@ -143,7 +155,7 @@ func (n Node) isLocal(a netip.Addr) bool {
 func (n Node) describe(p place) string {
 	switch p.kind {
 	case localPod:
-		return fmt.Sprintf("pod %s of this node, behind %s", p.pod.Name, p.pod.Link)
+		return fmt.Sprintf("%s of this node, behind %s", p.pod, p.pod.Link)
 	case localNode:
 		return fmt.Sprintf("this node, %s", n.Name)
 	case atPeer:
@@ -164,6 +176,9 @@ func (n Node) Explain(q Query) Answer {
 	t := &trace{Node: n, query: q, answer: &Answer{Node: n.Name, Query: q, Steps: []Step{}}, source: q.Source, from: n.place(q.Source), to: n.place(q.Destination)}
 	t.step("source", "%s: %s", q.Source, n.describe(t.from))
 	t.step("destination", "%s: %s", q.Destination, n.describe(t.to))
+	if n.Unread != "" {
+		t.step("filters", "not all can be read, so one that drops the packet may be missing here: %s", n.Unread)
+	}
 	switch t.from.kind {
 	case vacant:
 		t.fail("`weft ipam list` shows this node's pods", "no pod of this node has the source address %s", q.Source)

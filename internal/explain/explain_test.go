@@ -115,6 +115,10 @@ func TestVerdicts(t *testing.T) {
 			step: "at prerouting, the guard table drops it and counts it as spoofed_by_pod: a pod may send only from its addresses",
 			verdict: explain.Verdict{Text: "dropped here by the guard table, spoofed_by_pod: a pod's packet with another source than its own",
 				Remedy: "nothing, if the pod forges packets; if it forwards packets, have it masquerade them"}},
+		{name: "a filter can't be read", from: "10.244.1.7", to: "10.244.2.9",
+			change:  func(n *explain.Node, _ *fakeKernel) { n.Unread = "nft list table: no such file" },
+			verdict: explain.Verdict{Delivered: true, Text: "sent to node2 at 192.0.2.2:9338, encrypted"},
+			step:    "not all can be read, so one that drops the packet may be missing here: nft list table: no such file"},
 		{name: "a stranded pod", from: "10.244.9.7", to: "10.244.2.9",
 			change: func(n *explain.Node, k *fakeKernel) {
 				n.Pods[netip.MustParseAddr("10.244.9.7")] = explain.Pod{Name: "shop/old", Link: veth}

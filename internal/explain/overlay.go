@@ -48,7 +48,7 @@ func (t *trace) outbound(way hostnet.Way) {
 		return
 	}
 	t.step("weftd", "the forwarding table has %s behind node %s", prefix, to.Name)
-	t.answer.Peer = to.Name
+	t.answer.Peer, t.answer.SentFrom = to.Name, t.source
 	known, up := t.link(to.Name)
 	t.step("mtu", "packets of up to %d bytes%s", mtu(way, known), narrower(way, known))
 	sent := t.datagram(to)
@@ -117,7 +117,7 @@ func (t *trace) datagram(to *peer.Peer) bool {
 // fromPeer is the way of what a peer sends: first its datagrams', then the packet's.
 func (t *trace) fromPeer() {
 	from, self := t.from.peer, t.Table.Self().Endpoint.Addr()
-	t.answer.Peer = from.Name
+	t.answer.Peer, t.answer.SentFrom, t.answer.Inbound = from.Name, t.source, true
 	back, err := t.Way(hostnet.Lookup{Destination: from.Endpoint.Addr()})
 	if err != nil {
 		t.step("datagram", "from %s: %v", from.Endpoint, err)

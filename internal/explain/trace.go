@@ -203,7 +203,7 @@ func (t *trace) leave(way hostnet.Way, p hostcheck.Packet) {
 			t.fail("run `weft ipam check`", "sent to the pod behind %s, which has no lease of %s", way.Device, t.query.Destination)
 			return
 		}
-		t.deliver("delivered to pod %s of this node by %s", t.to.pod.Name, way.Device)
+		t.deliver("delivered to %s of this node by %s", t.to.pod, way.Device)
 	case t.to.kind == atPeer && t.from.kind == localPod:
 		t.fail("look for another program's route or rule (`weft routes`)", "leaves past the overlay by %s", way.Device)
 	case t.from.kind == outside && t.to.kind == outside:

@@ -18,6 +18,27 @@ type Explanation struct {
 
 	// Example says that no source was asked for, so that weftd chose one.
 	Example bool `json:"example,omitempty"`
+
+	// PeerSide is what the peer says of the packet; nil if it was not asked, or PeerError is why it
+	// gave no answer. A peer may say anything.
+	PeerSide  *explain.Answer `json:"peerSide,omitempty"`
+	PeerError string          `json:"peerError,omitempty"`
+
+	// Overall is the verdict of both.
+	Overall explain.Verdict `json:"overall"`
+}
+
+// Conclude makes Overall the verdict of the node at which the packet ends.
+func (e *Explanation) Conclude() {
+	e.Overall = e.Verdict
+	switch {
+	case e.PeerSide == nil,
+		e.Inbound && e.PeerSide.Verdict.Delivered, // to this node
+		!e.Inbound && !e.Verdict.Delivered:        // the peer never sees it
+		return
+	}
+	e.Overall = e.PeerSide.Verdict
+	e.Overall.Text = "on " + e.Peer + ": " + e.Overall.Text
 }
 
 // Explain says what becomes of a packet. Without a valid source, it chooses one of this node.

@@ -100,6 +100,14 @@ type Manager struct {
 	// Nil means never. It is set before Run.
 	Runs func() bool
 
+	// Answer answers a peer's inquiries: see Inquire. An empty answer is none. Nil means never. It is
+	// set before Run, and called by one goroutine at a time.
+	Answer func(from *peer.Peer, question []byte) []byte
+
+	inquiries  inquiries
+	inquired   sync.Mutex // held while a peer's inquiry is answered
+	answerRate *rate.Limiter
+
 	expected atomic.Pointer[map[netip.Addr]struct{}] // where QUIC packets may come from
 
 	mu      sync.Mutex                 // guards what follows
@@ -127,19 +135,20 @@ func New(key ed25519.PrivateKey, lanes int, peers *sealed.Peers, socket Socket, 
 		return nil, err
 	}
 	m := &Manager{
-		endpoint: endpoint,
-		prover:   &prover{endpoint: endpoint, proofs: newProofs(), log: log},
-		peers:    peers,
-		lanes:    lanes,
-		log:      log,
-		turns:    turns{limit: endpoint.limit},
-		timing:   usual,
-		links:    map[peer.Fingerprint]*link{},
-		lost:     map[*link]struct{}{},
-		changed:  make(chan struct{}),
-		Followed: make(chan sealed.Move, 64),
-		begun:    make(chan struct{}, 1),
-		refusals: rate.NewLimiter(rate.Every(10*time.Second), 3),
+		endpoint:   endpoint,
+		prover:     &prover{endpoint: endpoint, proofs: newProofs(), log: log},
+		peers:      peers,
+		lanes:      lanes,
+		log:        log,
+		turns:      turns{limit: endpoint.limit},
+		timing:     usual,
+		links:      map[peer.Fingerprint]*link{},
+		lost:       map[*link]struct{}{},
+		changed:    make(chan struct{}),
+		Followed:   make(chan sealed.Move, 64),
+		begun:      make(chan struct{}, 1),
+		refusals:   rate.NewLimiter(rate.Every(10*time.Second), 3),
+		answerRate: rate.NewLimiter(answersPerSecond, answersBurst),
 	}
 	m.expect()
 	return m, nil
