@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"weft/internal/status"
+	"weft/internal/units"
 )
 
 func newPeersCommand(socket *string) *cobra.Command {
@@ -82,7 +83,7 @@ func printPeers(out io.Writer, peers []status.Peer, now time.Time) error {
 }
 
 func traffic(packets, bytes uint64) string {
-	return fmt.Sprintf("%d %s, %s", packets, plural(packets, "packet"), size(bytes))
+	return fmt.Sprintf("%d %s, %s", packets, plural(packets, "packet"), units.Bytes(bytes))
 }
 
 // trouble is the line on why there are no keys with a peer, or none that are new, and when

@@ -13,6 +13,7 @@ import (
 
 	"weft/control"
 	"weft/internal/status"
+	"weft/internal/units"
 )
 
 func newStatusCommand(socket *string) *cobra.Command {
@@ -59,8 +60,8 @@ func printStatus(out io.Writer, r status.Report, now time.Time) error {
 	if states := peerStates(r.Peers, now); states != "" {
 		fmt.Fprintf(w, "peers\t%s\n", states)
 	}
-	fmt.Fprintf(w, "outbound\t%d %s, %s\n", r.Outbound.Packets, plural(r.Outbound.Packets, "packet"), size(r.Outbound.Bytes))
-	fmt.Fprintf(w, "inbound\t%d %s, %s\n", r.Inbound.Packets, plural(r.Inbound.Packets, "packet"), size(r.Inbound.Bytes))
+	fmt.Fprintf(w, "outbound\t%d %s, %s\n", r.Outbound.Packets, plural(r.Outbound.Packets, "packet"), units.Bytes(r.Outbound.Bytes))
+	fmt.Fprintf(w, "inbound\t%d %s, %s\n", r.Inbound.Packets, plural(r.Inbound.Packets, "packet"), units.Bytes(r.Inbound.Bytes))
 	printCounts(w, "dropped", r.Drops, r.RecentDrops)
 	printCounts(w, "dropped by guard", r.GuardDrops, r.RecentGuardDrops)
 	fmt.Fprintln(w)
@@ -113,18 +114,4 @@ func plural[N int | uint64](n N, word string) string {
 		return word
 	}
 	return word + "s"
-}
-
-// size formats a number of bytes with a unit of IEC 80000-13.
-func size(n uint64) string {
-	const units = "KMGTPE"
-	const next = 1023.95 // what would be rounded to 1024.0
-	if n < 1024 {
-		return fmt.Sprintf("%d B", n)
-	}
-	value, unit := float64(n)/1024, 0
-	for ; value >= next && unit < len(units)-1; unit++ {
-		value /= 1024
-	}
-	return fmt.Sprintf("%.1f %ciB", value, units[unit])
 }

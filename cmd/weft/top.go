@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"weft/internal/status"
+	"weft/internal/units"
 )
 
 func newTopCommand(socket *string) *cobra.Command {
@@ -84,7 +85,7 @@ func printSnapshot(out io.Writer, format string, s snapshot) error {
 	fmt.Fprintf(&text, "%s  %s, %s\n\n", s.Time.Local().Format(time.TimeOnly), s.Node, flat(s.Summary))
 	w := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
 	line := func(name, state string, f flow) {
-		fmt.Fprintf(w, "%s\t%s\t%.0f\t%s\t%.0f\t%s\n", name, state, f.SentPackets, bits(f.SentBytes), f.ReceivedPackets, bits(f.ReceivedBytes))
+		fmt.Fprintf(w, "%s\t%s\t%.0f\t%s\t%.0f\t%s\n", name, state, f.SentPackets, units.BitRate(f.SentBytes), f.ReceivedPackets, units.BitRate(f.ReceivedBytes))
 	}
 	fmt.Fprintf(w, "\tSTATE\tSENT/s\t\tRECEIVED/s\t\n")
 	line("total", "", s.Total)
@@ -111,18 +112,6 @@ func printDropRates(out io.Writer, by string, rates map[string]float64) {
 	for _, name := range slices.Sorted(maps.Keys(rates)) {
 		fmt.Fprintf(out, "%s: %.1f %s/s\n", by, rates[name], name)
 	}
-}
-
-// bits formats bytes a second as bits a second, with a decimal unit as links have them.
-func bits(bytes float64) string {
-	value := 8 * bytes
-	for _, unit := range []string{"b/s", "kb/s", "Mb/s"} {
-		if value < 1000 {
-			return fmt.Sprintf("%.1f %s", value, unit)
-		}
-		value /= 1000
-	}
-	return fmt.Sprintf("%.1f Gb/s", value)
 }
 
 func isTerminal(out io.Writer) bool {

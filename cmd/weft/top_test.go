@@ -34,11 +34,11 @@ func TestSnapshotHasTheBusiestFirst(t *testing.T) {
 	want := now.Local().Format(time.TimeOnly) + `  node1, ready
 
                            STATE    SENT/s             RECEIVED/s  
-total                               110     16.0 Mb/s  1           800.0 b/s
-lane 0                              110     16.0 Mb/s  0           0.0 b/s
-lane 1                              0       0.0 b/s    1           800.0 b/s
-a-node-with-a-longer-name  unknown  100     16.0 Mb/s  0           0.0 b/s
-node2                      up       10      8.0 kb/s   1           800.0 b/s
+total                               110     16.0 Mb/s  1           800 b/s
+lane 0                              110     16.0 Mb/s  0           0 b/s
+lane 1                              0       0 b/s      1           800 b/s
+a-node-with-a-longer-name  unknown  100     16.0 Mb/s  0           0 b/s
+node2                      up       10      8.0 kb/s   1           800 b/s
 dropped: 5.0 no_keys/s
 dropped by the guard table: 1.0 loopback/s
 

@@ -11,6 +11,7 @@ import (
 
 	"weft/control"
 	"weft/internal/status"
+	"weft/internal/units"
 )
 
 // mostPeersShown is how many peers `weft status` lists.
@@ -28,7 +29,7 @@ func printTopPeers(w io.Writer, all []status.Peer, now time.Time) {
 	for _, p := range shown {
 		sent, received := "-", "-"
 		if p.Rates != nil {
-			sent, received = size(p.Rates.SentBytes), size(p.Rates.ReceivedBytes)
+			sent, received = units.Bytes(p.Rates.SentBytes), units.Bytes(p.Rates.ReceivedBytes)
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", p.Name, p.Endpoint, p.StateAt(now), rttOf(p), sent, received, control.Join(p.Prefixes))
 	}

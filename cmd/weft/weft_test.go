@@ -172,18 +172,6 @@ func TestAStatusThatCannotBeWrittenIsAnError(t *testing.T) {
 	}
 }
 
-func TestSizesHaveTheLargestUnit(t *testing.T) {
-	for n, want := range map[uint64]string{
-		0: "0 B", 1: "1 B", 1023: "1023 B", 1024: "1.0 KiB", 1536: "1.5 KiB",
-		1<<20 - 1: "1.0 MiB", 1<<20 - 60: "1023.9 KiB", 1 << 20: "1.0 MiB", 1 << 30: "1.0 GiB",
-		1 << 40: "1.0 TiB", 1 << 50: "1.0 PiB", 1 << 60: "1.0 EiB", 1<<64 - 1: "16.0 EiB",
-	} {
-		if got := size(n); got != want {
-			t.Errorf("size(%d) = %s, want %s", n, got, want)
-		}
-	}
-}
-
 // asWeft runs weft and returns its exit status and what it wrote.
 func asWeft(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
