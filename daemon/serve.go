@@ -17,6 +17,7 @@ import (
 	"weft/control"
 	"weft/encap/sealed/handshake"
 	"weft/internal/metrics"
+	"weft/internal/page"
 	"weft/internal/status"
 	"weft/internal/version"
 	"weft/internal/warning"
@@ -31,7 +32,7 @@ func (d *daemon) serveStatus(ctx context.Context, group *errgroup.Group) {
 		status.Handler(status.Daemon{Report: d.report, Rotate: d.rotate, Confirm: d.confirm, Events: d.journal.Since, Routes: d.routes, Explain: d.explain, Probe: d.probe, Capture: d.capture}))
 }
 
-// serveMetrics answers Prometheus and health probes, unless that is switched off.
+// serveMetrics answers Prometheus, health probes and people, unless that is switched off.
 func (d *daemon) serveMetrics(ctx context.Context, group *errgroup.Group) {
 	if !d.config.Metrics.Listen.IsValid() {
 		return
@@ -41,7 +42,17 @@ func (d *daemon) serveMetrics(ctx context.Context, group *errgroup.Group) {
 		func() (net.Listener, error) {
 			listener, err := net.Listen("tcp", address)
 			return listener, named(err, d.config.Metrics.Listen)
-		}, metrics.Handler(d))
+		}, d.webHandler())
+}
+
+// webHandler serves metrics and health, and the status page unless that is switched off.
+func (d *daemon) webHandler() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("/", metrics.Handler(d))
+	if d.config.Metrics.ServesPage() {
+		page.Register(mux, page.Daemon{Report: d.report, Events: d.journal.Since})
+	}
+	return mux
 }
 
 // serveWhenPossible serves HTTP on what listen opens, and tries again if it can't: pods

@@ -270,3 +270,20 @@ func TestHostIsRepairedWithoutUnderlay(t *testing.T) {
 	run(t, node.Namespace, "ip", "address", "add", "192.168.77.1/24", "dev", testnet.UnderlayLink)
 	eventuallyAnswers(t, node, "")
 }
+
+func TestPageIsServedUnlessItIsOff(t *testing.T) {
+	t.Parallel()
+	cluster := startCluster(t, testnet.ClusterOptions{Nodes: 2, Configure: func(weft map[string]any) {
+		if weft["node"] == "node2" {
+			weft["metrics"].(map[string]any)["page"] = "off"
+		}
+	}})
+	node1, node2 := cluster.Nodes()[0], cluster.Nodes()[1]
+	page, err := node1.Get(t.Context(), "/")
+	if err != nil || !strings.Contains(page, "<h1>node1</h1>") || !strings.Contains(page, "192.168.77.2:9338") {
+		t.Errorf("the page of node1: %v\n%s", err, page)
+	}
+	if _, err := node2.Get(t.Context(), "/"); err == nil || !strings.Contains(err.Error(), "404") {
+		t.Errorf("the page that is off: %v", err)
+	}
+}

@@ -269,15 +269,6 @@ type Echo struct {
 	Port uint16
 }
 
-// Metrics says where weftd is observed.
-type Metrics struct {
-	// Listen is invalid (the zero AddrPort) if metrics are off.
-	Listen netip.AddrPort
-
-	// Peers is how many peers have metrics of their own: where there are more, none has.
-	Peers int
-}
-
 // Lanes returns the number of lanes to run, at least 1: the configured one, or one
 // for each CPU that this process may use, at most 4.
 func (c Config) Lanes() int {

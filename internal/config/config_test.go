@@ -46,7 +46,7 @@ var example = Config{
 	Host:          Host{MarkMask: marks.DefaultMask},
 	Egress:        Egress{RandomPorts: true},
 	Echo:          Echo{Port: 9340},
-	Metrics:       Metrics{Listen: netip.MustParseAddrPort("127.0.0.1:9339"), Peers: 100},
+	Metrics:       Metrics{Listen: netip.MustParseAddrPort("127.0.0.1:9339"), Peers: 100, Page: PageAuto},
 }
 
 const minimal = "node: node1\nclusterCIDRs: [10.244.0.0/16, 'fd00:244::/48']\n"
@@ -138,7 +138,7 @@ func TestEveryKeyIsAFlagAndAVariable(t *testing.T) {
 	want.Guard, want.Egress = Guard{Trusted: []string{"wg0", "docker0"}}, Egress{}
 	want.CNI = CNI{ConfDir: "/c", BinDir: "/b", Chain: []string{"firewall", "portmap"}, Name: "pods",
 		Extra: []CNIEntry{{"mesh", `{"type":"mesh","a":[1,true]}`}, {"mesh", `{"type":"mesh"}`}}}
-	want.Metrics, want.Echo = Metrics{Peers: 7}, Echo{Port: 65535}
+	want.Metrics, want.Echo = Metrics{Peers: 7, Page: PageOff}, Echo{Port: 65535}
 	wantEveryKey(t, want, map[string]string{"control-file": "/n"})
 	want.Control.File = "/etc/weft/nodes.yaml"
 	want.Advertise, _ = advertise.Parse("interface=eth1")
@@ -167,7 +167,7 @@ func wantEveryKey(t *testing.T, want Config, control map[string]string) {
 		"node": "node2", "cluster-cidrs": "10.1.0.0/16, 10.2.0.0/16", "encapsulation": "vxlan", "key-file": "/k", "listen": "[::]:4790",
 		"tun-driver": "water", "tun-name": "tun7", "tun-lanes": "16", "tun-mtu": "1280",
 		"udp-gso": "off", "vxlan-vni": "16777215", "state-dir": "/s/", "run-dir": "/r", "cni-conf-dir": "/c", "cni-bin-dir": "/b", "cni-chain": "firewall, portmap", "cni-extra": `{"type": "mesh", "a": [1, true]}, {"type": "mesh"}`, "cni-name": "pods",
-		"ipam-cooldown": "0s", "ipam-reserved": "10.1.0.9,10.2.0.0/28", "host-mark-mask": "0x300", "guard-trusted": "wg0,docker0", "egress-random-ports": "false", "host-accept-forward": "true", "host-accept-forward-chain": "inet filter forward", "metrics-listen": "", "metrics-peers": "7", "echo-port": "65535",
+		"ipam-cooldown": "0s", "ipam-reserved": "10.1.0.9,10.2.0.0/28", "host-mark-mask": "0x300", "guard-trusted": "wg0,docker0", "egress-random-ports": "false", "host-accept-forward": "true", "host-accept-forward-chain": "inet filter forward", "metrics-listen": "", "metrics-peers": "7", "metrics-page": "off", "echo-port": "65535",
 	}
 	maps.Copy(values, control)
 	var args, environ []string
@@ -322,6 +322,26 @@ func TestSmallMTUWithoutIPv6(t *testing.T) {
 		c, err := load(t, fmt.Sprintf("node: node1\nclusterCIDRs: [10.244.0.0/16]\ntun: {mtu: %d}\n", mtu), nil, nil)
 		if err != nil || c.TUN.MTU != mtu {
 			t.Errorf("tun.mtu %d is read as %d, %v", mtu, c.TUN.MTU, err)
+		}
+	}
+}
+
+func TestOnlyThisHostReadsThePageUnlessOneSaysSo(t *testing.T) {
+	for _, tt := range []struct {
+		listen string
+		page   Page
+		want   bool
+	}{
+		{"127.0.0.1:9339", PageAuto, true},
+		{"[::1]:9339", PageAuto, true},
+		{"0.0.0.0:9339", PageAuto, false},
+		{"192.168.77.1:9339", PageAuto, false},
+		{"0.0.0.0:9339", PageOn, true},
+		{"127.0.0.1:9339", PageOff, false},
+	} {
+		m := Metrics{Listen: netip.MustParseAddrPort(tt.listen), Page: tt.page}
+		if got := m.ServesPage(); got != tt.want {
+			t.Errorf("listen %s, page %s: served: %v", tt.listen, tt.page, got)
 		}
 	}
 }

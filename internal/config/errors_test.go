@@ -78,7 +78,8 @@ weft.yaml:3: tun.mtu: "1_400" is not a whole number from 576 to 65000; write one
 weft.yaml:4: vxlan.vni: "1e3" is not a whole number from 0 to 16777215; write one`},
 		{"vni", minimal + "vxlan: {vni: 16777216}\n", `weft.yaml:3: vxlan.vni: "16777216" is not a whole number from 0 to 16777215; write one`},
 		{"an MTU that IPv6 can't use", minimal + "tun: {mtu: 1279}\n", `weft.yaml:3: tun.mtu: 1279 is too small for IPv6, which needs 1280 (RFC 8200 section 5); write a larger one, or remove fd00:244::/48 from clusterCIDRs`},
-		{"a choice that there is not", minimal + "udp: {gso: maybe}\n", `weft.yaml:3: udp.gso: "maybe" is not a valid value; write auto, on or off`},
+		{"a choice that there is not", minimal + "udp: {gso: maybe}\nmetrics: {page: loopback}\n", `weft.yaml:3: udp.gso: "maybe" is not a valid value; write auto, on or off
+weft.yaml:4: metrics.page: "loopback" is not a valid value; write auto, on or off`},
 		{"negative number", minimal + "vxlan: {vni: -1}\n", `weft.yaml:3: vxlan.vni: "-1" is not a whole number from 0 to 16777215; write one`},
 		{"relative paths", minimal + "stateDir: state\nrunDir: ./run\ncontrol: {file: nodes.yaml}\ncni: {confDir: ''}\n", `weft.yaml:3: stateDir: "state" is not an absolute path; write it with all folders from / on
 weft.yaml:4: runDir: "./run" is not an absolute path; write it with all folders from / on

@@ -119,6 +119,7 @@ var keys = []key{
 	{path: "metrics.listen", arg: "ADDR:PORT", help: "address that serves metrics and health; empty: none", fallback: "127.0.0.1:9339", set: setMetricsListen},
 	{path: "metrics.peers", arg: "NUMBER", help: "metrics for each peer where there are at most so many; 0: none", fallback: "100",
 		set: func(c *Config, text string) error { return setNumber(&c.Metrics.Peers, text, 0, 10_000) }},
+	{path: "metrics.page", arg: "auto|on|off", help: "serve the status page there too; auto: if metrics.listen is a loopback address", fallback: string(PageAuto), set: setPage},
 	{path: "echo.port", arg: "PORT", help: "TCP and UDP port on the overlay that answers weft connectivity test of other nodes; 0: none", fallback: "9340", set: setEchoPort},
 }
 
@@ -230,17 +231,6 @@ func setMarkMask(c *Config, text string) error {
 	}
 	c.Host.MarkMask = marks.Mask(n)
 	return c.Host.MarkMask.Check()
-}
-
-func setMetricsListen(c *Config, text string) error {
-	if text == "" {
-		c.Metrics.Listen = netip.AddrPort{}
-		return nil
-	}
-	if err := setAddrPort(&c.Metrics.Listen, text); err != nil {
-		return fmt.Errorf("%w, or an empty string (\"\") for no metrics", err)
-	}
-	return nil
 }
 
 func setAddrPort(to *netip.AddrPort, text string) (err error) {
