@@ -1,7 +1,10 @@
 package main
 
 import (
+	"io"
+	"net/http"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -31,6 +34,35 @@ func TestInterruptedDemoLeavesNothing(t *testing.T) {
 	sample := []string{moments[0], moments[2], moments[5]}
 	for _, moment := range testnet.Sampled(sample, moments) {
 		t.Run(moment, func(t *testing.T) { stagetest.Interrupt(t, bin, moment) })
+	}
+}
+
+// TestKeptDemoShowsAPage: the address that the demo prints works from the host after the demo has ended,
+// until all is removed.
+func TestKeptDemoShowsAPage(t *testing.T) {
+	bin := buildPrograms(t)
+	status, output := stagetest.Run(t, bin, nil, "--keep")
+	t.Cleanup(func() { stagetest.Run(t, bin, nil, "--clean") })
+	address := regexp.MustCompile(`http://127\.0\.0\.1:\d+/`).FindString(output)
+	if status != 0 || address == "" {
+		t.Fatalf("exit status %d:\n%s", status, output)
+	}
+	response, err := http.Get(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	page, err := io.ReadAll(response.Body)
+	if err != nil || response.StatusCode != http.StatusOK || !strings.Contains(string(page), "<h1>node1</h1>") {
+		t.Errorf("%s answers %s (%v):\n%s", address, response.Status, err, page)
+	}
+	if status, output := stagetest.Run(t, bin, nil, "--clean"); status != 0 {
+		t.Errorf("--clean: exit status %d:\n%s", status, output)
+	}
+	stagetest.MustRunNothing(t, bin)
+	if response, err := http.Get(address); err == nil {
+		response.Body.Close()
+		t.Errorf("%s still answers", address)
 	}
 }
 

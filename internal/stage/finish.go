@@ -13,7 +13,7 @@ import (
 // has failed. With the end of ctx, the removal has begun already.
 func (d *Demo) finish(ctx context.Context) error {
 	if d.Keep && ctx.Err() == nil && len(d.Net.Nodes()) > 0 {
-		return d.keepRunning()
+		return d.keepRunning(ctx)
 	}
 	d.heading(len(d.Steps)+1, "Clean up")
 	started := time.Now()
@@ -36,12 +36,21 @@ func (d *Demo) finish(ctx context.Context) error {
 	return nil
 }
 
-func (d *Demo) keepRunning() error {
+func (d *Demo) keepRunning(ctx context.Context) error {
+	hints := [][2]string{{"ip netns", "lists the namespaces"}}
+	node := d.Net.Nodes()[0]
+	if node.PID() != 0 && node.Crashed() == nil {
+		page, err := d.servePage(ctx, node)
+		if err != nil {
+			return err
+		}
+		hints = append(hints, [2]string{page, "the status page of " + node.Entry().Name + ", in a browser"})
+	}
 	if err := d.Net.Keep(); err != nil {
 		return fmt.Errorf("can't leave it running: %w", err)
 	}
 	d.heading(len(d.Steps)+1, "It keeps running")
-	hints := append([][2]string{{"ip netns", "lists the namespaces"}}, d.Hints()...)
+	hints = append(hints, d.Hints()...)
 	hints = append(hints, [2]string{"make demo-clean", "removes it all"})
 	width := 0
 	for _, hint := range hints {

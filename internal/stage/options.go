@@ -31,8 +31,16 @@ type Options struct {
 }
 
 // Parse reads the command line, with the flags that were defined before and those of
-// Options. If it can't, it says why and ends the process.
+// Options. If it can't, it says why and ends the process. Where the process is a helper that another
+// demo has started, Parse does its work, and ends it.
 func Parse() Options {
+	if len(os.Args) == 2 && os.Args[1] == forwardArgument {
+		if err := forwardPage(); err != nil {
+			fmt.Fprintln(os.Stderr, "demo:", err)
+			os.Exit(ExitFailure)
+		}
+		os.Exit(0)
+	}
 	var o Options
 	flag.StringVar(&o.Bin, "bin", "bin", "`folder` of weftd, weft-cni and weft")
 	flag.StringVar(&o.Driver, "driver", "", "TUN `driver` (default: weftd's own)")

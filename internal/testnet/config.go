@@ -43,7 +43,7 @@ func (n *Node) writeConfig() error {
 		"runDir":        n.RunDir(),
 		// What else the host has of plugins is no part of it.
 		"cni":     map[string]any{"confDir": n.ConfDir(), "binDir": n.BinDir(), "chain": []string{}, "name": networkName},
-		"metrics": map[string]any{"listen": metricsAddress},
+		"metrics": map[string]any{"listen": MetricsAddress},
 	}
 	if n.options.Configure != nil {
 		n.options.Configure(config)

@@ -18,8 +18,10 @@ const (
 	// TUNName is the name of the overlay's device on every node.
 	TUNName = "weft0"
 
-	networkName    = "weft"
-	metricsAddress = "127.0.0.1:9339"
+	// MetricsAddress is where a weftd serves metrics, health and its status page, inside its node.
+	MetricsAddress = "127.0.0.1:9339"
+
+	networkName = "weft"
 )
 
 // NodeOptions describe a Node.
@@ -155,7 +157,7 @@ func (n *Node) isReady(ctx context.Context) error {
 // Get fetches a path from the node's metrics listener. Any status but 200 is an
 // error that quotes the answer.
 func (n *Node) Get(ctx context.Context, path string) (string, error) {
-	return n.get(ctx, "http://"+metricsAddress, path)
+	return n.get(ctx, "http://"+MetricsAddress, path)
 }
 
 // Metrics are the values of weftd's metrics, as it writes them, by their names with labels.
