@@ -19,7 +19,7 @@ KUBE_LDFLAGS = -s -w $(foreach package,k8s.io/component-base/version k8s.io/clie
 FUZZTIME ?= 30s
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build man demo demo-build demo-clean kubernetes-demo-build test test-upgrade torture e2e kubernetes-build test-kubernetes lint model fuzz bench bench-quick bench-pods bench-scale soak bench-check bench-code bench-build clean
+.PHONY: help deps build man demo demo-build demo-clean kubernetes-demo-build test test-upgrade torture e2e test-page screenshots kubernetes-build test-kubernetes lint model fuzz bench bench-quick bench-pods bench-scale soak bench-check bench-code bench-build clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -79,6 +79,16 @@ test-upgrade: deps ## upgrade nodes from UPGRADE_FROM (a commit) to this version
 e2e: deps ## run weft under containerd and cnitool, in half a minute
 	cd e2e && $(GOTEST) ./...
 
+# browser/ is a module of its own: the library that drives Chromium is no business of weft's.
+test-page: ## show the status page of real nodes in Chromium, healthy and broken, in a minute
+	@scripts/deps browser
+	cd browser && $(GOTEST) ./...
+
+screenshots: ## make the pictures of the status page in docs/screenshots anew
+	@scripts/deps browser
+	@mkdir -p docs/screenshots
+	cd browser && SCREENSHOTS=../docs/screenshots $(GOTEST) -run TestPage ./...
+
 # kubernetes/programs/ is a module of its own: the whole of Kubernetes is no business of weft's,
 # and its programs are not built of the newest client libraries. flannel's are others again;
 # for amd64 it wants cgo.
@@ -92,6 +102,7 @@ test-kubernetes: deps build kubernetes-build ## run a real Kubernetes in network
 lint: ## run the linters of .golangci.yaml
 	go run $(GOLANGCI_LINT) run
 	cd e2e && go run $(GOLANGCI_LINT) run
+	cd browser && go run $(GOLANGCI_LINT) run
 	cd kubernetes && go run $(GOLANGCI_LINT) run
 
 model: deps ## verify the model of epochs and handshakes with Spin, and find its seeded defects, in some minutes
