@@ -4,7 +4,6 @@ package daemon
 
 import (
 	"context"
-	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -20,16 +19,11 @@ import (
 	"weft/control"
 	"weft/daemon/engine"
 	"weft/encap"
-	"weft/encap/probe"
-	"weft/encap/vxlan"
 	"weft/internal/alone"
 	"weft/internal/config"
 	"weft/internal/events"
 	"weft/internal/hostnet"
 	"weft/internal/version"
-	"weft/internal/warning"
-	"weft/router"
-	"weft/router/tun"
 )
 
 // Unfit is an error that an operator must repair before weftd can start at all: of
@@ -78,7 +72,7 @@ func Run(ctx context.Context, c config.Config, log *slog.Logger) error {
 		}
 		return err
 	})
-	err = group.Wait()
+	err = errors.Join(group.Wait(), d.closePath())
 	_, _ = sd.SdNotify(false, sd.SdNotifyStopping)
 	log.Info("stopped, guard kept")
 	return err
@@ -118,11 +112,7 @@ func (d *daemon) run(ctx context.Context, group *errgroup.Group) error {
 	if err := d.openPath(ctx, key, plan); err != nil {
 		return err
 	}
-	path := d.path.Load()
-	group.Go(func() error { return path.router.Run(ctx) }) // owns the lanes: closes them in any case
-	group.Go(func() error { return path.keys.run(ctx, d.roamed) })
-	group.Go(func() error { return path.prober.Run(ctx) })
-	group.Go(func() error { return d.proved(ctx) })
+	group.Go(func() error { return d.forward(ctx) })
 	d.serveEcho(ctx, group)
 	return d.up(ctx, group)
 }
@@ -175,68 +165,6 @@ func (d *daemon) first(state control.State) (*control.Plan, error) {
 	return d.engine.First(state, time.Now())
 }
 
-// path is the data path: the lanes, and the keys that they share.
-type path struct {
-	router *router.Router
-	conns  []*encap.Conn
-	keys   *keys
-	vxlan  *vxlan.Peers // nil where packets are sealed
-	prober *probe.Prober
-}
-
-// openPath makes the TUN device, the sockets and the keys, for a router that starts with plan.
-func (d *daemon) openPath(ctx context.Context, key ed25519.PrivateKey, plan *control.Plan) error {
-	conns, queues, err := openLanes(ctx, d.config)
-	if err != nil {
-		return err
-	}
-	if err := conns[0].ShortBuffers(); err != nil {
-		d.warn("buffers", &warning.Warning{Code: "udp_buffers", Text: err.Error()})
-	}
-	keys, err := newKeys(d.config, key, conns, d.log)
-	if err != nil {
-		return err
-	}
-	if keys != nil {
-		keys.manager.Answer = d.answerPeer
-	}
-	proven := d.restoreProven(keys)
-	had := d.control.had()
-	d.carryOut(ctx, d.decide(func(e *engine.Engine) engine.Decision { return e.Begin(plan, had, proven) }))
-	p := &path{conns: conns, keys: keys}
-	if keys == nil {
-		p.vxlan = vxlan.NewPeers(len(conns))
-	}
-	p.prober = probe.New(newProbeLink(d.config, p), len(conns))
-	p.router = newRouter(d.config, p, queues, plan)
-	d.path.Store(p)
-	return nil
-}
-
-func openLanes(ctx context.Context, c config.Config) ([]*encap.Conn, []tun.Queue, error) {
-	queues, err := tun.Open(string(c.TUN.Driver), c.TUN.Name, c.Lanes())
-	if err != nil {
-		return nil, nil, err
-	}
-	joins, _ := queues[0].Takes() // joined datagrams are good for joined packets only
-	conns, err := encap.Listen(ctx, c.Listen, len(queues), encap.Options{GRO: joins, Spread: spread(c), Single: c.UDP.GSO == config.GSOOff || c.UDP.GSO == config.GSOAuto && encap.LossyKernel() != "", Mark: c.Host.MarkMask.OwnDatagram()})
-	if err != nil {
-		for _, q := range queues {
-			err = errors.Join(err, q.Close())
-		}
-		return nil, nil, err
-	}
-	return conns, queues, nil
-}
-
-func newRouter(c config.Config, p *path, queues []tun.Queue, plan *control.Plan) *router.Router {
-	lanes := make([]router.Lane, len(p.conns))
-	for i := range lanes {
-		lanes[i] = router.Lane{Queue: queues[i], Codec: p.codec(c, i), Conn: p.conns[i]}
-	}
-	return router.New(lanes, plan.Table)
-}
-
 // up applies the plan to the host, and starts what goes on beside forwarding.
 func (d *daemon) up(ctx context.Context, group *errgroup.Group) error {
 	// weftd tries failed steps again later. One route that conflicts with another program's
@@ -251,7 +179,6 @@ func (d *daemon) up(ctx context.Context, group *errgroup.Group) error {
 	})
 	group.Go(func() error { return d.saveNowAndThen(ctx) })
 	group.Go(func() error { return d.watchHost(ctx) })
-	group.Go(func() error { return d.watchPaths(ctx) })
 	group.Go(func() error { return d.reapplyNowAndThen(ctx) })
 	group.Go(func() error { return d.reconcileNowAndThen(ctx, reconcileInterval) })
 	group.Go(func() error {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"weft/control"
+	"weft/encap/probe"
 	"weft/encap/sealed"
 	"weft/encap/vxlan"
 	"weft/internal/config"
@@ -76,14 +77,13 @@ func (p *path) sent() map[string]uint64 {
 	return sent
 }
 
-// watchPaths tells the kernel what MTU paths have, as the prober finds out.
-func (d *daemon) watchPaths(ctx context.Context) error {
-	prober := d.path.Load().prober
+// watchPaths tells the kernel what MTU paths have, as the prober finds out, until ctx is done.
+func (d *daemon) watchPaths(ctx context.Context, prober *probe.Prober) {
 	known := map[string]int{}
 	for {
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case <-prober.Changed:
 		}
 		_ = d.apply(ctx) // it has logged that

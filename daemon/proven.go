@@ -13,6 +13,7 @@ import (
 	"github.com/google/renameio/v2"
 
 	"weft/daemon/engine"
+	"weft/encap/sealed/handshake"
 	"weft/internal/nodefile"
 )
 
@@ -70,23 +71,19 @@ const (
 
 // proved puts the addresses behind peers that they have proven, whenever that has changed, until
 // ctx is done.
-func (d *daemon) proved(ctx context.Context) error {
-	path := d.path.Load()
-	if path.keys == nil {
-		return nil
-	}
+func (d *daemon) proved(ctx context.Context, m *handshake.Manager) {
 	for wait := leastProvedWait; ; {
 		select {
 		case <-ctx.Done():
-			return nil
-		case <-path.keys.manager.Proved():
+			return
+		case <-m.Proved():
 		}
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case <-time.After(wait):
 		}
-		all, began := path.keys.manager.Proven(), time.Now()
+		all, began := m.Proven(), time.Now()
 		d.carryOut(ctx, d.decide(func(e *engine.Engine) engine.Decision { return e.Proved(all) }))
 		wait = min(max(leastProvedWait, 20*time.Since(began)), mostProvedWait)
 		if err := writeProven(d.config.RunDir, all); err != nil {

@@ -90,21 +90,12 @@ func (k *keys) update(plan *control.Plan) {
 	}
 }
 
-// run agrees on keys until ctx is done, and reports to moved where peers have roamed.
-func (k *keys) run(ctx context.Context, moved func(context.Context, sealed.Move)) error {
+// run agrees on keys until ctx is done.
+func (k *keys) run(ctx context.Context) error {
 	if k == nil {
+		<-ctx.Done()
 		return nil
 	}
-	go func() {
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case m := <-k.manager.Followed:
-				moved(ctx, m)
-			}
-		}
-	}()
 	return k.manager.Run(ctx)
 }
 

@@ -234,7 +234,7 @@ func detach(udp *net.UDPConn) (*os.File, error) {
 
 // ReadBatch waits until datagrams are there and returns those that are, a batch at
 // most. They are valid until the next ReadBatch. After Close it returns an error
-// that wraps os.ErrClosed.
+// that wraps os.ErrClosed, and once after Wake one that wraps poller.ErrWoken.
 func (c *Conn) ReadBatch() ([]Received, error) { return c.reader.read() }
 
 // WriteBatch sends what was added to the batch. A peer that cannot be reached loses
@@ -294,6 +294,10 @@ func (c *Conn) LocalAddr() netip.AddrPort { return c.local }
 
 // SourcePort returns the port that the lane sends from.
 func (c *Conn) SourcePort() uint16 { return c.port }
+
+// Wake ends the present ReadBatch, or the next one that waits. The sockets stay open, and
+// what arrives waits in them.
+func (c *Conn) Wake() error { return c.poller.Wake() }
 
 // Close wakes a goroutine that waits in ReadBatch.
 func (c *Conn) Close() error { return errors.Join(c.poller.Close(), c.closeFiles()) }

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"weft/encap"
+	"weft/internal/poller"
 	"weft/peer"
 )
 
@@ -265,6 +266,19 @@ func TestCloseWakesTheReader(t *testing.T) {
 		if _, err := c.ReadBatch(); !errors.Is(err, os.ErrClosed) {
 			t.Errorf("ReadBatch = %v, want os.ErrClosed", err)
 		}
+	}
+}
+
+// What arrives at a lane that was stopped waits for the next one that reads.
+func TestWakeEndsAReadAndKeepsWhatArrives(t *testing.T) {
+	c := listen(t, "127.0.0.1:0", 1)[0]
+	time.AfterFunc(20*time.Millisecond, func() { _ = c.Wake() })
+	if _, err := c.ReadBatch(); !errors.Is(err, poller.ErrWoken) {
+		t.Errorf("ReadBatch = %v, want poller.ErrWoken", err)
+	}
+	c.WriteBatch(batch(peerAt(c, "127.0.0.1"), []byte("later")))
+	if got, _ := receive(t, c, 1); !slices.Equal(got, []string{"later"}) {
+		t.Errorf("received %q", got)
 	}
 }
 

@@ -69,7 +69,7 @@ func (e *endless) WriteBatch(batch *encap.Batch) encap.Sent {
 
 func (e *endless) Takes() (tcp, udp bool) { return true, true }
 
-func (e *endless) Close() error { return nil }
+func (e *endless) Wake() error { return nil }
 
 // fixture is node1's table, a packet of each family from its pod to node2's, and
 // one that is dropped.
@@ -217,13 +217,13 @@ func BenchmarkInboundSuperPacket(b *testing.B) {
 
 func TestALaneSurvivesBadReadsButNotABrokenDevice(t *testing.T) {
 	bad := errors.New("bad frame")
-	c, reads := new(counters), 0
+	c, reads, stopping := new(counters), 0, atomic.Bool{}
 	err := repeat(func() error {
 		if reads++; reads == maxFailures { // one good read in between
 			return nil
 		}
 		return bad
-	}, c)
+	}, c, &stopping)
 	if !errors.Is(err, bad) || !strings.Contains(err.Error(), "in a row") || reads != 2*maxFailures {
 		t.Errorf("after %d reads: %v", reads, err)
 	}
@@ -232,7 +232,7 @@ func TestALaneSurvivesBadReadsButNotABrokenDevice(t *testing.T) {
 	}
 
 	reads = 0
-	if err := repeat(func() error { reads++; return os.ErrClosed }, c); !errors.Is(err, os.ErrClosed) || reads != 1 {
+	if err := repeat(func() error { reads++; return os.ErrClosed }, c, &stopping); !errors.Is(err, os.ErrClosed) || reads != 1 {
 		t.Errorf("a closed device is read %d times: %v", reads, err)
 	}
 }

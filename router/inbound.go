@@ -34,8 +34,6 @@ type inbound struct {
 	}
 }
 
-func (in *inbound) run() error { return repeat(in.batch, in.counters) }
-
 // batch delivers what one read brings.
 func (in *inbound) batch() error {
 	received, err := in.conn.ReadBatch()

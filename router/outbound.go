@@ -29,8 +29,6 @@ type outbound struct {
 	out encap.Batch // what the present batch sends; it shares memory with the queue's frames
 }
 
-func (o *outbound) run() error { return repeat(o.batch, o.counters) }
-
 // batch forwards what one read brings.
 func (o *outbound) batch() error {
 	frames, err := o.queue.Read()

@@ -17,6 +17,7 @@ import (
 	"weft/drop"
 	"weft/encap"
 	"weft/fib"
+	"weft/internal/poller"
 	"weft/packet"
 	"weft/peer"
 )
@@ -26,14 +27,14 @@ type Queue interface {
 	Read() ([]packet.Frame, error)
 	Write(frames []packet.Frame) (int, error)
 	Takes() (tcp, udp bool)
-	Close() error
+	Wake() error
 }
 
 // Conn is what a lane needs of a UDP socket; package encap documents it.
 type Conn interface {
 	ReadBatch() ([]encap.Received, error)
 	WriteBatch(batch *encap.Batch) encap.Sent
-	Close() error
+	Wake() error
 }
 
 // Codec is what a lane needs of an encapsulation.
@@ -57,10 +58,11 @@ type Lane struct {
 
 // Router forwards packets in all lanes.
 type Router struct {
-	lanes   []lane
-	table   atomic.Pointer[fib.Table]
-	capture atomic.Pointer[Capture] // nil unless an operator captures packets
-	took    joins                   // what the first queue took when the router was made
+	lanes    []lane
+	table    atomic.Pointer[fib.Table]
+	capture  atomic.Pointer[Capture] // nil unless an operator captures packets
+	took     joins                   // what the first queue took when the router was made
+	stopping atomic.Bool
 }
 
 // joins are the kinds of super-packets that a queue takes.
@@ -71,8 +73,8 @@ type lane struct {
 	out, in counters
 }
 
-// New returns a router that will forward by table in the given lanes. It owns
-// their queues and sockets from now on: Run closes them.
+// New returns a router that will forward by table in the given lanes. Their queues and sockets
+// stay the caller's, which must not use them while Run does.
 func New(lanes []Lane, table *fib.Table) *Router {
 	r := &Router{lanes: make([]lane, len(lanes))}
 	for i := range lanes {
@@ -108,42 +110,45 @@ func (r *Router) RefusedJoins() (tcp, udp bool) {
 	return r.took.tcp && !tcp, r.took.udp && !udp
 }
 
-// Run forwards until ctx is done, or until a lane can no longer read. It has
-// closed all queues and sockets when it returns.
+// Run forwards until ctx is done, or until a lane can no longer read. When it returns, all lanes
+// have ended: no packet is in their hands, and what comes waits in the kernel's queues. Run may be
+// called once.
 func (r *Router) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	for i := range r.lanes {
 		l := &r.lanes[i]
 		group.Go(func() error {
 			o := outbound{lane: i, queue: l.Queue, codec: l.Codec, conn: l.Conn, table: &r.table, capture: &r.capture, counters: &l.out}
-			return describe(ctx, o.run(), "lane %d, outbound", i)
+			return describe(ctx, repeat(o.batch, &l.out, &r.stopping), "lane %d, outbound", i)
 		})
 		group.Go(func() error {
 			in := inbound{lane: i, conn: l.Conn, codec: l.Codec, queue: l.Queue, table: &r.table, capture: &r.capture, counters: &l.in}
-			return describe(ctx, in.run(), "lane %d, inbound", i)
+			return describe(ctx, repeat(in.batch, &l.in, &r.stopping), "lane %d, inbound", i)
 		})
 	}
 	group.Go(func() error {
 		<-ctx.Done()
-		return r.close()
+		return r.stop()
 	})
 	return group.Wait()
 }
 
-func (r *Router) close() error {
+// stop ends the lanes: the busy ones after their batch, and those that wait now.
+func (r *Router) stop() error {
+	r.stopping.Store(true)
 	var errs error
 	for i := range r.lanes {
-		errs = errors.Join(errs, r.lanes[i].Queue.Close(), r.lanes[i].Conn.Close())
+		errs = errors.Join(errs, r.lanes[i].Queue.Wake(), r.lanes[i].Conn.Wake())
 	}
 	if errs != nil {
-		return fmt.Errorf("close the lanes: %w", errs)
+		return fmt.Errorf("stop the lanes: %w", errs)
 	}
 	return nil
 }
 
 // describe makes nothing of an error that is due to the end of ctx.
 func describe(ctx context.Context, err error, format string, args ...any) error {
-	if ctx.Err() != nil {
+	if err == nil || ctx.Err() != nil {
 		return nil
 	}
 	return fmt.Errorf("%s: %w", fmt.Sprintf(format, args...), err)
@@ -153,12 +158,15 @@ func describe(ctx context.Context, err error, format string, args ...any) error 
 // that a driver cannot read is one failure; a device that is broken fails every time.
 const maxFailures = 100
 
-// repeat calls batch until its queue or socket is closed, or fails for good.
-func repeat(batch func() error, c *counters) error {
-	for failures := 0; ; {
+// repeat calls batch until it is to stop, its queue or socket is closed, or fails for good.
+func repeat(batch func() error, c *counters, stopping *atomic.Bool) error {
+	for failures := 0; !stopping.Load(); {
 		err := batch()
 		if err == nil {
 			failures = 0
+			continue
+		}
+		if errors.Is(err, poller.ErrWoken) {
 			continue
 		}
 		if errors.Is(err, os.ErrClosed) {
@@ -169,4 +177,5 @@ func repeat(batch func() error, c *counters) error {
 			return fmt.Errorf("%d reads failed in a row, the last with: %w", failures, err)
 		}
 	}
+	return nil
 }

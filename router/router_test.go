@@ -115,7 +115,7 @@ func (s *socket) WriteBatch(batch *encap.Batch) encap.Sent {
 	return sent
 }
 
-func (s *socket) Close() error {
+func (s *socket) Wake() error {
 	s.once.Do(func() { close(s.closed) })
 	return nil
 }

@@ -109,7 +109,7 @@ func (q *queue) Write(frames []packet.Frame) (int, error) {
 
 func (q *queue) Takes() (tcp, udp bool) { return false, false }
 
-func (q *queue) Close() error {
+func (q *queue) Wake() error {
 	q.close()
 	return nil
 }
@@ -155,7 +155,7 @@ func (c *conn) WriteBatch(batch *encap.Batch) encap.Sent {
 	return encap.Sent{Packets: n}
 }
 
-func (c *conn) Close() error {
+func (c *conn) Wake() error {
 	c.close()
 	return nil
 }

@@ -21,6 +21,7 @@ import (
 	"weft/internal/hostcheck"
 	"weft/internal/hostnet"
 	"weft/internal/nodefile"
+	"weft/router/tun"
 )
 
 // teardown is what `weft teardown` did.
@@ -36,7 +37,7 @@ func newTeardownCommand() *cobra.Command {
 		Use:   "teardown",
 		Short: "Remove what weft set up on this host, its protection included",
 		Long: "Remove what weft set up on this host, once weftd is stopped: the guard table, the routes and\n" +
-			"rules, the conflist, and weftd's files in its run directory. Without the guard table, pods'\n" +
+			"rules, the device of a weftd that died, the conflist, and weftd's files in its run directory. Without the guard table, pods'\n" +
 			"packets may leave in clear, so this is refused while pods run. Leases, the snapshot and the\n" +
 			"node's key stay in their folders.",
 		Args: cobra.NoArgs,
@@ -95,6 +96,11 @@ func tearDown(ctx context.Context, c config.Config, force bool) (teardown, error
 		case !errors.Is(err, fs.ErrNotExist):
 			return done, fmt.Errorf("remove what weftd wrote in the run directory: %w", err)
 		}
+	}
+	if removed, err := tun.Remove(c.TUN.Name); err != nil {
+		return done, err
+	} else if removed {
+		done.Removed = append(done.Removed, "the device "+c.TUN.Name)
 	}
 	if err := hostnet.New(slog.New(slog.DiscardHandler)).Remove(ctx); err != nil {
 		return done, err

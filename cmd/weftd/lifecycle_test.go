@@ -46,8 +46,8 @@ func protection(t *testing.T, at *testnet.Namespace) string {
 		nft --stateless list table bridge weft`)
 }
 
-// TestStopKeepsProtection: weftd's end, however it comes, takes away its device and nothing
-// that protects pods. New pods are protected too, so they may be added, and are connected by
+// TestStopKeepsProtection: weftd's end, however it comes, takes away nothing that protects pods. A
+// stop takes away the device, a crash doesn't. New pods are protected too, so they may be added, and are connected by
 // the next start.
 func TestStopKeepsProtection(t *testing.T) {
 	t.Parallel()
@@ -59,9 +59,10 @@ func TestStopKeepsProtection(t *testing.T) {
 	}
 	for _, end := range []struct {
 		name string
+		left bool // the device
 		end  func()
 	}{
-		{"SIGTERM", func() {
+		{"SIGTERM", false, func() {
 			if err := node.Stop(t.Context()); err != nil { // which fails if the exit status is not 0
 				t.Error(err)
 			}
@@ -69,8 +70,8 @@ func TestStopKeepsProtection(t *testing.T) {
 				t.Error("SIGTERM: the socket is left")
 			}
 		}},
-		{"SIGKILL", node.Kill},
-		{"its device is deleted", func() {
+		{"SIGKILL", true, node.Kill},
+		{"its device is deleted", false, func() {
 			run(t, node.Namespace, "ip", "link", "del", testnet.TUNName)
 			eventually(t, "weftd to end", func() error {
 				if node.Crashed() == nil {
@@ -82,6 +83,9 @@ func TestStopKeepsProtection(t *testing.T) {
 		}},
 	} {
 		end.end()
+		if left := run(t, node.Namespace, "ip", "-br", "link"); strings.Contains(left, testnet.TUNName) != end.left {
+			t.Errorf("after %s there are the devices\n%s", end.name, left)
+		}
 		expectSame(t, "what protects pods, after "+end.name, protected, protection(t, node.Namespace))
 		expectSame(t, "the pods' wiring, after "+end.name, wired, wiring(t, node))
 		if err := node.Start(t.Context()); err != nil {
@@ -133,11 +137,12 @@ func TestTeardownRemovesAll(t *testing.T) {
 		t.Fatal(err)
 	}
 	addPod(t, node, "b")
-	if err := node.Stop(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	node.Kill() // so the device is left
 	if got := teardown(t, node, "--force", "-o", "json"); got.status != 0 || !strings.Contains(got.stdout, `"exposed": [`+"\n    \"") {
 		t.Errorf("by force: exit status %d, %s%s", got.status, got.stdout, got.stderr)
+	}
+	if left := run(t, node.Namespace, "ip", "-br", "link"); strings.Contains(left, testnet.TUNName) {
+		t.Errorf("by force: the device is left:\n%s", left)
 	}
 }
 

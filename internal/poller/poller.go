@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"sync/atomic"
 	"time"
 	"unsafe"
 
@@ -34,11 +35,15 @@ const Brief = 10 * time.Millisecond
 // Yield is for a raw system call that a signal has ended.
 func Yield() { runtime.Gosched() }
 
-// Poller waits until a descriptor can be read, or until it is closed. One
+// ErrWoken says that Wake has ended a wait.
+var ErrWoken = errors.New("the wait was ended")
+
+// Poller waits until a descriptor can be read, or until it is woken or closed. One
 // goroutine waits at a time.
 type Poller struct {
-	fds   [2]unix.PollFd // the descriptor; the event that wakes for Close
-	event *os.File       // closed by the runtime when nothing refers to the poller any more
+	fds    [2]unix.PollFd // the descriptor; the event of Wake and Close
+	event  *os.File       // closed by the runtime when nothing refers to the poller any more
+	closed atomic.Bool
 
 	brief time.Duration
 	left  unix.Timespec // of ask's timeout; the kernel subtracts from it
@@ -63,7 +68,7 @@ func New(fd int) (*Poller, error) {
 const atOnce = 5 * time.Microsecond
 
 // Wait returns when the descriptor can be read or has an error to report, and whether that
-// was not so at once. After Close it returns os.ErrClosed.
+// was not so at once. After Wake it returns ErrWoken once, and after Close os.ErrClosed.
 func (p *Poller) Wait() (waited bool, err error) {
 	if asked := p.Spin(); asked > 0 {
 		return asked > 1, p.readable()
@@ -105,16 +110,32 @@ func (p *Poller) Sleep() error {
 }
 
 func (p *Poller) readable() error {
-	if p.fds[1].Revents != 0 {
+	if p.fds[1].Revents == 0 {
+		return nil
+	}
+	if p.closed.Load() {
 		return os.ErrClosed
+	}
+	if _, err := p.event.Read(make([]byte, 8)); err != nil { // resets the event
+		return fmt.Errorf("reset what wakes the lane: %w", err)
+	}
+	if p.closed.Load() { // meanwhile: the event that was reset is Close's, too
+		return errors.Join(os.ErrClosed, p.Wake())
+	}
+	return ErrWoken
+}
+
+// Wake ends the present wait, or the next one if there is none. The descriptor stays as it is, so
+// another process that has it too notices nothing.
+func (p *Poller) Wake() error {
+	if _, err := p.event.Write([]byte{0: 1, 7: 0}); err != nil { // eventfd(2): any number but 0
+		return fmt.Errorf("wake the waiting lane: %w", err)
 	}
 	return nil
 }
 
 // Close ends the present wait, and all later ones.
 func (p *Poller) Close() error {
-	if _, err := p.event.Write([]byte{0: 1, 7: 0}); err != nil { // eventfd(2): any number but 0
-		return fmt.Errorf("wake the waiting lane: %w", err)
-	}
-	return nil
+	p.closed.Store(true)
+	return p.Wake()
 }

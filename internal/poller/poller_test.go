@@ -47,6 +47,33 @@ func TestWaitEndsWithWhatCanBeReadAndWithClose(t *testing.T) {
 	}
 }
 
+// A wait that is under way and one that begins later end once each; what came meanwhile is still
+// there.
+func TestWakeEndsOneWait(t *testing.T) {
+	p, _, writer := newPipe(t)
+	time.AfterFunc(10*time.Millisecond, func() { _ = p.Wake() })
+	for _, when := range []string{"during", "before"} {
+		if _, err := p.Wait(); !errors.Is(err, ErrWoken) {
+			t.Errorf("Wait = %v after Wake %s it, want ErrWoken", err, when)
+		}
+		if _, err := writer.Write([]byte{1}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := p.Wait(); err != nil {
+			t.Errorf("the next Wait = %v", err)
+		}
+		if err := p.Wake(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.Close()
+	for range 2 {
+		if _, err := p.Wait(); !errors.Is(err, os.ErrClosed) {
+			t.Errorf("Wait = %v after Close, want os.ErrClosed", err)
+		}
+	}
+}
+
 // wait waits for bytes that come at an interval, and returns how much of the time the
 // waiting thread used a processor.
 func wait(t *testing.T, interval time.Duration, n int) (share float64) {

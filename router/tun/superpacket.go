@@ -46,15 +46,7 @@ type superpacket struct {
 	joined, piece []packet.Frame // one each, to cut what is refused; made when first needed
 }
 
-func openSuperpacket(name string, n int) ([]Queue, error) {
-	return openEach(n, func() (Queue, error) { return newSuperpacket(name) })
-}
-
-func newSuperpacket(name string) (*superpacket, error) {
-	fd, err := attach(name)
-	if err != nil {
-		return nil, err
-	}
+func newSuperpacket(fd int) (_ Queue, err error) {
 	q := &superpacket{file: os.NewFile(uintptr(fd), "/dev/net/tun"), frames: packet.NewFrames(superpackets, packet.MaxSize)}
 	if q.udp, err = offload(fd); err != nil {
 		return nil, errors.Join(err, q.file.Close())
@@ -236,5 +228,9 @@ func (q *superpacket) writev(fd uintptr) bool {
 func (q *superpacket) Takes() (tcp, udp bool) {
 	return !q.refusesTCP.Load(), q.udp && !q.refusesUDP.Load()
 }
+
+func (q *superpacket) Wake() error { return q.poller.Wake() }
+
+func (q *superpacket) File() *os.File { return q.file }
 
 func (q *superpacket) Close() error { return errors.Join(q.poller.Close(), q.file.Close()) }

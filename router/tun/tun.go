@@ -6,7 +6,7 @@ package tun
 import (
 	"errors"
 	"fmt"
-	"net"
+	"os"
 	"slices"
 	"strings"
 
@@ -20,8 +20,8 @@ import (
 type Queue interface {
 	// Read waits until a packet is there and returns what is there, a batch at most.
 	// The frames are valid until the next Read. After Close it returns an error that
-	// wraps os.ErrClosed. Another error concerns what was just read; once the device
-	// is deleted, every Read returns one.
+	// wraps os.ErrClosed, and once after Wake one that wraps poller.ErrWoken. Another error
+	// concerns what was just read; once the device is deleted, every Read returns one.
 	Read() ([]packet.Frame, error)
 
 	// Write hands packets to the kernel and returns how many it took (packet.Count). One
@@ -33,15 +33,29 @@ type Queue interface {
 	// kind that the kernel turns out to refuse. It may be called at any time.
 	Takes() (tcp, udp bool)
 
-	// Close wakes a goroutine that waits in Read. When all queues are closed the device is gone.
+	// Wake ends the present Read, or the next one that waits. The queue stays open, and packets
+	// wait in it.
+	Wake() error
+
+	// File is the queue's descriptor, which stays the queue's.
+	File() *os.File
+
+	// Close wakes a goroutine that waits in Read. When all queues are closed the device is gone,
+	// unless it is persistent.
 	Close() error
 }
 
-// drivers open a new device with n queues.
-var drivers = map[string]func(name string, n int) ([]Queue, error){
-	"superpacket": openSuperpacket,
-	"wireguard":   openWireguard,
-	"water":       openWater,
+// driver is a way to use a queue.
+type driver struct {
+	open  func(name string) (Queue, error) // attaches another queue of a device, which the first one makes
+	adopt func(fd int) (Queue, error)      // takes over an open queue, which is closed if that fails
+	flags uint16                           // of the device (TUNSETIFF)
+}
+
+var drivers = map[string]driver{
+	"superpacket": {withHeaders(newSuperpacket), newSuperpacket, headers},
+	"wireguard":   {withHeaders(newWireguard), newWireguard, headers},
+	"water":       {openWater, adoptWater, bare},
 }
 
 // Drivers returns the names that Open accepts.
@@ -54,17 +68,18 @@ func Drivers() []string {
 	return names
 }
 
-// Open makes the device name with n queues. A device of that name must not exist:
-// the kernel would let a second process take a share of its packets.
+// Open makes the device name with n queues, or takes the one that a weftd has left which died
+// (see Persist). It takes no other device: the kernel would let a second process have a share of
+// its packets.
 func Open(driver, name string, n int) ([]Queue, error) {
-	open, known := drivers[driver]
-	if !known {
-		return nil, fmt.Errorf("unknown TUN driver %q; there are %s", driver, strings.Join(Drivers(), ", "))
+	d, err := find(driver)
+	if err != nil {
+		return nil, err
 	}
-	if _, err := net.InterfaceByName(name); err == nil {
-		return nil, fmt.Errorf("a device %s exists already: is another weftd running in this network namespace? Otherwise choose another tun.name", name)
+	if err := d.makeWay(name); err != nil {
+		return nil, err
 	}
-	queues, err := open(name, n)
+	queues, err := openEach(n, func() (Queue, error) { return d.open(name) })
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENXIO) {
 		return nil, fmt.Errorf("/dev/net/tun is missing: load the module tun (modprobe tun), or give the container the device: %w", err)
 	}
@@ -75,6 +90,14 @@ func Open(driver, name string, n int) ([]Queue, error) {
 		return nil, fmt.Errorf("open TUN device %s with driver %s: %w", name, driver, err)
 	}
 	return queues, nil
+}
+
+func find(name string) (driver, error) {
+	d, known := drivers[name]
+	if !known {
+		return d, fmt.Errorf("unknown TUN driver %q; there are %s", name, strings.Join(Drivers(), ", "))
+	}
+	return d, nil
 }
 
 // openEach opens n queues one by one, and closes those it has if one fails.

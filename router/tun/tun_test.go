@@ -13,6 +13,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"weft/internal/poller"
 	"weft/internal/testnet"
 	"weft/packet"
 	"weft/packet/packettest"
@@ -238,6 +239,113 @@ func TestEveryReadOfADeletedDeviceFails(t *testing.T) {
 			t.Errorf("%d of 200 reads failed", failed)
 		}
 	})
+}
+
+// Packets wait in a queue whose reader was stopped, for the next one that reads.
+func TestWakeEndsAReadAndKeepsPackets(t *testing.T) {
+	forEachDriver(t, func(t *testing.T, driver string) {
+		namespace, queues := open(t, driver, 1)
+		conn := bind(t, namespace, 5000)
+		for _, when := range []time.Duration{20 * time.Millisecond, 0} { // while Read waits, and before it
+			woken := make(chan error, 1)
+			time.AfterFunc(when, func() { woken <- queues[0].Wake() })
+			if when == 0 {
+				woken <- <-woken
+			}
+			var err error
+			for err == nil { // the kernel's own packets may come first
+				_, err = queues[0].Read()
+			}
+			if !errors.Is(err, poller.ErrWoken) || <-woken != nil {
+				t.Fatalf("Read = %v, want poller.ErrWoken", err)
+			}
+			if _, err := conn.WriteTo([]byte("later"), net.UDPAddrFromAddrPort(netip.AddrPortFrom(remote, 7))); err != nil {
+				t.Fatal(err)
+			}
+			if got := readUDP(t, queues[0]); string(got) != "later" {
+				t.Errorf("read %q", got)
+			}
+		}
+	})
+}
+
+// A weftd that dies leaves its device with addresses and routes. The next one opens that, whatever
+// its driver.
+func TestADeviceThatWasLeftIsOpened(t *testing.T) {
+	forEachDriver(t, func(t *testing.T, before string) {
+		for _, now := range tun.Drivers() {
+			namespace, queues := open(t, before, 2)
+			if err := tun.Persist(queues[0], true); err != nil {
+				t.Fatal(err)
+			}
+			index := linkIndex(t, namespace)
+			for _, q := range queues {
+				q.Close()
+			}
+			err := namespace.Do(func() (err error) {
+				queues, err = tun.Open(now, device, 3)
+				return err
+			})
+			if err != nil {
+				t.Fatalf("%s after %s: %v", now, before, err)
+			}
+			if same := index == linkIndex(t, namespace); same != ((now == "water") == (before == "water")) {
+				t.Errorf("%s after %s: the same device: %v", now, before, same)
+			}
+			for _, q := range queues {
+				q.Close()
+			}
+			err = namespace.Do(func() error {
+				_, err := tun.Remove(device)
+				return err
+			})
+			if err != nil || linkIndex(t, namespace) != 0 {
+				t.Errorf("%s after %s: the device is still there (Remove = %v)", now, before, err)
+			}
+		}
+	})
+}
+
+// linkIndex is that of the device, or 0.
+func linkIndex(t *testing.T, namespace *testnet.Namespace) (index int) {
+	t.Helper()
+	err := namespace.Do(func() error {
+		link, err := netlink.LinkByName(device)
+		if errors.As(err, new(netlink.LinkNotFoundError)) {
+			return nil
+		}
+		if err == nil {
+			index = link.Attrs().Index
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return index
+}
+
+func TestADeviceOfAnotherKindIsRefused(t *testing.T) {
+	for name, link := range map[string]netlink.Link{
+		"veth":      &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: device}, PeerName: "other"},
+		"tap":       &netlink.Tuntap{LinkAttrs: netlink.LinkAttrs{Name: device}, Mode: netlink.TUNTAP_MODE_TAP},
+		"one queue": &netlink.Tuntap{LinkAttrs: netlink.LinkAttrs{Name: device}, Mode: netlink.TUNTAP_MODE_TUN},
+	} {
+		namespace, err := testnet.ForTest(t, testnet.Options{Prefix: "tun"}).AddNamespace(t.Context(), "host")
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = namespace.Do(func() error {
+			if err := netlink.LinkAdd(link); err != nil {
+				t.Fatal(err)
+			}
+			_, err := tun.Open("superpacket", device, 1)
+			return err
+		})
+		if err == nil || !strings.Contains(err.Error(), "is not weft's: remove it (ip link del weft0)") {
+			t.Errorf("%s: Open = %v", name, err)
+		}
+	}
 }
 
 func TestADeviceThatExistsIsNotShared(t *testing.T) {

@@ -2,8 +2,8 @@ package tun
 
 import (
 	"fmt"
+	"os"
 
-	"golang.org/x/sys/unix"
 	wgtun "golang.zx2c4.com/wireguard/tun"
 
 	"weft/packet"
@@ -21,15 +21,7 @@ type wireguard struct {
 	out   [][]byte // what Write gives the library: packets with room for a virtio-net header
 }
 
-func openWireguard(name string, n int) ([]Queue, error) {
-	return openEach(n, func() (Queue, error) { return newWireguard(name) })
-}
-
-func newWireguard(name string) (*wireguard, error) {
-	fd, err := attach(name)
-	if err != nil {
-		return nil, err
-	}
+func newWireguard(fd int) (Queue, error) {
 	device, _, err := wgtun.CreateUnmonitoredTUNFromFD(fd) // owns fd, also if it fails
 	if err != nil {
 		return nil, fmt.Errorf("set the queue up: %w", err)
@@ -42,32 +34,13 @@ func newWireguard(name string) (*wireguard, error) {
 	return w, nil
 }
 
-// attach opens a queue of the device, which the first one makes. The library's own
-// CreateTUN knows devices of one queue only.
-func attach(name string) (int, error) {
-	request, err := unix.NewIfreq(name)
-	if err != nil {
-		return 0, fmt.Errorf("name the device: %w", err)
-	}
-	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return 0, fmt.Errorf("open /dev/net/tun: %w", err)
-	}
-	request.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI | unix.IFF_VNET_HDR | unix.IFF_MULTI_QUEUE)
-	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, request); err != nil {
-		unix.Close(fd)
-		return 0, fmt.Errorf("attach a queue (TUNSETIFF): %w", err)
-	}
-	return fd, nil
-}
-
 func (w *wireguard) Read() ([]packet.Frame, error) {
 	n, err := w.device.Read(w.in, w.sizes, 0)
 	for i := range n {
 		w.frames[i].Reset()
 		w.frames[i].Fill(w.sizes[i])
 	}
-	return w.frames[:n], err
+	return w.frames[:n], woken(w.device.File(), err)
 }
 
 func (w *wireguard) Write(frames []packet.Frame) (int, error) {
@@ -101,5 +74,9 @@ func countJoined(err error) int {
 
 // Takes says no: the library makes super-packets of the packets itself.
 func (w *wireguard) Takes() (tcp, udp bool) { return false, false }
+
+func (w *wireguard) Wake() error { return wake(w.device.File()) }
+
+func (w *wireguard) File() *os.File { return w.device.File() }
 
 func (w *wireguard) Close() error { return w.device.Close() }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"sync"
 
+	"weft/internal/poller"
 	"weft/packet"
 )
 
@@ -18,6 +19,7 @@ type Queue struct {
 
 	batches chan [][]byte
 	frames  []packet.Frame
+	woken   chan struct{}
 	closed  chan struct{}
 	once    sync.Once
 
@@ -30,6 +32,7 @@ func NewQueue() *Queue {
 	return &Queue{
 		batches: make(chan [][]byte, 64),
 		frames:  packet.NewFrames(64, 9000),
+		woken:   make(chan struct{}, 1),
 		closed:  make(chan struct{}),
 	}
 }
@@ -52,6 +55,8 @@ func (q *Queue) Read() ([]packet.Frame, error) {
 			q.frames[i].Fill(copy(q.frames[i].Reset(), b))
 		}
 		return q.frames[:len(batch)], nil
+	case <-q.woken:
+		return nil, fmt.Errorf("read the test queue: %w", poller.ErrWoken)
 	case <-q.closed:
 		return nil, fmt.Errorf("read the test queue: %w", os.ErrClosed)
 	}
@@ -77,6 +82,15 @@ func (q *Queue) Write(frames []packet.Frame) (int, error) {
 
 // Takes says no.
 func (q *Queue) Takes() (tcp, udp bool) { return false, false }
+
+// Wake ends the present Read, or the next one that waits.
+func (q *Queue) Wake() error {
+	select {
+	case q.woken <- struct{}{}:
+	default: // the next one ends already
+	}
+	return nil
+}
 
 // Close ends Read. It may be called more than once.
 func (q *Queue) Close() error {
