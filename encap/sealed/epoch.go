@@ -226,6 +226,10 @@ func (e *Epoch) opener(lane int) *opener {
 	if o := e.receivers[lane].Load(); o != nil {
 		return o
 	}
+	return e.newOpener(lane)
+}
+
+func (e *Epoch) newOpener(lane int) *opener {
 	e.keys.Lock()
 	defer e.keys.Unlock()
 	if e.secrets == nil {

@@ -386,6 +386,9 @@ func (p *Peers) Keyed() map[*Peer]struct{} { return p.sessions.peers() }
 // SendSingly has each datagram to the peer sent as a message of its own, or runs again.
 func (p *Peer) SendSingly(singly bool) { p.singly.Store(singly) }
 
+// Singly reports whether each datagram to the peer is sent as a message of its own.
+func (p *Peer) Singly() bool { return p.singly.Load() }
+
 // Sending returns the epoch that is sealed with, or nil.
 func (p *Peer) Sending() *Epoch { return p.sending.Load() }
 

@@ -3,6 +3,7 @@ package sealed
 import (
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 )
@@ -54,15 +55,43 @@ func (s *sessions) add(e *Epoch) error {
 	default:
 		return errors.New("there are too many sessions")
 	}
+	generation := rand.Uint32N(1 << generationBits)
+	e.local = (generation<<slotBits | slot) << laneBits
+	s.chunk(int(slot))[slot%slotsPerChunk].Store(e)
+	return nil
+}
+
+// restore has imported epochs found by the numbers that they have. After an error, none is.
+func (s *sessions) restore(all []imported) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	taken := make(map[uint16]bool, len(all))
+	for _, i := range all {
+		slot := uint16(i.local >> laneBits)
+		for ; s.used <= int(slot); s.used++ {
+			s.free = append(s.free, uint16(s.used))
+		}
+		if taken[slot] || s.chunk(int(slot))[slot%slotsPerChunk].Load() != nil {
+			return errors.New("two sessions have one number")
+		}
+		taken[slot] = true
+	}
+	for _, i := range all {
+		slot := uint16(i.local >> laneBits)
+		s.chunk(int(slot))[slot%slotsPerChunk].Store(i.Epoch)
+	}
+	s.free = slices.DeleteFunc(s.free, func(slot uint16) bool { return taken[slot] })
+	return nil
+}
+
+// chunk returns the part of the table that a slot is in. s.mu is held.
+func (s *sessions) chunk(slot int) *[slotsPerChunk]atomic.Pointer[Epoch] {
 	chunk := s.chunks[slot/slotsPerChunk].Load()
 	if chunk == nil {
 		chunk = new([slotsPerChunk]atomic.Pointer[Epoch])
 		s.chunks[slot/slotsPerChunk].Store(chunk)
 	}
-	generation := rand.Uint32N(1 << generationBits)
-	e.local = (generation<<slotBits | slot) << laneBits
-	chunk[slot%slotsPerChunk].Store(e)
-	return nil
+	return chunk
 }
 
 // remove forgets the epoch.

@@ -18,7 +18,7 @@ func (m *Manager) accept(ctx context.Context) {
 			return // the listener is closed
 		}
 		m.endpoint.admission.succeeded(conn.Context())
-		go m.acceptOne(conn)
+		m.tasks.Go(func() { m.acceptOne(conn) })
 	}
 }
 

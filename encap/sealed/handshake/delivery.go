@@ -95,14 +95,19 @@ func (d *delivery) judge(arrived uint64, now time.Time) {
 		d.stage = singly
 	case d.stage == inRuns:
 	case d.stage == singly && few, d.stage == again && likeRuns:
-		d.stage = runsLost
-		d.recheck = min(max(2*d.recheck, firstRecheck), lastRecheck)
-		d.notBefore = now.Add(d.recheck)
+		d.loseRuns(now)
 	default: // something else loses datagrams
 		d.stage = inRuns
 		d.pause = min(max(2*d.pause, firstPause), lastPause)
 		d.notBefore = now.Add(d.pause)
 	}
+}
+
+// loseRuns notes that runs get lost, until they are tried again.
+func (d *delivery) loseRuns(now time.Time) {
+	d.stage = runsLost
+	d.recheck = min(max(2*d.recheck, firstRecheck), lastRecheck)
+	d.notBefore = now.Add(d.recheck)
 }
 
 // A question is the number of datagrams that this node has sent to the peer, and the report

@@ -60,7 +60,7 @@ func (m *Manager) queue(d *dial) {
 // dialNext starts the dials whose turn it is. The manager's lock is held.
 func (m *Manager) dialNext() {
 	for d := m.turns.next(); d != nil; d = m.turns.next() {
-		go m.dial(d)
+		m.tasks.Go(func() { m.dial(d) })
 	}
 }
 
@@ -182,7 +182,7 @@ func (m *Manager) agreed(l *link, conn *quic.Conn, epoch *sealed.Epoch) {
 	m.counts.Agreed++
 	m.log.Log(context.Background(), events.LevelQuiet, "data keys agreed", "peer", l.node.Name)
 	m.notifyChanged()
-	go m.attend(l, conn)
+	m.tasks.Go(func() { m.attend(l, conn) })
 }
 
 // failed counts and reports a failure, and lets time pass before the next attempt.

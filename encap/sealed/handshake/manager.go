@@ -10,6 +10,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"log/slog"
+	"math/rand/v2"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -109,6 +110,7 @@ type Manager struct {
 	answerRate *rate.Limiter
 
 	expected atomic.Pointer[map[netip.Addr]struct{}] // where QUIC packets may come from
+	tasks    sync.WaitGroup                          // all that may begin or use an epoch
 
 	mu      sync.Mutex                 // guards what follows
 	links   map[peer.Fingerprint]*link // nil when Run has ended
@@ -161,7 +163,7 @@ func (m *Manager) Update(self *peer.Peer, all []*peer.Peer) {
 	if m.links == nil {
 		return
 	}
-	come, gone := m.peers.Set(all)
+	_, gone := m.peers.Set(all)
 	for _, peer := range gone {
 		l := m.links[peer.Key]
 		delete(m.links, peer.Key)
@@ -169,10 +171,10 @@ func (m *Manager) Update(self *peer.Peer, all []*peer.Peer) {
 		m.stopDialing(l)
 		l.close(codeGone)
 	}
-	for _, peer := range come {
-		m.links[peer.Key] = &link{peer: peer}
-	}
 	for _, p := range all {
+		if m.links[p.Key] == nil {
+			m.links[p.Key] = &link{peer: m.peers.Find(p.Key)}
+		}
 		m.place(m.links[p.Key], p)
 	}
 	m.setClaims(self, all)
@@ -228,19 +230,39 @@ func (m *Manager) expect() {
 	m.expected.Store(&addrs)
 }
 
-// Run agrees on keys until ctx is done.
+// Resume goes on with the keys of another process's sealed.Peers.Export, and returns with how many
+// peers. Their connections are new ones, as if the old ones had been lost. An Update, and no Run,
+// must have come before.
+func (m *Manager) Resume(export []byte) (peers int, err error) {
+	if peers, err = m.peers.Import(export); err != nil {
+		return 0, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := time.Now()
+	for peer := range m.peers.Keyed() {
+		l := m.links[peer.Key]
+		l.rekey, l.seen = m.timing.rekey+rand.N(m.timing.rekeySpread), peer.Traffic()
+		if peer.Singly() {
+			l.delivery.loseRuns(now)
+		}
+	}
+	m.stir()
+	return peers, nil
+}
+
+// Run agrees on keys until ctx is done. When it returns, it begins and uses no epoch any more.
 func (m *Manager) Run(ctx context.Context) error {
 	if err := m.endpoint.listen(m.known); err != nil {
 		return err
 	}
-	var tasks sync.WaitGroup
-	tasks.Go(func() { m.accept(ctx) })
-	tasks.Go(func() { m.watch(ctx) })
-	tasks.Go(func() { m.prove(ctx) })
+	m.tasks.Go(func() { m.accept(ctx) })
+	m.tasks.Go(func() { m.watch(ctx) })
+	m.tasks.Go(func() { m.prove(ctx) })
 	<-ctx.Done()
 	m.closeAll()
 	err := m.endpoint.close()
-	tasks.Wait()
+	m.tasks.Wait()
 	return err
 }
 

@@ -41,7 +41,7 @@ type node struct {
 	arrived chan []byte // packets of pods
 	drops   [drop.Count]atomic.Int64
 
-	stop func()
+	pause, stop func()
 }
 
 var nextSubnet atomic.Int32
@@ -74,19 +74,34 @@ func startNode(t testing.TB, subnet, number int, key ed25519.PrivateKey, options
 	if err != nil {
 		t.Fatal(err)
 	}
-	n.conn, n.peers = conns[0], sealed.NewPeers()
+	n.conn = conns[0]
+	n.prepare(t, options...)
+	n.know()
+	n.start(t)
+	t.Cleanup(func() { n.stop() })
+	return n
+}
+
+// prepare makes what there is beside the socket.
+func (n *node) prepare(t testing.TB, options ...func(*handshake.Manager)) {
+	t.Helper()
+	n.peers = sealed.NewPeers()
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
 	if testing.Verbose() {
 		log = slog.New(slog.NewTextHandler(t.Output(), nil)).With("node", n.self.Name)
 	}
-	if n.manager, err = handshake.New(key, 1, n.peers, n.conn, n.self.Endpoint, log); err != nil {
+	var err error
+	if n.manager, err = handshake.New(n.key, 1, n.peers, n.conn, n.self.Endpoint, log); err != nil {
 		t.Fatal(err)
 	}
 	for _, option := range options {
 		option(n.manager)
 	}
 	n.codec = sealed.NewCodec(n.peers, n.manager, 0, 1)
-	n.know()
+}
+
+// start begins what pause ends: then what arrives waits in the socket, which stop closes too.
+func (n *node) start(t testing.TB) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var tasks sync.WaitGroup
 	tasks.Go(func() {
@@ -95,13 +110,15 @@ func startNode(t testing.TB, subnet, number int, key ed25519.PrivateKey, options
 		}
 	})
 	tasks.Go(n.receive)
-	n.stop = sync.OnceFunc(func() {
+	n.pause = sync.OnceFunc(func() {
 		cancel()
-		n.conn.Close()
+		_ = n.conn.Wake()
 		tasks.Wait()
 	})
-	t.Cleanup(func() { n.stop() })
-	return n
+	n.stop = sync.OnceFunc(func() {
+		n.pause()
+		n.conn.Close()
+	})
 }
 
 // know makes others, without n itself, the peers of n.
