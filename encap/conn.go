@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -169,52 +170,92 @@ func setOptions(fd int, ipv6, shared bool, mark uint32) error {
 	return setBuffers(fd)
 }
 
-func open(ctx context.Context, addr netip.AddrPort, lane int, o Options) (c *Conn, err error) {
+func open(ctx context.Context, addr netip.AddrPort, lane int, o Options) (*Conn, error) {
 	receiving, err := listenOne(ctx, addr, true, o.Mark)
 	if err != nil {
 		return nil, err
 	}
-	c = new(Conn)
+	port := receiving.LocalAddr().(*net.UDPAddr).AddrPort().Port()
+	sending, err := openSource(ctx, netip.AddrPortFrom(addr.Addr(), port), lane, o.Mark)
+	if err != nil {
+		return nil, errors.Join(err, receiving.Close())
+	}
+	c := newConn()
+	return c, c.use(receiving, sending, o)
+}
+
+// newConn returns a Conn that has no sockets yet.
+func newConn() *Conn {
+	c := new(Conn)
+	c.reader.prepare()
+	c.writer.prepare()
+	return c
+}
+
+// use gives the Conn its two sockets, which it closes if it can't.
+func (c *Conn) use(receiving, sending socket, o Options) (err error) {
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, c.closeFiles())
 		}
 	}()
-	c.local = receiving.LocalAddr().(*net.UDPAddr).AddrPort()
-	if c.receiving, err = detach(receiving); err != nil {
-		return nil, err
+	var receivingErr, sendingErr error
+	c.receiving, receivingErr = detach(receiving)
+	c.sending, sendingErr = detach(sending)
+	if err := errors.Join(receivingErr, sendingErr); err != nil {
+		return err
 	}
-	sending, err := openSource(ctx, netip.AddrPortFrom(addr.Addr(), c.local.Port()), lane, o.Mark)
+	from, err := localAddr(c.sending)
 	if err != nil {
-		return nil, err
+		return err
+	}
+	c.port = from.Port()
+	if c.local, err = localAddr(c.receiving); err != nil {
+		return err
 	}
 	c.writer.whole.Store(o.Single)
-	c.port = sending.LocalAddr().(*net.UDPAddr).AddrPort().Port()
-	if c.sending, err = detach(sending); err != nil {
-		return nil, err
-	}
 	if err := dropAll(int(c.sending.Fd())); err != nil {
-		return nil, err
+		return err
 	}
 	fd := int(c.receiving.Fd())
 	if o.GRO {
 		if err := unix.SetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_GRO, 1); err != nil {
-			return nil, fmt.Errorf("enable joined datagrams (UDP_GRO): %w", err)
+			return fmt.Errorf("enable joined datagrams (UDP_GRO): %w", err)
 		}
 	}
 	timeout := unix.NsecToTimeval(poller.Brief.Nanoseconds())
 	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout); err != nil {
-		return nil, fmt.Errorf("limit how long a read waits (SO_RCVTIMEO): %w", err)
+		return fmt.Errorf("limit how long a read waits (SO_RCVTIMEO): %w", err)
 	}
 	if c.poller, err = poller.New(fd); err != nil {
-		return nil, err
+		return err
 	}
-	return c, errors.Join(c.reader.init(c.receiving, c.poller), c.writer.init(c.sending, &c.source))
+	return errors.Join(c.reader.init(c.receiving, c.poller), c.writer.init(c.sending, &c.source))
+}
+
+// socket is one of a Conn's, as the runtime knows it.
+type socket interface {
+	syscall.Conn
+	io.Closer
+}
+
+func localAddr(f *os.File) (netip.AddrPort, error) {
+	addr, err := unix.Getsockname(int(f.Fd()))
+	if err != nil {
+		return netip.AddrPort{}, fmt.Errorf("ask where a socket is bound: %w", err)
+	}
+	switch at := addr.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrPortFrom(netip.AddrFrom4(at.Addr), uint16(at.Port)), nil
+	case *unix.SockaddrInet6:
+		return netip.AddrPortFrom(netip.AddrFrom16(at.Addr), uint16(at.Port)), nil
+	}
+	return netip.AddrPort{}, errors.New("a socket is not of IPv4 or IPv6")
 }
 
 // detach moves the socket into a file that the runtime's poller does not know. It
 // would wake a thread for every datagram that arrives or leaves, and no goroutine waits there.
-func detach(udp *net.UDPConn) (*os.File, error) {
+func detach(udp socket) (*os.File, error) {
 	defer udp.Close()
 	raw, err := udp.SyscallConn()
 	if err != nil {

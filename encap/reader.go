@@ -45,11 +45,8 @@ type reader struct {
 	joined atomic.Uint64
 }
 
-func (r *reader) init(socket *os.File, p *poller.Poller) (err error) {
-	if r.raw, err = socket.SyscallConn(); err != nil {
-		return fmt.Errorf("reach the UDP socket: %w", err)
-	}
-	r.poller = p
+// prepare makes all that the reader needs but its socket.
+func (r *reader) prepare() {
 	r.headers = make([]mmsghdr, receiveMessages)
 	r.iovecs = make([]unix.Iovec, receiveMessages)
 	r.names = make([]unix.RawSockaddrInet6, receiveMessages)
@@ -66,6 +63,13 @@ func (r *reader) init(socket *os.File, p *poller.Poller) (err error) {
 		r.headers[i].hdr.Control = (*byte)(unsafe.Pointer(&r.control[i]))
 	}
 	r.receive = r.recvmmsg
+}
+
+func (r *reader) init(socket *os.File, p *poller.Poller) (err error) {
+	r.poller = p
+	if r.raw, err = socket.SyscallConn(); err != nil {
+		return fmt.Errorf("reach the UDP socket: %w", err)
+	}
 	return nil
 }
 

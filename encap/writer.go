@@ -61,11 +61,8 @@ func (c *controlMessage) init(level, kind int32, size int) {
 	c.header.SetLen(unix.CmsgLen(size))
 }
 
-func (w *writer) init(socket *os.File, from *atomic.Pointer[source]) (err error) {
-	w.source = from
-	if w.raw, err = socket.SyscallConn(); err != nil {
-		return fmt.Errorf("reach the UDP socket: %w", err)
-	}
+// prepare makes all that the writer needs but its socket.
+func (w *writer) prepare() {
 	w.headers = make([]mmsghdr, batchSize)
 	w.names = make([]unix.RawSockaddrInet6, batchSize)
 	w.control = make([]sendControl, batchSize)
@@ -74,6 +71,13 @@ func (w *writer) init(socket *os.File, from *atomic.Pointer[source]) (err error)
 		w.headers[i].hdr.Name = (*byte)(unsafe.Pointer(&w.names[i]))
 	}
 	w.send = w.sendmmsg
+}
+
+func (w *writer) init(socket *os.File, from *atomic.Pointer[source]) (err error) {
+	w.source = from
+	if w.raw, err = socket.SyscallConn(); err != nil {
+		return fmt.Errorf("reach the UDP socket: %w", err)
+	}
 	return nil
 }
 

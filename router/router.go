@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
@@ -62,7 +63,7 @@ type Router struct {
 	table    atomic.Pointer[fib.Table]
 	capture  atomic.Pointer[Capture] // nil unless an operator captures packets
 	took     joins                   // what the first queue took when the router was made
-	stopping atomic.Bool
+	stopping struct{ inbound, outbound atomic.Bool }
 }
 
 // joins are the kinds of super-packets that a queue takes.
@@ -115,30 +116,40 @@ func (r *Router) RefusedJoins() (tcp, udp bool) {
 // called once.
 func (r *Router) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
+	var receiving sync.WaitGroup
 	for i := range r.lanes {
 		l := &r.lanes[i]
 		group.Go(func() error {
 			o := outbound{lane: i, queue: l.Queue, codec: l.Codec, conn: l.Conn, table: &r.table, capture: &r.capture, counters: &l.out}
-			return describe(ctx, repeat(o.batch, &l.out, &r.stopping), "lane %d, outbound", i)
+			return describe(ctx, repeat(o.batch, &l.out, &r.stopping.outbound), "lane %d, outbound", i)
 		})
+		receiving.Add(1)
 		group.Go(func() error {
+			defer receiving.Done()
 			in := inbound{lane: i, conn: l.Conn, codec: l.Codec, queue: l.Queue, table: &r.table, capture: &r.capture, counters: &l.in}
-			return describe(ctx, repeat(in.batch, &l.in, &r.stopping), "lane %d, inbound", i)
+			return describe(ctx, repeat(in.batch, &l.in, &r.stopping.inbound), "lane %d, inbound", i)
 		})
 	}
 	group.Go(func() error {
 		<-ctx.Done()
-		return r.stop()
+		return r.stop(&receiving)
 	})
 	return group.Wait()
 }
 
-// stop ends the lanes: the busy ones after their batch, and those that wait now.
-func (r *Router) stop() error {
-	r.stopping.Store(true)
+// stop ends the lanes: the busy ones after their batch, and those that wait now. The sockets have
+// room for what comes while the last of them ends; the device's queues, which are shorter, are read
+// until then.
+func (r *Router) stop(receiving *sync.WaitGroup) error {
 	var errs error
+	r.stopping.inbound.Store(true)
 	for i := range r.lanes {
-		errs = errors.Join(errs, r.lanes[i].Queue.Wake(), r.lanes[i].Conn.Wake())
+		errs = errors.Join(errs, r.lanes[i].Conn.Wake())
+	}
+	receiving.Wait()
+	r.stopping.outbound.Store(true)
+	for i := range r.lanes {
+		errs = errors.Join(errs, r.lanes[i].Queue.Wake())
 	}
 	if errs != nil {
 		return fmt.Errorf("stop the lanes: %w", errs)

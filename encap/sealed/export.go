@@ -22,7 +22,7 @@ import (
 //	    how many lanes the peer has, 1 byte; flags, 1 byte
 //	    for each lane to send: its next counter, 8 bytes
 //	    for each lane to receive: 1 if there is a window, 1 byte; then the window
-const exportVersion = 1
+const ExportVersion = 1
 
 const (
 	secretLen     = len(Secrets{}.Send)
@@ -48,7 +48,7 @@ func (p *Peers) Export() []byte {
 	for _, peer := range all {
 		size += peer.exportLen()
 	}
-	b := append(make([]byte, 0, size), exportVersion) // it does not grow, which would leave a copy
+	b := append(make([]byte, 0, size), ExportVersion) // it does not grow, which would leave a copy
 	for _, peer := range all {
 		b = peer.export(b)
 	}

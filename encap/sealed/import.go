@@ -15,8 +15,8 @@ import (
 // lanes must not have begun. After an error, no key is used.
 func (p *Peers) Import(export []byte) (peers int, err error) {
 	in := importer{rest: export}
-	if version := in.number(1); in.err == nil && version != exportVersion {
-		return 0, fmt.Errorf("import keys: they are in version %d of their layout, and this weftd knows version %d", version, exportVersion)
+	if version := in.number(1); in.err == nil && version != ExportVersion {
+		return 0, fmt.Errorf("import keys: they are in version %d of their layout, and this weftd knows version %d", version, ExportVersion)
 	}
 	var all []imported
 	for len(in.rest) > 0 {

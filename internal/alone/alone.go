@@ -4,7 +4,6 @@ package alone
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -23,16 +22,12 @@ var ErrRuns = errors.New("another weftd runs already")
 // Lock makes sure, until the result is closed or the process ends, that no other weftd uses
 // this run directory: routes, rules and guard table have one owner. It makes the directory.
 // Only its owner may write there, or any local user could keep weftd from starting.
-func Lock(runDir string) (io.Closer, error) {
+func Lock(runDir string) (*os.File, error) {
 	if err := os.MkdirAll(runDir, 0o755); err != nil {
 		return nil, fmt.Errorf("make the run directory: %w", err)
 	}
-	info, err := os.Stat(runDir)
-	if err != nil {
-		return nil, fmt.Errorf("look at the run directory: %w", err)
-	}
-	if mode := info.Mode().Perm(); mode&0o022 != 0 {
-		return nil, fmt.Errorf("%s: others may write to the run directory (mode %04o); run chmod 755 %s", runDir, mode, runDir)
+	if err := check(runDir); err != nil {
+		return nil, err
 	}
 	path := filepath.Join(runDir, lockName)
 	lock, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
@@ -47,10 +42,51 @@ func Lock(runDir string) (io.Closer, error) {
 		}
 		return nil, fmt.Errorf("lock %s: %w", path, err)
 	}
-	// The number is for people; only the lock counts.
+	sign(lock)
+	return lock, nil
+}
+
+// Adopt goes on with the lock that another process has handed over. It holds as long as one of both
+// has it open, so there is no moment at which a third one could get it.
+func Adopt(runDir string, lock *os.File) error {
+	if err := check(runDir); err != nil {
+		return err
+	}
+	path := filepath.Join(runDir, lockName)
+	got, err := lock.Stat()
+	if err != nil {
+		return fmt.Errorf("look at the lock that was handed over: %w", err)
+	}
+	want, err := os.Stat(path)
+	if err != nil {
+		return fmt.Errorf("look at weftd's lock: %w", err)
+	}
+	if !os.SameFile(got, want) {
+		return fmt.Errorf("the lock that was handed over is not %s", path)
+	}
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return fmt.Errorf("lock %s: %w", path, err)
+	}
+	sign(lock)
+	return nil
+}
+
+// check returns nil if only the owner of the run directory may write there.
+func check(runDir string) error {
+	info, err := os.Stat(runDir)
+	if err != nil {
+		return fmt.Errorf("look at the run directory: %w", err)
+	}
+	if mode := info.Mode().Perm(); mode&0o022 != 0 {
+		return fmt.Errorf("%s: others may write to the run directory (mode %04o); run chmod 755 %s", runDir, mode, runDir)
+	}
+	return nil
+}
+
+// sign writes the process's number for people; only the lock counts.
+func sign(lock *os.File) {
 	_ = lock.Truncate(0)
 	_, _ = lock.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
-	return lock, nil
 }
 
 // Holder returns the process number that the weftd which uses the run directory, or the last

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"weft/internal/alone"
 )
 
@@ -35,7 +37,26 @@ func TestLockIsHeldByOne(t *testing.T) {
 	if err != nil {
 		t.Fatalf("after the first has ended: %v", err)
 	}
+	// A lock that is handed over is held all the time.
+	descriptor, err := unix.FcntlInt(second.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	third := os.NewFile(uintptr(descriptor), "lock")
+	if err := alone.Adopt(dir, third); err != nil {
+		t.Error(err)
+	}
 	second.Close()
+	held(true)
+	third.Close()
+	held(false)
+	other, err := os.Create(filepath.Join(dir, "other"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := alone.Adopt(dir, other); err == nil || !strings.Contains(err.Error(), "the lock that was handed over is not") {
+		t.Errorf("another file: %v", err)
+	}
 	info, err := os.Stat(filepath.Join(dir, "weftd.lock"))
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("the lock has mode %v, %v: other users could take it", info.Mode(), err)

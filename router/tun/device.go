@@ -20,7 +20,7 @@ const (
 
 // withHeaders returns what attaches a queue with virtio-net headers for use by a driver. The
 // wireguard library's own CreateTUN knows devices of one queue only.
-func withHeaders(use func(fd int) (Queue, error)) func(name string) (Queue, error) {
+func withHeaders(prepare func() func(fd int) (Queue, error)) func(name string) (Queue, error) {
 	return func(name string) (Queue, error) {
 		request, err := unix.NewIfreq(name)
 		if err != nil {
@@ -34,7 +34,7 @@ func withHeaders(use func(fd int) (Queue, error)) func(name string) (Queue, erro
 		if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, request); err != nil {
 			return nil, errors.Join(fmt.Errorf("attach a queue (TUNSETIFF): %w", err), unix.Close(fd))
 		}
-		return use(fd)
+		return prepare()(fd)
 	}
 }
 
@@ -102,6 +102,79 @@ func Persist(q Queue, on bool) error {
 	return control(q.File(), "make the TUN device persistent or not (TUNSETPERSIST)", func(fd int) error {
 		return unix.IoctlSetInt(fd, unix.TUNSETPERSIST, value)
 	})
+}
+
+// Spare are queues without descriptors. To make their buffers takes longer than all the rest.
+type Spare struct {
+	driver driver
+	queues []func(fd int) (Queue, error)
+}
+
+// Prepare makes n queues for Adopt.
+func Prepare(driver string, n int) (*Spare, error) {
+	d, err := find(driver)
+	if err != nil {
+		return nil, err
+	}
+	s := &Spare{driver: d}
+	for range n {
+		s.queues = append(s.queues, d.prepare())
+	}
+	return s, nil
+}
+
+// Adopt goes on with the queues of a device that another process has opened, and which it uses no
+// more: as many as were prepared. The packets that came meanwhile are still in them. Adopt closes the
+// files.
+func (s *Spare) Adopt(name string, files []*os.File) ([]Queue, error) {
+	next := 0
+	queues, err := openEach(len(s.queues), func() (Queue, error) {
+		file, adopt := files[next], s.queues[next]
+		next++
+		return s.driver.takeOver(file, name, adopt)
+	})
+	if err != nil {
+		for _, file := range files[next:] {
+			_ = file.Close()
+		}
+		return nil, fmt.Errorf("take over the TUN device %s: %w", name, err)
+	}
+	return queues, nil
+}
+
+// takeOver makes a queue of another process's file, which it closes.
+func (d driver) takeOver(file *os.File, name string, adopt func(fd int) (Queue, error)) (Queue, error) {
+	defer file.Close()
+	fd := -1
+	err := control(file, "take a queue", func(original int) (err error) {
+		if err := d.expect(original, name); err != nil {
+			return err
+		}
+		if fd, err = unix.FcntlInt(uintptr(original), unix.F_DUPFD_CLOEXEC, 0); err != nil {
+			return err
+		}
+		// Or NewFile would have the runtime's poller wait for it. The drivers change that as they need.
+		return unix.SetNonblock(fd, false)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return adopt(fd)
+}
+
+// expect returns nil if a descriptor is a queue of the device with the driver's flags.
+func (d driver) expect(fd int, name string) error {
+	request, err := unix.NewIfreq("")
+	if err != nil {
+		return err
+	}
+	if err := unix.IoctlIfreq(fd, unix.TUNGETIFF, request); err != nil {
+		return fmt.Errorf("it is no queue of a TUN device (TUNGETIFF): %w", err)
+	}
+	if got, flags := request.Name(), request.Uint16()&headers; got != name || flags != d.flags {
+		return fmt.Errorf("it is a queue of %s with the flags %#x, not of %s with %#x", got, flags, name, d.flags)
+	}
+	return nil
 }
 
 // control calls f with the descriptor of a file, without a change of its mode as by Fd.

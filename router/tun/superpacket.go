@@ -46,8 +46,19 @@ type superpacket struct {
 	joined, piece []packet.Frame // one each, to cut what is refused; made when first needed
 }
 
-func newSuperpacket(fd int) (_ Queue, err error) {
-	q := &superpacket{file: os.NewFile(uintptr(fd), "/dev/net/tun"), frames: packet.NewFrames(superpackets, packet.MaxSize)}
+func prepareSuperpacket() func(fd int) (Queue, error) {
+	q := &superpacket{frames: packet.NewFrames(superpackets, packet.MaxSize)}
+	for i := range q.frames {
+		q.frames[i].Reset()
+		q.space = append(q.space, q.frames[i].WithRoom(packet.VirtioRoom, 0)[:packet.VirtioRoom+packet.MaxSize])
+	}
+	q.read, q.write = q.readFrames, q.writev
+	return q.use
+}
+
+// use makes q a queue of the descriptor.
+func (q *superpacket) use(fd int) (_ Queue, err error) {
+	q.file = os.NewFile(uintptr(fd), "/dev/net/tun")
 	if q.udp, err = offload(fd); err != nil {
 		return nil, errors.Join(err, q.file.Close())
 	}
@@ -62,11 +73,6 @@ func newSuperpacket(fd int) (_ Queue, err error) {
 	if q.poller, err = poller.New(fd); err != nil {
 		return nil, errors.Join(err, q.file.Close())
 	}
-	for i := range q.frames {
-		q.frames[i].Reset()
-		q.space = append(q.space, q.frames[i].WithRoom(packet.VirtioRoom, 0)[:packet.VirtioRoom+packet.MaxSize])
-	}
-	q.read, q.write = q.readFrames, q.writev
 	return q, nil
 }
 

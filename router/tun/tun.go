@@ -47,15 +47,20 @@ type Queue interface {
 
 // driver is a way to use a queue.
 type driver struct {
-	open  func(name string) (Queue, error) // attaches another queue of a device, which the first one makes
-	adopt func(fd int) (Queue, error)      // takes over an open queue, which is closed if that fails
-	flags uint16                           // of the device (TUNSETIFF)
+	// open attaches another queue of a device, which the first one makes.
+	open func(name string) (Queue, error)
+
+	// prepare makes all that a queue needs but its descriptor, which the result adds. If that fails, it
+	// closes it.
+	prepare func() func(fd int) (Queue, error)
+
+	flags uint16 // of the device (TUNSETIFF)
 }
 
 var drivers = map[string]driver{
-	"superpacket": {withHeaders(newSuperpacket), newSuperpacket, headers},
-	"wireguard":   {withHeaders(newWireguard), newWireguard, headers},
-	"water":       {openWater, adoptWater, bare},
+	"superpacket": {withHeaders(prepareSuperpacket), prepareSuperpacket, headers},
+	"wireguard":   {withHeaders(prepareWireguard), prepareWireguard, headers},
+	"water":       {openWater, prepareWater, bare},
 }
 
 // Drivers returns the names that Open accepts.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"weft/internal/poller"
 	"weft/internal/testnet"
@@ -304,6 +305,74 @@ func TestADeviceThatWasLeftIsOpened(t *testing.T) {
 			}
 		}
 	})
+}
+
+// Packets that come between two processes are for the second one.
+func TestAdoptedQueuesGoOn(t *testing.T) {
+	forEachDriver(t, func(t *testing.T, driver string) {
+		namespace, before := open(t, driver, 1)
+		conn := bind(t, namespace, 5000)
+		raw, err := before[0].File().SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var copied *os.File
+		err = raw.Control(func(fd uintptr) {
+			dup, err := unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0)
+			if err != nil {
+				t.Error(err)
+			}
+			copied = os.NewFile(uintptr(dup), "copy")
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := conn.WriteTo([]byte("meanwhile"), net.UDPAddrFromAddrPort(netip.AddrPortFrom(remote, 7))); err != nil {
+			t.Fatal(err)
+		}
+		after, err := prepare(t, driver).Adopt(device, []*os.File{copied})
+		if err != nil {
+			t.Fatal(err)
+		}
+		before[0].Close()
+		defer after[0].Close()
+		if got := readUDP(t, after[0]); string(got) != "meanwhile" {
+			t.Errorf("read %q", got)
+		}
+		in := packettest.UDP(remote, kernel, 100)
+		if n, err := after[0].Write(frames(in)); n != 1 || err != nil {
+			t.Fatalf("Write = %d, %v", n, err)
+		}
+	})
+}
+
+func prepare(t *testing.T, driver string) *tun.Spare {
+	t.Helper()
+	spare, err := tun.Prepare(driver, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return spare
+}
+
+func TestForeignQueuesAreNotAdopted(t *testing.T) {
+	_, queues := open(t, "superpacket", 1)
+	for _, what := range []struct{ driver, name, want string }{
+		{"superpacket", "weft1", "it is a queue of weft0"},
+		{"water", device, "with the flags"},
+	} {
+		null, err := os.Open(os.DevNull)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := prepare(t, what.driver).Adopt(what.name, []*os.File{null}); err == nil || !strings.Contains(err.Error(), "it is no queue of a TUN device") {
+			t.Errorf("Adopt = %v", err)
+		}
+		if _, err := prepare(t, what.driver).Adopt(what.name, []*os.File{queues[0].File()}); err == nil || !strings.Contains(err.Error(), what.want) {
+			t.Errorf("Adopt = %v", err)
+		}
+		_, queues = open(t, "superpacket", 1) // Adopt has closed it
+	}
 }
 
 // linkIndex is that of the device, or 0.

@@ -31,6 +31,9 @@ func openWater(name string) (Queue, error) {
 	return newWater(device, device.ReadWriteCloser.(*os.File)), nil
 }
 
+// prepareWater prepares nothing: one frame is made at once.
+func prepareWater() func(fd int) (Queue, error) { return adoptWater }
+
 // adoptWater takes over a queue that the library has opened in another process.
 func adoptWater(fd int) (Queue, error) {
 	if err := unix.SetNonblock(fd, true); err != nil {

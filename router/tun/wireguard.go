@@ -21,6 +21,9 @@ type wireguard struct {
 	out   [][]byte // what Write gives the library: packets with room for a virtio-net header
 }
 
+// prepareWireguard prepares nothing: the library makes its buffers with the queue.
+func prepareWireguard() func(fd int) (Queue, error) { return newWireguard }
+
 func newWireguard(fd int) (Queue, error) {
 	device, _, err := wgtun.CreateUnmonitoredTUNFromFD(fd) // owns fd, also if it fails
 	if err != nil {
