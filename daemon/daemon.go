@@ -4,8 +4,6 @@ package daemon
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -18,8 +16,8 @@ import (
 
 	"weft/control"
 	"weft/daemon/engine"
+	"weft/daemon/handover"
 	"weft/encap"
-	"weft/internal/alone"
 	"weft/internal/config"
 	"weft/internal/events"
 	"weft/internal/hostnet"
@@ -40,52 +38,111 @@ const reapplyInterval = 10 * time.Second
 // retryInterval is how often weftd tries again what its start can't do without.
 const retryInterval = time.Second
 
-// Run runs the daemon until ctx is done. The order is that of docs/DESIGN.md, "A node's
-// life": what protects pods comes first and stays when Run returns; what can fail for a
-// while is tried until it succeeds.
-func Run(ctx context.Context, c config.Config, log *slog.Logger) error {
+// Run runs the daemon until ctx is done, or another one has taken over from it. The order is that of
+// docs/DESIGN.md, "A node's life": what protects pods comes first and stays when Run returns; what
+// can fail for a while is tried until it succeeds. With takeover, a weftd that runs hands its data
+// path over.
+func Run(ctx context.Context, c config.Config, takeover bool, log *slog.Logger) error {
 	// As early as possible and never undone: a SIGHUP without a handler ends the process, in
 	// the middle of what it does to the host.
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP)
+	upgrades := make(chan os.Signal, 1)
+	signal.Notify(upgrades, syscall.SIGUSR2)
 	if err := hostnet.Check(); err != nil {
 		return Unfit{err}
 	}
-	lock, err := alone.Lock(c.RunDir)
-	if err != nil {
-		return err
-	}
-	defer lock.Close()
 	d := newDaemon(c, log, hangups)
 	if err := d.checkOverlap(); err != nil {
 		return Unfit{err}
 	}
+	before, err := d.succeed(ctx, takeover)
+	if err != nil {
+		return err
+	}
+	defer d.lock.Close()
 	d.log.Info("weftd started", "version", version.Version)
 	group, ctx := errgroup.WithContext(ctx)
-	d.serveStatus(ctx, group)
-	d.serveMetrics(ctx, group)
-	group.Go(func() error { return d.warnNowAndThen(ctx) })
 	group.Go(func() error {
-		err := d.run(ctx, group)
+		before.awaitEnd(ctx) // until then the sockets are the other weftd's
+		d.serveStatus(ctx, group)
+		d.serveMetrics(ctx, group)
+		return nil
+	})
+	group.Go(func() error { return d.warnNowAndThen(ctx) })
+	group.Go(func() error { return startSuccessors(ctx, upgrades, d.log) })
+	group.Go(func() error {
+		err := d.run(ctx, group, before)
 		if ctx.Err() != nil { // weftd is to end, or another part of it has said why it ends
 			return nil
 		}
 		return err
 	})
-	err = errors.Join(group.Wait(), d.closePath())
-	_, _ = sd.SdNotify(false, sd.SdNotifyStopping)
-	log.Info("stopped, guard kept")
-	return err
+	return d.end(group.Wait())
 }
 
 // run brings the node up, and starts all that goes on until ctx is done.
-func (d *daemon) run(ctx context.Context, group *errgroup.Group) error {
+func (d *daemon) run(ctx context.Context, group *errgroup.Group, before *predecessor) error {
+	inherited, err := d.inherit(ctx, before)
+	if err == nil && !inherited {
+		err = d.prepare(ctx, before)
+	}
+	if err != nil {
+		return err
+	}
+	d.startLanes(ctx, group)
+	d.serveEcho(ctx, group)
+	if inherited { // until now behind the guard of the weftd before
+		d.log.Info("data path taken over", "lanes", d.config.Lanes(), "gap", (handover.Now() - before.since).Round(100*time.Microsecond))
+		if err := d.protect(ctx); err != nil {
+			return err
+		}
+	}
+	return d.up(ctx, group)
+}
+
+// prepare makes the data path, behind a guard.
+func (d *daemon) prepare(ctx context.Context, before *predecessor) error {
 	if err := d.protect(ctx); err != nil {
 		return err
 	}
-	// The container runtime is started after weftd, and may have to run what has the list of
-	// nodes, the API server for example.
-	_, _ = sd.SdNotify(false, sd.SdNotifyReady+"\nSTATUS=protected, not forwarding yet")
+	if err := d.identify(); err != nil {
+		return err
+	}
+	// Before this node registers: the others would send to it what another program gets.
+	if err := d.awaitPort(ctx); err != nil {
+		return err
+	}
+	if before.plan == nil {
+		var err error
+		if before.plan, err = d.control.first(ctx, d.first, d.waits); err != nil {
+			return err
+		}
+	}
+	p, err := openLanes(ctx, d.config)
+	if err != nil {
+		return err
+	}
+	return d.usePath(p, d.beginWith(ctx, before.plan, nil), new(handover.State))
+}
+
+// protect makes the guard stand, and tries until it does. Before, weftd does nothing. The container
+// runtime is started after weftd, and may have to run what has the list of nodes, the API server
+// for example: so systemd learns of it.
+func (d *daemon) protect(ctx context.Context) error {
+	n := d.configured()
+	err := d.until(ctx, "protect the host", func() error { return d.host.Protect(ctx, n) })
+	if err == nil {
+		_, _ = sd.SdNotify(false, sd.SdNotifyReady+"\nSTATUS=protected, not forwarding yet")
+	}
+	return err
+}
+
+// identify finds out who this node is, and where the list of nodes comes from, unless that is known.
+func (d *daemon) identify() error {
+	if d.control != nil {
+		return nil
+	}
 	options, key, err := identify(d.config)
 	if err != nil {
 		return Unfit{err}
@@ -95,32 +152,10 @@ func (d *daemon) run(ctx context.Context, group *errgroup.Group) error {
 		return Unfit{err}
 	}
 	d.mu.Lock()
-	d.control = source
+	defer d.mu.Unlock()
+	d.key, d.control = key, source
 	d.engine.Configure(options, d.config.Control.TrustKeyChange == config.TrustNever)
-	d.mu.Unlock()
-	// Before this node registers: the others would send to it what another program gets.
-	if err := d.awaitPort(ctx); err != nil {
-		return err
-	}
-	plan, err := source.first(ctx, d.first, d.waits)
-	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(d.config.StateDir, 0o755); err != nil {
-		return fmt.Errorf("make the state folder: %w", err)
-	}
-	if err := d.openPath(ctx, key, plan); err != nil {
-		return err
-	}
-	group.Go(func() error { return d.forward(ctx) })
-	d.serveEcho(ctx, group)
-	return d.up(ctx, group)
-}
-
-// protect makes the guard stand, and tries until it does. Before, weftd does nothing.
-func (d *daemon) protect(ctx context.Context) error {
-	n := d.configured()
-	return d.until(ctx, "protect the host", func() error { return d.host.Protect(ctx, n) })
+	return nil
 }
 
 // awaitPort waits until the UDP port is free.

@@ -33,7 +33,7 @@ func newReconciler(t *testing.T) *reconciler {
 	var log bytes.Buffer
 	c := config.Config{StateDir: t.TempDir(), CNI: config.CNI{Name: "weft"}, IPAM: config.IPAM{Cooldown: time.Minute}}
 	r := &reconciler{newDaemon(c, slog.New(slog.NewTextHandler(&log, nil)), nil), t, at, &log}
-	r.engine.Begin(&control.Plan{}, nil, nil)
+	r.engine.Begin(&control.Plan{}, nil, nil, nil)
 	return r
 }
 

@@ -40,7 +40,7 @@ func codes(all []warning.Warning) (codes []string) {
 
 // activate makes a plan the one that was applied last.
 func activate(d *daemon, plan *control.Plan) {
-	d.engine.Begin(plan, nil, nil)
+	d.engine.Begin(plan, nil, nil, nil)
 	d.engine.Applied(d.engine.Job(), nil, time.Now())
 }
 

@@ -2,15 +2,18 @@ package daemon
 
 import (
 	"context"
-	"crypto/ed25519"
 	"errors"
+	"fmt"
+	"os"
 
 	"golang.org/x/sync/errgroup"
 
 	"weft/control"
 	"weft/daemon/engine"
+	"weft/daemon/handover"
 	"weft/encap"
 	"weft/encap/probe"
+	"weft/encap/sealed"
 	"weft/encap/vxlan"
 	"weft/internal/config"
 	"weft/internal/warning"
@@ -28,46 +31,64 @@ type path struct {
 	router *router.Router
 }
 
-// openPath makes the TUN device, the sockets and the keys, for a router that starts with plan.
-func (d *daemon) openPath(ctx context.Context, key ed25519.PrivateKey, plan *control.Plan) error {
-	p := new(path)
-	if err := p.openLanes(ctx, d.config); err != nil {
-		return err
-	}
+// beginWith makes a plan the first one to apply, with peers that had roamed before, and returns which
+// further addresses were proven.
+func (d *daemon) beginWith(ctx context.Context, plan *control.Plan, roams []engine.Roam) engine.Proven {
+	proven, had := d.restoreProven(), d.control.had()
+	d.carryOut(ctx, d.decide(func(e *engine.Engine) engine.Decision { return e.Begin(plan, had, proven, roams) }))
+	return proven
+}
+
+// usePath makes a data path with these lanes the one that forwards, for the plan that is to be
+// applied. It goes on with the keys of a state, if there are some, and what is known of the paths.
+func (d *daemon) usePath(p *path, proven engine.Proven, state *handover.State) (err error) {
 	if err := p.conns[0].ShortBuffers(); err != nil {
 		d.warn("buffers", &warning.Warning{Code: "udp_buffers", Text: err.Error()})
 	}
-	var err error
-	if p.keys, err = newKeys(d.config, key, p.conns, d.log); err != nil {
+	if err := os.MkdirAll(d.config.StateDir, 0o755); err != nil {
+		return errors.Join(fmt.Errorf("make the state folder: %w", err), p.close())
+	}
+	d.mu.Lock()
+	plan := d.engine.Next()
+	d.mu.Unlock()
+	if p.keys, err = newKeys(d.config, d.key, p.conns, d.log); err != nil {
 		return errors.Join(err, p.close())
 	}
-	if p.keys != nil {
-		p.keys.manager.Answer = d.answerPeer
-	}
-	proven := d.restoreProven(p.keys)
-	had := d.control.had()
-	d.carryOut(ctx, d.decide(func(e *engine.Engine) engine.Decision { return e.Begin(plan, had, proven) }))
 	if p.keys == nil {
 		p.vxlan = vxlan.NewPeers(len(p.conns))
+	} else {
+		p.keys.manager.Answer = d.answerPeer
+		p.keys.manager.Restore(proven)
+	}
+	p.update(plan)
+	if len(state.Keys) > 0 {
+		if n, err := p.keys.manager.Resume(state.Keys); err != nil {
+			d.log.Warn("keys not taken over, new ones are agreed on", "error", err)
+		} else {
+			d.log.Info("keys taken over", "peers", n)
+		}
 	}
 	p.prober = probe.New(newProbeLink(d.config, p), len(p.conns))
+	p.prober.Restore(state.Narrow)
+	sendFrom(p.conns, plan.Self.Endpoint.Addr())
 	p.router = newRouter(d.config, p, plan)
 	d.path.Store(p)
 	return nil
 }
 
 // openLanes makes the device and the sockets.
-func (p *path) openLanes(ctx context.Context, c config.Config) (err error) {
+func openLanes(ctx context.Context, c config.Config) (p *path, err error) {
+	p = new(path)
 	if p.queues, err = tun.Open(string(c.TUN.Driver), c.TUN.Name, c.Lanes()); err != nil {
-		return err
+		return nil, err
 	}
 	if err := tun.Persist(p.queues[0], true); err != nil {
-		return errors.Join(err, p.close())
+		return nil, errors.Join(err, p.close())
 	}
 	if p.conns, err = encap.Listen(ctx, c.Listen, len(p.queues), sockets(c, p.queues)); err != nil {
-		return errors.Join(err, p.close())
+		return nil, errors.Join(err, p.close())
 	}
-	return nil
+	return p, nil
 }
 
 // sockets are the options of the sockets for some queues.
@@ -84,14 +105,6 @@ func newRouter(c config.Config, p *path, plan *control.Plan) *router.Router {
 	return router.New(lanes, plan.Table)
 }
 
-// forward forwards packets until ctx is done, or a lane fails.
-func (d *daemon) forward(ctx context.Context) error {
-	p := d.path.Load()
-	go d.watchPaths(ctx, p.prober)
-	go d.followPeers(ctx, p)
-	return p.run(ctx)
-}
-
 // run forwards packets and agrees on keys until ctx is done. When it returns, nothing is under way
 // any more: the lanes end last, so that they stand still for as short as possible.
 func (p *path) run(ctx context.Context) error {
@@ -104,6 +117,14 @@ func (p *path) run(ctx context.Context) error {
 	group.Go(func() error { return p.prober.Run(ctx) })
 	group.Go(func() error { return p.router.Run(lanes) })
 	return group.Wait()
+}
+
+// proven returns which further addresses peers have proven.
+func (p *path) proven() engine.Proven {
+	if p.keys == nil {
+		return nil
+	}
+	return p.keys.manager.Proven()
 }
 
 // close ends the data path, with its device.
@@ -120,17 +141,10 @@ func (p *path) close() (err error) {
 	return err
 }
 
-// closePath closes the data path if there is one.
-func (d *daemon) closePath() error {
-	if p := d.path.Load(); p != nil {
-		return p.close()
-	}
-	return nil
-}
-
-// followPeers sends datagrams where peers have roamed to, and puts behind them the addresses that
-// they have proven, until ctx is done.
+// followPeers sends datagrams where peers have roamed to, puts behind them the addresses that they
+// have proven, and has the kernel know what MTU the paths have, until ctx is done.
 func (d *daemon) followPeers(ctx context.Context, p *path) {
+	go d.watchPaths(ctx, p.prober)
 	if p.keys == nil {
 		return
 	}
@@ -143,4 +157,30 @@ func (d *daemon) followPeers(ctx context.Context, p *path) {
 			d.roamed(ctx, m)
 		}
 	}
+}
+
+// spec is what a weftd must have like this one to go on with its data path.
+func (d *daemon) spec() handover.Spec {
+	return handover.Spec{
+		Encapsulation: string(d.config.Encapsulation), Keys: sealed.ExportVersion,
+		TUN: d.config.TUN.Name, Driver: string(d.config.TUN.Driver), Lanes: d.config.Lanes(),
+		Listen: d.config.Listen, Mark: d.config.Host.MarkMask.OwnDatagram(),
+	}
+}
+
+// handOut makes the lanes, which have ended, and the keys ready for another process. This one can
+// use the keys no more, unless it takes them back.
+func (d *daemon) handOut(p *path) *handover.State {
+	s := &handover.State{Spec: d.spec(), Since: handover.Now(), Narrow: p.prober.Narrow()}
+	d.mu.Lock()
+	s.Roams = d.engine.Roams()
+	d.mu.Unlock()
+	if p.keys != nil {
+		s.Keys = p.keys.peers.Export()
+	}
+	for i, q := range p.queues {
+		receiving, sending := p.conns[i].Files()
+		s.Queues, s.Receiving, s.Sending = append(s.Queues, q.File()), append(s.Receiving, receiving), append(s.Sending, sending)
+	}
+	return s
 }

@@ -36,17 +36,16 @@ func readProven(runDir string) (engine.Proven, error) {
 	return p, nil
 }
 
-// restoreProven has what was proven before a restart count as proven. Without keys nothing is,
-// not even what a weftd with keys has left.
-func (d *daemon) restoreProven(k *keys) engine.Proven {
-	if k == nil {
+// restoreProven returns what was proven before a restart. Without keys nothing is, not even what a
+// weftd with keys has left.
+func (d *daemon) restoreProven() engine.Proven {
+	if d.key == nil {
 		return nil
 	}
 	proven, err := readProven(d.config.RunDir)
 	if err != nil {
 		d.log.Warn("proven addresses not read", "error", err)
 	}
-	k.manager.Restore(proven)
 	return proven
 }
 

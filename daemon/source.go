@@ -51,25 +51,9 @@ func newSource(c config.Config, key peer.Fingerprint, log *slog.Logger) (*source
 // one, first waits until the control source has listed this node.
 // Next makes a plan of a State; waits receives why there is none yet.
 func (s *source) first(ctx context.Context, next func(control.State) (*control.Plan, error), waits func(error)) (*control.Plan, error) {
-	if s.registry == nil {
-		state, err := s.Load(ctx)
-		if err != nil {
-			return nil, Unfit{err}
-		}
-		plan, err := next(state)
-		if err != nil {
-			return nil, Unfit{err}
-		}
-		return plan, nil
-	}
-	state, err := snapshot.Read(s.snapshot(), s.registry.Identity(), s.Origin())
-	if err == nil {
-		var plan *control.Plan
-		if plan, err = next(state); err == nil {
-			s.log.Info("node list taken from snapshot", "source", s.Origin(), "peers", len(plan.Peers))
-			s.self.Held = plan.PodCIDRs // nothing registers yet
-			return plan, nil
-		}
+	plan, err := s.known(ctx, next)
+	if err == nil || s.registry == nil {
+		return plan, err
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		s.log.Warn("snapshot of node list unusable", "error", err)
@@ -78,6 +62,30 @@ func (s *source) first(ctx context.Context, next func(control.State) (*control.P
 	// The node's pods are the same.
 	s.self.Held = s.had()
 	return s.await(ctx, next, waits)
+}
+
+// known returns the plan to start with if there is one without waiting.
+func (s *source) known(ctx context.Context, next func(control.State) (*control.Plan, error)) (plan *control.Plan, err error) {
+	if s.registry == nil {
+		state, err := s.Load(ctx)
+		if err == nil {
+			plan, err = next(state)
+		}
+		if err != nil {
+			return nil, Unfit{err}
+		}
+		return plan, nil
+	}
+	state, err := snapshot.Read(s.snapshot(), s.registry.Identity(), s.Origin())
+	if err == nil {
+		plan, err = next(state)
+	}
+	if err != nil {
+		return nil, err
+	}
+	s.log.Info("node list taken from snapshot", "source", s.Origin(), "peers", len(plan.Peers))
+	s.self.Held = plan.PodCIDRs // nothing registers yet
+	return plan, nil
 }
 
 // await runs the source until it emits a State that makes a plan.

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"log/slog"
 	"net/netip"
@@ -15,6 +16,7 @@ import (
 	"weft/cniplugin/conflist"
 	"weft/control"
 	"weft/daemon/engine"
+	"weft/daemon/handover"
 	"weft/encap"
 	"weft/encap/overhead"
 	"weft/encap/sealed"
@@ -33,14 +35,18 @@ type daemon struct {
 	leases *podLeases
 	others others
 
-	config  config.Config
-	log     *slog.Logger
-	journal *events.Journal // of what is logged
-	drops   *dropWatch
-	rates   rateWatch
-	host    *hostnet.Host
-	control *source              // set before the data path
-	path    atomic.Pointer[path] // nil until weftd has its device and its sockets
+	config    config.Config
+	log       *slog.Logger
+	journal   *events.Journal // of what is logged
+	drops     *dropWatch
+	rates     rateWatch
+	host      *hostnet.Host
+	lock      *os.File             // of the run directory
+	key       ed25519.PrivateKey   // this node's; nil where packets are not sealed
+	control   *source              // set before the data path
+	path      atomic.Pointer[path] // nil until weftd has its device and its sockets
+	stopLanes func() error         // ends forwarding, and returns why it had ended before; nil until it begins
+	successor *handover.Request    // of the weftd that goes on in this one's place
 
 	conflist *conflist.Writer
 
@@ -48,8 +54,9 @@ type daemon struct {
 
 	lists *rate.Limiter // bounds what is logged about lists of nodes
 
-	applying  sync.Mutex // held while the host is changed: one change at a time
+	applying  sync.Mutex // held while the host or the data path is changed: one change at a time
 	capturing sync.Mutex // held while an operator captures packets
+	replaced  bool       // another weftd changes the host now; guarded by applying
 
 	mu     sync.Mutex                 // guards what follows
 	raised map[string]warning.Warning // by subject
@@ -79,8 +86,10 @@ func (d *daemon) decide(event func(*engine.Engine) engine.Decision) engine.Decis
 // carryOut does what the engine has decided.
 func (d *daemon) carryOut(ctx context.Context, do engine.Decision) {
 	if do.Withdraw {
-		d.applying.Lock()        // or one that is under way would write the pod CIDR again
-		_ = d.withdrawPodCIDRs() // apply says why it fails, and tries again
+		d.applying.Lock() // or one that is under way would write the pod CIDR again
+		if !d.replaced {
+			_ = d.withdrawPodCIDRs() // apply says why it fails, and tries again
+		}
 		d.applying.Unlock()
 	}
 	for _, l := range do.Logs {
@@ -137,6 +146,9 @@ func (d *daemon) roamed(ctx context.Context, m sealed.Move) {
 func (d *daemon) apply(ctx context.Context) error {
 	d.applying.Lock()
 	defer d.applying.Unlock()
+	if d.replaced {
+		return errHandedOver
+	}
 	path := d.path.Load()
 	d.mu.Lock()
 	job, mtu := d.engine.Job(), d.mtu

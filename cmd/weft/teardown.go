@@ -16,6 +16,7 @@ import (
 	"weft/cniplugin"
 	"weft/cniplugin/wiring"
 	"weft/control"
+	"weft/daemon/handover"
 	"weft/internal/alone"
 	"weft/internal/config"
 	"weft/internal/hostcheck"
@@ -88,7 +89,10 @@ func tearDown(ctx context.Context, c config.Config, force bool) (teardown, error
 	if removed {
 		done.Removed = append(done.Removed, conflist)
 	}
-	for _, name := range []string{nodefile.Name, nodefile.ForwardingName, nodefile.ProvenName} {
+	if err := handover.Forget(c.RunDir); err != nil {
+		return done, err
+	}
+	for _, name := range []string{nodefile.Name, nodefile.ForwardingName, nodefile.ProvenName, handover.SocketName} {
 		path := filepath.Join(c.RunDir, name)
 		switch err := os.Remove(path); {
 		case err == nil:

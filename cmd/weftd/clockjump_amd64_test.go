@@ -32,7 +32,7 @@ func TestSessionsLiveWhenTheClockJumpsByAYear(t *testing.T) {
 	expectPings(t, pod1, pod2) // the first keys
 	clock := takeWallClock(t, node)
 
-	numbers := startStream(t, pod1, pod2)
+	numbers := startStream(t, pod1, pod2, time.Millisecond)
 	connection := startExchange(t, pod1.Namespace, pod2.Namespace, addrOf(t, pod2, true))
 	for _, wrong := range []time.Duration{year, -year} {
 		before := agreements(t, node, other)

@@ -42,13 +42,15 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	flags.SortFlags = false
 	showVersion := flags.Bool("version", false, "print the version and exit")
 	check := flags.Bool("check", false, "check the configuration, the list of nodes and this host, change nothing, and exit")
+	takeover := flags.Bool("takeover", false, "go on with the data path of the weftd that runs, which then ends")
 	config.AddFlags(flags)
 	flags.Usage = func() {
 		fmt.Fprintf(stdout, "weftd connects this node's pods with those of the other nodes.\n\n"+
 			"Usage: weftd [flags]\n\n%s\n"+
 			"Every flag is also a key of the configuration file and an environment variable:\n"+
 			"--tun-driver is tun: {driver: …} and WEFT_TUN_DRIVER. Flags override variables,\n"+
-			"and these the file. On SIGHUP, weftd reads the list of nodes again.\n", flags.FlagUsages())
+			"and these the file. On SIGHUP, weftd reads the list of nodes again. On\n"+
+			"SIGUSR2, it starts the program again, which takes over from it.\n", flags.FlagUsages())
 	}
 	switch err := flags.Parse(args); {
 	case errors.Is(err, pflag.ErrHelp):
@@ -85,7 +87,7 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		return 0
 	}
 	log := slog.New(slog.NewTextHandler(stderr, nil)).With("node", c.Node)
-	if err := daemon.Run(ctx, c, log); err != nil {
+	if err := daemon.Run(ctx, c, *takeover, log); err != nil {
 		fmt.Fprintln(stderr, "weftd:", err)
 		if errors.As(err, new(daemon.Unfit)) {
 			return exitUsage

@@ -13,7 +13,7 @@ import (
 	"weft/internal/testnet"
 )
 
-// stream is datagrams with numbers, a thousand a second or some more.
+// stream is datagrams with numbers, one in each interval or some more.
 type stream struct {
 	flow flow
 	stop chan struct{}
@@ -22,7 +22,7 @@ type stream struct {
 	last atomic.Int64 // how many have arrived, or were overtaken
 }
 
-func startStream(t *testing.T, from, to *testnet.Pod) *stream {
+func startStream(t *testing.T, from, to *testnet.Pod, interval time.Duration) *stream {
 	t.Helper()
 	s := &stream{flow: newFlow(t, from, to, false), stop: make(chan struct{}), sent: make(chan uint32, 1), seen: make(chan []int, 1)}
 	// A receiver that waits for a processor must lose nothing.
@@ -32,7 +32,7 @@ func startStream(t *testing.T, from, to *testnet.Pod) *stream {
 	go func() {
 		var n uint32
 		payload := make([]byte, 200)
-		ticker := time.NewTicker(time.Millisecond)
+		ticker := time.NewTicker(interval)
 		defer ticker.Stop()
 		for {
 			select {
@@ -93,7 +93,7 @@ func TestRotationsUnderLoadLoseNothing(t *testing.T) {
 	pod1, pod2 := addPod(t, cluster.Nodes()[0], "a"), addPod(t, cluster.Nodes()[1], "b")
 	expectPingsOf(t, false, pod1, pod2) // the first keys
 
-	numbers := startStream(t, pod1, pod2)
+	numbers := startStream(t, pod1, pod2, time.Millisecond)
 	rotated := make(chan error, 1)
 	go func() {
 		for i := range rotations {

@@ -22,7 +22,7 @@ type Engine struct {
 	grace  time.Duration
 	guard  control.Guard
 	listed *control.Plan // of the newest good list of nodes, as the guard lets it through
-	roams  []roam
+	roams  []Roam
 	proven Proven
 	next   *control.Plan // listed, with the addresses of roaming peers and the proven ones: to apply
 
@@ -52,11 +52,11 @@ func (e *Engine) Configure(options control.Options, holdKeys bool) {
 	e.guard.Options, e.guard.HoldKeys = options, holdKeys
 }
 
-// roam is a peer that is not where the control source says.
-type roam struct {
-	key    peer.Fingerprint
-	listed netip.AddrPort
-	addr   netip.Addr
+// Roam is a peer that is not where the control source says.
+type Roam struct {
+	Key    peer.Fingerprint `json:"key"`
+	Listed netip.AddrPort   `json:"listed"`
+	Addr   netip.Addr       `json:"addr"`
 }
 
 // Proven are the further addresses at which peers have shown their keys.
@@ -109,9 +109,9 @@ func (e *Engine) First(state control.State, now time.Time) (*control.Plan, error
 }
 
 // Begin makes the Plan that First returned the one to apply. Before the start, this node had pod
-// CIDRs, if any, and peers had proven addresses.
-func (e *Engine) Begin(plan *control.Plan, had []netip.Prefix, before Proven) (d Decision) {
-	e.had, e.proven = had, before
+// CIDRs, if any, and peers had proven addresses and roamed.
+func (e *Engine) Begin(plan *control.Plan, had []netip.Prefix, before Proven, roams []Roam) (d Decision) {
+	e.had, e.proven, e.roams = had, before, roams
 	e.use(&d, plan)
 	return d
 }
@@ -193,14 +193,14 @@ func (e *Engine) use(d *Decision, plan *control.Plan) {
 			"remedy", "delete the pods that weft status names as stranded")
 	}
 	e.had = plan.PodCIDRs
-	e.roams = slices.DeleteFunc(e.roams, func(m roam) bool {
-		p := plan.Table.ByKey(m.key)
-		return p == nil || p.Endpoint != m.listed
+	e.roams = slices.DeleteFunc(e.roams, func(m Roam) bool {
+		p := plan.Table.ByKey(m.Key)
+		return p == nil || p.Endpoint != m.Listed
 	})
 	for _, m := range e.roams {
-		roaming, err := e.next.WithEndpoint(m.key, m.addr)
+		roaming, err := e.next.WithEndpoint(m.Key, m.Addr)
 		if err != nil {
-			d.log(slog.LevelWarn, "peer roamed to taken address", "to", m.addr, "error", err)
+			d.log(slog.LevelWarn, "peer roamed to taken address", "to", m.Addr, "error", err)
 			continue
 		}
 		e.next = roaming
@@ -215,9 +215,9 @@ func (e *Engine) use(d *Decision, plan *control.Plan) {
 
 // Roamed sends a peer's datagrams where its authentic ones come from.
 func (e *Engine) Roamed(p *peer.Peer, to netip.Addr) (d Decision) {
-	e.roams = slices.DeleteFunc(e.roams, func(o roam) bool { return o.key == p.Key })
+	e.roams = slices.DeleteFunc(e.roams, func(o Roam) bool { return o.Key == p.Key })
 	if at := e.listed.Table.ByKey(p.Key); at != nil && at.Endpoint.Addr() != to {
-		e.roams = append(e.roams, roam{p.Key, at.Endpoint, to})
+		e.roams = append(e.roams, Roam{p.Key, at.Endpoint, to})
 	}
 	d.log(slog.LevelInfo, "peer roamed", "peer", p.Name, "from", p.Endpoint.Addr(), "to", to)
 	e.use(&d, e.listed)
@@ -365,6 +365,9 @@ func (e *Engine) Snapshot(saved *control.Plan) (state control.State, plan *contr
 
 // Active returns the Plan that was applied last, and when it was first; nil before.
 func (e *Engine) Active() (*control.Plan, time.Time) { return e.active, e.since }
+
+// Roams returns the peers that are not where the control source says.
+func (e *Engine) Roams() []Roam { return slices.Clone(e.roams) }
 
 // Next returns the Plan to apply; nil before Begin.
 func (e *Engine) Next() *control.Plan { return e.next }

@@ -87,7 +87,7 @@ func (p *play) event(t *testing.T, line string) string {
 		if err != nil {
 			return "error: " + brief(err)
 		}
-		d = p.Begin(plan, nil, nil)
+		d = p.Begin(plan, nil, nil, nil)
 	case "restart": // with what the snapshot has, and pods with addresses of a former pod CIDR
 		state, _ := p.Snapshot(nil)
 		hold := p.now
@@ -98,7 +98,16 @@ func (p *play) event(t *testing.T, line string) string {
 			return "error: " + brief(err)
 		}
 		n, _ := number(words[1])
-		d = p.Begin(plan, []netip.Prefix{netip.MustParsePrefix(fmt.Sprintf("10.244.%d.0/24", n))}, nil)
+		d = p.Begin(plan, []netip.Prefix{netip.MustParsePrefix(fmt.Sprintf("10.244.%d.0/24", n))}, nil, nil)
+	case "successor": // of a list, which goes on where this one ends
+		roams, now := p.Roams(), p.now
+		*p = *newPlay(false)
+		p.now, p.last = now, list(words[1:])
+		plan, err := p.First(p.last, p.now)
+		if err != nil {
+			return "error: " + brief(err)
+		}
+		d = p.Begin(plan, nil, nil, roams)
 	case "list":
 		p.last = list(words[1:])
 		d = p.List(p.last, nil, p.now)

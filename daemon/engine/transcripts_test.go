@@ -214,6 +214,17 @@ roams 2 9            -> info peer roamed, apply, [2@9 3 4] ready
 list 1 3 4           -> info node list applied, note peer removed, apply, [3 4] ready
 list 1 2 3 4         -> info node list applied, note peer added, apply, [2 3 4] ready
 
+# a peer roams, and another weftd goes on
+up 1 2 3             -> publish up, [2 3] ready
+roams 2 9            -> info peer roamed, apply, [2@9 3] ready
+successor 1 2 3 4    -> [2@9 3 4] not ready: weftd is starting
+list 1 2at8 3        -> info node list applied, note peer removed, apply, [2 3] not ready: weftd is starting
+
+# a peer roams, and another weftd knows it elsewhere
+up 1 2 3             -> publish up, [2 3] ready
+roams 2 9            -> info peer roamed, apply, [2@9 3] ready
+successor 1 2at8 3   -> [2 3] not ready: weftd is starting
+
 # a further address is proven
 up 1 2also2 3        -> publish up, [2 3] ready
 proven 2             -> apply, [2+2 3] ready

@@ -110,6 +110,14 @@ func newPath(lanes, largest int) *path {
 	return &path{largest: largest, mtu: largest, failed: make([]int, lanes)}
 }
 
+// restore has the path carry packets of up to mtu bytes, as another process has found out; 0 if that
+// has found nothing out.
+func (p *path) restore(mtu int, now time.Time) {
+	if mtu >= smallest && mtu < p.mtu {
+		p.mtu, p.raise = mtu, now.Add(raiseAfter)
+	}
+}
+
 // restart forgets the rounds and what they have shown of the MTU that doesn't hold any more: that of
 // this node's device has changed, or the peer is elsewhere.
 func (p *path) restart(largest int, moved bool) {

@@ -70,6 +70,7 @@ type Prober struct {
 	known    atomic.Pointer[map[string]*path]
 
 	mu      sync.Mutex // guards what follows, and the paths
+	before  map[string]int
 	pending map[uint64]pending
 	running map[*path]struct{} // those with a round under way, or due
 }
@@ -99,6 +100,14 @@ func New(link Link, lanes int) *Prober {
 	return p
 }
 
+// Restore has paths carry no more than another process's Narrow has returned, until larger probes
+// arrive. It comes before the first Update.
+func (p *Prober) Restore(narrow map[string]int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.before = narrow
+}
+
 // Update makes the peers those of a Plan, to which pods send packets of up to largest bytes.
 func (p *Prober) Update(peers []*peer.Peer, largest int) {
 	p.mu.Lock()
@@ -111,6 +120,7 @@ func (p *Prober) Update(peers []*peer.Peer, largest int) {
 		known, ok := before[to.Name]
 		if !ok {
 			known = newPath(p.lanes, largest)
+			known.restore(p.before[to.Name], time.Now())
 			known.answers = rate.NewLimiter(answerRate, answerBurst)
 		}
 		moved := known.peer != nil && known.peer.Endpoint != to.Endpoint
@@ -125,6 +135,7 @@ func (p *Prober) Update(peers []*peer.Peer, largest int) {
 		}
 	}
 	p.known.Store(&now)
+	p.before = nil
 	for name, gone := range before {
 		if now[name] == nil {
 			p.forget(gone)

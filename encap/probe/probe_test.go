@@ -347,3 +347,24 @@ func FuzzReceive(f *testing.F) {
 		}
 	})
 }
+
+// What another process has found out of a path holds from the start, and is tried again like what
+// this one has found out.
+func TestNarrowPathsAreRestored(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		next := New(w, 1)
+		next.Restore(map[string]int{w.peer.Name: 1300, "node9": 1200})
+		next.Update([]*peer.Peer{w.peer}, deviceMTU)
+		if got := next.Narrow(); len(got) != 1 || got[w.peer.Name] != 1300 {
+			t.Errorf("Narrow = %v", got)
+		}
+		w.Prober = next
+		ctx, cancel := context.WithCancel(w.t.Context())
+		defer cancel()
+		go func() { _ = next.Run(ctx) }()
+		w.expectMTU(raiseAfter/2, 1300)
+		w.expectMTU(raiseAfter, deviceMTU) // the path carries more by now
+		cancel()
+		synctest.Wait()
+	})
+}

@@ -48,7 +48,7 @@ type imported struct {
 // use has an imported epoch received from, and sealed with if it was. Those of a peer come in their
 // order.
 func (i imported) use() {
-	p := i.Epoch.peer
+	p := i.peer
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.epochs = append(p.epochs, i.Epoch)

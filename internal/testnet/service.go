@@ -144,6 +144,37 @@ func (s *Service) Restart(ctx context.Context) error {
 	return s.Start(ctx)
 }
 
+// TakeOver starts the program with more arguments beside the one that runs, which must end by
+// itself, and returns when the new one is ready.
+func (s *Service) TakeOver(ctx context.Context, arguments ...string) error {
+	ctx, cancel := context.WithTimeout(ctx, WaitLimit)
+	defer cancel()
+	cmd, err := s.command()
+	if err != nil {
+		return err
+	}
+	cmd.Args = append(cmd.Args, arguments...)
+	next, err := s.owner.launch(cmd, s.logFile)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	before := s.daemon
+	s.daemon = next
+	s.mu.Unlock()
+	select {
+	case <-before.ended:
+	case <-next.ended:
+		return fmt.Errorf("take over %s: the next one has ended: %w\n%s", s.title, next.err, s.LogTail(tailLines))
+	case <-ctx.Done():
+		return fmt.Errorf("take over %s: %w\n%s", s.title, ctx.Err(), s.LogTail(tailLines))
+	}
+	if s.mustSucceed && !before.cmd.ProcessState.Success() {
+		return fmt.Errorf("take over %s: the one before: %w\n%s", s.title, before.err, s.LogTail(tailLines))
+	}
+	return s.await(ctx)
+}
+
 // Kill ends the program as a crash would, and returns when it is gone. What it has
 // started goes on.
 func (s *Service) Kill() {

@@ -1,0 +1,110 @@
+package handover
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// memory returns memory with some content, sealed or not.
+func memory(t *testing.T, content []byte, seal int) *os.File {
+	t.Helper()
+	fd, err := unix.MemfdCreate("test", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := os.NewFile(uintptr(fd), "test")
+	t.Cleanup(func() { f.Close() })
+	if _, err := f.Write(content); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, seal); err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+func encode(t *testing.T, m manifest) []byte {
+	t.Helper()
+	head, err := json.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return append(binary.BigEndian.AppendUint32(nil, uint32(len(head))), head...)
+}
+
+func TestMemoryIsCheckedBeforeUse(t *testing.T) {
+	ticket := newTicket()
+	good := manifest{Version: version, Ticket: ticket, Spec: spec}
+	other, later, pathTicket := good, good, good
+	other.Spec.Lanes, later.Version, pathTicket.Ticket = 3, version+1, "../../etc/passwd"
+	for _, tc := range []struct {
+		name    string
+		content []byte
+		seals   int
+		want    string
+	}{
+		{"not sealed", encode(t, good), 0, "is not sealed memory"},
+		{"may be written", encode(t, good), unix.F_SEAL_GROW | unix.F_SEAL_SHRINK | unix.F_SEAL_SEAL, "is not sealed memory"},
+		{"empty", nil, seals, "has 0 bytes"},
+		{"cut", encode(t, good)[:20], seals, "begins with"},
+		{"a length that is too large", binary.BigEndian.AppendUint32(nil, 1<<31), seals, "begins with"},
+		{"no JSON", append([]byte{0, 0, 0, 1}, 'x'), seals, "parse what was handed over"},
+		{"another version", encode(t, later), seals, "it is handed over in version 2, and this weftd knows version 1"},
+		{"other lanes", encode(t, other), seals, "tun.lanes is 3 there and 2 here"},
+		{"a ticket that is a path", encode(t, pathTicket), seals, "has a ticket that is none"},
+		{"no ticket", encode(t, good), seals, ErrClaimed.Error()},
+	} {
+		o := &Offer{runDir: t.TempDir(), memory: memory(t, tc.content, tc.seals), files: make([]*os.File, 3*lanes)}
+		if _, err := o.Claim(spec); err == nil || !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("%s: Claim = %v, want %q", tc.name, err, tc.want)
+		}
+	}
+	o := &Offer{runDir: t.TempDir(), memory: memory(t, encode(t, good), seals), files: make([]*os.File, 3*lanes)}
+	if err := issue(o.runDir, ticket); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := o.Claim(spec); err != nil {
+		t.Errorf("after all this, a good one: %v", err)
+	}
+}
+
+func TestOnlyTheOwnerReachesTheSocket(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, SocketName), nil, 0o666); err != nil { // what a killed weftd has left
+		t.Fatal(err)
+	}
+	l, err := Listen(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	info, err := os.Stat(filepath.Join(dir, SocketName))
+	if err != nil || info.Mode().Perm() != 0o600 || info.Mode().Type() != os.ModeSocket {
+		t.Errorf("the socket has mode %v, %v", info.Mode(), err)
+	}
+}
+
+func TestForgetRemovesTickets(t *testing.T) {
+	dir := t.TempDir()
+	for range 3 {
+		if err := issue(dir, newTicket()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, SocketName), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := Forget(dir); err != nil {
+		t.Error(err)
+	}
+	left, err := os.ReadDir(dir)
+	if err != nil || len(left) != 1 || left[0].Name() != SocketName {
+		t.Errorf("left: %v, %v", left, err)
+	}
+}

@@ -1,0 +1,335 @@
+package handover
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// SocketName is the name, in the run directory, of the socket at which a weftd hands over.
+const SocketName = "handover.sock"
+
+const (
+	// askLimit is how long either side waits for a message that the other one has ready.
+	askLimit = 5 * time.Second
+
+	maxMessage = 64 << 10
+)
+
+// standLimit is how long the lanes stand still at most before the old process goes on. The next one
+// takes some milliseconds. Tests change it.
+var standLimit = 3 * time.Second
+
+// request is what the next process sends.
+type request struct {
+	Version int  `json:"version"`
+	Spec    Spec `json:"spec"`
+}
+
+// answer is what the old process sends. Unless it refuses, with it come the lock of the run
+// directory, the memory, and State.files.
+type answer struct {
+	Refused string `json:"refused,omitempty"`
+	Notify  string `json:"notify,omitempty"` // where systemd listens (sd_notify(3))
+}
+
+// Listener is where the next process asks. Only root, and the user that weftd runs as, can.
+type Listener struct{ socket *net.UnixListener }
+
+// Listen opens the socket. One that another process has left is replaced: the caller holds the run
+// directory's lock.
+func Listen(runDir string) (*Listener, error) {
+	path := filepath.Join(runDir, SocketName)
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("remove the old hand-over socket: %w", err)
+	}
+	socket, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: path, Net: "unixpacket"})
+	if err != nil {
+		return nil, fmt.Errorf("open the hand-over socket: %w", err)
+	}
+	socket.SetUnlinkOnClose(false) // it may be the next process's by then
+	if err := os.Chmod(path, 0o600); err != nil {
+		return nil, errors.Join(fmt.Errorf("close the hand-over socket to others: %w", err), socket.Close())
+	}
+	return &Listener{socket}, nil
+}
+
+// Close ends Accept.
+func (l *Listener) Close() error { return l.socket.Close() }
+
+// Request is another process's wish to go on with the data path.
+type Request struct {
+	Spec Spec
+	PID  int // the other process's
+
+	conn    *net.UnixConn
+	refused error // its version, if this process can't hand over in it
+}
+
+// Accept waits for the next request. It leaves out what is none.
+func (l *Listener) Accept() (*Request, error) {
+	for {
+		conn, err := l.socket.AcceptUnix()
+		if err != nil {
+			return nil, fmt.Errorf("accept a hand-over: %w", err)
+		}
+		if r, err := receive(conn); err == nil {
+			return r, nil
+		}
+		conn.Close()
+	}
+}
+
+func receive(conn *net.UnixConn) (*Request, error) {
+	peer, err := credentials(conn)
+	if err != nil {
+		return nil, err
+	}
+	_ = conn.SetReadDeadline(time.Now().Add(askLimit))
+	b := make([]byte, maxMessage)
+	n, err := conn.Read(b)
+	if err != nil {
+		return nil, err
+	}
+	var asked request
+	if err := json.Unmarshal(b[:n], &asked); err != nil {
+		return nil, err
+	}
+	r := &Request{Spec: asked.Spec, PID: int(peer.Pid), conn: conn}
+	if asked.Version != version {
+		r.refused = fmt.Errorf("it asks in version %d, and this weftd knows version %d", asked.Version, version)
+	}
+	return r, nil
+}
+
+// credentials returns those of the other process, which must be of root or of this process's user.
+func credentials(conn *net.UnixConn) (peer *unix.Ucred, err error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	controlErr := raw.Control(func(fd uintptr) {
+		peer, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	})
+	if err := errors.Join(controlErr, err); err != nil {
+		return nil, fmt.Errorf("read the credentials of the other process (SO_PEERCRED): %w", err)
+	}
+	if peer.Uid != 0 && int(peer.Uid) != os.Geteuid() {
+		return nil, fmt.Errorf("a process of uid %d takes part in the hand-over", peer.Uid)
+	}
+	return peer, nil
+}
+
+// Check returns why what this process has can't be handed over to the other one, or nil.
+func (r *Request) Check(has Spec) error { return errors.Join(r.refused, has.differs(r.Spec)) }
+
+// Refuse reports why nothing is handed over. The other process then waits until this one has ended.
+func (r *Request) Refuse(why error) {
+	b, err := json.Marshal(answer{Refused: why.Error(), Notify: os.Getenv("NOTIFY_SOCKET")})
+	if err == nil {
+		_, _ = r.conn.Write(b) // if it has gone, that is all the same
+	}
+}
+
+// Offer hands s over with the lock of the run directory, and returns nil once the other process has
+// claimed it. After an error, s is still this process's. Either way the
+// other process learns of this one's end: the connection is never closed after a hand-over.
+func (r *Request) Offer(runDir string, s *State, lock *os.File) error {
+	ticket := newTicket()
+	memory, err := write(s, ticket)
+	if err != nil {
+		r.conn.Close()
+		return err
+	}
+	defer memory.Close()
+	step("sealed")
+	if err := issue(runDir, ticket); err != nil {
+		r.conn.Close()
+		return err
+	}
+	step("issued")
+	sendErr := r.send(append([]*os.File{lock, memory}, s.files()...))
+	step("sent")
+	if sendErr == nil {
+		_ = r.conn.SetReadDeadline(time.Now().Add(standLimit))
+		_, _ = r.conn.Read(make([]byte, 1)) // a byte says that it has claimed; so may its end, or nothing at all
+	}
+	switch err := claim(runDir, ticket); {
+	case errors.Is(err, ErrClaimed):
+		return nil
+	case err != nil: // the other one may still claim it
+		return errors.Join(errUnclear, err)
+	}
+	r.conn.Close()
+	return errors.Join(errors.New("the next weftd has not taken over what was handed to it"), sendErr)
+}
+
+// errUnclear says that this process can't find out whether the other one has claimed the state.
+var errUnclear = errors.New("it is not known which weftd goes on")
+
+// Unclear reports whether after an error of Offer the other process may still claim the state. Then
+// this process must not go on with it.
+func Unclear(err error) bool { return errors.Is(err, errUnclear) }
+
+func (r *Request) send(files []*os.File) error {
+	b, err := json.Marshal(answer{Notify: os.Getenv("NOTIFY_SOCKET")})
+	if err != nil {
+		return fmt.Errorf("answer the next weftd: %w", err)
+	}
+	return withDescriptors(files, func(rights []byte) error {
+		if _, _, err := r.conn.WriteMsgUnix(b, rights, nil); err != nil {
+			return fmt.Errorf("send descriptors to the next weftd: %w", err)
+		}
+		return nil
+	})
+}
+
+// withDescriptors calls do with the control message that carries the descriptors (unix(7),
+// SCM_RIGHTS). Fd would change how the files are used.
+func withDescriptors(files []*os.File, do func(rights []byte) error) (err error) {
+	descriptors := make([]int, len(files))
+	var hold func(i int) error
+	hold = func(i int) error { // open until all are sent
+		if i == len(files) {
+			return do(unix.UnixRights(descriptors...))
+		}
+		raw, err := files[i].SyscallConn()
+		if err != nil {
+			return fmt.Errorf("reach a descriptor: %w", err)
+		}
+		var inner error
+		err = raw.Control(func(fd uintptr) {
+			descriptors[i] = int(fd)
+			inner = hold(i + 1)
+		})
+		return errors.Join(err, inner)
+	}
+	return hold(0)
+}
+
+// Errors of Ask.
+var (
+	// ErrNobody says that no weftd listens for the next one.
+	ErrNobody = errors.New("no weftd hands over")
+
+	// ErrRefused says that the running weftd hands nothing over, and ends.
+	ErrRefused = errors.New("the running weftd hands nothing over")
+)
+
+// Predecessor is the weftd that was asked to hand over.
+type Predecessor struct {
+	Lock   *os.File // of the run directory; nil with ErrRefused
+	Notify string   // where systemd listens; may be empty
+
+	conn *net.UnixConn
+}
+
+// Ask has the weftd that uses the run directory stop its lanes and offer them. With ErrRefused there
+// is no offer, and the Predecessor ends.
+func Ask(runDir string, spec Spec) (*Predecessor, *Offer, error) {
+	conn, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: filepath.Join(runDir, SocketName), Net: "unixpacket"})
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
+		return nil, nil, ErrNobody
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("reach the running weftd: %w", err)
+	}
+	p, offer, err := ask(conn, runDir, spec)
+	if err != nil && !errors.Is(err, ErrRefused) {
+		conn.Close()
+	}
+	return p, offer, err
+}
+
+func ask(conn *net.UnixConn, runDir string, spec Spec) (*Predecessor, *Offer, error) {
+	if _, err := credentials(conn); err != nil {
+		return nil, nil, err
+	}
+	b, err := json.Marshal(request{version, spec})
+	if err != nil {
+		return nil, nil, fmt.Errorf("ask the running weftd: %w", err)
+	}
+	_ = conn.SetDeadline(time.Now().Add(2 * askLimit)) // it may be applying a list of nodes
+	if _, err := conn.Write(b); err != nil {
+		return nil, nil, fmt.Errorf("ask the running weftd: %w", err)
+	}
+	message, control := make([]byte, maxMessage), make([]byte, unix.CmsgSpace(4*mostDescriptors))
+	n, controlLen, _, _, err := conn.ReadMsgUnix(message, control)
+	if err == nil && n == 0 {
+		err = io.EOF
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("wait for the running weftd's answer: %w", err)
+	}
+	_ = conn.SetDeadline(time.Time{})
+	files, err := descriptors(control[:controlLen])
+	if err != nil {
+		return nil, nil, err
+	}
+	var got answer
+	if err := json.Unmarshal(message[:n], &got); err != nil {
+		closeAll(files)
+		return nil, nil, fmt.Errorf("parse the running weftd's answer: %w", err)
+	}
+	p := &Predecessor{Notify: got.Notify, conn: conn}
+	switch {
+	case got.Refused != "":
+		closeAll(files)
+		return p, nil, fmt.Errorf("%w: %s", ErrRefused, got.Refused)
+	case len(files) < 2:
+		closeAll(files)
+		return nil, nil, fmt.Errorf("the running weftd hands over %d descriptors", len(files))
+	}
+	step("received")
+	p.Lock = files[0]
+	return p, &Offer{runDir: runDir, memory: files[1], files: files[2:]}, nil
+}
+
+// mostDescriptors is how many one message may carry (SCM_MAX_FD).
+const mostDescriptors = 253
+
+func descriptors(control []byte) (files []*os.File, err error) {
+	messages, err := unix.ParseSocketControlMessage(control)
+	if err != nil {
+		return nil, fmt.Errorf("parse what came with the running weftd's answer: %w", err)
+	}
+	for i := range messages {
+		fds, err := unix.ParseUnixRights(&messages[i])
+		if err != nil {
+			closeAll(files)
+			return nil, fmt.Errorf("parse the descriptors of the running weftd: %w", err)
+		}
+		for _, fd := range fds {
+			files = append(files, os.NewFile(uintptr(fd), "handed over"))
+		}
+	}
+	return files, nil
+}
+
+// Claimed tells it that the offer was claimed, so that it ends.
+func (p *Predecessor) Claimed() { _, _ = p.conn.Write([]byte{1}) }
+
+// AwaitEnd returns when it has ended, or ctx has.
+func (p *Predecessor) AwaitEnd(ctx context.Context) {
+	stop := context.AfterFunc(ctx, func() { _ = p.conn.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	_, _ = p.conn.Read(make([]byte, 1)) // it says nothing any more
+}
+
+// Close gives up: it goes on with what was not claimed.
+func (p *Predecessor) Close() {
+	if p.Lock != nil {
+		p.Lock.Close()
+	}
+	p.conn.Close()
+}

@@ -1,0 +1,201 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"slices"
+
+	sd "github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/sync/errgroup"
+
+	"weft/daemon/handover"
+	"weft/router/tun"
+)
+
+var (
+	// errHandedOver says that another weftd goes on with the data path.
+	errHandedOver = errors.New("the data path is another weftd's")
+
+	// errReplaced says that another weftd starts, without the data path.
+	errReplaced = errors.New("another weftd starts")
+)
+
+// startLanes begins to forward. The lanes end last of all that runs: see end.
+func (d *daemon) startLanes(ctx context.Context, group *errgroup.Group) {
+	lanes, stop := context.WithCancel(context.WithoutCancel(ctx))
+	ended := make(chan error, 1)
+	d.stopLanes = func() error {
+		stop()
+		return <-ended
+	}
+	requests := d.awaitSuccessors(ctx)
+	go func() { ended <- d.forward(lanes, requests) }()
+	group.Go(func() error {
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-ended:
+			ended <- err
+			return err
+		}
+	})
+}
+
+// awaitSuccessors receives requests of weftds that are to go on in this one's place, until ctx is
+// done.
+func (d *daemon) awaitSuccessors(ctx context.Context) <-chan *handover.Request {
+	listener, err := handover.Listen(d.config.RunDir)
+	if err != nil {
+		d.log.Error("no hand-over possible", "error", err)
+		return nil
+	}
+	context.AfterFunc(ctx, func() { _ = listener.Close() })
+	requests := make(chan *handover.Request)
+	go func() {
+		for {
+			r, err := listener.Accept()
+			if err != nil {
+				return // it is closed
+			}
+			select {
+			case requests <- r:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return requests
+}
+
+// startSuccessors starts this program again for each SIGUSR2, as it is on disk now, to take over. So
+// systemd has the next weftd in the service's control group, and with its sandbox.
+func startSuccessors(ctx context.Context, signals <-chan os.Signal, log *slog.Logger) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-signals:
+		}
+		next := exec.Command(os.Args[0], append(slices.Clone(os.Args[1:]), "--takeover")...)
+		next.Stdout, next.Stderr = os.Stdout, os.Stderr
+		if err := next.Start(); err != nil {
+			log.Error("next weftd not started", "error", err)
+			continue
+		}
+		go func() { // unless this one ends first
+			log.Error("next weftd ended", "error", next.Wait())
+		}()
+	}
+}
+
+// forward forwards packets until ctx is done, a lane fails, or another weftd goes on.
+func (d *daemon) forward(ctx context.Context, requests <-chan *handover.Request) error {
+	for {
+		running, stop := context.WithCancel(ctx)
+		p := d.path.Load()
+		go d.followPeers(running, p)
+		ended := make(chan error, 1)
+		go func() { ended <- p.run(running) }()
+		select {
+		case err := <-ended:
+			stop()
+			return err
+		case r := <-requests:
+			err := d.yield(p, r, func() error {
+				stop()
+				return <-ended
+			})
+			stop()
+			if err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// yield has another weftd go on with the data path, whose lanes stopLanes ends. It returns nil if
+// this one must go on.
+func (d *daemon) yield(p *path, r *handover.Request, stopLanes func() error) error {
+	d.applying.Lock() // before they stop, as a change of the host may take long
+	defer d.applying.Unlock()
+	if err := r.Check(d.spec()); err != nil {
+		d.log.Warn("nothing handed over, another weftd starts", "pid", r.PID, "reason", err)
+		r.Refuse(err)
+		d.successor, d.replaced = r, true
+		return errReplaced
+	}
+	if err := stopLanes(); err != nil {
+		r.Refuse(err)
+		return err
+	}
+	state := d.handOut(p)
+	defer state.Wipe()
+	err := r.Offer(d.config.RunDir, state, d.lock)
+	switch {
+	case err == nil:
+		d.successor, d.replaced = r, true
+		return errHandedOver
+	case handover.Unclear(err):
+		return err
+	}
+	d.log.Warn("not taken over, forwarding goes on", "pid", r.PID, "error", err)
+	return d.usePath(&path{queues: p.queues, conns: p.conns}, p.proven(), state)
+}
+
+// end ends the lanes, now that everything else has ended for the reason err, and does with the data
+// path what must be done then.
+func (d *daemon) end(err error) error {
+	if d.stopLanes != nil {
+		if why := d.stopLanes(); err == nil {
+			err = why
+		}
+	}
+	p := d.path.Load()
+	switch {
+	case errors.Is(err, errHandedOver):
+		d.log.Info("data path handed over", "pid", d.successor.PID)
+		d.announceSuccessor()
+		return nil
+	case errors.Is(err, errReplaced):
+		d.announceSuccessor()
+		return p.close()
+	}
+	_, _ = sd.SdNotify(false, sd.SdNotifyStopping)
+	if p != nil {
+		if err != nil || !handover.Supervised() {
+			err = errors.Join(err, p.close())
+		} else if err := d.storePath(p); err != nil {
+			d.log.Warn("systemd keeps no data path", "error", err)
+		}
+	}
+	d.log.Info("stopped, guard kept")
+	return err
+}
+
+// announceSuccessor has systemd take the other weftd for the service.
+func (d *daemon) announceSuccessor() {
+	if !handover.Supervised() {
+		return
+	}
+	if err := handover.NewMainProcess(d.successor.PID); err != nil {
+		d.log.Warn("systemd does not know the next weftd", "error", err)
+	}
+}
+
+// storePath has systemd keep the data path until the next start of the service. If it only stops,
+// systemd closes the queues, and the device goes.
+func (d *daemon) storePath(p *path) error {
+	if err := tun.Persist(p.queues[0], false); err != nil {
+		return errors.Join(err, p.close())
+	}
+	state := d.handOut(p)
+	defer state.Wipe()
+	if err := handover.Store(d.config.RunDir, state); err != nil {
+		return fmt.Errorf("store the data path: %w", errors.Join(err, p.close()))
+	}
+	return nil
+}
