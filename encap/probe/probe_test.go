@@ -38,10 +38,17 @@ type world struct {
 // inWorld runs test in a bubble with a prober of so many lanes.
 func inWorld(t *testing.T, lanes int, test func(w *world)) {
 	t.Helper()
+	inWorldAfter(t, nil, lanes, test)
+}
+
+// inWorldAfter is inWorld where another process has found out that paths are narrow.
+func inWorldAfter(t *testing.T, narrow map[string]int, lanes int, test func(w *world)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{t: t, active: true, loses: func(int, int) bool { return false }, rtt: 10 * time.Millisecond,
 			peer: &peer.Peer{Name: "node2", Endpoint: netip.MustParseAddrPort("192.168.77.2:9338")}}
 		w.Prober = New(w, lanes)
+		w.Restore(narrow)
 		w.Update([]*peer.Peer{w.peer}, deviceMTU)
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
@@ -351,20 +358,11 @@ func FuzzReceive(f *testing.F) {
 // What another process has found out of a path holds from the start, and is tried again like what
 // this one has found out.
 func TestNarrowPathsAreRestored(t *testing.T) {
-	inWorld(t, 1, func(w *world) {
-		next := New(w, 1)
-		next.Restore(map[string]int{w.peer.Name: 1300, "node9": 1200})
-		next.Update([]*peer.Peer{w.peer}, deviceMTU)
-		if got := next.Narrow(); len(got) != 1 || got[w.peer.Name] != 1300 {
+	inWorldAfter(t, map[string]int{"node2": 1300, "node9": 1200}, 1, func(w *world) {
+		if got := w.Narrow(); len(got) != 1 || got["node2"] != 1300 {
 			t.Errorf("Narrow = %v", got)
 		}
-		w.Prober = next
-		ctx, cancel := context.WithCancel(w.t.Context())
-		defer cancel()
-		go func() { _ = next.Run(ctx) }()
 		w.expectMTU(raiseAfter/2, 1300)
 		w.expectMTU(raiseAfter, deviceMTU) // the path carries more by now
-		cancel()
-		synctest.Wait()
 	})
 }
