@@ -14,6 +14,7 @@ import (
 	"weft/control/sources"
 	"weft/internal/config"
 	"weft/internal/nodekey"
+	"weft/internal/status"
 	"weft/internal/warning"
 )
 
@@ -181,21 +182,24 @@ func checkPeers(_ context.Context, h *host) (found []Finding) {
 	if h.report == nil {
 		return skipped("no weftd answers")
 	}
-	unreachable := 0
+	unreachable, unknown := 0, 0
 	for _, p := range h.report.Peers {
-		if p.Link == nil || p.State != "unreachable" {
+		if p.StateAt(time.Now()) == status.StateUnknown {
+			unknown++
+		}
+		if !p.Unreachable() {
 			continue
 		}
 		if unreachable++; unreachable <= most {
-			reason, remedy, _ := strings.Cut(strings.ReplaceAll(p.Error, "\n", ", "), "; ")
+			reason, remedy, _ := strings.Cut(strings.ReplaceAll(p.Reason(), "\n", ", "), "; ")
 			found = append(found, fail(p.Name+" is unreachable: "+reason, remedy)...)
 		}
 	}
 	switch more := unreachable - most; {
 	case more > 0:
 		found[most-1].Found += fmt.Sprintf(" (and %d more peers)", more)
-	case unreachable == 0 && h.report.Encapsulation == string(config.EncapsulationVXLAN):
-		return skipped("with vxlan it is not known which peers answer")
+	case unreachable == 0 && unknown > 0 && unknown == len(h.report.Peers):
+		return skipped("no peer has answered a probe yet; `weft probe` asks them")
 	case unreachable == 0:
 		return ok("none of %d peers is unreachable", len(h.report.Peers))
 	}

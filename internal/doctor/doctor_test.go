@@ -130,6 +130,14 @@ func TestUnreachablePeersAreNamed(t *testing.T) {
 		t.Errorf("five: %+v", found)
 	}
 	expect(t, checkPeers(t.Context(), new(host)), Skipped, "no weftd")
+
+	// With vxlan, probes show it.
+	probed := func(p status.Path) *host {
+		return &host{report: &status.Report{Peers: []status.Peer{{Name: "node2", Path: &p}}}}
+	}
+	expect(t, checkPeers(t.Context(), probed(status.Path{})), Skipped, "no peer has answered a probe yet")
+	expect(t, checkPeers(t.Context(), probed(status.Path{Answered: time.Now()})), OK, "none of 1 peers")
+	expect(t, checkPeers(t.Context(), probed(status.Path{Answered: time.Now(), Silent: true})), Failed, "node2 is unreachable: it answered probes before, and does not now")
 }
 
 func TestSocketsAtAPort(t *testing.T) {

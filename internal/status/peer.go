@@ -10,7 +10,7 @@ const (
 	stateUp          = "up"
 	stateIdle        = "idle"
 	stateUnreachable = "unreachable"
-	stateUnknown     = "unknown"
+	StateUnknown     = "unknown" // it has never answered
 )
 
 // answeredLately is for how long an answer shows that a peer without keys is up: a path is probed more
@@ -24,7 +24,7 @@ func (p Peer) StateAt(now time.Time) string {
 	case p.Link != nil:
 		return p.State
 	case p.Path == nil || p.Path.Answered.IsZero():
-		return stateUnknown // it has never answered, or is a kernel VXLAN device
+		return StateUnknown // it has never answered, or is a kernel VXLAN device
 	case p.Path.Silent:
 		return stateUnreachable
 	case now.Sub(p.Path.Answered) < answeredLately:
