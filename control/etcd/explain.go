@@ -44,6 +44,8 @@ func (o *Options) remedy(err error) string {
 		return "etcd requires authentication; give this node a user name and password, or a certificate whose common name is the user"
 	case errors.Is(err, rpctypes.ErrNoSpace):
 		return "etcd's database is full, and rejects writes; compact and defragment it or raise its quota, then run `etcdctl alarm disarm`"
+	case contains(text, "certificate has expired or is not yet valid"):
+		return "set this host's clock if it is wrong (`weft doctor`); otherwise renew etcd's certificate"
 	case contains(text, "x509:", "failed to verify certificate", "first record does not look like a TLS handshake"):
 		return fmt.Sprintf("etcd's certificate is not valid here; name the CA that signed it (now: %s), and the members as the certificate names them", orElse(o.CAFile, "the CAs of this host"))
 	case contains(text, "remote error: tls", "bad certificate"):
