@@ -19,8 +19,8 @@ func newExplainCommand(socket *string) *cobra.Command {
 		Short: "Say what becomes of a packet, step by step",
 		Long: "Say what becomes of a packet from one address to another on this node, step by step in the order in\n" +
 			"which the packet meets them: the guard table, routing rules and routes, other programs' filters, the\n" +
-			"forwarding table, the peer, its keys, the path's MTU and the datagram. Nothing is sent. The last line\n" +
-			"is the verdict, with the remedy if the packet is dropped. Without SOURCE, the packet is one of a pod of\n" +
+			"forwarding table, the peer, its keys, the path's MTU and the datagram. Nothing is sent. The verdict\n" +
+			"comes first, with the remedy if the packet is dropped. Without SOURCE, the packet is one of a pod of\n" +
 			"this node, or of the node itself if it has no pods. The packet is the first one of a connection. Where\n" +
 			"packets are sealed, the peer is asked what becomes of it there.",
 		Args: cobra.RangeArgs(1, 2),
@@ -50,7 +50,7 @@ func newExplainCommand(socket *string) *cobra.Command {
 	return c
 }
 
-// printExplanation writes a line for each step, and the verdict last.
+// printExplanation writes the verdict, and then a line for each step.
 func printExplanation(out io.Writer, e status.Explanation) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	example := ""
@@ -58,6 +58,11 @@ func printExplanation(out io.Writer, e status.Explanation) error {
 		example = " (an example; name another source before the destination)"
 	}
 	fmt.Fprintf(w, "packet\t%s → %s, %s port %d%s\n", e.Source, e.Destination, strings.ToUpper(e.Protocol), e.Port, example)
+	verdict := e.Overall.Text
+	if e.Overall.Remedy != "" {
+		verdict += "; " + e.Overall.Remedy
+	}
+	fmt.Fprintf(w, "verdict\t%s\n", flat(verdict))
 	side := func(where string, a explain.Answer) {
 		fmt.Fprintf(w, "\n%s\n", where)
 		for _, s := range a.Steps {
@@ -81,11 +86,6 @@ func printExplanation(out io.Writer, e status.Explanation) error {
 		here()
 		there()
 	}
-	verdict := e.Overall.Text
-	if e.Overall.Remedy != "" {
-		verdict += "; " + e.Overall.Remedy
-	}
-	fmt.Fprintf(w, "\nverdict\t%s\n", flat(verdict))
 	return w.Flush()
 }
 

@@ -11,7 +11,7 @@ import (
 	"weft/internal/status"
 )
 
-func TestExplanationEndsWithTheVerdict(t *testing.T) {
+func TestExplanationBeginsWithTheVerdict(t *testing.T) {
 	e := status.Explanation{Example: true, Answer: explain.Answer{
 		Node:    "node1",
 		Query:   explain.Query{Source: netip.MustParseAddr("10.244.1.7"), Destination: netip.MustParseAddr("10.244.2.9"), Protocol: "tcp", Port: 80},
@@ -23,7 +23,8 @@ func TestExplanationEndsWithTheVerdict(t *testing.T) {
 	var got strings.Builder
 	err := printExplanation(&got, e)
 	want := `
-packet  10.244.1.7 → 10.244.2.9, TCP port 80 (an example; name another source before the destination)
+packet   10.244.1.7 → 10.244.2.9, TCP port 80 (an example; name another source before the destination)
+verdict  dropped here; repair it
 
 on node1
   source       10.244.1.7: pod shop/web` + "\ufffd" + `
@@ -33,8 +34,6 @@ on node1
 on node2, as it says
   a` + "\ufffd" + `      b` + "\ufffd" + `
   result  never seen` + "\ufffd" + `
-
-verdict  dropped here; repair it
 `
 	if diff := cmp.Diff(strings.TrimPrefix(want, "\n"), got.String()); err != nil || diff != "" {
 		t.Errorf("%v, (-want +got):\n%s", err, diff)

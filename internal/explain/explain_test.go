@@ -115,6 +115,23 @@ func TestVerdicts(t *testing.T) {
 			step: "at prerouting, the guard table drops it and counts it as spoofed_by_pod: a pod may send only from its addresses",
 			verdict: explain.Verdict{Text: "dropped here by the guard table, spoofed_by_pod: a pod's packet with another source than its own",
 				Remedy: "nothing, if the pod forges packets; if it forwards packets, have it masquerade them"}},
+		{name: "another program's rule takes the way back", from: "10.244.1.7", to: "10.244.2.9",
+			change: func(_ *explain.Node, k *fakeKernel) {
+				way := k.ways["198.51.100.1"]
+				way.Rule = "100: from all lookup 100"
+				k.ways["10.244.1.7"] = way
+				k.drops["prerouting"] = hostcheck.Drop{Filter: "the guard table", Counter: "spoofed_by_pod", Why: "a pod may send only from its addresses"}
+			},
+			step: "to 10.244.1.7 the kernel takes 0.0.0.0/0 dev eth0 table main src 192.0.2.1 (routing rule 100: from all lookup 100), and not " + veth,
+			verdict: explain.Verdict{Text: "dropped here by the guard table, spoofed_by_pod: another program's route takes packets to 10.244.1.7 elsewhere: 0.0.0.0/0 dev eth0 table main src 192.0.2.1 (routing rule 100: from all lookup 100)",
+				Remedy: "remove that route or rule (`weft routes`, `weft doctor`)"}},
+		{name: "another program's route takes the packet", from: "10.244.1.7", to: "10.244.2.9",
+			change: func(_ *explain.Node, k *fakeKernel) {
+				k.ways["10.244.2.9"] = k.ways["198.51.100.1"]
+				k.drops["postrouting"] = hostcheck.Drop{Filter: "the guard table", Counter: "bare_to_underlay", Why: "it would leave in clear"}
+			},
+			verdict: explain.Verdict{Text: "dropped here by the guard table, bare_to_underlay: another program's route takes packets to 10.244.2.9 elsewhere: 0.0.0.0/0 dev eth0 table main src 192.0.2.1",
+				Remedy: "remove that route or rule (`weft routes`, `weft doctor`)"}},
 		{name: "a filter can't be read", from: "10.244.1.7", to: "10.244.2.9",
 			change:  func(n *explain.Node, _ *fakeKernel) { n.Unread = "nft list table: no such file" },
 			verdict: explain.Verdict{Delivered: true, Text: "sent to node2 at 192.0.2.2:9338, encrypted"},

@@ -24,6 +24,10 @@ type trace struct {
 	in     hostcheck.Interface
 	source netip.Addr // as the packet has it now
 	mark   uint32
+
+	// astray says which route of another program takes the packet, or the way back to its source, past
+	// where weft's would; "" if none does.
+	astray string
 }
 
 func (t *trace) step(part, format string, args ...any) {
@@ -71,6 +75,10 @@ func (t *trace) dropped(hook string, d hostcheck.Drop) {
 	if d.Counter != "" {
 		e := hostnet.Explain(d.Counter)
 		t.step("filters", "at %s, the guard table drops it and counts it as %s: %s", hook, d.Counter, d.Why)
+		if t.astray != "" {
+			t.fail("remove that route or rule (`weft routes`, `weft doctor`)", "dropped here by the guard table, %s: %s", d.Counter, t.astray)
+			return
+		}
 		t.fail(e.Remedy, "dropped here by the guard table, %s: %s", d.Counter, e.What)
 		return
 	}
@@ -90,8 +98,12 @@ func (t *trace) fromPod() {
 	p := t.packet()
 	back, err := t.Way(hostnet.Lookup{Destination: t.source})
 	p.SourceRouted = err == nil && back.Device == t.in.Name
-	if err != nil || !p.SourceRouted {
-		t.step("route back", "the route to %s does not lead to %s; weftd restores it within 30 seconds", t.source, t.in.Name)
+	switch {
+	case err != nil:
+		t.step("route back", "there is none to %s; weftd restores it within 30 seconds", t.source)
+	case !p.SourceRouted:
+		t.step("route back", "to %s the kernel takes %s, and not %s", t.source, taken(back), t.in.Name)
+		t.strays(t.source, back)
 	}
 	if t.passes(hostcheck.Prerouting, p) {
 		t.forward()
@@ -157,11 +169,10 @@ func (t *trace) fromNode() {
 func (t *trace) route(l hostnet.Lookup) (hostnet.Way, bool) {
 	way, err := t.Way(l)
 	if err == nil {
-		rule := ""
-		if way.Rule != "" {
-			rule = " (routing rule " + way.Rule + ")"
+		t.step("route", "the kernel takes %s", taken(way))
+		if t.to.kind == atPeer && t.from.kind == localPod && way.Device != t.TUN {
+			t.strays(t.query.Destination, way)
 		}
-		t.step("route", "the kernel takes %s%s", way, rule)
 		return way, true
 	}
 	t.step("route", "%v", err)
@@ -180,6 +191,21 @@ func (t *trace) route(l hostnet.Lookup) (hostnet.Way, bool) {
 		t.fail("see `weft routes` and `ip route get`", "dropped here: %v", err)
 	}
 	return way, false
+}
+
+// taken is a way, and the rule that leads to it.
+func taken(w hostnet.Way) string {
+	if w.Rule == "" {
+		return w.String()
+	}
+	return w.String() + " (routing rule " + w.Rule + ")"
+}
+
+// strays notes that a way is another program's.
+func (t *trace) strays(to netip.Addr, way hostnet.Way) {
+	if !way.Own() {
+		t.astray = fmt.Sprintf("another program's route takes packets to %s elsewhere: %s", to, taken(way))
+	}
 }
 
 // leave is the last part of the kernel's: a new source, if it gets one, and the last filters.
