@@ -56,8 +56,14 @@ func (d *daemon) facts() control.Facts {
 // warnNowAndThen logs each warning when it begins, and when it is over.
 func (d *daemon) warnNowAndThen(ctx context.Context) error {
 	var before []warning.Warning
+	var clock clockWatch
+	var repaired repairWatch
 	look := func() error {
-		d.look()
+		found := repaired.look(d.host.Repairs(), time.Now())
+		if up, err := sinceBoot(); err == nil { // as on any kernel that weftd runs on
+			found = append(found, clock.look(time.Now(), up)...)
+		}
+		d.look(found)
 		now := d.Warnings()
 		begun, over := warning.News(before, now)
 		for _, w := range begun {
@@ -84,15 +90,15 @@ func (d *daemon) warn(subject string, w *warning.Warning) {
 	}
 }
 
-// look looks for what is worth a warning in files and in the kernel, and has the control source
-// publish which pods are stranded.
-func (d *daemon) look() {
+// look looks for what is worth a warning in files and in the kernel, adds it to what was found
+// otherwise, and has the control source publish which pods are stranded.
+func (d *daemon) look(found []warning.Warning) {
 	plan := d.activePlan()
 	stranded, err := d.leases.stranded(plan)
 	if err == nil { // or the next reconcile says what becomes of it
 		d.publishStranded(stranded)
 	}
-	found := slices.Concat(conflist.Warnings(d.config.CNI), sources.Warnings(d.config), d.leases.warnings(plan, stranded))
+	found = slices.Concat(found, conflist.Warnings(d.config.CNI), sources.Warnings(d.config), d.leases.warnings(plan, stranded))
 	overlaps, err := hostnet.Overlaps(d.config.TUN.Name, d.config.ClusterCIDRs)
 	if err != nil {
 		overlaps = []string{err.Error()}

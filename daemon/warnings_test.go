@@ -25,12 +25,12 @@ func TestWarningsAreAsLastSeen(t *testing.T) {
 		}
 	}
 	expect("before weftd has looked")
-	d.look()
+	d.look(nil)
 	expect("once it has", "cni_network")
 	if err := os.Remove(file); err != nil {
 		t.Fatal(err)
 	}
 	expect("before it looks again", "cni_network")
-	d.look()
+	d.look(nil)
 	expect("after that")
 }

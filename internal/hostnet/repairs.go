@@ -12,13 +12,20 @@ import (
 // what they changed.
 type repairs struct{ guard, bridge, network atomic.Uint64 }
 
+// What Repairs counts.
+const (
+	RepairedGuard   = "guard_table"
+	RepairedBridge  = "bridge_table"
+	RepairedNetwork = "network" // routes, rules, addresses and sysctls
+)
+
 // Repairs returns how often Apply has restored something that it had made before, by what that
 // was. It doesn't wait for an Apply that is under way.
 func (h *Host) Repairs() map[string]uint64 {
 	return map[string]uint64{
-		"guard_table":  h.repairs.guard.Load(),
-		"bridge_table": h.repairs.bridge.Load(),
-		"network":      h.repairs.network.Load(),
+		RepairedGuard:   h.repairs.guard.Load(),
+		RepairedBridge:  h.repairs.bridge.Load(),
+		RepairedNetwork: h.repairs.network.Load(),
 	}
 }
 

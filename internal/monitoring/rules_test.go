@@ -179,7 +179,7 @@ func TestEveryWarningHasAnAlert(t *testing.T) {
 		}
 	}
 	// These have metrics of their own.
-	special = append(special, "path_mtu", "peers_unreachable", "pool_exhausted")
+	special = append(special, "host_repaired", "path_mtu", "peers_unreachable", "pool_exhausted")
 	slices.Sort(special)
 	slices.Sort(others)
 	if !slices.Equal(special, others) {
