@@ -135,3 +135,34 @@ func TestNodesWhoseClocksAreYearsApartAgreeOnKeys(t *testing.T) {
 	}
 	expectAgreement("a restarted node from a year after it")
 }
+
+// TestAClockJumpIsNamed: pods don't notice it. If etcd's certificates have ended by the wrong clock, the
+// first lines have both the effect and the cause.
+func TestAClockJumpIsNamed(t *testing.T) {
+	t.Parallel()
+	c := startEtcdCluster(t, 1, testnet.EtcdOptions{Members: 1})
+	node := c.Nodes()[0]
+	clock := takeWallClock(t, node)
+	restartEtcd := func(t *testing.T) {
+		c.etcd.Kill(1)
+		if err := c.etcd.Start(t.Context(), 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const forward, back = "the clock of this host was set forward by 17520h0m", "the clock of this host was set back by 8760h0m"
+	jump := fault{
+		name: "clock jump, forward", make: func(t *testing.T) { clock.set(t, 2*year) }, undo: func(t *testing.T) { clock.set(t, 0) },
+		status: forward, doctor: "clock_jump: " + forward,
+		metric: `weft_warnings{code="clock_jump"}`, value: "1", alert: "WeftWarning",
+	}
+	late := jump
+	late.name = "clock jump, and the certificates have ended"
+	late.status = "; set this host's clock if it is wrong (`weft doctor`); otherwise renew etcd's certificate\nWARNING        " + forward
+	late.make = func(t *testing.T) {
+		clock.set(t, 2*year)
+		restartEtcd(t)
+	}
+	early := jump
+	early.name, early.make, early.status, early.doctor = "clock jump, back", func(t *testing.T) { clock.set(t, -year) }, back, "clock_jump: "+back
+	expectFaults(t, node, []fault{jump, early, late})
+}

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"weft/internal/explain"
 	"weft/internal/status"
 	"weft/internal/testnet"
 	"weft/internal/warning"
@@ -127,6 +128,13 @@ func TestPathMTUDropsInMidStream(t *testing.T) {
 			if out := probe(t, node1); !strings.Contains(out, fmt.Sprintf("raise its MTU by %d bytes", 1500-test.limit)) {
 				t.Errorf("weft probe: %s", out)
 			}
+			expectExplainedMTU(t, node1, addrOf(t, pod1, test.v6), addrOf(t, pod2, test.v6), mtu)
+			if e := eventuallyHappened(t, node1, "path_MTU_reduced", "node2"); !strings.Contains(e.Text, "mtu=") {
+				t.Errorf("the event is %+v", e)
+			}
+			if got := metric(t, node1, "weft_peers_path_mtu_reduced"); got != "1" {
+				t.Errorf("paths with a reduced MTU: %s, want 1", got)
+			}
 
 			closeHole(t, node2)
 			if out := probe(t, node1, "node2"); strings.Contains(out, "raise its MTU") {
@@ -141,7 +149,18 @@ func TestPathMTUDropsInMidStream(t *testing.T) {
 			if route := run(t, node1.Namespace, "ip", "route", "show", "10.244.2.0/24"); strings.Contains(route, "mtu") {
 				t.Errorf("the route to the peer's pods is still %s", route)
 			}
+			eventuallyHappened(t, node1, "path_MTU_restored", "node2")
 		})
+	}
+}
+
+// expectExplainedMTU fails unless `weft explain` says that the path is why larger packets get lost.
+func expectExplainedMTU(t *testing.T, n *testnet.Node, from, to netip.Addr, mtu int) {
+	t.Helper()
+	want := explain.Step{Part: "mtu", Text: fmt.Sprintf("packets of up to %d bytes: the path to the peer carries no larger ones (the device takes ", mtu)}
+	e := explained(t, n, from.String(), to.String())
+	if !slices.ContainsFunc(e.Steps, func(s explain.Step) bool { return s.Part == want.Part && strings.HasPrefix(s.Text, want.Text) }) {
+		t.Errorf("weft explain has no step like %+v: %+v", want, e.Steps)
 	}
 }
 
