@@ -72,7 +72,7 @@ func newFlannelRig(t *testing.T, f family, nodes int) *flannelRig {
 		Nodes:     nodes,
 		Underlay6: f == flannelIPv6,
 		// A card segments what flannel's device leaves to it; a veth that says it could would
-		// hand over whole super-packets (docs/OPERATIONS.md).
+		// hand over whole super-packets (docs/operations/kernel-vxlan.md).
 		Wire: testnet.Wire{Offloads: testnet.NoTunnel},
 		Configure: func(weft map[string]any) {
 			weft["listen"] = f.listen
@@ -198,7 +198,7 @@ func (f *flannelNode) ready(ctx context.Context) error {
 	return err
 }
 
-// leave removes flannel from a node as docs/OPERATIONS.md describes. The node's pods are
+// leave removes flannel from a node as docs/operations/flannel.md describes. The node's pods are
 // gone then.
 func (f *flannelNode) leave(t *testing.T) {
 	t.Helper()

@@ -64,7 +64,7 @@ func newExitStatusTopic(root *cobra.Command) *cobra.Command {
 	}
 }
 
-// exitStatusTable is the same for docs/OPERATIONS.md.
+// exitStatusTable is the same for docs/operations/reference.md.
 func exitStatusTable(root *cobra.Command) string {
 	var text strings.Builder
 	text.WriteString("\n| exit status | meaning |\n|---|---|\n")

@@ -1,41 +1,17 @@
 package main
 
 import (
-	"flag"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
+	"weft/internal/manual"
 )
-
-var update = flag.Bool("update", false, "write what is made from code into the docs")
 
 // The manual has the exit statuses that the help topic has.
 func TestExitStatusesInTheManual(t *testing.T) {
-	const path, begin, end = "../../docs/OPERATIONS.md", "-update -->\n", "<!-- end of exit statuses -->"
-	manual, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	before, rest, _ := strings.Cut(string(manual), "<!-- exit statuses: ")
-	comment, rest, _ := strings.Cut(rest, begin)
-	table, after, found := strings.Cut(rest, end)
-	if !found {
-		t.Fatal("docs/OPERATIONS.md has no place for the exit statuses")
-	}
-	want := exitStatusTable(newCommand())
-	if *update {
-		text := before + "<!-- exit statuses: " + comment + begin + want + end + after
-		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	if diff := cmp.Diff(want, table); diff != "" {
-		t.Errorf("docs/OPERATIONS.md is not as the code is; see the comment there (-want +got):\n%s", diff)
-	}
+	manual.ExpectSection(t, "docs/operations/reference.md", "exit statuses", exitStatusTable(newCommand()))
 }
 
 func TestHelpTopicOfExitStatuses(t *testing.T) {

@@ -1,5 +1,5 @@
 // Command weftd is the node daemon: it connects this node's pods with those of the
-// other nodes. See docs/OPERATIONS.md.
+// other nodes. See docs/operations/README.md.
 package main
 
 import (

@@ -71,7 +71,7 @@ type kernelNode struct {
 const kernelMAC, kernelEndpoint = "02:00:00:00:00:99", "192.168.77.99"
 
 // addKernelNode joins a kernel VXLAN peer to a cluster of one weft node, as
-// docs/OPERATIONS.md describes.
+// docs/operations/kernel-vxlan.md describes.
 func addKernelNode(t *testing.T, network *testnet.Net, cluster *testnet.Cluster) kernelNode {
 	t.Helper()
 	ctx := t.Context()
@@ -128,7 +128,7 @@ func TestAKernelVXLANDeviceIsAPeerLikeAnyOther(t *testing.T) {
 			cluster, err := network.NewCluster(t.Context(), testnet.ClusterOptions{
 				Nodes: 1, Configure: withDriver(driver),
 				// A card segments what the kernel's VXLAN device leaves to it; a veth that
-				// says it could would hand over whole super-packets (docs/OPERATIONS.md).
+				// says it could would hand over whole super-packets (docs/operations/kernel-vxlan.md).
 				Wire: testnet.Wire{Offloads: testnet.NoTunnel},
 			})
 			if err != nil {

@@ -14,6 +14,7 @@ import (
 
 	"weft/internal/config"
 	"weft/internal/hostcheck"
+	"weft/internal/manual"
 )
 
 // ini reads a file of systemd's format: sections, and the values of each key in order.
@@ -123,21 +124,17 @@ func TestFirewalldsFilesAreXML(t *testing.T) {
 
 // TestEveryFileThatTheDocsNameExists: what stands in deploy/, and what the docs take from there.
 func TestEveryFileThatTheDocsNameExists(t *testing.T) {
-	docs, err := filepath.Glob("../../docs/*.md")
-	if err != nil {
-		t.Fatal(err)
-	}
 	var all strings.Builder
-	for _, doc := range append(docs, "../../README.md") {
-		text := read(t, strings.TrimPrefix(doc, "../../"))
+	for _, page := range manual.All(t) {
+		text := read(t, page)
 		all.WriteString(text)
 		for _, path := range regexp.MustCompile(`\bdeploy/[A-Za-z0-9_./-]*[A-Za-z0-9_/]`).FindAllString(text, -1) {
 			if _, err := os.Stat(filepath.Join("../..", path)); err != nil {
-				t.Errorf("%s names %s, which does not exist", doc, path)
+				t.Errorf("%s names %s, which does not exist", page, path)
 			}
 		}
 	}
-	err = filepath.WalkDir("../../deploy", func(path string, entry os.DirEntry, err error) error {
+	err := filepath.WalkDir("../../deploy", func(path string, entry os.DirEntry, err error) error {
 		if err == nil && !entry.IsDir() && !strings.Contains(all.String(), entry.Name()) {
 			t.Errorf("no doc mentions %s", path)
 		}

@@ -25,8 +25,8 @@ type key struct {
 	help string
 
 	// fallback is the default, as one would write it. Empty if there is none, or
-	// if it is not a constant.
-	fallback string
+	// if it is not a constant: then otherwise says it in words.
+	fallback, otherwise string
 
 	// missing is the remedy for a key that must be written but is not.
 	missing string
@@ -48,79 +48,79 @@ type key struct {
 
 // keys is every key there is, in the order of the documentation.
 var keys = []key{
-	{path: "node", arg: "NAME", help: "this node's name in the control source (default: the host name)", set: func(c *Config, text string) error {
+	{path: "node", arg: "NAME", help: "this node's name in the list of nodes", otherwise: "the host name", set: func(c *Config, text string) error {
 		c.Node = text
 		return strict.CheckNodeName(text)
 	}},
-	{path: "clusterCIDRs", arg: "PREFIX,...", help: "the ranges that all pods' addresses come from", list: true,
+	{path: "clusterCIDRs", arg: "PREFIX,...", help: "the ranges of all pods' addresses; the same on every node", list: true,
 		missing: "write the ranges that all pods' addresses come from, such as clusterCIDRs: [10.244.0.0/16]", set: addClusterCIDR},
-	{path: "encapsulation", arg: "FORMAT", help: "format of the datagrams between nodes: sealed, which is encrypted, or vxlan, which is not",
+	{path: "encapsulation", arg: "FORMAT", help: "format of the datagrams between nodes: sealed (encrypted) or vxlan (not encrypted); the same on every node",
 		fallback: string(EncapsulationSealed), set: setEncapsulation},
-	{path: "keyFile", arg: "PATH", help: "this node's key, written by weft keygen (sealed)", fallback: "/etc/weft/node.key",
+	{path: "keyFile", arg: "PATH", help: "this node's key, written by weft keygen; only root and weftd's user may be able to read it (sealed)", fallback: "/etc/weft/node.key",
 		set: func(c *Config, text string) error { return setPath(&c.KeyFile, text) }},
-	{path: "listen", arg: "ADDR:PORT", help: "UDP address that weftd receives datagrams at; [::]:PORT stands for IPv4 and IPv6", fallback: "0.0.0.0:9338",
+	{path: "listen", arg: "ADDR:PORT", help: "address and UDP port on which weftd receives datagrams; [::]:PORT for IPv4 and IPv6", fallback: "0.0.0.0:9338",
 		set: func(c *Config, text string) error { return setAddrPort(&c.Listen, text) }},
 	{path: "advertise", arg: "RULE", help: "the address that this node registers: auto, ADDRESS, interface=NAME or can-reach=ADDRESS (etcd, kubernetes)", fallback: "auto",
 		set: func(c *Config, text string) (err error) { c.Advertise, err = advertise.Parse(text); return err }},
-	{path: "addresses", arg: "ADDRESS,...", help: "further addresses at which pods reach this node through the overlay (etcd; kubernetes, default: the InternalIPs)", list: true, mayBeEmpty: true, set: addAddress},
+	{path: "addresses", arg: "ADDRESS,...", help: "further addresses, at most 6, at which pods of other nodes reach this node through the overlay (etcd, kubernetes)", otherwise: "with kubernetes the InternalIPs", list: true, mayBeEmpty: true, set: addAddress},
 	{path: "control.file", arg: "PATH", help: "the list of nodes", fallback: "/etc/weft/nodes.yaml",
 		set: func(c *Config, text string) error { return setPath(&c.Control.File, text) }},
-	{path: "control.etcd.endpoints", arg: "URL,...", help: "the members of the etcd cluster in which the nodes register", list: true, set: addEtcdEndpoint},
+	{path: "control.etcd.endpoints", arg: "URL,...", help: "URLs of the etcd members in which the nodes register", list: true, set: addEtcdEndpoint},
 	{path: "control.etcd.prefix", arg: "PREFIX", help: "prefix of weft's keys in etcd", fallback: "/weft", set: setEtcdPrefix},
-	{path: "control.etcd.caFile", arg: "PATH", help: "the CA that signed etcd's certificate (default: the host's CAs)",
+	{path: "control.etcd.caFile", arg: "PATH", help: "CA certificates that may have signed etcd's certificate", otherwise: "the CAs that the host trusts",
 		set: func(c *Config, text string) error { return setPath(&c.Control.Etcd.CAFile, text) }},
 	{path: "control.etcd.certFile", arg: "PATH", help: "this node's certificate for etcd",
 		set: func(c *Config, text string) error { return setPath(&c.Control.Etcd.CertFile, text) }},
 	{path: "control.etcd.keyFile", arg: "PATH", help: "the private key of control.etcd.certFile",
 		set: func(c *Config, text string) error { return setPath(&c.Control.Etcd.KeyFile, text) }},
-	{path: "control.etcd.username", arg: "NAME", help: "this node's user in etcd, if it is not the certificate's",
+	{path: "control.etcd.username", arg: "NAME", help: "this node's user in etcd, unless the certificate names it",
 		set: func(c *Config, text string) error { c.Control.Etcd.Username = text; return nil }},
 	{path: "control.etcd.passwordFile", arg: "PATH", help: "a file with the password of control.etcd.username",
 		set: func(c *Config, text string) error { return setPath(&c.Control.Etcd.PasswordFile, text) }},
-	{path: "control.etcd.maskIPv4", arg: "BITS", help: "length of the IPv4 pod CIDR that this node claims, at most 30", fallback: "24",
+	{path: "control.etcd.maskIPv4", arg: "BITS", help: "prefix length of the IPv4 pod CIDR that this node claims, at most 30", fallback: "24",
 		set: func(c *Config, text string) error { return setNumber(&c.Control.Etcd.MaskIPv4, text, 1, 30) }},
-	{path: "control.etcd.maskIPv6", arg: "BITS", help: "length of the IPv6 pod CIDR that this node claims, at most 126", fallback: "64",
+	{path: "control.etcd.maskIPv6", arg: "BITS", help: "prefix length of the IPv6 pod CIDR that this node claims, at most 126", fallback: "64",
 		set: func(c *Config, text string) error { return setNumber(&c.Control.Etcd.MaskIPv6, text, 1, 126) }},
 	{path: "control.kubernetes.kubeconfig", arg: "PATH", help: "how to reach the API server; empty: by the service account of weftd's pod",
 		set: setKubeconfig},
 	{path: "control.kubernetes.flannelCompat", arg: "BOOL", help: "read and write flannel's annotations too, so that flannel nodes are peers (vxlan)", fallback: "false",
 		set: func(c *Config, text string) error { return setBool(&c.Control.Kubernetes.FlannelCompat, text) }},
-	{path: "control.trustKeyChange", arg: "WHEN", help: "whether a changed key of a known node is used at once (always) or only after weft confirm (never) (etcd, kubernetes)",
+	{path: "control.trustKeyChange", arg: "WHEN", help: "when a known node's key changes, use the new key at once (always) or only after weft confirm (never) (etcd, kubernetes)",
 		fallback: string(TrustAlways), set: setTrustKeyChange},
 	{path: "tun.driver", arg: "DRIVER", help: "how packets pass the TUN device: superpacket, wireguard or water", fallback: string(DriverSuperpacket), set: setDriver},
 	{path: "tun.name", arg: "NAME", help: "name of the TUN device", fallback: "weft0", set: setTUNName},
 	{path: "tun.lanes", arg: "N", help: "number of lanes, at most 16; 0: one for each CPU, at most 4", fallback: "0",
 		set: func(c *Config, text string) error { return setNumber(&c.TUN.Lanes, text, 0, 16) }},
-	{path: "tun.mtu", arg: "BYTES", help: "largest packet, 576 to 65000, with IPv6 from 1280 on; 0: the underlay's MTU less the overhead", fallback: "0", set: setMTU},
-	{path: "udp.gso", arg: "auto|on|off", help: "send datagrams of one size in runs (UDP GSO); auto: unless the kernel is known, or seen, to lose them", fallback: string(GSOAuto), set: setGSO},
-	{path: "vxlan.vni", arg: "N", help: "VXLAN network identifier, at most 16777215", fallback: "1",
+	{path: "tun.mtu", arg: "BYTES", help: "largest packet of pods in bytes, 576 to 65000, with IPv6 in clusterCIDRs at least 1280; 0: the underlay's MTU less the overhead", fallback: "0", set: setMTU},
+	{path: "udp.gso", arg: "auto|on|off", help: "send runs of datagrams of one size as one message (UDP GSO); auto: unless this kernel is known to lose some of them, or a peer reports losses (sealed)", fallback: string(GSOAuto), set: setGSO},
+	{path: "vxlan.vni", arg: "N", help: "the VXLAN network identifier, at most 16777215; the same on every node", fallback: "1",
 		set: func(c *Config, text string) error { return setNumber(&c.VXLAN.VNI, text, 0, 1<<24-1) }},
-	{path: "stateDir", arg: "PATH", help: "folder for files that must survive a reboot", fallback: "/var/lib/weft",
+	{path: "stateDir", arg: "PATH", help: "folder for leases and the last list of nodes; must survive a reboot", fallback: "/var/lib/weft",
 		set: func(c *Config, text string) error { return setPath(&c.StateDir, text) }},
-	{path: "runDir", arg: "PATH", help: "folder for files that must not survive a reboot", fallback: "/run/weft",
+	{path: "runDir", arg: "PATH", help: "folder for the files of weft-cni and weft; must not survive a reboot", fallback: "/run/weft",
 		set: func(c *Config, text string) error { return setPath(&c.RunDir, text) }},
-	{path: "cni.confDir", arg: "PATH", help: "where the container runtime looks for CNI networks", fallback: "/etc/cni/net.d",
+	{path: "cni.confDir", arg: "PATH", help: "folder in which the container runtime looks for CNI networks", fallback: "/etc/cni/net.d",
 		set: func(c *Config, text string) error { return setPath(&c.CNI.ConfDir, text) }},
-	{path: "cni.binDir", arg: "PATH", help: "where the container runtime has its CNI plugins", fallback: "/opt/cni/bin",
+	{path: "cni.binDir", arg: "PATH", help: "folder of the container runtime's CNI plugins", fallback: "/opt/cni/bin",
 		set: func(c *Config, text string) error { return setPath(&c.CNI.BinDir, text) }},
-	{path: "cni.chain", arg: "NAME,...", help: "the CNI plugins to call after weft-cni, if they are in cni.binDir; empty: none", list: true, mayBeEmpty: true,
+	{path: "cni.chain", arg: "NAME,...", help: "CNI plugins to call after weft-cni, if they are in cni.binDir; empty: none", list: true, mayBeEmpty: true,
 		fallback: "portmap,bandwidth,tuning", set: addChained},
-	{path: "cni.extra", arg: "JSON,...", help: "entries of further CNI plugins behind those of cni.chain, each an object with its type and other keys", list: true, objects: true, mayBeEmpty: true, set: addExtra},
+	{path: "cni.extra", arg: "JSON,...", help: "entries of further CNI plugins, after those of cni.chain: each an object with its type and other keys", list: true, objects: true, mayBeEmpty: true, set: addExtra},
 	{path: "cni.name", arg: "NAME", help: "name of the CNI network", fallback: "weft", set: setCNIName},
-	{path: "ipam.cooldown", arg: "DURATION", help: "how long a released pod address stays unused, at most 24h", fallback: "2m", set: setCooldown},
-	{path: "ipam.reserved", arg: "PREFIX,...", help: "addresses that no pod gets, besides the nodes' own", list: true, mayBeEmpty: true, set: addReserved},
-	{path: "host.markMask", arg: "MASK", help: "the two bits of packets' marks that are weft's", fallback: "0x30000000", set: setMarkMask},
-	{path: "host.acceptForward", arg: "BOOL", help: "add rules that accept pods' packets where another program's filter drops forwarded packets", fallback: "false",
+	{path: "ipam.cooldown", arg: "DURATION", help: "how long a released pod address stays unused while others are free, in whole seconds, at most 24h", fallback: "2m", set: setCooldown},
+	{path: "ipam.reserved", arg: "PREFIX,...", help: "addresses and ranges that no pod gets", list: true, mayBeEmpty: true, set: addReserved},
+	{path: "host.markMask", arg: "MASK", help: "the two bits of packet marks (SO_MARK, meta mark) that weft uses; change it if another program uses them", fallback: "0x30000000", set: setMarkMask},
+	{path: "host.acceptForward", arg: "BOOL", help: "where another program's filter drops forwarded packets, add rules that accept pods' packets", fallback: "false",
 		set: func(c *Config, text string) error { return setBool(&c.Host.AcceptForward, text) }},
-	{path: "host.acceptForwardChain", arg: "CHAIN", help: "the nftables chain that host.acceptForward extends, as FAMILY TABLE CHAIN, beside those of iptables; empty: none", set: setForwardChain},
-	{path: "guard.trusted", arg: "NAME,...", help: "interfaces, such as a VPN's or docker0, from which this node's pods may be reached by their addresses", list: true, mayBeEmpty: true, set: addTrusted},
-	{path: "egress.randomPorts", arg: "BOOL", help: "give packets of pods to outside the cluster a random source port; false: the pod's own where it is free", fallback: "true",
+	{path: "host.acceptForwardChain", arg: "CHAIN", help: "the nftables chain that host.acceptForward extends beside those of iptables, as FAMILY TABLE CHAIN; empty: none", set: setForwardChain},
+	{path: "guard.trusted", arg: "NAME,...", help: "interfaces, such as a VPN's or docker0, from which other hosts may reach this node's pods by their addresses; not other nodes' pods, unless the host masquerades", list: true, mayBeEmpty: true, set: addTrusted},
+	{path: "egress.randomPorts", arg: "BOOL", help: "packets that pods send outside the cluster get a random source port; false: they keep the pod's port where it is free", fallback: "true",
 		set: func(c *Config, text string) error { return setBool(&c.Egress.RandomPorts, text) }},
-	{path: "metrics.listen", arg: "ADDR:PORT", help: "address that serves metrics and health; empty: none", fallback: "127.0.0.1:9339", set: setMetricsListen},
+	{path: "metrics.listen", arg: "ADDR:PORT", help: "address that serves metrics and health over HTTP; empty: none", fallback: "127.0.0.1:9339", set: setMetricsListen},
 	{path: "metrics.peers", arg: "NUMBER", help: "metrics for each peer where there are at most so many; 0: none", fallback: "100",
 		set: func(c *Config, text string) error { return setNumber(&c.Metrics.Peers, text, 0, 10_000) }},
 	{path: "metrics.page", arg: "auto|on|off", help: "serve the status page there too; auto: if metrics.listen is a loopback address", fallback: string(PageAuto), set: setPage},
-	{path: "echo.port", arg: "PORT", help: "TCP and UDP port on the overlay that answers weft connectivity test of other nodes; 0: none", fallback: "9340", set: setEchoPort},
+	{path: "echo.port", arg: "PORT", help: "TCP and UDP port on the overlay that answers weft connectivity test of other nodes, the same on every node; 0: none", fallback: "9340", set: setEchoPort},
 }
 
 // renamed maps the paths that keys had in earlier versions to those of now.
@@ -150,6 +150,14 @@ func (k key) flag() string {
 		last = r
 	}
 	return b.String()
+}
+
+// usage is the flag's help. pflag appends a constant default by itself.
+func (k key) usage() string {
+	if k.otherwise == "" {
+		return k.help
+	}
+	return fmt.Sprintf("%s (default: %s)", k.help, k.otherwise)
 }
 
 // variable returns the name of the key's environment variable: tun.driver → WEFT_TUN_DRIVER.

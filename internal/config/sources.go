@@ -199,7 +199,7 @@ func Path(flags *pflag.FlagSet, environ []string) string {
 func AddFlags(flags *pflag.FlagSet) {
 	flags.Var(&flagValue{arg: "PATH", text: DefaultPath}, configFlag, "the configuration file")
 	for _, k := range keys {
-		flags.Var(&flagValue{arg: k.arg, text: k.fallback, list: k.list}, k.flag(), k.help)
+		flags.Var(&flagValue{arg: k.arg, text: k.fallback, list: k.list}, k.flag(), k.usage())
 	}
 }
 

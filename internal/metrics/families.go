@@ -18,7 +18,7 @@ var groups = []Group{
 			func(s *Sample, add add) { add(number(s.Ready)) }},
 		{"weft_healthy", gauge, nil, "1 if /healthz answers 200: the host's network is as the list of nodes requires, as far as weftd has applied one.",
 			func(s *Sample, add add) { add(number(s.Healthy)) }},
-		{"weft_warnings", gauge, []string{"code"}, "Warnings for operators by code (docs/OPERATIONS.md, Warnings); a code without a warning is absent.",
+		{"weft_warnings", gauge, []string{"code"}, "Warnings for operators by code (docs/operations/reference.md, Warnings); a code without a warning is absent.",
 			func(s *Sample, add add) {
 				for code, n := range warning.Counts(s.Warnings) {
 					add(float64(n), code)
@@ -45,7 +45,7 @@ var groups = []Group{
 				add(float64(s.Stats.Outbound.SuperPackets), outbound)
 				add(float64(s.Stats.Inbound.SuperPackets), inbound)
 			}},
-		{"weft_drops_total", counter, []string{"reason"}, "Packets and datagrams that weftd dropped, by reason (docs/OPERATIONS.md, Drop reasons).",
+		{"weft_drops_total", counter, []string{"reason"}, "Packets and datagrams that weftd dropped, by reason (docs/operations/reference.md, Drop reasons).",
 			func(s *Sample, add add) {
 				for _, reason := range drop.All() {
 					add(float64(s.Stats.Drops[reason]), reason.String())
@@ -86,7 +86,7 @@ var groups = []Group{
 	{"Peers", []Family{
 		{"weft_peers", gauge, nil, "Other nodes that this one forwards to.",
 			func(s *Sample, add add) { add(float64(s.Peers.Count)) }},
-		{"weft_peer_states", gauge, []string{"state"}, "Peers by state (docs/OPERATIONS.md, States of a peer), with _ for spaces. With vxlan, probes show the state: unknown if the peer has never answered one, as kernel VXLAN devices don't, up, idle or unreachable.",
+		{"weft_peer_states", gauge, []string{"state"}, "Peers by state (docs/operations/reference.md, States of a peer), with _ for spaces. With vxlan, probes show the state: unknown if the peer has never answered one, as kernel VXLAN devices don't, up, idle or unreachable.",
 			func(s *Sample, add add) {
 				for state, n := range s.Peers.States {
 					add(float64(n), state)
@@ -165,7 +165,7 @@ var groups = []Group{
 	{"Host", []Family{
 		{"weft_guard_present", gauge, nil, "1 if the guard table in the kernel is the one that weftd has made.",
 			func(s *Sample, add add) { add(number(s.Host.Guard)) }},
-		{"weft_guard_drops_total", counter, []string{"counter"}, "Packets that the guard table dropped, by counter (docs/OPERATIONS.md, Counters of the guard table). They survive restarts of weftd; absent while the table can't be read.",
+		{"weft_guard_drops_total", counter, []string{"counter"}, "Packets that the guard table dropped, by counter (docs/operations/reference.md, Counters of the guard table). They survive restarts of weftd; absent while the table can't be read.",
 			each(func(s *Sample) map[string]uint64 { return s.Host.Drops })},
 		{"weft_host_repairs_total", counter, []string{"object"}, "Times that weftd restored what another program had removed or changed: the guard_table, the bridge_table, or the network (routes, rules, addresses, devices and sysctls).",
 			each(func(s *Sample) map[string]uint64 { return s.Host.Repairs })},

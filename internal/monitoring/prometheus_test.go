@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/common/model"
 	"go.yaml.in/yaml/v4"
 
+	"weft/internal/manual"
 	"weft/internal/testnet"
 )
 
@@ -77,12 +78,12 @@ func startPrometheus(t *testing.T, n *testnet.Net, c *testnet.Cluster) *server {
 // configure writes the configuration that docs/METRICS.md shows, with other targets.
 func (s *server) configure(t *testing.T, targets []string) {
 	t.Helper()
-	block := regexp.MustCompile("(?s)```yaml\n# prometheus.yml\n(.*?)```").FindSubmatch(read(t, manual))
+	block := regexp.MustCompile("(?s)```yaml\n# prometheus.yml\n(.*?)```").FindStringSubmatch(manual.Read(t, page))
 	if block == nil {
-		t.Fatalf("%s shows no prometheus.yml", manual)
+		t.Fatalf("%s shows no prometheus.yml", page)
 	}
 	var config map[string]any
-	if err := yaml.Unmarshal(block[1], &config); err != nil {
+	if err := yaml.Unmarshal([]byte(block[1]), &config); err != nil {
 		t.Fatal(err)
 	}
 	config["global"] = map[string]any{"scrape_interval": "1s", "evaluation_interval": "1s"}

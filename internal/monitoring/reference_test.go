@@ -1,47 +1,17 @@
 package monitoring
 
 import (
-	"flag"
 	"fmt"
-	"os"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"weft/internal/manual"
 	"weft/internal/metrics"
 )
 
-var update = flag.Bool("update", false, "write the references in docs/METRICS.md anew")
-
-const manual = "../../docs/METRICS.md"
-
-// expectSection compares a section of the manual, which stands between two comments with its
-// name, with what it must be, or writes it.
-func expectSection(t *testing.T, name, want string) {
-	t.Helper()
-	data, err := os.ReadFile(manual)
-	if err != nil {
-		t.Fatal(err)
-	}
-	begin := fmt.Sprintf("<!-- %s: written by go test ./internal/monitoring -update -->\n", name)
-	end := fmt.Sprintf("<!-- end of %s -->\n", name)
-	before, rest, begins := strings.Cut(string(data), begin)
-	got, after, ends := strings.Cut(rest, end)
-	if !begins || !ends {
-		t.Fatalf("%s has no section between\n%sand\n%s", manual, begin, end)
-	}
-	if *update {
-		if err := os.WriteFile(manual, []byte(before+begin+want+end+after), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("%s differs; run go test ./internal/monitoring -update (-want +got):\n%s", manual, diff)
-	}
-}
+const page = "docs/METRICS.md"
 
 func TestManualHasEveryMetric(t *testing.T) {
 	var text strings.Builder
@@ -58,6 +28,5 @@ func TestManualHasEveryMetric(t *testing.T) {
 			fmt.Fprintf(&text, "| `%s` | %s | %s |\n", name, kind, f.Help)
 		}
 	}
-	text.WriteString("\n")
-	expectSection(t, "metrics", text.String())
+	manual.ExpectSection(t, page, "metrics", text.String())
 }
