@@ -26,6 +26,9 @@ type Pod struct {
 	// Addrs are the pod's addresses, in the order in which the plugin gave them.
 	Addrs []netip.Addr
 
+	// kubeNamespace is empty for a pod that is not of Kubernetes.
+	kubeNamespace string
+
 	// network is what the pod was added to. It is needed for its removal, when
 	// weftd may have taken its configuration back.
 	network *libcni.NetworkConfigList
@@ -44,14 +47,19 @@ func (p *Pod) Addr(v6 bool) (netip.Addr, bool) {
 // AddPod makes a pod's namespace and has the CNI plugin wire it, as a container
 // runtime on the node would: by the configuration that weftd wrote.
 func (n *Node) AddPod(ctx context.Context, name string) (*Pod, error) {
-	pod, err := n.addPod(ctx, name)
+	return n.AddPodOf(ctx, "", name)
+}
+
+// AddPodOf is AddPod for a pod of Kubernetes in one of its namespaces.
+func (n *Node) AddPodOf(ctx context.Context, kubeNamespace, name string) (*Pod, error) {
+	pod, err := n.addPod(ctx, kubeNamespace, name)
 	if err != nil {
 		return nil, fmt.Errorf("add pod %s on %s: %w", name, n.options.Name, err)
 	}
 	return pod, nil
 }
 
-func (n *Node) addPod(ctx context.Context, name string) (*Pod, error) {
+func (n *Node) addPod(ctx context.Context, kubeNamespace, name string) (*Pod, error) {
 	network, err := n.loadNetwork(ctx)
 	if err != nil {
 		return nil, err
@@ -60,7 +68,7 @@ func (n *Node) addPod(ctx context.Context, name string) (*Pod, error) {
 	if err != nil {
 		return nil, err
 	}
-	pod := &Pod{Namespace: ns, PodName: name, Node: n, network: network}
+	pod := &Pod{Namespace: ns, PodName: name, Node: n, kubeNamespace: kubeNamespace, network: network}
 	result, err := n.cni().AddNetworkList(ctx, network, pod.attachment())
 	if err == nil {
 		pod.Addrs, err = ResultAddrs(result)
@@ -97,7 +105,11 @@ func (n *Node) DeletePod(ctx context.Context, name string) error {
 
 // attachment is the pod as a container runtime names it towards the plugin.
 func (p *Pod) attachment() *libcni.RuntimeConf {
-	return &libcni.RuntimeConf{ContainerID: p.Name(), NetNS: p.Path(), IfName: PodLink}
+	c := &libcni.RuntimeConf{ContainerID: p.Name(), NetNS: p.Path(), IfName: PodLink}
+	if p.kubeNamespace != "" {
+		c.Args = [][2]string{{"IgnoreUnknown", "1"}, {"K8S_POD_NAMESPACE", p.kubeNamespace}, {"K8S_POD_NAME", p.PodName}}
+	}
+	return c
 }
 
 // loadNetwork returns the network that weftd configured, as soon as there is one.
