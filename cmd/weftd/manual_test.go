@@ -237,6 +237,3 @@ func kernelPeer(t *testing.T) stage {
 		run(t, peer, "ping", "-c", "3", "-i", "0.1", "-W", "2", addrOf(t, pod, false).String())
 	}}
 }
-
-// walkSection is the example that TestWalkToTheCause follows.
-const walkSection = "an-example-from-a-broken-cluster-to-the-cause"
