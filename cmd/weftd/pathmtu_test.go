@@ -129,7 +129,7 @@ func TestPathMTUDropsInMidStream(t *testing.T) {
 				t.Errorf("weft probe: %s", out)
 			}
 			expectExplainedMTU(t, node1, addrOf(t, pod1, test.v6), addrOf(t, pod2, test.v6), mtu)
-			if e := eventuallyHappened(t, node1, "path_MTU_reduced", "node2"); !strings.Contains(e.Text, "mtu=") {
+			if e := eventuallyHappened(t, node1, "path_mtu_reduced", "node2"); !strings.Contains(e.Text, "mtu=") {
 				t.Errorf("the event is %+v", e)
 			}
 			if got := metric(t, node1, "weft_peers_path_mtu_reduced"); got != "1" {
@@ -149,7 +149,7 @@ func TestPathMTUDropsInMidStream(t *testing.T) {
 			if route := run(t, node1.Namespace, "ip", "route", "show", "10.244.2.0/24"); strings.Contains(route, "mtu") {
 				t.Errorf("the route to the peer's pods is still %s", route)
 			}
-			eventuallyHappened(t, node1, "path_MTU_restored", "node2")
+			eventuallyHappened(t, node1, "path_mtu_restored", "node2")
 		})
 	}
 }

@@ -53,7 +53,7 @@ func (h handler) WithGroup(name string) slog.Handler {
 
 // event is what a record says.
 func event(r slog.Record) Event {
-	e := Event{Time: r.Time, Level: max(r.Level, slog.LevelInfo).String(), Code: strings.ReplaceAll(r.Message, " ", "_")}
+	e := Event{Time: r.Time, Level: max(r.Level, slog.LevelInfo).String(), Code: strings.ToLower(strings.ReplaceAll(r.Message, " ", "_"))}
 	values := map[string]string{}
 	r.Attrs(func(a slog.Attr) bool {
 		values[a.Key] = fmt.Sprint(a.Value.Resolve().Any())
