@@ -19,7 +19,7 @@ KUBE_LDFLAGS = -s -w $(foreach package,k8s.io/component-base/version k8s.io/clie
 FUZZTIME ?= 30s
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build man demo demo-build demo-clean kubernetes-demo-build test test-upgrade torture e2e test-page screenshots kubernetes-build test-kubernetes lint model fuzz bench bench-quick bench-pods bench-scale soak bench-check bench-code bench-build clean
+.PHONY: help deps build man demo demo-build demo-clean kubernetes-demo-build test test-upgrade torture e2e test-page screenshots kubernetes-build test-kubernetes lint model fuzz bench bench-quick bench-pods bench-scale bench-restart soak bench-check bench-code bench-build clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -132,6 +132,10 @@ bench-pods: deps bench-build ## measure how fast pods are attached, beside bridg
 
 bench-scale: deps bench-build kubernetes-build ## measure weft beside thousands of nodes in etcd, Kubernetes or a file, in 10 minutes
 	@bin/bench/bench scale $(ARGS)
+
+bench-restart: deps build ## measure what pods notice when weftd is replaced, in nine minutes (ARGS=-help)
+	@cd benchmarks && CGO_ENABLED=0 go build -o ../bin/bench/bench .
+	@bin/bench/bench restart $(ARGS)
 
 soak: deps build ## run four nodes for 20 minutes while pods, peers, keys and nodes change, and see whether weftd grows (ARGS=-help)
 	@cd benchmarks && CGO_ENABLED=0 go build -o ../bin/bench/bench .

@@ -7,6 +7,7 @@
 //	bench pods    how fast pods are attached by weft-cni and by others (package pods)
 //	bench scale   how weftd does beside thousands of nodes (package scale)
 //	bench soak    whether a weftd grows while everything changes, in 20 minutes
+//	bench restart what pods notice when weftd is replaced
 //	bench show    tables and plots out of a file of results
 //
 // Two nodes are network namespaces joined by a veth pair, and so is a pod to each:
@@ -77,12 +78,14 @@ func bench(ctx context.Context, args []string) error {
 		return (&bencher{name: command, suite: new(podsSuite), prefix: "pods-"}).command(ctx, args)
 	case "scale":
 		return (&bencher{name: command, suite: new(scaleSuite), prefix: "scale-"}).command(ctx, args)
+	case "restart":
+		return restartCommand(ctx, args)
 	case "soak":
 		return soakCommand(ctx, args)
 	case "show":
 		return showCommand(args)
 	}
-	return usage{errors.New("want run, quick, pods, scale, soak or show; `bench run -help` lists the flags of run, and so on")}
+	return usage{errors.New("want run, quick, pods, scale, restart, soak or show; `bench run -help` lists the flags of run, and so on")}
 }
 
 func exitStatus(ctx context.Context, err error) int {

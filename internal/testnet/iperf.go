@@ -15,6 +15,7 @@ type IperfReport struct {
 	Error     string
 	Intervals []struct{ Sum IperfSum } // one for each second
 	End       struct {
+		Sum             IperfSum // of UDP: what the server has counted
 		Sent            IperfSum `json:"sum_sent"`
 		Received        IperfSum `json:"sum_received"`
 		ReverseSent     IperfSum `json:"sum_sent_bidir_reverse"`
@@ -27,6 +28,10 @@ type IperfSum struct {
 	Bytes         float64
 	BitsPerSecond float64 `json:"bits_per_second"`
 	Retransmits   float64
+
+	// Of UDP.
+	Packets     float64
+	LostPackets float64 `json:"lost_packets"`
 }
 
 // StartIperf starts an iperf3 that serves one client.
