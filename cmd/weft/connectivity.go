@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"weft/internal/connectivity"
+	"weft/internal/explain"
 	"weft/internal/status"
 )
 
@@ -79,7 +80,9 @@ func newConnectivityTestCommand(socket *string) *cobra.Command {
 		report := connectivityReport{Results: []connectivity.Result{}}
 		test := connectivity.Test{
 			Node: node, Peers: peers, CacheDir: cache, Outside: outsideAt, Within: *within,
-			Explain: func(ctx context.Context, _, _ netip.Addr, peer string) string { return likelyCause(ctx, *socket, peer) },
+			Explain: func(ctx context.Context, from, to netip.Addr, peer string) string {
+				return likelyCause(ctx, *socket, node.EchoPort, from, to, peer)
+			},
 			Report: func(r connectivity.Result) {
 				report.add(r)
 				if text {
@@ -127,8 +130,15 @@ func printResult(out io.Writer, r connectivity.Result) {
 // breaking are the codes of warnings about what keeps packets from pods.
 var breaking = []string{"host_forward_filter", "host_input_filter", "host_routing_rule", "cluster_overlap", "path_mtu", "peers_unreachable"}
 
-// likelyCause returns why packets to a peer, or on this node if there is none, may be lost.
-func likelyCause(ctx context.Context, socket, peer string) string {
+// likelyCause returns why packets from an address to another, and back, may be lost: what explains
+// them, or else what weftd warns of, and whether the path to the peer works, if it is one.
+func likelyCause(ctx context.Context, socket string, port uint16, from, to netip.Addr, peer string) string {
+	for _, q := range []explain.Query{{Source: from, Destination: to}, {Source: to, Destination: from}} {
+		q.Protocol, q.Port = "tcp", port
+		if e, err := status.AskExplain(ctx, socket, q); err == nil && !e.Overall.Delivered {
+			return fmt.Sprintf("a packet from %s to %s, %s", q.Source, q.Destination, sentence(e.Overall.Text, e.Overall.Remedy))
+		}
+	}
 	node, err := status.Fetch(ctx, socket)
 	if err != nil {
 		return err.Error()
@@ -146,6 +156,14 @@ func likelyCause(ctx context.Context, socket, peer string) string {
 		return "weftd knows of none; `weft doctor` checks this host"
 	}
 	return strings.Join(causes, "; and ")
+}
+
+// sentence joins a text and its remedy, if there is one.
+func sentence(text, remedy string) string {
+	if remedy == "" {
+		return text
+	}
+	return text + "; " + remedy
 }
 
 // pathCause says whether the data path to a peer works.

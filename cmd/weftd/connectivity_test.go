@@ -74,6 +74,11 @@ func TestConnectivityTest(t *testing.T) {
 				if !failed {
 					t.Error("the command succeeded")
 				}
+				run(t, node1.Namespace, "nft", "table inet foreign { chain between { type filter hook forward priority 0; oifname \"weft*\" tcp dport 1024-65535 drop; }; }")
+				results, _ = connectivity(t, node1, "node2", "--timeout", "2s")
+				if r := results["pod → node2: TCP over IPv6"]; r.Outcome != "failed" || !strings.Contains(r.Cause, "inet foreign between") {
+					t.Errorf("another program's filter drops TCP here: %+v", r)
+				}
 			})
 			if leases := report(t, node1).Leases.Held; leases != 0 {
 				t.Errorf("%d leases are left", leases)
