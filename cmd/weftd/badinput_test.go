@@ -247,7 +247,7 @@ func TestMissingPrerequisiteIsReported(t *testing.T) {
 				run(t, node.Namespace, "ip", "tuntap", "add", "weft0", "mode", "tun")
 				t.Cleanup(func() { _, _ = node.Exec(t.Context(), "ip", "link", "del", "weft0") })
 			},
-			want: "a device weft0 exists already: is another weftd running in this network namespace? Otherwise choose another tun.name"},
+			want: "a device weft0 exists already, and is not weft's: remove it (ip link del weft0), or choose another tun.name"},
 		{name: "runDir cannot be made", wrap: mounted("-t tmpfs -o ro none RUN/.."), status: 1,
 			want: "make the run directory: mkdir RUN: read-only file system"},
 		{name: "runDir is read-only", wrap: mounted("-t tmpfs -o ro none RUN"), status: 1, want: "RUN"},
