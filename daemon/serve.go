@@ -12,6 +12,7 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/net/netutil"
 	"golang.org/x/sync/errgroup"
 
 	"weft/control"
@@ -41,7 +42,10 @@ func (d *daemon) serveMetrics(ctx context.Context, group *errgroup.Group) {
 	d.serveWhenPossible(ctx, group, address, "free the port or change metrics.listen (an empty string switches metrics off)",
 		func() (net.Listener, error) {
 			listener, err := net.Listen("tcp", address)
-			return listener, named(err, d.config.Metrics.Listen)
+			if err != nil {
+				return nil, named(err, d.config.Metrics.Listen)
+			}
+			return netutil.LimitListener(listener, maxConnections), nil
 		}, d.webHandler())
 }
 
@@ -52,8 +56,19 @@ func (d *daemon) webHandler() http.Handler {
 	if d.config.Metrics.ServesPage() {
 		page.Register(mux, page.Daemon{Report: d.report, Events: d.journal.Since})
 	}
-	return mux
+	return page.RefuseForeignNames(mux)
 }
+
+// Any local user may connect to metrics.listen, and must not use up weftd's descriptors.
+const (
+	// maxConnections is how many connections there may be at a time; others wait in the kernel.
+	maxConnections = 64
+
+	// readLimit is how long a request may take to arrive, and idleLimit how long a connection may
+	// be without one: shorter than the intervals of scrapes.
+	readLimit = 5 * time.Second
+	idleLimit = 10 * time.Second
+)
 
 // serveWhenPossible serves HTTP on what listen opens, and tries again if it can't: pods
 // don't need it, and another program may have the address for a while.
@@ -86,7 +101,7 @@ func (d *daemon) serveWhenPossible(ctx context.Context, group *errgroup.Group, a
 }
 
 func serveHTTP(ctx context.Context, group *errgroup.Group, listener net.Listener, handler http.Handler) {
-	server := &http.Server{Handler: handler, ReadHeaderTimeout: 5 * time.Second}
+	server := &http.Server{Handler: handler, ReadTimeout: readLimit, IdleTimeout: idleLimit}
 	group.Go(func() error {
 		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 			return fmt.Errorf("serve %s: %w", listener.Addr(), err)

@@ -4,9 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -285,5 +288,42 @@ func TestPageIsServedUnlessItIsOff(t *testing.T) {
 	}
 	if _, err := node2.Get(t.Context(), "/"); err == nil || !strings.Contains(err.Error(), "404") {
 		t.Errorf("the page that is off: %v", err)
+	}
+}
+
+// TestIdleConnectionsAreBounded: a local user opens as many connections as it can, and leaves them.
+func TestIdleConnectionsAreBounded(t *testing.T) {
+	t.Parallel()
+	cluster := startCluster(t, testnet.ClusterOptions{Nodes: 1})
+	node := cluster.Nodes()[0]
+	before := metric(t, node, "process_open_fds")
+	var idle []net.Conn
+	for range 100 {
+		conn, err := node.Dial(t.Context(), "tcp", "127.0.0.1:9339")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if _, err := io.WriteString(conn, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		idle = append(idle, conn)
+	}
+	eventually(t, "the metrics are served beside them", func() error {
+		metrics, err := node.Metrics(t.Context())
+		if err != nil {
+			return err
+		}
+		now, _ := strconv.Atoi(metrics["process_open_fds"])
+		if was, _ := strconv.Atoi(before); now > was+80 {
+			return fmt.Errorf("weftd has %d descriptors, and had %d", now, was)
+		}
+		return nil
+	})
+	for i, conn := range idle { // each is answered in its turn, and closed
+		_ = conn.SetReadDeadline(time.Now().Add(testnet.WaitLimit))
+		if _, err := io.ReadAll(conn); err != nil {
+			t.Fatalf("connection %d: %v", i, err)
+		}
 	}
 }

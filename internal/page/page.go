@@ -73,14 +73,21 @@ func Register(mux *http.ServeMux, d Daemon) {
 	}
 }
 
-// guarded adds the headers that confine the page in the browser, and refuses requests by which a page
-// from elsewhere would read it.
-func guarded(next http.Handler) http.Handler {
+// RefuseForeignNames refuses requests by which a page from elsewhere would read what is served on
+// loopback, the metrics included.
+func RefuseForeignNames(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if rebound(r) {
 			http.Error(w, "this address is not weftd's; use localhost or an IP address", http.StatusMisdirectedRequest)
 			return
 		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// guarded adds the headers that confine the page in the browser.
+func guarded(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		h.Set("Content-Security-Policy", policy)
 		h.Set("Cross-Origin-Resource-Policy", "same-origin")

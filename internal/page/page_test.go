@@ -193,7 +193,7 @@ func TestRequestsAreBounded(t *testing.T) {
 
 // TestForeignNamesOfThisHostAreRefused: by DNS rebinding, a web site reads what listens on loopback.
 func TestForeignNamesOfThisHostAreRefused(t *testing.T) {
-	h := (&served{}).handler()
+	h := RefuseForeignNames((&served{}).handler())
 	loopback, outside := net.IPv4(127, 0, 0, 1), net.IPv4(192, 168, 77, 1)
 	for _, tt := range []struct {
 		local net.IP
