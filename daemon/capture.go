@@ -13,8 +13,11 @@ import (
 	"weft/router"
 )
 
-// captureRoom is how many captured packets may wait for the client. Lanes never wait.
-const captureRoom = 4096
+// How many captured packets may wait for the client, and how many bytes of them. Lanes never wait.
+const (
+	captureRoom  = 4096
+	captureBytes = 8 << 20
+)
 
 // capture is what `weft capture` asks for. One capture runs at a time: a lane copies a packet once.
 func (d *daemon) capture(ctx context.Context, filter status.CaptureFilter, each func(status.CapturedPacket) error) error {
@@ -31,7 +34,7 @@ func (d *daemon) capture(ctx context.Context, filter status.CaptureFilter, each 
 		return fmt.Errorf("another `weft capture` runs; end it first")
 	}
 	defer d.capturing.Unlock()
-	c := &router.Capture{Dropped: filter.Dropped, SnapLen: filter.SnapLen, Packets: make(chan router.Captured, captureRoom)}
+	c := &router.Capture{Dropped: filter.Dropped, SnapLen: filter.SnapLen, Room: captureBytes, Packets: make(chan router.Captured, captureRoom)}
 	c.Match = func(h packet.Header, parsed bool) bool { return matches(filter, p.router.Table(), h, parsed) }
 	p.router.Capture(c)
 	defer p.router.Capture(nil)
@@ -44,6 +47,7 @@ func (d *daemon) capture(ctx context.Context, filter status.CaptureFilter, each 
 		case <-ctx.Done():
 			return nil
 		case captured := <-c.Packets:
+			c.Taken(captured)
 			packet := describeCaptured(captured)
 			now := c.Lost.Load()
 			packet.Lost, lost = now-lost, now

@@ -44,6 +44,10 @@ type Capture struct {
 	// SnapLen is how many bytes of a packet are copied at the most.
 	SnapLen int
 
+	// Room is how many bytes of copies may wait in Packets at the most: whoever reads them calls Taken.
+	Room    int64
+	waiting atomic.Int64
+
 	// Packets receives the copies. Lost counts those that it had no room for.
 	Packets chan Captured
 	Lost    atomic.Uint64
@@ -74,6 +78,10 @@ func (c *Capture) copyMatching(f *packet.Frame) *copied {
 	if ok && f.Virtio.GSOType == 0 {
 		length = header.Len
 	}
+	if c.waiting.Load() >= c.Room {
+		c.Lost.Add(1)
+		return nil
+	}
 	at := &copied{Captured{Time: time.Now(), Length: length, Data: append([]byte(nil), b[:min(length, c.SnapLen)]...)}}
 	if f.Virtio.GSOType != 0 {
 		at.SegmentSize = int(f.Virtio.GSOSize)
@@ -94,9 +102,14 @@ func (c *Capture) take(p *copied, lane int, outbound bool, peer string, reason d
 		return
 	}
 	p.Lane, p.Outbound, p.Peer, p.Reason = lane, outbound, peer, reason
+	c.waiting.Add(int64(len(p.Data)))
 	select {
 	case c.Packets <- p.Captured:
 	default:
+		c.waiting.Add(-int64(len(p.Data)))
 		c.Lost.Add(1)
 	}
 }
+
+// Taken says that a packet was read from Packets.
+func (c *Capture) Taken(p Captured) { c.waiting.Add(-int64(len(p.Data))) }

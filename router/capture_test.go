@@ -20,7 +20,7 @@ func TestCaptureHasEveryPacketAndWhatBecameOfIt(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			batch, capturedBy, want := lane()
-			c := &Capture{SnapLen: 40, Packets: make(chan Captured, 100)}
+			c := &Capture{SnapLen: 40, Room: 1 << 20, Packets: make(chan Captured, 100)}
 			capturedBy(c)
 			_ = batch()
 			if len(c.Packets) != want || c.Lost.Load() != 0 {
@@ -52,7 +52,7 @@ func TestCaptureHasEveryPacketAndWhatBecameOfIt(t *testing.T) {
 // TestSlowCaptureHoldsUpNoLane: nobody reads.
 func TestSlowCaptureHoldsUpNoLane(t *testing.T) {
 	o := newOutbound(t)
-	c := &Capture{SnapLen: 1, Packets: make(chan Captured, 1), Match: func(_ packet.Header, parsed bool) bool { return parsed }}
+	c := &Capture{SnapLen: 1, Room: 1 << 20, Packets: make(chan Captured, 1), Match: func(_ packet.Header, parsed bool) bool { return parsed }}
 	o.capture.Store(c)
 	_ = o.batch()
 	_ = o.batch()
@@ -61,5 +61,23 @@ func TestSlowCaptureHoldsUpNoLane(t *testing.T) {
 	}
 	if got := o.counters.packets.Load(); got != 128 {
 		t.Errorf("%d packets were forwarded, of 128", got)
+	}
+}
+
+// TestCaptureIsBoundedInBytes: what nobody reads takes no more memory than Room, and one packet.
+func TestCaptureIsBoundedInBytes(t *testing.T) {
+	o := newOutbound(t)
+	c := &Capture{SnapLen: 40, Room: 400, Packets: make(chan Captured, 1000)}
+	o.capture.Store(c)
+	_ = o.batch()
+	if n := len(c.Packets); n != 10 || c.Lost.Load() != 55 {
+		t.Errorf("%d packets wait, and %d are lost", n, c.Lost.Load())
+	}
+	for range 10 {
+		c.Taken(<-c.Packets)
+	}
+	_ = o.batch()
+	if n := len(c.Packets); n != 10 {
+		t.Errorf("%d packets wait after the others were read", n)
 	}
 }
