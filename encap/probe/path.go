@@ -234,8 +234,9 @@ func (p *path) judgeSearch(replies map[shot]int, now time.Time) (again bool) {
 			largest = size
 		}
 	}
-	if largest == 0 && !s.known { // the peer does not answer any more
+	if largest == 0 && !s.known || !s.sharp(largest, replies) {
 		p.search, p.due = nil, now.Add(interval)
+		clear(p.failed)
 		return p.goOnSurvey(now)
 	}
 	s.narrow(largest)
@@ -271,6 +272,24 @@ func (s *search) next() []int {
 		}
 	}
 	return s.sizes
+}
+
+// sharp says whether what arrived looks like a limit: up to the largest size that was answered nearly
+// all arrives. Congestion loses datagrams of any size, and large ones more often, as a queue that is
+// full to some bytes has room for small ones.
+func (s *search) sharp(largest int, replies map[shot]int) bool {
+	sent, arrived := 0, 0
+	for _, size := range s.sizes {
+		if size > largest {
+			break
+		}
+		n := replies[shot{s.lane, size}]
+		if n == 0 {
+			return false
+		}
+		sent, arrived = sent+copies, arrived+n
+	}
+	return arrived*3 >= sent*2
 }
 
 // narrow takes in the largest size that arrived, or 0.

@@ -163,13 +163,30 @@ func TestLossIsNoBlackHole(t *testing.T) {
 		w.set(func() { w.loses = func(int, int) bool { return random.Float64() < 0.2 } })
 		for range 600 {
 			if got := w.after(time.Second); got.MTU < deviceMTU {
-				t.Fatalf("MTU %d", got.MTU)
+				w.t.Fatalf("MTU %d", got.MTU)
 			}
 		}
 		if got := w.after(0).Loss; got < 0.03 || got > 0.5 {
 			t.Errorf("loss is %v", got)
 		}
 	})
+}
+
+// TestCongestionIsNoBlackHole: a full queue has room for small datagrams, and hardly for large ones.
+func TestCongestionIsNoBlackHole(t *testing.T) {
+	for _, most := range []float64{0.5, 0.9, 0.99} {
+		inWorld(t, 2, func(w *world) {
+			random := rand.New(rand.NewPCG(1, 2))
+			w.set(func() {
+				w.loses = func(_, size int) bool { return random.Float64() < most*float64(size)/deviceMTU }
+			})
+			for range 600 {
+				if got := w.after(time.Second); got.MTU < deviceMTU {
+					w.t.Fatalf("MTU %d where up to %v of the largest get lost", got.MTU, most)
+				}
+			}
+		})
+	}
 }
 
 // TestFindsBlackHoleBehindLoss: what gets lost for another reason may make the MTU too small for a
