@@ -85,6 +85,8 @@ type chain struct {
 	rules               []rule
 	legacy              bool // of iptables-legacy
 	iptables            bool // of iptables, legacy or not
+
+	siblings map[string]*chain // the table's chains by name, itself included: rules jump to them
 }
 
 // outcome of a chain: what surely happens to a probe.
@@ -95,13 +97,18 @@ type outcome struct {
 	rule    rule    // that drops
 }
 
-// mostJumps bounds the depth of chains that jump to each other.
-const mostJumps = 16
+// mostJumps bounds the depth of chains that jump to each other, and mostRules how many rules one probe
+// meets: chains that jump to each other from many rules have more ways than can be followed. Real
+// filters of 10,000 rules stay far below.
+const (
+	mostJumps = 16
+	mostRules = 100_000
+)
 
 // judge returns what a base chain does with a probe. It says drop only if no rule before
 // that may accept the packet.
-func (t tables) judge(c *chain, p probe) outcome {
-	o := t.walk(c, p, 0)
+func (c *chain) judge(p probe) outcome {
+	o := (&walk{probe: p, left: mostRules}).through(c, 0)
 	if o.verdict == goOn {
 		o.verdict = accept
 		if c.dropsByPolicy {
@@ -114,15 +121,28 @@ func (t tables) judge(c *chain, p probe) outcome {
 	return o
 }
 
-func (t tables) walk(c *chain, p probe, depth int) outcome {
+// walk is a probe's way through the chains of a table.
+type walk struct {
+	probe probe
+	left  int // how many rules it may still meet
+}
+
+func (w *walk) through(c *chain, depth int) outcome {
 	maybe, left := false, false // left: the packet may have left the chain before
-	for _, r := range c.rules {
-		for _, r := range append([]rule{r}, r.choices...) {
-			holds := r.holds(p)
+	for _, first := range c.rules {
+		for i := range 1 + len(first.choices) {
+			r := first
+			if i > 0 {
+				r = first.choices[i-1]
+			}
+			if w.left--; w.left < 0 {
+				return outcome{verdict: goOn, maybe: true}
+			}
+			holds := r.holds(w.probe)
 			if holds == no {
 				continue
 			}
-			o := t.apply(c, r, p, depth)
+			o := w.apply(c, r, depth)
 			maybe = maybe || o.maybe
 			switch {
 			case r.verdict == goOn:
@@ -143,18 +163,18 @@ func (t tables) walk(c *chain, p probe, depth int) outcome {
 	return outcome{verdict: goOn, maybe: maybe}
 }
 
-func (t tables) apply(c *chain, r rule, p probe, depth int) outcome {
+func (w *walk) apply(c *chain, r rule, depth int) outcome {
 	switch r.verdict {
 	case accept, masquerade:
 		return outcome{verdict: r.verdict}
 	case drop:
 		return outcome{verdict: drop, reason: "rule " + r.text, rule: r}
 	case jump, gotoChain:
-		target := t.find(c, r.target)
+		target := c.siblings[r.target]
 		if target == nil || depth >= mostJumps {
 			return outcome{verdict: goOn, maybe: true}
 		}
-		o := t.walk(target, p, depth+1)
+		o := w.through(target, depth+1)
 		if o.verdict == drop {
 			o.reason = o.reason + " in chain " + r.target
 		}
@@ -166,13 +186,3 @@ func (t tables) apply(c *chain, r rule, p probe, depth int) outcome {
 
 // tables are all chains of the host but weft's own.
 type tables []*chain
-
-// find returns the chain that another one jumps to.
-func (t tables) find(from *chain, name string) *chain {
-	for _, c := range t {
-		if c.family == from.family && c.table == from.table && c.name == name && c.legacy == from.legacy {
-			return c
-		}
-	}
-	return nil
-}

@@ -197,7 +197,7 @@ func (h Host) inspect(all tables) (found []warning.Warning) {
 			if c.hook != p.hook || c.family == "ip" && p.v6() || c.family == "ip6" && !p.v6() {
 				continue
 			}
-			o := all.judge(c, p)
+			o := c.judge(p)
 			if o.verdict != drop {
 				continue
 			}
@@ -216,7 +216,7 @@ func (h Host) inspect(all tables) (found []warning.Warning) {
 			code = CodeInput
 		}
 		found = append(found, warning.Warning{Code: code, Text: fmt.Sprintf("%s drops packets %s: %s; %s",
-			k.chain.subject(), strings.Join(drops[k], ", "), k.reason, h.remedy(all, k.chain, drops[k]))})
+			k.chain.subject(), strings.Join(drops[k], ", "), k.reason, h.remedy(k.chain, drops[k]))})
 	}
 	return found
 }
@@ -240,7 +240,7 @@ func (c *chain) subject() string {
 }
 
 // remedy says how the owner of a chain is made to accept.
-func (h Host) remedy(all tables, c *chain, what []string) string {
+func (h Host) remedy(c *chain, what []string) string {
 	links := []string{PodLinks}
 	if !strings.HasPrefix(h.TUN, PodLinks) {
 		links = append(links, h.TUN)
@@ -248,7 +248,7 @@ func (h Host) remedy(all tables, c *chain, what []string) string {
 	port := slices.Contains(what, toWeftsPort)
 	var commands []string
 	add := func(format string, args ...any) { commands = append(commands, fmt.Sprintf(format, args...)) }
-	has := func(name string) bool { return all.find(c, name) != nil }
+	has := func(name string) bool { return c.siblings[name] != nil }
 	switch {
 	case c.table == "firewalld":
 		if port {

@@ -8,6 +8,7 @@ import (
 // parseIPTables reads the table filter of what iptables-save prints.
 func parseIPTables(family, text string, legacy bool) (all tables) {
 	hooks := map[string]string{"FORWARD": "forward", "INPUT": "input"}
+	byName := map[string]*chain{}
 	filter := false
 	for line := range strings.Lines(text) {
 		line = strings.TrimSpace(line)
@@ -18,17 +19,20 @@ func parseIPTables(family, text string, legacy bool) (all tables) {
 		case strings.HasPrefix(line, ":"):
 			fields := strings.Fields(line[1:])
 			if len(fields) >= 2 {
-				all = append(all, &chain{
+				c := &chain{
 					family: family, table: "filter", name: fields[0], hook: hooks[fields[0]],
-					dropsByPolicy: fields[1] == "DROP", legacy: legacy, iptables: true,
-				})
+					dropsByPolicy: fields[1] == "DROP", legacy: legacy, iptables: true, siblings: byName,
+				}
+				byName[c.name] = c
+				all = append(all, c)
 			}
 		case strings.HasPrefix(line, "-A "):
 			words := splitWords(line)
-			for _, c := range all {
-				if len(words) > 1 && c.name == words[1] {
-					c.rules = append(c.rules, iptablesRule(words[2:], line))
-				}
+			if len(words) < 2 {
+				continue
+			}
+			if c := byName[words[1]]; c != nil {
+				c.rules = append(c.rules, iptablesRule(words[2:], line))
 			}
 		}
 	}

@@ -47,9 +47,19 @@ func parseNFT(text []byte) ([]nftObject, error) {
 // chainsOf makes chains of nft's objects.
 func chainsOf(objects []nftObject) (all tables) {
 	sets := map[string]*nftSet{}
+	byTable := map[string]map[string]*chain{} // of "FAMILY TABLE ", by name
 	for _, o := range objects {
 		if c := o.Chain; c != nil {
-			all = append(all, &chain{family: c.Family, table: c.Table, name: c.Name, hook: c.Hook, nat: c.Type == "nat", dropsByPolicy: c.Policy == "drop"})
+			table := c.Family + " " + c.Table + " "
+			if byTable[table] == nil {
+				byTable[table] = map[string]*chain{}
+			}
+			made := &chain{
+				family: c.Family, table: c.Table, name: c.Name, hook: c.Hook, nat: c.Type == "nat", dropsByPolicy: c.Policy == "drop",
+				siblings: byTable[table],
+			}
+			made.siblings[c.Name] = made
+			all = append(all, made)
 		}
 		for _, s := range []*nftSet{o.Set, o.Map} {
 			if s != nil {
@@ -61,13 +71,12 @@ func chainsOf(objects []nftObject) (all tables) {
 		if o.Rule == nil {
 			continue
 		}
-		for _, c := range all {
-			if c.family == o.Rule.Family && c.table == o.Rule.Table && c.name == o.Rule.Chain {
-				parser := nftRule{sets: sets, table: c.family + " " + c.table + " "}
-				r := parser.parse(o.Rule.Expr, fmt.Sprintf("with handle %d", o.Rule.Handle))
-				r.comment = o.Rule.Comment
-				c.rules = append(c.rules, r)
-			}
+		table := o.Rule.Family + " " + o.Rule.Table + " "
+		if c := byTable[table][o.Rule.Chain]; c != nil {
+			parser := nftRule{sets: sets, table: table}
+			r := parser.parse(o.Rule.Expr, fmt.Sprintf("with handle %d", o.Rule.Handle))
+			r.comment = o.Rule.Comment
+			c.rules = append(c.rules, r)
 		}
 	}
 	return all

@@ -85,7 +85,7 @@ func (f Filters) Judge(hook string, p Packet) (Drop, bool) {
 		if c.hook != hook || c.nat || c.family == "ip" && probe.v6() || c.family == "ip6" && !probe.v6() {
 			continue
 		}
-		if o := f.all.judge(c, probe); o.verdict == drop {
+		if o := c.judge(probe); o.verdict == drop {
 			return f.explain(c, o, p), true
 		}
 	}
@@ -96,7 +96,7 @@ func (f Filters) Judge(hook string, p Packet) (Drop, bool) {
 func (f Filters) Masquerades(p Packet) bool {
 	for _, c := range f.all {
 		if c.hook == Postrouting && c.nat && c.family+" "+c.table+" " == weftTable {
-			return f.all.judge(c, p.probe(Postrouting)).verdict == masquerade
+			return c.judge(p.probe(Postrouting)).verdict == masquerade
 		}
 	}
 	return false
@@ -129,9 +129,9 @@ func (f Filters) explain(c *chain, o outcome, p Packet) Drop {
 	d := Drop{Filter: c.subject(), Why: o.reason}
 	switch {
 	case c.hook == "input" && p.Untracked:
-		d.Remedy = f.host.remedy(f.all, c, []string{toWeftsPort})
+		d.Remedy = f.host.remedy(c, []string{toWeftsPort})
 	case c.hook == "input", c.hook == "forward":
-		d.Remedy = f.host.remedy(f.all, c, []string{""})
+		d.Remedy = f.host.remedy(c, []string{""})
 	default:
 		d.Remedy = fmt.Sprintf("have it accept packets of the interfaces %s* and UDP port %d", PodLinks, f.host.Port)
 	}
