@@ -75,20 +75,15 @@ func (d *daemon) askPeer(ctx context.Context, a explain.Answer) (explain.Answer,
 	return explain.ParseReply(reply, a.Peer, q)
 }
 
-// answerPeer answers a peer's question about a packet between what lies behind the two nodes. It has no
-// answer to any other question.
+// answerPeer answers a peer's question.
 func (d *daemon) answerPeer(from *peer.Peer, question []byte) []byte {
+	path := d.path.Load()
+	if path == nil {
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), peerLimit)
 	defer cancel()
-	q, err := explain.ParseQuestion(question)
-	if err != nil {
-		return nil
-	}
-	node, err := d.explainer(ctx)
-	if err != nil || !node.Between(q, from.Name) {
-		return nil
-	}
-	return node.Discreet().Explain(q).Reply(handshake.MaxAnswer)
+	return explain.AnswerPeer(path.router.Table(), from.Name, question, handshake.MaxAnswer, func() (explain.Node, error) { return d.explainer(ctx) })
 }
 
 // explainer is what weftd knows now.

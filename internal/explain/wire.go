@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+
+	"weft/fib"
 )
 
 // A question between nodes is this version, the protocol, the port, and both addresses as IPv6
@@ -100,28 +102,44 @@ func ParseReply(b []byte, node string, q Query) (Answer, error) {
 	return a, nil
 }
 
-// Discreet returns what the node says to a peer: no pod has a name, and nothing is about packets
+// AnswerPeer returns the reply, of so many bytes at the most, to a peer's question about a packet between
+// what lies behind the two nodes. It has no reply to any other question, and calls look, which may be
+// expensive, only if it has one.
+func AnswerPeer(table *fib.Table, from string, question []byte, most int, look func() (Node, error)) []byte {
+	q, err := ParseQuestion(question)
+	if err != nil || !between(table, q, from) {
+		return nil
+	}
+	node, err := look()
+	if err != nil {
+		return nil
+	}
+	node.Table = table // a newer one may give the addresses to other nodes
+	return node.discreet().Explain(q).Reply(most)
+}
+
+// between says whether a query is about packets between what lies behind this node and behind another
+// one.
+func between(table *fib.Table, q Query, other string) bool {
+	owner := func(a netip.Addr) string {
+		if p, ok := table.Lookup(a); ok {
+			return p.Name
+		}
+		return ""
+	}
+	ends, want := []string{owner(q.Source), owner(q.Destination)}, []string{table.Self().Name, other}
+	slices.Sort(ends)
+	slices.Sort(want)
+	return table.Self().Name != other && slices.Equal(ends, want)
+}
+
+// discreet returns what the node says to a peer: no pod has a name, and nothing is about packets
 // other than the one that is asked about.
-func (n Node) Discreet() Node {
+func (n Node) discreet() Node {
 	pods := make(map[netip.Addr]Pod, len(n.Pods))
 	for a, pod := range n.Pods {
 		pods[a] = Pod{Link: pod.Link}
 	}
 	n.Pods, n.Drops, n.GuardDrops = pods, nil, nil
 	return n
-}
-
-// Between says whether a query is about packets between what lies behind this node and behind
-// another one, which is all that the other one may ask about.
-func (n Node) Between(q Query, other string) bool {
-	owner := func(a netip.Addr) string {
-		if p, ok := n.Table.Lookup(a); ok {
-			return p.Name
-		}
-		return ""
-	}
-	ends, want := []string{owner(q.Source), owner(q.Destination)}, []string{n.Table.Self().Name, other}
-	slices.Sort(ends)
-	slices.Sort(want)
-	return n.Table.Self().Name != other && slices.Equal(ends, want)
 }

@@ -1,6 +1,7 @@
 package explain_test
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -62,9 +63,16 @@ func TestRepliesFitTheirBounds(t *testing.T) {
 	}
 }
 
-// A peer learns only of packets between its own pods and this node's, and no pod's name.
+// A peer learns only of packets between its own pods and this node's, and no pod's name. For other
+// questions the node does not even look.
 func TestPeersMayAskAboutTheirOwnPackets(t *testing.T) {
 	n, _ := node(t)
+	n.Drops, n.GuardDrops = map[string]uint64{"replayed": 1}, map[string]uint64{"loopback": 1}
+	looked := false
+	ask := func(peer string, question []byte) string {
+		looked = false
+		return string(explain.AnswerPeer(n.Table, peer, question, 10000, func() (explain.Node, error) { looked = true; return n, nil }))
+	}
 	for _, tt := range []struct {
 		from, to, peer string
 		may            bool
@@ -80,14 +88,22 @@ func TestPeersMayAskAboutTheirOwnPackets(t *testing.T) {
 		{"10.244.2.9", "10.244.1.7", "node3", false},
 		{"10.244.1.8", "10.244.1.7", "node1", false},
 	} {
-		if got := n.Between(query(tt.from, tt.to, "tcp", 80), tt.peer); got != tt.may {
-			t.Errorf("%s asks about %s → %s: %v, want %v", tt.peer, tt.from, tt.to, got, tt.may)
+		reply := ask(tt.peer, query(tt.from, tt.to, "tcp", 80).Question())
+		if reply != "" != tt.may || looked != tt.may {
+			t.Errorf("%s asks about %s → %s: looked: %v, want %v; %s", tt.peer, tt.from, tt.to, looked, tt.may, reply)
 		}
 	}
-	n.Drops, n.GuardDrops = map[string]uint64{"replayed": 1}, map[string]uint64{"loopback": 1}
-	reply := string(n.Discreet().Explain(query("10.244.2.9", "10.244.1.7", "tcp", 80)).Reply(10000))
+	reply := ask("node2", query("10.244.2.9", "10.244.1.7", "tcp", 80).Question())
 	if strings.Contains(reply, "shop") || strings.Contains(reply, "last minute") || !strings.Contains(reply, "delivered to a pod of this node") {
 		t.Errorf("a peer is told %s", reply)
+	}
+	if reply := ask("node2", []byte("?")); reply != "" || looked {
+		t.Errorf("to no question, looked: %v, %s", looked, reply)
+	}
+	if reply := explain.AnswerPeer(n.Table, "node2", query("10.244.2.9", "10.244.1.7", "tcp", 80).Question(), 10000, func() (explain.Node, error) {
+		return explain.Node{}, errors.New("weftd does not forward yet")
+	}); reply != nil {
+		t.Errorf("a node that knows nothing answers %s", reply)
 	}
 }
 
