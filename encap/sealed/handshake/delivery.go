@@ -144,7 +144,7 @@ func (m *Manager) ask(l *link, now time.Time, budget *int) {
 
 // converse answers the peer's questions and takes in its reports until the connection ends.
 func (m *Manager) converse(l *link, conn *quic.Conn) {
-	var answered, inquired time.Time
+	var answered time.Time
 	for {
 		b, err := conn.ReceiveDatagram(context.Background())
 		if err != nil {
@@ -158,8 +158,7 @@ func (m *Manager) converse(l *link, conn *quic.Conn) {
 			_ = conn.SendDatagram(binary.BigEndian.AppendUint64(b, l.peer.Traffic().ReceivedPackets))
 		case len(b) == reportLen && b[0] == sayArrived:
 			m.takeReport(l, conn, binary.BigEndian.Uint64(b[1:]), binary.BigEndian.Uint64(b[9:]), now)
-		case len(b) > inquiryHeader && len(b) <= inquiryHeader+MaxQuestion && b[0] == askInquiry && now.Sub(inquired) >= mostOftenInquired:
-			inquired = now
+		case len(b) > inquiryHeader && len(b) <= inquiryHeader+MaxQuestion && b[0] == askInquiry:
 			m.answerInquiry(l, conn, b)
 		case len(b) > inquiryHeader && len(b) <= inquiryHeader+MaxAnswer && b[0] == sayInquiry:
 			m.inquiries.take(conn, binary.BigEndian.Uint32(b[1:]), b[inquiryHeader:])

@@ -23,6 +23,13 @@ func (m *Manager) CloseIdle() {
 	}
 }
 
+// MayAnswer says whether the named peer would get an answer at a moment.
+func (m *Manager) MayAnswer(name string, now time.Time) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.mayAnswer(m.linkOf(name), now)
+}
+
 // DialInVain has a peer begin an epoch, and breaks off before the peer knows that this node
 // has the keys.
 func (m *Manager) DialInVain(ctx context.Context, peer *peer.Peer) error {

@@ -34,11 +34,12 @@ const (
 	// mostInquiries is how many of this node may be open.
 	mostInquiries = 64
 
-	// mostOftenInquired is how often one peer gets an answer. All peers together get one at a time, and
-	// so many a second: to answer may be expensive.
-	mostOftenInquired = 100 * time.Millisecond
-	answersPerSecond  = 1
-	answersBurst      = 20
+	// To answer may be expensive. All peers together get one answer at a time, and so many a second; one
+	// peer gets so many of these, which leaves half of them to the others however often it asks.
+	answersPerSecond     = 1
+	answersBurst         = 20
+	peerAnswersPerSecond = answersPerSecond / 2.
+	peerAnswersBurst     = answersBurst / 2
 )
 
 // inquiries are those of this node that wait for an answer.
@@ -163,7 +164,7 @@ func (m *Manager) answerInquiry(l *link, conn *quic.Conn, message []byte) {
 	if m.Answer == nil || !m.inquired.TryLock() {
 		return
 	}
-	if !m.answerRate.Allow() {
+	if !m.mayAnswer(l, time.Now()) {
 		m.inquired.Unlock()
 		return
 	}
@@ -176,6 +177,11 @@ func (m *Manager) answerInquiry(l *link, conn *quic.Conn, message []byte) {
 		reply := append([]byte{sayInquiry}, message[1:inquiryHeader]...)
 		_ = conn.SendDatagram(append(reply, answer...)) // the peer asks again if it gets lost
 	}()
+}
+
+// mayAnswer says whether the peer's turn for an answer has come.
+func (m *Manager) mayAnswer(l *link, now time.Time) bool {
+	return l.answers.AllowN(now, 1) && m.answers.AllowN(now, 1)
 }
 
 // nodeOf is the peer as the newest list of nodes has it.

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"weft/encap/sealed/handshake"
 	"weft/peer"
@@ -91,6 +92,29 @@ func TestInquiriesAreAnsweredOneAtATime(t *testing.T) {
 	tasks.Wait()
 	if most.Load() != 1 {
 		t.Errorf("%d inquiries were answered at a time", most.Load())
+	}
+}
+
+// A peer that asks without pause leaves half of the answers to the others.
+func TestOnePeerCantTakeAllAnswers(t *testing.T) {
+	t.Parallel()
+	nodes := newNodes(t, 3)
+	acquaint(nodes...)
+	answers, greedy, refused := nodes[2].manager, 0, 0
+	begin := time.Now()
+	for second := range 120 {
+		now := begin.Add(time.Duration(second) * time.Second)
+		for range 100 {
+			if answers.MayAnswer("node1", now) {
+				greedy++
+			}
+		}
+		if second%2 == 0 && !answers.MayAnswer("node2", now) {
+			refused++
+		}
+	}
+	if refused > 0 || greedy < 60 || greedy > 70 {
+		t.Errorf("in two minutes node1 gets %d answers, and node2 lacks %d of 60", greedy, refused)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/quic-go/quic-go"
+	"golang.org/x/time/rate"
 
 	"weft/encap/sealed"
 	"weft/peer"
@@ -63,6 +64,7 @@ type link struct {
 	overdue bool          // the keys are older than they ought to be
 
 	delivery delivery
+	answers  *rate.Limiter // to the peer's inquiries; it needs no lock
 
 	seen   sealed.Traffic // when the link was last looked at
 	active time.Time      // when packets last passed

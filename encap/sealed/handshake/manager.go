@@ -105,9 +105,9 @@ type Manager struct {
 	// set before Run, and called by one goroutine at a time.
 	Answer func(from *peer.Peer, question []byte) []byte
 
-	inquiries  inquiries
-	inquired   sync.Mutex // held while a peer's inquiry is answered
-	answerRate *rate.Limiter
+	inquiries inquiries
+	inquired  sync.Mutex    // held while a peer's inquiry is answered
+	answers   *rate.Limiter // to all peers
 
 	expected atomic.Pointer[map[netip.Addr]struct{}] // where QUIC packets may come from
 	tasks    sync.WaitGroup                          // all that may begin or use an epoch
@@ -137,20 +137,20 @@ func New(key ed25519.PrivateKey, lanes int, peers *sealed.Peers, socket Socket, 
 		return nil, err
 	}
 	m := &Manager{
-		endpoint:   endpoint,
-		prover:     &prover{endpoint: endpoint, proofs: newProofs(), log: log},
-		peers:      peers,
-		lanes:      lanes,
-		log:        log,
-		turns:      turns{limit: endpoint.limit},
-		timing:     usual,
-		links:      map[peer.Fingerprint]*link{},
-		lost:       map[*link]struct{}{},
-		changed:    make(chan struct{}),
-		Followed:   make(chan sealed.Move, 64),
-		begun:      make(chan struct{}, 1),
-		refusals:   rate.NewLimiter(rate.Every(10*time.Second), 3),
-		answerRate: rate.NewLimiter(answersPerSecond, answersBurst),
+		endpoint: endpoint,
+		prover:   &prover{endpoint: endpoint, proofs: newProofs(), log: log},
+		peers:    peers,
+		lanes:    lanes,
+		log:      log,
+		turns:    turns{limit: endpoint.limit},
+		timing:   usual,
+		links:    map[peer.Fingerprint]*link{},
+		lost:     map[*link]struct{}{},
+		changed:  make(chan struct{}),
+		Followed: make(chan sealed.Move, 64),
+		begun:    make(chan struct{}, 1),
+		refusals: rate.NewLimiter(rate.Every(10*time.Second), 3),
+		answers:  rate.NewLimiter(answersPerSecond, answersBurst),
 	}
 	m.expect()
 	return m, nil
@@ -173,7 +173,7 @@ func (m *Manager) Update(self *peer.Peer, all []*peer.Peer) {
 	}
 	for _, p := range all {
 		if m.links[p.Key] == nil {
-			m.links[p.Key] = &link{peer: m.peers.Find(p.Key)}
+			m.links[p.Key] = &link{peer: m.peers.Find(p.Key), answers: rate.NewLimiter(peerAnswersPerSecond, peerAnswersBurst)}
 		}
 		m.place(m.links[p.Key], p)
 	}
