@@ -45,18 +45,19 @@ on node2, as it says
 
 func TestTheNodeAtWhichThePacketEndsDecides(t *testing.T) {
 	yes, no := explain.Verdict{Delivered: true, Text: "goes on"}, explain.Verdict{Text: "ends", Remedy: "repair it"}
+	endsThere := explain.Verdict{Text: "node2 says: ends", Remedy: "`weft status` and `weft explain` on node2 have the remedy"}
 	for _, tt := range []struct {
 		name        string
 		inbound     bool
 		here, there explain.Verdict
 		want        explain.Verdict
 	}{
-		{"sent and delivered", false, yes, yes, explain.Verdict{Delivered: true, Text: "on node2: goes on"}},
-		{"sent and dropped there", false, yes, no, explain.Verdict{Text: "on node2: ends", Remedy: "repair it"}},
+		{"sent and delivered", false, yes, yes, explain.Verdict{Delivered: true, Text: "node2 says: goes on"}},
+		{"sent and dropped there", false, yes, no, endsThere},
 		{"not sent", false, no, yes, no},
 		{"received and delivered", true, yes, yes, yes},
 		{"received and dropped here", true, no, yes, no},
-		{"not sent there", true, yes, no, explain.Verdict{Text: "on node2: ends", Remedy: "repair it"}},
+		{"not sent there", true, yes, no, endsThere},
 	} {
 		e := status.Explanation{Answer: explain.Answer{Peer: "node2", Inbound: tt.inbound, Verdict: tt.here}, PeerSide: &explain.Answer{Verdict: tt.there}}
 		if e.Conclude(); e.Overall != tt.want {

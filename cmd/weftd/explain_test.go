@@ -73,7 +73,7 @@ func TestExplainSaysWhereEachPacketGoes(t *testing.T) {
 				}
 			}
 			text1 := weft(t, node, "explain", a4, b4).stdout
-			if want := map[bool]string{true: "\nverdict  on node2: delivered to a pod of this node by weft", false: "\nverdict  sent to node2 at "}[sealed]; !strings.Contains(text1, want) {
+			if want := map[bool]string{true: "\nverdict  node2 says: delivered to a pod of this node by weft", false: "\nverdict  sent to node2 at "}[sealed]; !strings.Contains(text1, want) {
 				t.Errorf("no %q in\n%s", want, text1)
 			}
 			t.Log(text1)
@@ -135,16 +135,16 @@ func TestExplainAsksThePeer(t *testing.T) {
 		return e
 	}
 	// No packet has passed yet, so the question has the nodes agree on keys.
-	e := expect("to a peer's pod", a, b, "on node2: delivered to a pod of this node by ")
+	e := expect("to a peer's pod", a, b, "node2 says: delivered to a pod of this node by ")
 	if e.PeerSide == nil || strings.Contains(fmt.Sprint(e.PeerSide), pod2.PodName+"/") {
 		t.Errorf("the peer names a pod: %+v", e.PeerSide)
 	}
 	expect("from a peer's pod", b, a, "delivered to pod ")
-	expect("to an address that no pod of the peer has", a, "10.244.2.99", "on node2: dropped here: no pod of this node has the destination 10.244.2.99")
-	expect("from an address that no pod of the peer has", "10.244.2.99", a, "on node2: no pod of this node has the source address 10.244.2.99")
-	expect("to the peer itself", a, "192.168.77.2", "on node2: delivered to this node, node2, itself")
+	expect("to an address that no pod of the peer has", a, "10.244.2.99", "node2 says: dropped here: no pod of this node has the destination 10.244.2.99")
+	expect("from an address that no pod of the peer has", "10.244.2.99", a, "node2 says: no pod of this node has the source address 10.244.2.99")
+	expect("to the peer itself", a, "192.168.77.2", "node2 says: delivered to this node, node2, itself")
 	run(t, other.Namespace, "sh", "-ec", "nft add table ip f; nft 'add chain ip f F { type filter hook forward priority 0; policy drop; }'")
-	expect("to a peer's pod that a filter there hides", a, b, "on node2: dropped here by another program's filter, nftables chain ip f F (hook forward): its policy is drop")
+	expect("to a peer's pod that a filter there hides", a, b, "node2 says: dropped here by another program's filter, nftables chain ip f F (hook forward): its policy is drop")
 }
 
 func TestExplainMisuse(t *testing.T) {

@@ -57,17 +57,22 @@ func ParseQuestion(b []byte) (q Query, err error) {
 	return q, nil
 }
 
-// wireAnswer is an answer between nodes. Omitted says that the first steps are left out.
+// wireAnswer is an answer between nodes. Omitted says that the first steps are left out. The verdict has
+// no remedy: a node gives no advice that another one wrote.
 type wireAnswer struct {
 	Steps   [][2]string `json:"s"`
 	Omitted bool        `json:"o,omitempty"`
-	Verdict Verdict     `json:"v"`
+	Verdict struct {
+		Delivered bool   `json:"delivered"`
+		Text      string `json:"text"`
+	} `json:"v"`
 }
 
 // Reply returns the answer as a peer receives it, in so many bytes at the most: the first steps are
 // left out if there is no room for them. It returns nothing if there is none for the verdict.
 func (a Answer) Reply(most int) []byte {
-	w := wireAnswer{Verdict: a.Verdict, Steps: [][2]string{}}
+	w := wireAnswer{Steps: [][2]string{}}
+	w.Verdict.Delivered, w.Verdict.Text = a.Verdict.Delivered, a.Verdict.Text
 	for _, s := range a.Steps {
 		w.Steps = append(w.Steps, [2]string{s.Part, s.Text})
 	}
@@ -92,7 +97,7 @@ func ParseReply(b []byte, node string, q Query) (Answer, error) {
 	if err := json.Unmarshal(b, &w); err != nil {
 		return Answer{}, fmt.Errorf("read the answer of %s: %w", node, err)
 	}
-	a := Answer{Node: node, Query: q, Verdict: w.Verdict, Steps: []Step{}}
+	a := Answer{Node: node, Query: q, Verdict: Verdict{Delivered: w.Verdict.Delivered, Text: w.Verdict.Text}, Steps: []Step{}}
 	if w.Omitted {
 		a.Steps = append(a.Steps, Step{"…", "the first steps don't fit into the answer"})
 	}

