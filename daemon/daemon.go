@@ -63,12 +63,6 @@ func Run(ctx context.Context, c config.Config, takeover bool, log *slog.Logger) 
 	defer d.lock.Close()
 	d.log.Info("weftd started", "version", version.Version)
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error {
-		before.awaitEnd(ctx) // until then the sockets are the other weftd's
-		d.serveStatus(ctx, group)
-		d.serveMetrics(ctx, group)
-		return nil
-	})
 	group.Go(func() error { return d.warnNowAndThen(ctx) })
 	group.Go(func() error { return startSuccessors(ctx, upgrades, d.log) })
 	group.Go(func() error {
@@ -84,11 +78,19 @@ func Run(ctx context.Context, c config.Config, takeover bool, log *slog.Logger) 
 // run brings the node up, and starts all that goes on until ctx is done.
 func (d *daemon) run(ctx context.Context, group *errgroup.Group, before *predecessor) error {
 	inherited, err := d.inherit(ctx, before)
-	if err == nil && !inherited {
-		err = d.prepare(ctx, before)
-	}
 	if err != nil {
-		return err
+		return err // the weftd before goes on, and serves
+	}
+	group.Go(func() error {
+		before.awaitEnd(ctx) // until then the sockets are the other weftd's
+		d.serveStatus(ctx, group)
+		d.serveMetrics(ctx, group)
+		return nil
+	})
+	if !inherited {
+		if err := d.prepare(ctx, before); err != nil {
+			return err
+		}
 	}
 	d.startLanes(ctx, group)
 	d.serveEcho(ctx, group)

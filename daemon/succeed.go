@@ -143,6 +143,7 @@ func (d *daemon) claim(ctx context.Context, before *predecessor) (*handover.Stat
 	}
 	state, err := before.offer.Claim(d.spec())
 	if err == nil && before.process != nil {
+		alone.Sign(d.lock)
 		before.process.Claimed()
 	}
 	return state, err

@@ -42,12 +42,13 @@ func Lock(runDir string) (*os.File, error) {
 		}
 		return nil, fmt.Errorf("lock %s: %w", path, err)
 	}
-	sign(lock)
+	Sign(lock)
 	return lock, nil
 }
 
 // Adopt goes on with the lock that another process has handed over. It holds as long as one of both
-// has it open, so there is no moment at which a third one could get it.
+// has it open, so there is no moment at which a third one could get it. The other process may still go
+// on itself: the caller signs when it can't any more.
 func Adopt(runDir string, lock *os.File) error {
 	if err := check(runDir); err != nil {
 		return err
@@ -67,7 +68,6 @@ func Adopt(runDir string, lock *os.File) error {
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		return fmt.Errorf("lock %s: %w", path, err)
 	}
-	sign(lock)
 	return nil
 }
 
@@ -83,8 +83,8 @@ func check(runDir string) error {
 	return nil
 }
 
-// sign writes the process's number for people; only the lock counts.
-func sign(lock *os.File) {
+// Sign writes this process's number for people; only the lock counts.
+func Sign(lock *os.File) {
 	_ = lock.Truncate(0)
 	_, _ = lock.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
 }

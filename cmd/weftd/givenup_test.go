@@ -1,0 +1,106 @@
+package main_test
+
+import (
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"weft/internal/testnet"
+)
+
+// stuck is a next weftd that has received the data path and stands still before it claims it: its
+// first log message waits for room in a pipe.
+type stuck struct {
+	cmd *exec.Cmd
+	log *os.File
+}
+
+// startStuck returns when the lanes of the node's weftd stand still, with the ticket of the hand-over.
+func startStuck(t *testing.T, node *testnet.Node) (next *stuck, ticket string) {
+	t.Helper()
+	var fds [2]int
+	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
+		t.Fatal(err)
+	}
+	next = &stuck{cmd: weftd(t, node, nil, "--takeover"), log: os.NewFile(uintptr(fds[0]), "log")}
+	in := os.NewFile(uintptr(fds[1]), "log")
+	defer in.Close()
+	t.Cleanup(func() { next.log.Close() })
+	for {
+		if _, err := unix.Write(fds[1], []byte(strings.Repeat("\n", 4096))); errors.Is(err, unix.EAGAIN) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := unix.SetNonblock(fds[1], false); err != nil {
+		t.Fatal(err)
+	}
+	next.cmd.Stderr = in
+	if err := next.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the hand-over begins", func() error {
+		tickets, err := filepath.Glob(filepath.Join(node.RunDir(), "handover-*"))
+		if len(tickets) == 0 {
+			return errors.Join(errors.New("no ticket"), err)
+		}
+		ticket = tickets[0]
+		return nil
+	})
+	return next, ticket
+}
+
+// kill ends it where it stands.
+func (s *stuck) kill() {
+	_ = s.cmd.Process.Kill()
+	_ = s.cmd.Wait()
+}
+
+// goOn has it go on, and returns how it ends.
+func (s *stuck) goOn(t *testing.T) outcome {
+	t.Helper()
+	logged := make(chan string, 1)
+	go func() {
+		all, _ := io.ReadAll(s.log)
+		logged <- string(all)
+	}()
+	late := time.AfterFunc(testnet.WaitLimit, func() { _ = s.cmd.Process.Kill() })
+	defer late.Stop()
+	_ = s.cmd.Wait()
+	return outcome{status: s.cmd.ProcessState.ExitCode(), stderr: strings.TrimSpace(<-logged)}
+}
+
+// TestTakeoverThatIsTooSlow: the weftd that goes on keeps its status socket, and its lock names it.
+func TestTakeoverThatIsTooSlow(t *testing.T) {
+	t.Parallel()
+	cluster, pod1, pod2 := podsOnTwoNodes(t)
+	node := cluster.Nodes()[0]
+	lock := filepath.Join(node.RunDir(), "weftd.lock")
+	holder := read(t, lock)
+	next, _ := startStuck(t, node)
+	eventuallyLogs(t, node, 1, "not taken over, forwarding goes on")
+	if got := next.goOn(t); got.status != 1 || !strings.Contains(got.stderr, "take over from the running weftd: what was handed over was claimed already") {
+		t.Errorf("the slow one: exit status %d: %s", got.status, got.stderr)
+	}
+	expectPings(t, pod1, pod2)
+	if got := weft(t, node, "status"); got.status != 0 || !strings.Contains(got.stdout, "ready") {
+		t.Errorf("weft status: %s%s", got.stdout, got.stderr)
+	}
+	if got := read(t, lock); got != holder {
+		t.Errorf("the lock names process %q, and %q holds it", got, holder)
+	}
+	if err := node.TakeOver(t.Context(), "--takeover"); err != nil {
+		t.Fatal(err)
+	}
+	if got := read(t, lock); got == holder {
+		t.Errorf("after a hand-over the lock names process %q, which has ended", got)
+	}
+}
