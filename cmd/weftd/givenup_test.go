@@ -2,6 +2,7 @@ package main_test
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -102,5 +103,24 @@ func TestTakeoverThatIsTooSlow(t *testing.T) {
 	}
 	if got := read(t, lock); got == holder {
 		t.Errorf("after a hand-over the lock names process %q, which has ended", got)
+	}
+}
+
+// TestTakeoverFromElsewhere: a weftd in another network namespace takes nothing, and the one that
+// runs goes on.
+func TestTakeoverFromElsewhere(t *testing.T) {
+	t.Parallel()
+	cluster, pod1, pod2 := podsOnTwoNodes(t)
+	node, elsewhere := cluster.Nodes()[0], cluster.Nodes()[1]
+	got := finish(t, elsewhere.Command(t.Context(), filepath.Join(binDir, "weftd"), "--config", configFile(node), "--takeover"))
+	if want := fmt.Sprintf("another network namespace; start this one there, for example with nsenter --net --target=%d", node.PID()); got.status != 1 || !strings.Contains(got.stderr, want) {
+		t.Errorf("exit status %d: %s; want %q", got.status, got.stderr, want)
+	}
+	if err := node.Crashed(); err != nil {
+		t.Fatal(err)
+	}
+	expectPings(t, pod1, pod2)
+	if err := node.TakeOver(t.Context(), "--takeover"); err != nil {
+		t.Error(err)
 	}
 }

@@ -34,21 +34,32 @@ var standLimit = 3 * time.Second
 type request struct {
 	Version int  `json:"version"`
 	Spec    Spec `json:"spec"`
+
+	// Namespace is the network namespace of the process: device and inode (namespaces(7)).
+	Namespace string `json:"namespace"`
 }
 
 // answer is what the old process sends. Unless it refuses, with it come the lock of the run
 // directory, the memory, and State.files.
 type answer struct {
-	Refused string `json:"refused,omitempty"`
-	Notify  string `json:"notify,omitempty"` // where systemd listens (sd_notify(3))
+	Rejected string `json:"rejected,omitempty"` // why this process goes on, whatever the other one does
+	Refused  string `json:"refused,omitempty"`
+	Notify   string `json:"notify,omitempty"` // where systemd listens (sd_notify(3))
 }
 
 // Listener is where the next process asks. Only root, and the user that weftd runs as, can.
-type Listener struct{ socket *net.UnixListener }
+type Listener struct {
+	socket    *net.UnixListener
+	namespace string
+}
 
 // Listen opens the socket. One that another process has left is replaced: the caller holds the run
 // directory's lock.
 func Listen(runDir string) (*Listener, error) {
+	namespace, err := networkNamespace()
+	if err != nil {
+		return nil, err
+	}
 	path := filepath.Join(runDir, SocketName)
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("remove the old hand-over socket: %w", err)
@@ -61,7 +72,16 @@ func Listen(runDir string) (*Listener, error) {
 	if err := os.Chmod(path, 0o600); err != nil {
 		return nil, errors.Join(fmt.Errorf("close the hand-over socket to others: %w", err), socket.Close())
 	}
-	return &Listener{socket}, nil
+	return &Listener{socket, namespace}, nil
+}
+
+// networkNamespace returns that of this process.
+func networkNamespace() (string, error) {
+	var at unix.Stat_t
+	if err := unix.Stat("/proc/self/ns/net", &at); err != nil {
+		return "", fmt.Errorf("look at the network namespace of this process: %w", err)
+	}
+	return fmt.Sprintf("%d:%d", at.Dev, at.Ino), nil
 }
 
 // Close ends Accept.
@@ -76,21 +96,22 @@ type Request struct {
 	refused error // its version, if this process can't hand over in it
 }
 
-// Accept waits for the next request. It leaves out what is none.
+// Accept waits for the next request. It leaves out what is none, and rejects processes of other
+// network namespaces: the device and the sockets would go on there, without routes and guard.
 func (l *Listener) Accept() (*Request, error) {
 	for {
 		conn, err := l.socket.AcceptUnix()
 		if err != nil {
 			return nil, fmt.Errorf("accept a hand-over: %w", err)
 		}
-		if r, err := receive(conn); err == nil {
+		if r, err := l.receive(conn); err == nil {
 			return r, nil
 		}
 		conn.Close()
 	}
 }
 
-func receive(conn *net.UnixConn) (*Request, error) {
+func (l *Listener) receive(conn *net.UnixConn) (*Request, error) {
 	peer, err := credentials(conn)
 	if err != nil {
 		return nil, err
@@ -105,11 +126,24 @@ func receive(conn *net.UnixConn) (*Request, error) {
 	if err := json.Unmarshal(b[:n], &asked); err != nil {
 		return nil, err
 	}
+	if asked.Namespace != l.namespace {
+		return nil, reject(conn)
+	}
 	r := &Request{Spec: asked.Spec, PID: int(peer.Pid), conn: conn}
 	if asked.Version != version {
 		r.refused = fmt.Errorf("it asks in version %d, and this weftd knows version %d", asked.Version, version)
 	}
 	return r, nil
+}
+
+// reject reports to a process of another network namespace that this one goes on.
+func reject(conn *net.UnixConn) error {
+	why := fmt.Errorf("it runs in another network namespace; start this one there, for example with nsenter --net --target=%d", os.Getpid())
+	b, err := json.Marshal(answer{Rejected: why.Error()})
+	if err == nil {
+		_, err = conn.Write(b)
+	}
+	return errors.Join(why, err)
 }
 
 // credentials returns those of the other process, which must be of root or of this process's user.
@@ -255,7 +289,11 @@ func ask(conn *net.UnixConn, runDir string, spec Spec) (*Predecessor, *Offer, er
 	if _, err := credentials(conn); err != nil {
 		return nil, nil, err
 	}
-	b, err := json.Marshal(request{version, spec})
+	namespace, err := networkNamespace()
+	if err != nil {
+		return nil, nil, err
+	}
+	b, err := json.Marshal(request{version, spec, namespace})
 	if err != nil {
 		return nil, nil, fmt.Errorf("ask the running weftd: %w", err)
 	}
@@ -283,6 +321,9 @@ func ask(conn *net.UnixConn, runDir string, spec Spec) (*Predecessor, *Offer, er
 	}
 	p := &Predecessor{Notify: got.Notify, conn: conn}
 	switch {
+	case got.Rejected != "":
+		closeAll(files)
+		return nil, nil, errors.New(got.Rejected)
 	case got.Refused != "":
 		closeAll(files)
 		return p, nil, fmt.Errorf("%w: %s", ErrRefused, got.Refused)
