@@ -80,7 +80,7 @@ func startSuccessors(ctx context.Context, signals <-chan os.Signal, log *slog.Lo
 			return nil
 		case <-signals:
 		}
-		next := exec.Command(os.Args[0], append(slices.Clone(os.Args[1:]), "--takeover")...)
+		next := exec.Command(os.Args[0], successorArguments(os.Args[1:])...)
 		next.Stdout, next.Stderr = os.Stdout, os.Stderr
 		if err := next.Start(); err != nil {
 			log.Error("next weftd not started", "error", err)
@@ -90,6 +90,15 @@ func startSuccessors(ctx context.Context, signals <-chan os.Signal, log *slog.Lo
 			log.Error("next weftd ended", "error", next.Wait())
 		}()
 	}
+}
+
+// successorArguments returns the arguments of the weftd that takes over from one with own.
+func successorArguments(own []string) []string {
+	const flag = "--takeover"
+	if slices.Contains(own, flag) {
+		return own
+	}
+	return append(slices.Clone(own), flag)
 }
 
 // forward forwards packets until ctx is done, a lane fails, or another weftd goes on.
@@ -140,6 +149,7 @@ func (d *daemon) yield(p *path, r *handover.Request, stopLanes func() error) err
 		d.successor, d.replaced = r, true
 		return errHandedOver
 	case handover.Unclear(err):
+		d.replaced = true // the other one may change the host
 		return err
 	}
 	d.log.Warn("not taken over, forwarding goes on", "pid", r.PID, "error", err)
@@ -150,7 +160,8 @@ func (d *daemon) yield(p *path, r *handover.Request, stopLanes func() error) err
 // path what must be done then.
 func (d *daemon) end(err error) error {
 	if d.stopLanes != nil {
-		if why := d.stopLanes(); err == nil {
+		// Another part may have failed too, and says nothing of whose the path is.
+		if why := d.stopLanes(); err == nil || errors.Is(why, errHandedOver) || errors.Is(why, errReplaced) || handover.Unclear(why) {
 			err = why
 		}
 	}
@@ -163,6 +174,8 @@ func (d *daemon) end(err error) error {
 	case errors.Is(err, errReplaced):
 		d.announceSuccessor()
 		return p.close()
+	case handover.Unclear(err): // the device must stay: the next weftd may forward with it
+		return err
 	}
 	_, _ = sd.SdNotify(false, sd.SdNotifyStopping)
 	if p != nil {
