@@ -34,6 +34,8 @@ func (d *daemon) capture(ctx context.Context, filter status.CaptureFilter, each 
 		return fmt.Errorf("another `weft capture` runs; end it first")
 	}
 	defer d.capturing.Unlock()
+	ctx, cancel := p.during(ctx)
+	defer cancel()
 	c := &router.Capture{Dropped: filter.Dropped, SnapLen: filter.SnapLen, Room: captureBytes, Packets: make(chan router.Captured, captureRoom)}
 	c.Match = func(h packet.Header, parsed bool) bool { return matches(filter, p.router.Table(), h, parsed) }
 	p.router.Capture(c)
@@ -45,7 +47,7 @@ func (d *daemon) capture(ctx context.Context, filter status.CaptureFilter, each 
 	for {
 		select {
 		case <-ctx.Done():
-			return nil
+			return context.Cause(ctx)
 		case captured := <-c.Packets:
 			c.Taken(captured)
 			packet := describeCaptured(captured)

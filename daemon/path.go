@@ -29,6 +29,7 @@ type path struct {
 	vxlan  *vxlan.Peers // nil where packets are sealed
 	prober *probe.Prober
 	router *router.Router
+	ended  chan struct{} // closed when run has ended
 }
 
 // beginWith makes a plan the first one to apply, with peers that had roamed before, and returns which
@@ -70,8 +71,15 @@ func (d *daemon) usePath(p *path, proven engine.Proven, state *handover.State) (
 	}
 	p.prober = probe.New(newProbeLink(d.config, p), len(p.conns))
 	p.prober.Restore(state.Narrow)
+	if state.MTU > 0 { // or the next hand-over, before anything is applied, would lose what is restored
+		p.prober.Update(plan.Peers, state.MTU)
+		d.mu.Lock()
+		d.mtu = state.MTU
+		d.mu.Unlock()
+	}
 	sendFrom(p.conns, plan.Self.Endpoint.Addr())
 	p.router = newRouter(d.config, p, plan)
+	p.ended = make(chan struct{})
 	d.path.Store(p)
 	return nil
 }
@@ -108,6 +116,7 @@ func newRouter(c config.Config, p *path, plan *control.Plan) *router.Router {
 // run forwards packets and agrees on keys until ctx is done. When it returns, nothing is under way
 // any more: the lanes end last, so that they stand still for as short as possible.
 func (p *path) run(ctx context.Context) error {
+	defer close(p.ended)
 	group, ctx := errgroup.WithContext(ctx)
 	lanes, stop := context.WithCancel(context.WithoutCancel(ctx))
 	group.Go(func() error {
@@ -117,6 +126,22 @@ func (p *path) run(ctx context.Context) error {
 	group.Go(func() error { return p.prober.Run(ctx) })
 	group.Go(func() error { return p.router.Run(lanes) })
 	return group.Wait()
+}
+
+// errPathEnded is why what an operator has asked for can't go on.
+var errPathEnded = errors.New("another weftd was to take over meanwhile; try again")
+
+// during returns a context that also ends when the data path does, with errPathEnded as the cause.
+func (p *path) during(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	go func() {
+		select {
+		case <-p.ended:
+			cancel(errPathEnded)
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() { cancel(nil) }
 }
 
 // proven returns which further addresses peers have proven.
@@ -173,7 +198,7 @@ func (d *daemon) spec() handover.Spec {
 func (d *daemon) handOut(p *path) *handover.State {
 	s := &handover.State{Spec: d.spec(), Since: handover.Now(), Narrow: p.prober.Narrow()}
 	d.mu.Lock()
-	s.Roams = d.engine.Roams()
+	s.Roams, s.MTU = d.engine.Roams(), d.mtu
 	d.mu.Unlock()
 	if p.keys != nil {
 		s.Keys = p.keys.peers.Export()

@@ -171,6 +171,8 @@ func (d *daemon) probe(ctx context.Context, name string, rounds int) (status.Pro
 	if err != nil {
 		return status.Probe{}, err
 	}
+	ctx, cancel := p.during(ctx)
+	defer cancel()
 	result := status.Probe{Peer: name, Endpoint: peers[0].Endpoint}
 	if p.keys != nil {
 		within, cancel := context.WithTimeout(ctx, keysWithin)

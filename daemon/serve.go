@@ -207,10 +207,11 @@ func byTheClock(t time.Time) time.Time {
 
 // rotate is what `weft rotate-key` asks for.
 func (d *daemon) rotate(ctx context.Context, names []string) (status.Rotation, error) {
-	if d.path.Load() == nil {
+	p := d.path.Load()
+	if p == nil {
 		return status.Rotation{}, fmt.Errorf("weftd does not forward yet: %w", d.Ready())
 	}
-	if d.keys() == nil {
+	if p.keys == nil {
 		return status.Rotation{}, fmt.Errorf("there are no keys, because %s does not encrypt", d.config.Encapsulation)
 	}
 	named, err := d.report().Select(names)
@@ -218,21 +219,23 @@ func (d *daemon) rotate(ctx context.Context, names []string) (status.Rotation, e
 		return status.Rotation{}, err
 	}
 	var with []string
-	for _, p := range named {
-		if len(names) > 0 || p.Link != nil && !p.KeysBegan.IsZero() {
-			with = append(with, p.Name)
+	for _, peer := range named {
+		if len(names) > 0 || peer.Link != nil && !peer.KeysBegan.IsZero() {
+			with = append(with, peer.Name)
 		}
 	}
 	r := status.Rotation{Peers: []string{}}
 	if len(with) == 0 {
 		return r, nil
 	}
+	ctx, cancel := p.during(ctx)
+	defer cancel()
 	asked := time.Now()
-	if err := d.keys().manager.Rotate(ctx, with...); err != nil {
+	if err := p.keys.manager.Rotate(ctx, with...); err != nil {
 		r.Error = err.Error()
 	}
 	r.Took = time.Since(asked).Microseconds()
-	for _, s := range d.keys().manager.Status() {
+	for _, s := range p.keys.manager.Status() {
 		if s.Began.After(asked) && slices.Contains(with, s.Name) {
 			r.Peers = append(r.Peers, s.Name)
 		}

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"weft/internal/status"
 	"weft/internal/testnet"
 )
 
@@ -122,5 +123,60 @@ func TestTakeoverFromElsewhere(t *testing.T) {
 	expectPings(t, pod1, pod2)
 	if err := node.TakeOver(t.Context(), "--takeover"); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestTakeoverThatIsGivenUp: what operators have asked for ends with an error, and the MTU of paths is
+// kept, also by the weftd after the next hand-over.
+func TestTakeoverThatIsGivenUp(t *testing.T) {
+	t.Parallel()
+	cluster := startCluster(t, testnet.ClusterOptions{Nodes: 2, Sealed: true, Wire: testnet.Wire{Offloads: testnet.Bare}})
+	node, other := cluster.Nodes()[0], cluster.Nodes()[1]
+	pod1, pod2 := addPod(t, node, "a"), addPod(t, other, "b")
+	run(t, other.Namespace, "ethtool", "-K", testnet.UnderlayLink, "gro", "off")
+	expectPings(t, pod1, pod2)
+	const limit, mtu = 1300, 1240
+	blackHole(t, other, limit)
+	probe(t, node)
+	path := func() *status.Path { return report(t, node).Peers[0].Path }
+	if got := path().MTU; got != mtu {
+		t.Fatalf("the path has MTU %d, and %d fits", got, mtu)
+	}
+
+	asked := make(chan error, 2)
+	captures := make(chan struct{})
+	go func() {
+		asked <- status.CapturePackets(t.Context(), node.Socket(), status.CaptureFilter{SnapLen: 64}, func() { close(captures) }, func(status.CapturedPacket) error { return nil })
+	}()
+	<-captures
+	before := path().Answered
+	go func() {
+		_, err := status.AskProbe(t.Context(), node.Socket(), other.Entry().Name, status.MaxProbeRounds)
+		asked <- err
+	}()
+	eventually(t, "the probe to begin", func() error {
+		if path().Answered.Equal(before) {
+			select {
+			case err := <-asked:
+				t.Fatalf("it has ended: %v", err)
+			default:
+			}
+			return errors.New("no probe was answered yet")
+		}
+		return nil
+	})
+	next, _ := startStuck(t, node)
+	next.kill()
+	eventuallyLogs(t, node, 1, "not taken over, forwarding goes on")
+	for range 2 {
+		if err := <-asked; err == nil || !strings.Contains(err.Error(), "another weftd was to take over") {
+			t.Errorf("a capture or a probe ends with %v", err)
+		}
+	}
+	if err := node.TakeOver(t.Context(), "--takeover"); err != nil {
+		t.Fatal(err)
+	}
+	if got := path().MTU; got != mtu {
+		t.Errorf("after the hand-over the path has MTU %d, and %d fits", got, mtu)
 	}
 }

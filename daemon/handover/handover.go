@@ -42,6 +42,7 @@ type State struct {
 
 	// Narrow is the MTU in bytes of paths that carry less than pods send, by the peers' names.
 	Narrow map[string]int
+	MTU    int // of the device, in bytes; 0 if it is not known yet
 
 	Keys []byte // as sealed.Peers.Export returns them; empty without encryption
 

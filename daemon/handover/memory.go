@@ -22,6 +22,7 @@ type manifest struct {
 	Since   time.Duration  `json:"since"`
 	Roams   []engine.Roam  `json:"roams"`
 	Narrow  map[string]int `json:"narrow"`
+	MTU     int            `json:"mtu"`
 }
 
 const (
@@ -37,7 +38,7 @@ const (
 // write returns memory that no process can change, with all of s but the descriptors. It belongs to
 // no file system, and the kernel frees it with its last descriptor (memfd_create(2)).
 func write(s *State, ticket string) (_ *os.File, err error) {
-	head, err := json.Marshal(manifest{version, ticket, s.Spec, s.Since, s.Roams, s.Narrow})
+	head, err := json.Marshal(manifest{version, ticket, s.Spec, s.Since, s.Roams, s.Narrow, s.MTU})
 	if err != nil {
 		return nil, fmt.Errorf("describe what is handed over: %w", err)
 	}
@@ -87,7 +88,7 @@ func read(memory *os.File) (*State, string, error) {
 		clear(all)
 		return nil, "", fmt.Errorf("parse what was handed over: %w", err)
 	}
-	s := &State{Spec: head.Spec, Since: head.Since, Roams: head.Roams, Narrow: head.Narrow, Keys: all[lengthLen+size:]}
+	s := &State{Spec: head.Spec, Since: head.Since, Roams: head.Roams, Narrow: head.Narrow, MTU: head.MTU, Keys: all[lengthLen+size:]}
 	if head.Version != version {
 		return s, "", versionError(head.Version)
 	}

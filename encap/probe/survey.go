@@ -124,7 +124,7 @@ func (p *Prober) Survey(ctx context.Context, name string, rounds int) (Survey, e
 	case <-s.done:
 		return s.Survey, nil
 	case <-ctx.Done():
-		return Survey{}, fmt.Errorf("probe %s: %w", name, ctx.Err())
+		return Survey{}, fmt.Errorf("probe %s: %w", name, context.Cause(ctx))
 	}
 }
 

@@ -96,7 +96,7 @@ func CapturePackets(ctx context.Context, path string, filter CaptureFilter, bega
 		case ctx.Err() != nil:
 			return nil
 		case errors.Is(err, io.EOF):
-			return errors.New("weftd has ended the capture: it stopped, or another capture took its place")
+			return errors.New("weftd has ended the capture: it stopped, or another weftd was to take over; look at its log, and try again")
 		case err != nil:
 			return fmt.Errorf("read captured packets: %w", err)
 		}

@@ -163,7 +163,7 @@ func (m *Manager) awaitKeys(ctx context.Context, l *link, after time.Time) error
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return fmt.Errorf("no new keys with %s: %w", name, cmp.Or(err, ctx.Err()))
+			return fmt.Errorf("no new keys with %s: %w", name, cmp.Or(err, context.Cause(ctx)))
 		}
 	}
 }
