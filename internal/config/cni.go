@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	"weft/internal/strict"
@@ -54,7 +56,7 @@ func addExtra(c *Config, text string) error {
 	}
 	var compact bytes.Buffer
 	if err := json.Unmarshal([]byte(text), &entry); err != nil || json.Compact(&compact, []byte(text)) != nil || entry.Type == nil {
-		return fmt.Errorf("%s is not a plugin's entry; write its name under type, such as {type: istio-cni}", strict.Quote(text))
+		return fmt.Errorf("%s is not a plugin's entry; write its name under type, such as {type: istio-cni}", keysOf(text))
 	}
 	if err := checkPlugin(*entry.Type); err != nil {
 		return err
@@ -64,6 +66,18 @@ func addExtra(c *Config, text string) error {
 	}
 	c.CNI.Extra = append(c.CNI.Extra, CNIEntry{Type: *entry.Type, JSON: compact.String()})
 	return nil
+}
+
+// keysOf describes a JSON object by its keys. Its values may be secrets of the plugin.
+func keysOf(text string) string {
+	var object map[string]any
+	if json.Unmarshal([]byte(text), &object) != nil || object == nil {
+		return "what is not a JSON object"
+	}
+	if len(object) == 0 {
+		return "a mapping without keys"
+	}
+	return "the mapping with the keys " + strict.Quote(strings.Join(slices.Sorted(maps.Keys(object)), ", "))
 }
 
 func setCooldown(c *Config, text string) error {

@@ -128,13 +128,27 @@ func addAddress(c *Config, text string) error {
 	return nil
 }
 
+// showable is an endpoint in which nothing can be a password, or the half of one that a comma cut.
+var showable = regexp.MustCompile(`^([a-z]+://)?(\[[0-9A-Fa-f:.]*\]|[A-Za-z0-9._-]*)(:[0-9]*)?(/[A-Za-z0-9._/-]*)?$`)
+
 func addEtcdEndpoint(c *Config, text string) error {
+	if at := strings.LastIndexByte(text, '@'); at >= 0 {
+		return fmt.Errorf("the URL of %s has a user or a password; write it like https://192.168.77.101:2379, and these under control.etcd.username and in control.etcd.passwordFile", hostOf(text[at+1:]))
+	}
 	u, err := url.Parse(text)
 	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" || u.Port() == "" || strings.Trim(u.Path, "/") != "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
-		return fmt.Errorf("%s is not the URL of an etcd member; write it like https://192.168.77.101:2379", strict.Quote(text))
+		return fmt.Errorf("%s is not the URL of an etcd member; write it like https://192.168.77.101:2379", hostOf(text))
 	}
 	c.Control.Etcd.Endpoints = append(c.Control.Etcd.Endpoints, u.Scheme+"://"+u.Host)
 	return nil
+}
+
+// hostOf quotes an endpoint that is showable.
+func hostOf(endpoint string) string {
+	if !showable.MatchString(endpoint) {
+		return "an endpoint, not shown because it may hold a password,"
+	}
+	return strict.Quote(endpoint)
 }
 
 // etcdPrefix is narrower than what etcd takes: such a name needs no quoting in etcdctl's

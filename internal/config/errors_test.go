@@ -20,6 +20,8 @@ weft.yaml:2: clustercidrs: unknown key; did you mean clusterCIDRs?`},
 		{"group that is a value", minimal + "tun: weft0\n", `weft.yaml:3: tun: must be a mapping, not a single value; write keys with their values`},
 		{"value that is a group", minimal + "listen: {port: 9338}\n", `weft.yaml:3: listen: must be a single value, not a mapping; write the value alone, in quotes if it has a colon at its end`},
 		{"list that is a value", "node: node1\nclusterCIDRs: 10.244.0.0/16\nencapsulation: vxlan\n", `weft.yaml:2: clusterCIDRs: must be a list, not a single value; write clusterCIDRs: [10.244.0.0/16]`},
+		{"secrets that are no list", minimal + "control: {etcd: {endpoints: 'https://root:pw@etcd:2379'}}\ncni: {extra: '{\"token\": \"geheim\"}'}\n", `weft.yaml:3: control.etcd.endpoints: must be a list, not a single value; write its items with a dash before each
+weft.yaml:4: cni.extra: must be a list, not a single value; write its items with a dash before each`},
 		{"IPv6 list that is a value", "node: node1\nclusterCIDRs: fd00::/48\nencapsulation: vxlan\n", `weft.yaml:2: clusterCIDRs: must be a list, not a single value; write clusterCIDRs: ["fd00::/48"]`},
 		{"list in the list", "node: node1\nclusterCIDRs: [[10.244.0.0/16]]\nencapsulation: vxlan\n", `weft.yaml:2: clusterCIDRs[0]: must be a single value, not a list; write the value alone, in quotes if it has a colon at its end`},
 		{"file that is a list", "- node: node1\n", `weft.yaml:1: must be a mapping, not a list; write keys with their values`},
@@ -96,8 +98,8 @@ weft.yaml:3: cni.chain[3]: "" is not a valid plugin name; write at most 63 lette
 weft.yaml:3: cni.chain[5]: portmap is in the list already; remove one of the two`},
 		{"extra entries", minimal + "cni: {chain: [portmap], extra: [{type: ../x}, {kind: x}, {type: 7}, x, {type: weft-cni}, {type: portmap, snat: false}]}\n", `weft.yaml:3: cni.extra[3]: must be a mapping, not a single value; write keys with their values
 weft.yaml:3: cni.extra[0]: "../x" is not a valid plugin name; write at most 63 letters, digits, '_', '.' and '-', such as portmap, and its folder under cni.binDir
-weft.yaml:3: cni.extra[1]: "{\"kind\":\"x\"}" is not a plugin's entry; write its name under type, such as {type: istio-cni}
-weft.yaml:3: cni.extra[2]: "{\"type\":7}" is not a plugin's entry; write its name under type, such as {type: istio-cni}
+weft.yaml:3: cni.extra[1]: the mapping with the keys "kind" is not a plugin's entry; write its name under type, such as {type: istio-cni}
+weft.yaml:3: cni.extra[2]: the mapping with the keys "type" is not a plugin's entry; write its name under type, such as {type: istio-cni}
 weft.yaml:3: cni.extra[4]: weft-cni is the first plugin in any case; remove it from the list of those behind it
 weft.yaml:3: cni.extra[5]: portmap is in cni.chain already; remove it there, since the plugin would be called twice`},
 		{"chain that is a value", minimal + "cni: {chain: portmap}\n", `weft.yaml:3: cni.chain: must be a list, not a single value; write chain: [portmap]`},
@@ -145,6 +147,8 @@ WEFT_TUN_DRIVR: unknown variable; did you mean WEFT_TUN_DRIVER?`},
 		{"list", []string{"--cluster-cidrs=10.244.0.0/16,,10.244.7.0/24"}, nil, `--cluster-cidrs: "" is not an IP prefix; write it like 10.244.0.0/16 or fd00:244::/48
 --cluster-cidrs: 10.244.7.0/24 overlaps 10.244.0.0/16; remove one of them`},
 		{"empty list", nil, []string{"WEFT_CLUSTER_CIDRS="}, `WEFT_CLUSTER_CIDRS: the list is empty; write the ranges that all pods' addresses come from, such as clusterCIDRs: [10.244.0.0/16]`},
+		{"entries of plugins", []string{`--cni-extra={"type": "sbr"}, {"kind": "sbr", "token": "geheim"}`}, nil, `--cni-extra: entry 2: the mapping with the keys "kind, token" is not a plugin's entry; write its name under type, such as {type: istio-cni}`},
+		{"half an entry", nil, []string{`WEFT_CNI_EXTRA={"token": "geheim"`}, `WEFT_CNI_EXTRA: entry 1: what is not a JSON object is not a plugin's entry; write its name under type, such as {type: istio-cni}`},
 		{"empty value", []string{"--node="}, nil, `--node: the node has no name; give it the one that its weftd runs under`},
 		{"hidden by a flag", []string{"--tun-lanes=1"}, []string{"WEFT_TUN_LANES=many"}, ``},
 		{"other programs' variables", nil, []string{"WEFTISH=1", "PATH=/bin", "=", "WEFT"}, ``},
@@ -174,8 +178,12 @@ func TestMistakesInWhatAControlSourceNeeds(t *testing.T) {
 		{"endpoints", "control:\n  etcd:\n    endpoints: [192.168.77.101:2379, 'https://a', 'ftp://a:1', 'https://u@a:1', 'https://a:1/x']\n", `weft.yaml:5: control.etcd.endpoints[0]: "192.168.77.101:2379" is not the URL of an etcd member; write it like https://192.168.77.101:2379
 weft.yaml:5: control.etcd.endpoints[1]: "https://a" is not the URL of an etcd member; write it like https://192.168.77.101:2379
 weft.yaml:5: control.etcd.endpoints[2]: "ftp://a:1" is not the URL of an etcd member; write it like https://192.168.77.101:2379
-weft.yaml:5: control.etcd.endpoints[3]: "https://u@a:1" is not the URL of an etcd member; write it like https://192.168.77.101:2379
+weft.yaml:5: control.etcd.endpoints[3]: the URL of "a:1" has a user or a password; write it like https://192.168.77.101:2379, and these under control.etcd.username and in control.etcd.passwordFile
 weft.yaml:5: control.etcd.endpoints[4]: "https://a:1/x" is not the URL of an etcd member; write it like https://192.168.77.101:2379`},
+		{"password in an endpoint", "control:\n  etcd:\n    endpoints: ['https://root:pa/ss@etcd:2379', 'root:pw@etcd:2379', 'https://root:pa', 'https://a:1?token=b']\n", `weft.yaml:5: control.etcd.endpoints[0]: the URL of "etcd:2379" has a user or a password; write it like https://192.168.77.101:2379, and these under control.etcd.username and in control.etcd.passwordFile
+weft.yaml:5: control.etcd.endpoints[1]: the URL of "etcd:2379" has a user or a password; write it like https://192.168.77.101:2379, and these under control.etcd.username and in control.etcd.passwordFile
+weft.yaml:5: control.etcd.endpoints[2]: an endpoint, not shown because it may hold a password, is not the URL of an etcd member; write it like https://192.168.77.101:2379
+weft.yaml:5: control.etcd.endpoints[3]: an endpoint, not shown because it may hold a password, is not the URL of an etcd member; write it like https://192.168.77.101:2379`},
 		{"half a certificate", etcd + "    certFile: /c\n", `weft.yaml:6: control.etcd: control.etcd.certFile and control.etcd.keyFile belong together; write both or none`},
 		{"half a login", etcd + "    passwordFile: /p\n", `weft.yaml:6: control.etcd: control.etcd.username and control.etcd.passwordFile belong together; write both or none`},
 		{"password in clear", "control:\n  etcd:\n    endpoints: [http://a:1]\n    username: a\n    passwordFile: /p\n", `weft.yaml:5: control.etcd.endpoints: a password must not cross the network in clear; write https:// endpoints`},

@@ -2,6 +2,7 @@ package config
 
 import (
 	"encoding/json"
+	"fmt"
 	"maps"
 	"path/filepath"
 	"regexp"
@@ -105,8 +106,12 @@ func settingOfText(origin, text string, k key) setting {
 	case k.list:
 		texts = splitList(text)
 	}
-	for _, t := range texts {
-		s.items = append(s.items, item{origin: origin, text: t})
+	for i, t := range texts {
+		it := item{origin: origin, text: t}
+		if k.objects { // whose errors don't show the text
+			it.subject = fmt.Sprintf("entry %d", i+1)
+		}
+		s.items = append(s.items, it)
 	}
 	return s
 }

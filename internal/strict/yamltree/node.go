@@ -144,15 +144,18 @@ func (n *Node) Is(want Kind, problems *strict.Problems) bool {
 		List:    "write its items with a dash before each",
 		Mapping: "write keys with their values",
 	}[want]
-	if want == List && n.Kind == Scalar {
+	if want == List && n.Kind == Scalar && singleItem.MatchString(n.Text) {
 		remedy = "write " + n.Name + ": [" + quoteIfNeeded(n.Text) + "]"
 	}
 	problems.Addf(n.Origin(), n.Path(), "must be %s, not %s; %s", want, n.Kind, remedy)
 	return false
 }
 
+// singleItem is what can be shown as an item: no object and no URL with a password.
+var singleItem = regexp.MustCompile(`^[A-Za-z0-9._:/-]*$`)
+
 func quoteIfNeeded(text string) string {
-	if strings.ContainsAny(text, `[]{},:#"' `) || len(text) > 64 {
+	if strings.Contains(text, ":") || len(text) > 64 {
 		return strict.Quote(text)
 	}
 	return text
