@@ -181,3 +181,17 @@ func TestFilesAreBounded(t *testing.T) {
 		}
 	}
 }
+
+// Where the configuration can't be read, the files that it names are still known.
+func TestSecretsOfUnreadableConfig(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "weft.yaml")
+	text := fmt.Sprintf("control: {etcd: {passwordFile: %[1]s/password, endpoints: ['https://root:geheim@e:1']}}\nlisten: [\n", dir)
+	if err := errors.Join(os.WriteFile(filepath.Join(dir, "password"), []byte(secrets["password"]), 0o600), os.WriteFile(path, []byte(text), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	s := newScrubber(doctor.Input{ConfigPath: path, ConfigErr: errors.New("not valid YAML")})
+	if got := string(s.scrub([]byte("login with " + secrets["password"]))); got != "login with REMOVED" {
+		t.Error(got)
+	}
+}
