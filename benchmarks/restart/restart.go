@@ -80,8 +80,8 @@ func Run(ctx context.Context, o Options, report func(Result)) (err error) {
 	}
 	node := cluster.Nodes()[0]
 	var pods []*testnet.Pod
-	for _, n := range cluster.Nodes() {
-		pod, err := n.AddPod(ctx, "pod")
+	for i, n := range cluster.Nodes() {
+		pod, err := n.AddPod(ctx, fmt.Sprintf("pod%d", i+1))
 		if err != nil {
 			return err
 		}
