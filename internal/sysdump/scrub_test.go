@@ -118,7 +118,7 @@ func TestFilesWithoutSecrets(t *testing.T) {
 			t.Errorf("%s: %v\n%s", tt.name, err, got)
 		}
 	}
-	for _, key := range strings.Fields("pass pwd pw psk passphrase jwt cookie apikey accessKeyId sig encryptionKeys key keys keyring nodeKey64 dbPass etcd_pw secretPath community") {
+	for key := range strings.FieldsSeq("pass pwd pw psk passphrase jwt cookie apikey accessKeyId sig encryptionKeys key keys keyring nodeKey64 dbPass etcd_pw secretPath community") {
 		for _, text := range []string{fmt.Sprintf(`{%q: ["geheim"]}`, key), key + ": geheim\n"} {
 			if got, err := withoutSecrets([]byte(text)); err != nil || strings.Contains(string(got), "geheim") {
 				t.Errorf("%s: %v\n%s", text, err, got)
