@@ -15,6 +15,7 @@ import (
 	"github.com/containernetworking/cni/pkg/utils"
 	"github.com/containernetworking/cni/pkg/version"
 
+	"weft/internal/family"
 	"weft/internal/nodefile"
 	"weft/ipam"
 )
@@ -129,17 +130,13 @@ func (c *config) prevResult() (*types100.Result, error) {
 	return result, nil
 }
 
-const (
-	// minMTU is what IPv6 needs (RFC 8200, section 5), and minMTU4 what every IPv4 host takes
-	// (RFC 1122, section 3.3.2).
-	minMTU  = 1280
-	minMTU4 = 576
-)
+// minMTU4 is what every IPv4 host takes (RFC 1122, section 3.3.2).
+const minMTU4 = 576
 
 // mtuOn returns the MTU of the pod's interface on a node.
 func (c *config) mtuOn(node nodefile.Node) (int, error) {
-	least := minMTU
-	if node.MTU < minMTU { // the cluster has no IPv6
+	least := family.LeastMTU6
+	if node.MTU < least { // the cluster has no IPv6
 		least = minMTU4
 	}
 	if c.MTU != 0 && (c.MTU < least || c.MTU > node.MTU) {

@@ -13,6 +13,7 @@ import (
 	"weft/encap/sealed"
 	"weft/encap/vxlan"
 	"weft/internal/config"
+	"weft/internal/family"
 	"weft/internal/status"
 	"weft/internal/warning"
 	"weft/peer"
@@ -116,15 +117,12 @@ func narrowPrefixes(peers []*peer.Peer, narrow map[string]int) map[netip.Prefix]
 		for _, prefix := range p.Prefixes {
 			mtus[prefix] = mtu
 			if prefix.Addr().Is6() {
-				mtus[prefix] = max(mtu, leastIPv6) // the kernel knows no smaller one
+				mtus[prefix] = max(mtu, family.LeastMTU6) // the kernel knows no smaller one
 			}
 		}
 	}
 	return mtus
 }
-
-// leastIPv6 is the smallest MTU that IPv6 works with (RFC 8200 §5).
-const leastIPv6 = 1280
 
 // pathWarnings says which paths carry less than the device takes, and which peers don't answer
 // probes any more: with sealed, the handshake says so.
@@ -145,9 +143,9 @@ func (d *daemon) pathWarnings() (all []warning.Warning) {
 		}
 		text := fmt.Sprintf("the path to %s loses packets of more than %d bytes without an ICMP message; pods send smaller ones there, as weftd has the kernel report it; raise the MTU of the path by %d, or set tun.mtu to %d",
 			name, path.MTU, path.Largest-path.MTU, path.MTU)
-		if path.MTU < leastIPv6 && slices.ContainsFunc(d.config.ClusterCIDRs, func(c netip.Prefix) bool { return c.Addr().Is6() }) {
+		if path.MTU < family.LeastMTU6 && len(family.IPv6.Prefixes(d.config.ClusterCIDRs)) > 0 {
 			text = fmt.Sprintf("the path to %s loses packets of more than %d bytes; IPv6 needs %d, so its packets of %d to %d bytes get lost; raise the MTU of the path by %d",
-				name, path.MTU, leastIPv6, path.MTU+1, leastIPv6, path.Largest-path.MTU)
+				name, path.MTU, family.LeastMTU6, path.MTU+1, family.LeastMTU6, path.Largest-path.MTU)
 		}
 		all = append(all, warning.Warning{Code: "path_mtu", Text: text})
 	}

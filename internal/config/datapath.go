@@ -2,10 +2,9 @@ package config
 
 import (
 	"fmt"
-	"net/netip"
 	"regexp"
-	"slices"
 
+	"weft/internal/family"
 	"weft/internal/strict"
 )
 
@@ -55,10 +54,9 @@ func setMTU(c *Config, text string) error {
 
 // checkMTU refuses one that is too small for one of the cluster's families.
 func checkMTU(c *Config, written map[string]setting, problems *strict.Problems) {
-	const least = 1280
-	ipv6 := slices.IndexFunc(c.ClusterCIDRs, func(p netip.Prefix) bool { return p.Addr().Is6() })
-	if ipv6 >= 0 && c.TUN.MTU > 0 && c.TUN.MTU < least {
-		problems.Addf(origin(written, "tun.mtu"), "tun.mtu", "%d is too small for IPv6, which needs %d (RFC 8200 section 5); write a larger one, or remove %s from clusterCIDRs", c.TUN.MTU, least, c.ClusterCIDRs[ipv6])
+	ipv6 := family.IPv6.Prefixes(c.ClusterCIDRs)
+	if len(ipv6) > 0 && c.TUN.MTU > 0 && c.TUN.MTU < family.LeastMTU6 {
+		problems.Addf(origin(written, "tun.mtu"), "tun.mtu", "%d is too small for IPv6, which needs %d (RFC 8200 section 5); write a larger one, or remove %s from clusterCIDRs", c.TUN.MTU, family.LeastMTU6, ipv6[0])
 	}
 }
 

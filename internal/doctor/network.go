@@ -145,15 +145,14 @@ func checkMTU(_ context.Context, h *host) []Finding {
 	case h.report != nil && h.report.TUN.MTU > 0:
 		mtu = h.report.TUN.MTU
 	}
-	const least6 = 1280 // RFC 8200, section 5
-	ipv6 := slices.ContainsFunc(h.Config.ClusterCIDRs, func(p netip.Prefix) bool { return p.Addr().Is6() })
+	ipv6 := len(family.IPv6.Prefixes(h.Config.ClusterCIDRs)) > 0
 	switch {
 	case mtu > fits:
 		return fail(fmt.Sprintf("packets of the overlay's MTU %d don't fit %s: its MTU is %d, and the encapsulation adds %d bytes (tun.mtu is %s)", mtu, name, underlay, over, origin),
 			fmt.Sprintf("write tun.mtu: %d or less (0 is automatic), or raise the MTU of %s", fits, name))
-	case ipv6 && mtu < least6:
-		return fail(fmt.Sprintf("the overlay's MTU %d is too small for IPv6, which needs %d: the MTU of %s is %d, and the encapsulation adds %d bytes (tun.mtu is %s)", mtu, least6, name, underlay, over, origin),
-			fmt.Sprintf("raise the MTU of %s to %d or more, or remove IPv6 from clusterCIDRs", name, least6+over))
+	case ipv6 && mtu < family.LeastMTU6:
+		return fail(fmt.Sprintf("the overlay's MTU %d is too small for IPv6, which needs %d: the MTU of %s is %d, and the encapsulation adds %d bytes (tun.mtu is %s)", mtu, family.LeastMTU6, name, underlay, over, origin),
+			fmt.Sprintf("raise the MTU of %s to %d or more, or remove IPv6 from clusterCIDRs", name, family.LeastMTU6+over))
 	}
 	return ok("%d in the overlay, %d on %s", mtu, underlay, name)
 }

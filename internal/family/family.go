@@ -21,6 +21,9 @@ const (
 // All are both, in the order in which weft goes through them.
 var All = [...]Family{IPv4, IPv6}
 
+// LeastMTU6 is the smallest MTU in bytes that IPv6 works with (RFC 8200 §5).
+const LeastMTU6 = 1280
+
 // Of returns an address' family.
 func Of(a netip.Addr) Family {
 	if a.Is4() {

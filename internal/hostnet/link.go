@@ -19,14 +19,11 @@ import (
 // can't see, and up to 64 KiB of memory for each.
 const txQueueLen = 1000
 
-// minMTU6 is the smallest MTU with which a device speaks IPv6 (RFC 8200, section 5).
-const minMTU6 = 1280
-
 // setUpTUN makes the TUN device as n wants it. It only adds addresses; see
 // removeStaleAddresses.
 func (k *kernel) setUpTUN(tun netlink.Link, n Network) error {
-	if n.uses(family.IPv6) && n.MTU < minMTU6 {
-		return fmt.Errorf("MTU %d of %s is too small for IPv6, which needs %d (RFC 8200 section 5); raise the underlay's MTU, or remove IPv6 from clusterCIDRs", n.MTU, n.TUN, minMTU6)
+	if n.uses(family.IPv6) && n.MTU < family.LeastMTU6 {
+		return fmt.Errorf("MTU %d of %s is too small for IPv6, which needs %d (RFC 8200 section 5); raise the underlay's MTU, or remove IPv6 from clusterCIDRs", n.MTU, n.TUN, family.LeastMTU6)
 	}
 	var errs []error
 	set := func(what string, differs bool, change func() error) {
