@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -26,12 +27,12 @@ func (d *daemon) capture(ctx context.Context, filter status.CaptureFilter, each 
 		return fmt.Errorf("weftd does not forward yet: %w", d.Ready())
 	}
 	if filter.Peer != "" {
-		if _, err := d.report().Select([]string{filter.Peer}); err != nil {
+		if _, err := d.peerNamed(filter.Peer); err != nil {
 			return err
 		}
 	}
 	if !d.capturing.TryLock() {
-		return fmt.Errorf("another `weft capture` runs; end it first")
+		return errors.New("another `weft capture` runs; end it first")
 	}
 	defer d.capturing.Unlock()
 	ctx, cancel := p.during(ctx)

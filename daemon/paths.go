@@ -78,7 +78,7 @@ func (p *path) sent() map[string]uint64 {
 	return sent
 }
 
-// watchPaths tells the kernel what MTU paths have, as the prober finds out, until ctx is done.
+// watchPaths has the routes follow the MTU of paths, as the prober finds it out, until ctx is done.
 func (d *daemon) watchPaths(ctx context.Context, prober *probe.Prober) {
 	known := map[string]int{}
 	for {
@@ -156,6 +156,21 @@ func (d *daemon) pathWarnings() (all []warning.Warning) {
 	return all
 }
 
+// peerNamed returns a peer as it is listed. It reads no more: `weft probe` asks for each of thousands.
+func (d *daemon) peerNamed(name string) (status.Peer, error) {
+	listed := status.Report{Node: d.config.Node}
+	if plan := d.activePlan(); plan != nil {
+		for _, p := range plan.Peers {
+			listed.Peers = append(listed.Peers, status.Peer{Name: p.Name, Endpoint: p.Endpoint})
+		}
+	}
+	found, err := listed.Select([]string{name})
+	if err != nil {
+		return status.Peer{}, err
+	}
+	return found[0], nil
+}
+
 // keysWithin is how long a probe waits for keys.
 const keysWithin = 10 * time.Second
 
@@ -165,13 +180,13 @@ func (d *daemon) probe(ctx context.Context, name string, rounds int) (status.Pro
 	if p == nil {
 		return status.Probe{}, fmt.Errorf("weftd does not forward yet: %w", d.Ready())
 	}
-	peers, err := d.report().Select([]string{name})
+	to, err := d.peerNamed(name)
 	if err != nil {
 		return status.Probe{}, err
 	}
 	ctx, cancel := p.during(ctx)
 	defer cancel()
-	result := status.Probe{Peer: name, Endpoint: peers[0].Endpoint}
+	result := status.Probe{Peer: name, Endpoint: to.Endpoint}
 	if p.keys != nil {
 		within, cancel := context.WithTimeout(ctx, keysWithin)
 		defer cancel()
