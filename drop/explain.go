@@ -34,7 +34,7 @@ var explanations = [Count]Explanation{
 		"compare `encapsulation` between nodes; look for another program on this port. ARP of a kernel peer counts as `not_ip`"},
 	UnknownIndex: {"a datagram is sealed with keys that this node does not have, or no longer has",
 		"nothing, if this node was restarted: new keys are agreed on at once. Otherwise a non-peer sent it"},
-	Replayed: {"a datagram came twice, or too late to tell",
+	Replayed: {"a datagram came twice, or too late to be checked",
 		"a few: the underlay duplicates or delays. Many: an attacker replays recorded datagrams"},
 	NotAuthentic: {"a datagram was not sealed with the session's key, or was changed on its way",
 		"an attacker forges datagrams, or a device of the underlay changes them"},

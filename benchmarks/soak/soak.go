@@ -26,7 +26,7 @@ type Options struct {
 	Time   time.Duration
 	BinDir string
 
-	// Sample is told each sample as soon as there is one.
+	// Sample is called with each sample at once.
 	Sample func(Sample)
 }
 

@@ -63,7 +63,7 @@ func TestExplainSaysWhereEachPacketGoes(t *testing.T) {
 				{"from a peer's pod to this node", []string{b4, "192.168.77.1"}, true, "delivered to this node, node1, itself"},
 				{"from a peer node to this node", []string{"192.168.77.2", "192.168.77.1"}, true, "delivered to this node, node1, itself"},
 				{"from a peer node to a pod", []string{"192.168.77.2", a4}, true, "delivered to pod "},
-				{"from a peer's pod to nobody", []string{b4, "10.244.1.77"}, false, "dropped here: no pod of this node has the destination 10.244.1.77; "},
+				{"from a peer's pod to an address without a pod", []string{b4, "10.244.1.77"}, false, "dropped here: no pod of this node has the destination 10.244.1.77; "},
 				{"from a peer's pod to the outside", []string{b4, testnet.OutsideAddr4.String()}, false, "dropped here by weftd, destination_not_local: "},
 				{"from the outside to a pod", []string{testnet.OutsideAddr4.String(), a4}, false, "dropped here by the guard table, bare_to_pod: "},
 			} {

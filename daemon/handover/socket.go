@@ -357,7 +357,7 @@ func descriptors(control []byte) (files []*os.File, err error) {
 	return files, nil
 }
 
-// Claimed tells it that the offer was claimed, so that it ends.
+// Claimed reports that the offer was claimed, so that the other process ends.
 func (p *Predecessor) Claimed() { _, _ = p.conn.Write([]byte{1}) }
 
 // AwaitEnd returns when it has ended, or ctx has.

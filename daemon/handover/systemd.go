@@ -116,7 +116,7 @@ func withdraw(files []*os.File) {
 	step("withdrawn")
 }
 
-// NewMainProcess tells systemd that another process is the service now, and waits until it has read
+// NewMainProcess names another process to systemd as the service, and waits until systemd has read
 // that.
 func NewMainProcess(pid int) error {
 	return errors.Join(notify("MAINPID="+strconv.Itoa(pid)), barrier())

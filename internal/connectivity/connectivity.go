@@ -63,7 +63,7 @@ type Test struct {
 	// peer, if it is one.
 	Explain func(ctx context.Context, from, to netip.Addr, peer string) string
 
-	// Report is told each result as soon as there is one, one at a time.
+	// Report is called with each result at once, and never twice at the same time.
 	Report func(Result)
 
 	reporting sync.Mutex

@@ -79,7 +79,7 @@ func TestSummaryAndProblems(t *testing.T) {
 				"WARNING pool_exhausted no pod can be added; remove pods",
 				"DROPS no_keys weftd dropped 1 packet in the last minute, no_keys: no keys are agreed with the peer, and too many packets wait for them, or have waited too long; or a key has sealed as much as it may; `weft peers` gives the reason",
 				"PROBLEM list_rejected the list of nodes is NOT UP TO DATE: line 4",
-				"DROPS replayed weftd dropped 2 packets in the last minute, replayed: a datagram came twice, or too late to tell; a few: the underlay duplicates or delays. Many: an attacker replays recorded datagrams",
+				"DROPS replayed weftd dropped 2 packets in the last minute, replayed: a datagram came twice, or too late to be checked; a few: the underlay duplicates or delays. Many: an attacker replays recorded datagrams",
 				"DROPS loopback the guard table dropped 3 packets in the last minute, loopback: a packet from or to 127.0.0.0/8 that didn't come from this node itself; nothing: it is dropped, though kube-proxy and portmap make the kernel route such packets"},
 		},
 		{
