@@ -21,6 +21,7 @@ import (
 	"weft/internal/config"
 	"weft/internal/events"
 	"weft/internal/hostnet"
+	"weft/internal/status"
 	"weft/internal/version"
 )
 
@@ -206,7 +207,6 @@ func (d *daemon) first(state control.State) (*control.Plan, error) {
 func (d *daemon) up(ctx context.Context, group *errgroup.Group) error {
 	// weftd tries failed steps again later. One route that conflicts with another program's
 	// must not cost the node its other peers.
-	path := d.path.Load()
 	applyErr := d.apply(ctx)
 	d.reconcile(ctx) // before any pod is added: what was leased before a reboot is free again
 	reload := make(chan struct{}, 1)
@@ -223,7 +223,9 @@ func (d *daemon) up(ctx context.Context, group *errgroup.Group) error {
 		return nil
 	})
 	group.Go(func() error { return d.drops.run(ctx) })
-	group.Go(func() error { return d.rates.run(ctx, path.traffic) })
+	group.Go(func() error {
+		return d.rates.run(ctx, func() map[string]status.Traffic { return d.path.Load().traffic() })
+	})
 	if applyErr == nil {
 		d.becomeReady(ctx)
 	}
