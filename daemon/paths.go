@@ -215,10 +215,14 @@ func (p *path) describe() map[string]*status.Path {
 		return all
 	}
 	for name, path := range p.prober.Paths() {
-		all[name] = &status.Path{MTU: path.MTU, Largest: path.Largest, Answered: byTheClock(path.Heard), Silent: path.Silent,
-			ProbeRTT: path.RTT.Microseconds(), Loss: path.Loss}
+		all[name] = describePath(path)
 	}
 	return all
+}
+
+func describePath(path probe.Path) *status.Path {
+	return &status.Path{MTU: path.MTU, Largest: path.Largest, Answered: byTheClock(path.Heard), Silent: path.Silent,
+		ProbeRTT: path.RTT.Microseconds(), Loss: path.Loss}
 }
 
 // traffic returns what has passed with each peer, by their names.

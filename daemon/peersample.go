@@ -7,14 +7,8 @@ import (
 	"weft/encap/probe"
 	"weft/encap/sealed/handshake"
 	"weft/internal/metrics"
+	"weft/internal/status"
 )
-
-// idleAfter is how long a peer may send no sign of life before it counts as idle, where the probes
-// alone show that it lives: without packets there are none.
-const idleAfter = time.Minute
-
-// unknown is the state of a peer that has never answered: a kernel VXLAN device does not.
-const unknown = "unknown"
 
 // peers returns the state of each peer, and how many states there can be.
 func (p *path) peers(now time.Time) (all []metrics.Peer, states []string) {
@@ -32,19 +26,14 @@ func (p *path) peers(now time.Time) (all []metrics.Peer, states []string) {
 	}
 	for name, t := range p.vxlan.Traffic() {
 		peer := onPath(paths, metrics.Peer{Name: name, SentPackets: t.SentPackets, SentBytes: t.SentBytes, ReceivedPackets: t.ReceivedPackets, ReceivedBytes: t.ReceivedBytes})
-		switch {
-		case peer.Seen.IsZero():
-			peer.State = unknown
-		case paths[name].Silent:
-			peer.State = string(handshake.Unreachable)
-		case now.Sub(peer.Seen) > idleAfter:
-			peer.State = string(handshake.Idle)
-		default:
-			peer.State = string(handshake.Up)
+		known := status.Peer{}
+		if path, ok := paths[name]; ok {
+			known.Path = describePath(path)
 		}
+		peer.State = known.StateAt(now)
 		all = append(all, peer)
 	}
-	return all, []string{unknown, string(handshake.Up), string(handshake.Idle), string(handshake.Unreachable)}
+	return all, []string{status.StateUnknown, string(handshake.Up), string(handshake.Idle), string(handshake.Unreachable)}
 }
 
 // label is a state as metrics have it.
