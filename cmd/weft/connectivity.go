@@ -136,7 +136,7 @@ func likelyCause(ctx context.Context, socket string, port uint16, from, to netip
 	for _, q := range []explain.Query{{Source: from, Destination: to}, {Source: to, Destination: from}} {
 		q.Protocol, q.Port = "tcp", port
 		if e, err := status.AskExplain(ctx, socket, q); err == nil && !e.Overall.Delivered {
-			return fmt.Sprintf("a packet from %s to %s, %s", q.Source, q.Destination, sentence(e.Overall.Text, e.Overall.Remedy))
+			return fmt.Sprintf("a packet from %s to %s, %s", q.Source, q.Destination, withRemedy(e.Overall.Text, e.Overall.Remedy))
 		}
 	}
 	node, err := status.Fetch(ctx, socket)
@@ -156,14 +156,6 @@ func likelyCause(ctx context.Context, socket string, port uint16, from, to netip
 		return "weftd knows of none; `weft doctor` checks this host"
 	}
 	return strings.Join(causes, "; and ")
-}
-
-// sentence joins a text and its remedy, if there is one.
-func sentence(text, remedy string) string {
-	if remedy == "" {
-		return text
-	}
-	return text + "; " + remedy
 }
 
 // pathCause says whether the data path to a peer works.

@@ -58,11 +58,7 @@ func printExplanation(out io.Writer, e status.Explanation) error {
 		example = " (an example; name another source before the destination)"
 	}
 	fmt.Fprintf(w, "packet\t%s → %s, %s port %d%s\n", e.Source, e.Destination, strings.ToUpper(e.Protocol), e.Port, example)
-	verdict := e.Overall.Text
-	if e.Overall.Remedy != "" {
-		verdict += "; " + e.Overall.Remedy
-	}
-	fmt.Fprintf(w, "verdict\t%s\n", flat(verdict))
+	fmt.Fprintf(w, "verdict\t%s\n", flat(withRemedy(e.Overall.Text, e.Overall.Remedy)))
 	side := func(where string, a explain.Answer) {
 		fmt.Fprintf(w, "\n%s\n", where)
 		for _, s := range a.Steps {

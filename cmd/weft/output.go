@@ -30,3 +30,11 @@ func show(out io.Writer, format string, document any, text func(io.Writer) error
 	encoder.SetIndent("", "  ")
 	return encoder.Encode(document)
 }
+
+// withRemedy joins a text and its remedy, if there is one.
+func withRemedy(text, remedy string) string {
+	if remedy == "" {
+		return text
+	}
+	return text + "; " + remedy
+}
