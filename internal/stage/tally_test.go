@@ -29,6 +29,7 @@ func datagramOf(payload ...byte) []byte {
 
 func TestUnderlayIsJudgedByWhatIsReallyThere(t *testing.T) {
 	sealed := datagramOf(append([]byte{1, 0, 0, 0}, make([]byte, 60)...)...)
+	probe := datagramOf(append([]byte{1, 0, 0, 0}, make([]byte, 40)...)...)
 	quic := datagramOf(append([]byte{0xc0, 0, 0, 0, 1}, make([]byte, 60)...)...)
 	vxlan := datagramOf(append([]byte{8, 0, 0, 0, 0, 0, 1, 0}, marker...)...)
 	arp := frameOf(unix.ETH_P_ARP, make([]byte, 28))
@@ -42,6 +43,7 @@ func TestUnderlayIsJudgedByWhatIsReallyThere(t *testing.T) {
 		sealed, inClear string // what the errors of an exchange say
 	}{
 		"sealed":                          {[][]byte{arp, quic, sealed, sealed, listener}, "", "only 0 datagrams"},
+		"sealed, and probes":              {[][]byte{sealed, sealed, probe, probe}, "", "only 0 datagrams"},
 		"vxlan":                           {[][]byte{arp, vxlan, vxlan, listener}, "can be read in 2 frames", ""},
 		"one in clear":                    {[][]byte{sealed, sealed, vxlan}, "can be read in 1 frames", "only 1 datagrams"},
 		"marker where it may not be seen": {[][]byte{sealed, sealed, append(slices.Clone(arp), marker...)}, "can be read in 1 frames", "only 1"},

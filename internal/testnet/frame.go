@@ -49,9 +49,10 @@ func Hosts(frame []byte) (from, to netip.Addr, ok bool) {
 // IsQUIC and IsSealed tell by the first byte what nodes send each other (docs/WIRE.md).
 func IsQUIC(payload []byte) bool { return len(payload) > 20 && payload[0] >= 0x40 }
 
-// IsSealed reports whether a payload can be a sealed packet.
+// IsSealed reports whether a payload can be sealed: a packet or a probe, which is shorter than
+// any packet.
 func IsSealed(payload []byte) bool {
-	return len(payload) >= sealed.HeaderLen+ipv4Len+sealed.TagLen && bytes.HasPrefix(payload, []byte{1, 0, 0, 0})
+	return len(payload) >= sealed.HeaderLen+sealed.TagLen && bytes.HasPrefix(payload, []byte{1, 0, 0, 0})
 }
 
 // IsNeighbourDiscovery reports whether hosts of a segment find each other by the frame:
