@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/netip"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -127,9 +126,6 @@ func printResult(out io.Writer, r connectivity.Result) {
 	}
 }
 
-// breaking are the codes of warnings about what keeps packets from pods.
-var breaking = []string{"host_forward_filter", "host_input_filter", "host_routing_rule", "cluster_overlap", "path_mtu", "peers_unreachable"}
-
 // likelyCause returns why packets from an address to another, and back, may be lost: what explains
 // them, or else what weftd warns of, and whether the path to the peer works, if it is one.
 func likelyCause(ctx context.Context, socket string, port uint16, from, to netip.Addr, peer string) string {
@@ -145,7 +141,7 @@ func likelyCause(ctx context.Context, socket string, port uint16, from, to netip
 	}
 	var causes []string
 	for _, w := range node.Warnings {
-		if slices.Contains(breaking, w.Code) {
+		if status.KeepsPackets(w.Code) {
 			causes = append(causes, w.Text)
 		}
 	}

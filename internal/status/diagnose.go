@@ -35,18 +35,25 @@ const (
 	KindDrops   = "DROPS"
 )
 
-// degrading are the warnings about what pods suffer from, in a few words.
-var degrading = map[string]string{
-	"cluster_overlap":     "a local network overlaps the cluster CIDRs",
-	"cni_network":         "new pods are on another network",
-	"host_forward_filter": "another program's filter drops pods' packets",
-	"host_input_filter":   "another program's filter drops nodes' or pods' packets",
-	"host_routing_rule":   "another program's routing rule diverts pods' packets",
-	"key_change_held":     "a node's new key is not accepted",
-	"pool_exhausted":      "no pod address is free",
-	"state_dir":           "leases can't be written",
-	"stranded_pod":        "a pod is stranded",
+// degrading are the warnings about what pods suffer from.
+var degrading = map[string]struct {
+	summary string // in a few words
+	packets bool   // it keeps packets from pods
+}{
+	"cluster_overlap":     {"a local network overlaps the cluster CIDRs", true},
+	"cni_network":         {"new pods are on another network", false},
+	"host_forward_filter": {"another program's filter drops pods' packets", true},
+	"host_input_filter":   {"another program's filter drops nodes' or pods' packets", true},
+	"host_routing_rule":   {"another program's routing rule diverts pods' packets", true},
+	"key_change_held":     {"a node's new key is not accepted", false},
+	"pool_exhausted":      {"no pod address is free", false},
+	"state_dir":           {"leases can't be written", false},
+	"stranded_pod":        {"a pod is stranded", false},
 }
+
+// KeepsPackets reports whether a warning with this code is about what keeps packets from this node's
+// pods, whatever their peer.
+func KeepsPackets(code string) bool { return degrading[code].packets }
 
 // sufferedDrops are the reasons for drops that a fault of a node or the underlay causes. The others
 // can be caused by what pods, or hosts that are no peers, send.
@@ -155,7 +162,7 @@ func (r *Report) warningProblems() (all []Problem) {
 		if w.Code == "peers_unreachable" {
 			continue // peerProblems names each
 		}
-		summary := degrading[w.Code]
+		summary := degrading[w.Code].summary
 		all = append(all, Problem{KindWarning, w.Code, summary != "", w.Text, summary})
 	}
 	return all
