@@ -34,7 +34,7 @@ func TestDoctorPutsFaultsFirst(t *testing.T) {
 	}
 	want := `node1: 1 check failed, 1 warning, 3 skipped, 1 ok
 FAILED   guard: the table is gone�[2J
-         start weftd�now
+         start weftd now
 WARNING  clock: not synchronised
 skipped  networkd, network_manager: does not run
 skipped  weftd: stopped

@@ -101,7 +101,7 @@ func printEvents(out io.Writer, all []events.Event) error {
 
 // eventColumns are the kind of an event, its subject and what it says, each on one line.
 func eventColumns(e events.Event) []string {
-	kind, text := strings.ReplaceAll(e.Code, "_", " "), withRemedy(strings.Join(strings.Fields(e.Text), " "), e.Remedy)
+	kind, text := strings.ReplaceAll(e.Code, "_", " "), withRemedy(e.Text, e.Remedy)
 	if e.Count > 1 {
 		text = strings.TrimSpace(fmt.Sprintf("(%d times since %s) %s", e.Count, e.First.Local().Format(time.DateTime), text))
 	}
@@ -109,5 +109,5 @@ func eventColumns(e events.Event) []string {
 	if subject == "" {
 		subject = "-"
 	}
-	return []string{printable(kind), printable(subject), printable(text)}
+	return []string{oneLine(kind), oneLine(subject), oneLine(text)}
 }

@@ -21,7 +21,7 @@ func TestEventsAreLines(t *testing.T) {
 	var got strings.Builder
 	err := printEvents(&got, []events.Event{
 		{Time: now, First: now, Count: 1, Code: "peer_unreachable", Subject: "node2", Text: "node2 does not\nanswer\x1b"},
-		{Time: now, First: now.Add(-time.Hour), Count: 12, Code: "data_keys_agreed", Subject: "node3"},
+		{Time: now, First: now.Add(-time.Hour), Count: 12, Code: "data_keys_agreed", Subject: "node3\n"},
 		{Time: now, First: now, Count: 1, Code: "node_list_rejected", Text: "line 4 is wrong", Remedy: "correct it"},
 	})
 	want := `

@@ -58,13 +58,13 @@ func printExplanation(out io.Writer, e status.Explanation) error {
 		example = " (an example; name another source before the destination)"
 	}
 	fmt.Fprintf(w, "packet\t%s → %s, %s port %d%s\n", e.Source, e.Destination, strings.ToUpper(e.Protocol), e.Port, example)
-	fmt.Fprintf(w, "verdict\t%s\n", flat(withRemedy(e.Overall.Text, e.Overall.Remedy)))
+	fmt.Fprintf(w, "verdict\t%s\n", oneLine(withRemedy(e.Overall.Text, e.Overall.Remedy)))
 	side := func(where string, a explain.Answer) {
 		fmt.Fprintf(w, "\n%s\n", where)
 		for _, s := range a.Steps {
-			fmt.Fprintf(w, "  %s\t%s\n", flat(s.Part), flat(s.Text))
+			fmt.Fprintf(w, "  %s\t%s\n", oneLine(s.Part), oneLine(s.Text))
 		}
-		fmt.Fprintf(w, "  result\t%s\n", flat(a.Verdict.Text))
+		fmt.Fprintf(w, "  result\t%s\n", oneLine(a.Verdict.Text))
 	}
 	here := func() { side("on "+e.Node, e.Answer) }
 	there := func() {
@@ -72,7 +72,7 @@ func printExplanation(out io.Writer, e status.Explanation) error {
 		case e.PeerSide != nil:
 			side("on "+e.Peer+", as it says", *e.PeerSide)
 		case e.PeerError != "":
-			fmt.Fprintf(w, "\non %s\n  not known\t%s\n", e.Peer, flat(e.PeerError))
+			fmt.Fprintf(w, "\non %s\n  not known\t%s\n", e.Peer, oneLine(e.PeerError))
 		}
 	}
 	if e.Inbound {
@@ -84,6 +84,3 @@ func printExplanation(out io.Writer, e status.Explanation) error {
 	}
 	return w.Flush()
 }
-
-// flat makes the lines of a text one.
-func flat(text string) string { return printable(strings.Join(strings.Fields(text), " ")) }

@@ -162,9 +162,6 @@ func printListing(out io.Writer, list listing, now time.Time) error {
 // shortID is as much of a container's ID as runtimes' own commands show.
 func shortID(id string) string { return id[:min(len(id), 13)] }
 
-// oneLine is printable for what must not break a table or a list.
-func oneLine(text string) string { return printable(strings.ReplaceAll(text, "\n", "\x00")) }
-
 func newIPAMCheckCommand(stateDir, runDir *string) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "check",

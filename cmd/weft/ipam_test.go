@@ -49,7 +49,7 @@ func TestListingShowsPodsProcesses(t *testing.T) {
 	want := `
 ADDRESSES                  POD                           CONTAINER           VETH             NETWORK  AGE      PROCESSES         TROUBLE
 10.244.1.2, fd00:244:1::2  default/web                   8f3b2c1d4e5f6/eth0  weft0123456789a  weft     26h0m0s  4711, 4712, 4720  -
-10.244.1.3                 default/?[31mred?and?tab      short/eth0          weft0123456789a  weft     26h0m0s  -                 its veth is gone
+10.244.1.3                 default/?[31mred and tab      short/eth0          weft0123456789a  weft     26h0m0s  -                 its veth is gone
 -                          -                             -                   weftfedcba98765  -        -        -                 its ADD did not finish, and it has no lease
 
 cooling down in weft, or about to be free: 10.244.1.9, fd00:244:1::9

@@ -148,7 +148,7 @@ func printNodes(out io.Writer, list nodeList) error {
 		if len(n.Addresses) > 0 {
 			at += ", " + control.Join(n.Addresses)
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", printable(n.Name), at, control.Join(n.PodCIDRs), key)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", oneLine(n.Name), at, control.Join(n.PodCIDRs), key)
 		if n.Rejected != "" {
 			fmt.Fprintf(w, "\tREJECTED: %s\n", inColumn(printable(n.Rejected)))
 		}

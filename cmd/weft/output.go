@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
+	"unicode"
 
 	"github.com/spf13/cobra"
 )
@@ -38,3 +40,17 @@ func withRemedy(text, remedy string) string {
 	}
 	return text + "; " + remedy
 }
+
+// printable replaces characters of an error that could control a terminal: a non-peer may
+// have chosen them.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r != '\n' && !unicode.IsPrint(r) {
+			return unicode.ReplacementChar
+		}
+		return r
+	}, text)
+}
+
+// oneLine is printable for what must not break a table or a list: the lines of a text become one.
+func oneLine(text string) string { return printable(strings.Join(strings.Fields(text), " ")) }

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
-	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -95,7 +94,7 @@ func trouble(p status.Peer, now time.Time) string {
 	case p.Link == nil || p.Error == "":
 		return ""
 	}
-	text := "  " + printable(strings.ReplaceAll(p.Error, "\n", " "))
+	text := "  " + oneLine(p.Error)
 	if p.KeysOverdue {
 		text = "  KEYS OVERDUE: " + text[2:]
 	}
@@ -106,15 +105,4 @@ func trouble(p status.Peer, now time.Time) string {
 		return text + fmt.Sprintf("; retried in %s if there are packets for it\n", wait.Round(100*time.Millisecond))
 	}
 	return text + "; retried with the next packet for it\n"
-}
-
-// printable replaces characters of an error that could control a terminal: a non-peer may
-// have chosen them.
-func printable(text string) string {
-	return strings.Map(func(r rune) rune {
-		if r != '\n' && !unicode.IsPrint(r) {
-			return unicode.ReplacementChar
-		}
-		return r
-	}, text)
 }

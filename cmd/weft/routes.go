@@ -60,7 +60,7 @@ func printRoutes(out io.Writer, entries []status.RouteEntry) error {
 	for _, e := range entries {
 		if e.Problem != "" {
 			problems++
-			fmt.Fprintf(out, "PROBLEM  %s (%s): %s\n", e.Prefix, owner(e), printable(e.Problem))
+			fmt.Fprintf(out, "PROBLEM  %s (%s): %s\n", e.Prefix, owner(e), oneLine(e.Problem))
 		}
 	}
 	if problems > 0 {

@@ -82,7 +82,7 @@ func printSnapshot(out io.Writer, format string, s snapshot) error {
 	if isTerminal(out) {
 		text.WriteString("\x1b[H\x1b[2J") // home, clear (console_codes(4))
 	}
-	fmt.Fprintf(&text, "%s  %s, %s\n\n", s.Time.Local().Format(time.TimeOnly), s.Node, flat(s.Summary))
+	fmt.Fprintf(&text, "%s  %s, %s\n\n", s.Time.Local().Format(time.TimeOnly), s.Node, oneLine(s.Summary))
 	w := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
 	line := func(name, state string, f flow) {
 		fmt.Fprintf(w, "%s\t%s\t%.0f\t%s\t%.0f\t%s\n", name, state, f.SentPackets, units.BitRate(f.SentBytes), f.ReceivedPackets, units.BitRate(f.ReceivedBytes))
