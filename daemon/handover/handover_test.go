@@ -3,12 +3,18 @@ package handover
 import (
 	"encoding/binary"
 	"encoding/json"
+	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"weft/daemon/engine"
+	"weft/peer"
 )
 
 // memory returns memory with some content, sealed or not.
@@ -71,6 +77,31 @@ func TestMemoryIsCheckedBeforeUse(t *testing.T) {
 	}
 	if _, err := o.Claim(spec); err != nil {
 		t.Errorf("after all this, a good one: %v", err)
+	}
+}
+
+// TestLargestClusterIsHandedOver: 5,000 peers with the longest names, of which each roams and has a
+// path of its own MTU.
+func TestLargestClusterIsHandedOver(t *testing.T) {
+	const peers = 5000
+	s := &State{Spec: spec, Narrow: map[string]int{}, Keys: []byte("keys")}
+	addr := netip.MustParseAddr("fd00:1111:2222:3333:4444:5555:6666:7777")
+	for i := range peers {
+		s.Roams = append(s.Roams, engine.Roam{Key: peer.Fingerprint{1, byte(i >> 8), byte(i)}, Listed: netip.AddrPortFrom(addr, 65535), Addr: addr})
+		s.Narrow[fmt.Sprintf("%s.%04d", strings.Repeat("x", 248), i)] = 1280 + i
+	}
+	ticket := newTicket()
+	memory, err := write(s, ticket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer memory.Close()
+	got, named, err := read(memory)
+	if err != nil || named != ticket {
+		t.Fatalf("read: ticket %q, %v", named, err)
+	}
+	if !reflect.DeepEqual(got, s) {
+		t.Error("what is read is not what was written")
 	}
 }
 

@@ -26,8 +26,11 @@ type manifest struct {
 }
 
 const (
-	lengthLen   = 4
-	maxManifest = 1 << 20
+	lengthLen = 4
+
+	// maxManifest has room for seven times 5,000 peers that all roam between IPv6 addresses and have a
+	// narrow path: 184 bytes in Roams, and with a name of 253 letters 262 in Narrow.
+	maxManifest = 16 << 20
 
 	// maxMemory is far more than 5,000 peers need that talk in 16 lanes.
 	maxMemory = 1 << 30
