@@ -10,25 +10,27 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"sync"
 	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
-	"golang.org/x/time/rate"
 )
 
 const (
-	// connections is how many there may be at a time. More are closed at once.
-	connections = 32
+	// connections is how many there may be at a time, in all and from one address. More are closed at
+	// once. A test uses one after the other.
+	connections     = 32
+	connectionsFrom = 4
 
 	// maxBytes and maxTime are how much a connection echoes, and how long it may last.
 	maxBytes = 1 << 20
 	maxTime  = 10 * time.Second
 
-	// datagramRate and datagramBurst limit the datagrams that are answered, per second and at once.
-	datagramRate  = 1000
-	datagramBurst = 200
+	// datagrams is how many are answered in a second, in all and from one address.
+	datagrams     = 1000
+	datagramsFrom = 100
 
 	// MinDatagram is the size in bytes of the shortest datagram that is answered: the answer, which
 	// has the asker's address, is not longer.
@@ -83,7 +85,8 @@ func (s *Server) Serve(ctx context.Context) error {
 }
 
 func (s *Server) serveTCP() error {
-	places := make(chan struct{}, connections)
+	var mu sync.Mutex // guards open
+	open := newShares(connections, connectionsFrom)
 	for {
 		conn, err := s.tcp.Accept()
 		if errors.Is(err, net.ErrClosed) {
@@ -93,36 +96,41 @@ func (s *Server) serveTCP() error {
 			time.Sleep(100 * time.Millisecond)
 			continue
 		}
-		select {
-		case places <- struct{}{}:
-			go func() {
-				answer(conn)
-				<-places
-			}()
-		default:
+		from := conn.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
+		mu.Lock()
+		ok := open.take(from)
+		mu.Unlock()
+		if !ok {
 			conn.Close()
+			continue
 		}
+		go func() {
+			answer(conn, from)
+			mu.Lock()
+			open.free(from)
+			mu.Unlock()
+		}()
 	}
 }
 
 // answer sends a line with the address that the connection comes from, and then what arrives.
-func answer(conn net.Conn) {
+func answer(conn net.Conn, from netip.Addr) {
 	defer conn.Close()
 	_ = conn.SetDeadline(time.Now().Add(maxTime))
-	from := conn.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
 	if _, err := fmt.Fprintln(conn, from); err == nil {
 		_, _ = io.CopyN(conn, conn, maxBytes)
 	}
 }
 
 func (s *Server) serveUDP() error {
-	limit, b := rate.NewLimiter(datagramRate, datagramBurst), make([]byte, maxDatagram)
+	var limit datagramLimit
+	b := make([]byte, maxDatagram)
 	for {
 		n, from, err := s.udp.ReadFromUDPAddrPort(b)
 		if errors.Is(err, net.ErrClosed) {
 			return err
 		}
-		if err != nil || !answerable(n, from, s.Port()) || !limit.Allow() {
+		if err != nil || !answerable(n, from, s.Port()) || !limit.allow(from.Addr().Unmap(), time.Now()) {
 			continue
 		}
 		copy(b, seen(from))
