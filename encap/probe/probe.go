@@ -69,9 +69,11 @@ type Prober struct {
 	asked    chan struct{} // receives when a Survey was asked for
 	known    atomic.Pointer[map[string]*path]
 
+	// awaited are the requests without a reply yet, by their numbers: *awaited. Lanes look there.
+	awaited sync.Map
+
 	mu      sync.Mutex // guards what follows, and the paths
 	before  map[string]int
-	pending map[uint64]pending
 	running map[*path]struct{} // those with a round under way, or due
 }
 
@@ -83,18 +85,19 @@ type arrival struct {
 	at   time.Time
 }
 
-// pending is a request without a reply yet.
-type pending struct {
-	path *path
-	shot shot
-	sent time.Time
+// awaited is a request without a reply yet.
+type awaited struct {
+	path    *path
+	shot    shot
+	sent    time.Time
+	arrived atomic.Bool // the reply waits for its turn
 }
 
 // New returns a prober for a node with so many lanes.
 func New(link Link, lanes int) *Prober {
 	p := &Prober{
 		Changed: make(chan struct{}, 1), link: link, lanes: lanes, arrivals: make(chan arrival, maxArrivals),
-		asked: make(chan struct{}, 1), pending: map[uint64]pending{}, running: map[*path]struct{}{},
+		asked: make(chan struct{}, 1), running: map[*path]struct{}{},
 	}
 	p.known.Store(&map[string]*path{})
 	return p
@@ -153,15 +156,30 @@ func (p *Prober) Receive(from *peer.Peer, message []byte) drop.Reason {
 	if known == nil {
 		return drop.UnknownPeer
 	}
+	id := binary.BigEndian.Uint64(message[4:])
+	// What one peer sends must not fill the queue that all share.
 	if message[0] == request && !known.answers.Allow() {
 		return drop.ProbesFull
 	}
+	if message[0] == reply && !p.awaits(known, id) {
+		return drop.None // it comes too late, or again, or was never asked for
+	}
 	select {
-	case p.arrivals <- arrival{from, message[0], binary.BigEndian.Uint64(message[4:]), time.Now()}:
+	case p.arrivals <- arrival{from, message[0], id, time.Now()}:
 		return drop.None
 	default:
 		return drop.ProbesFull
 	}
+}
+
+// awaits reports whether a reply by a path is the first one to a request that was sent there.
+func (p *Prober) awaits(by *path, id uint64) bool {
+	found, ok := p.awaited.Load(id)
+	if !ok {
+		return false
+	}
+	to := found.(*awaited)
+	return to.path == by && to.arrived.CompareAndSwap(false, true)
 }
 
 // Run probes until ctx is done.
@@ -206,11 +224,11 @@ func (p *Prober) take(a arrival) {
 		}
 		return
 	}
-	of, ok := p.pending[a.id]
-	if !ok || of.path.peer.Name != a.from.Name {
-		return
+	found, ok := p.awaited.LoadAndDelete(a.id)
+	if !ok {
+		return // the round has ended meanwhile
 	}
-	delete(p.pending, a.id)
+	of := found.(*awaited)
 	of.path.answered(of.shot, a.at.Sub(of.sent), a.at)
 	if of.path.round.complete() {
 		p.judge(of.path, a.at)
@@ -254,11 +272,12 @@ func (p *Prober) begin(path *path, now time.Time) {
 		b[0] = request
 		id := newID()
 		binary.BigEndian.PutUint64(b[4:], id)
-		if p.link.Send(path.peer, s.lane, b) != nil { // too long for the device, or there are no keys
+		p.awaited.Store(id, &awaited{path: path, shot: s, sent: time.Now()}) // before the reply arrives
+		if p.link.Send(path.peer, s.lane, b) != nil {                        // too long for the device, or there are no keys
+			p.awaited.Delete(id)
 			path.round.lost(s)
 			continue
 		}
-		p.pending[id] = pending{path, s, time.Now()}
 		path.round.ids = append(path.round.ids, id)
 	}
 	if path.round.complete() {
@@ -286,7 +305,7 @@ func (p *Prober) judge(path *path, now time.Time) {
 func (p *Prober) forget(path *path) {
 	delete(p.running, path)
 	for _, id := range path.round.ids {
-		delete(p.pending, id)
+		p.awaited.Delete(id)
 	}
 }
 

@@ -2,8 +2,6 @@ package probe
 
 import (
 	"context"
-	"encoding/binary"
-	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"sync"
@@ -13,7 +11,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"weft/drop"
 	"weft/peer"
 )
 
@@ -299,75 +296,6 @@ func TestSurveyOfPeerThatGoes(t *testing.T) {
 		time.AfterFunc(time.Second, func() { w.Update(nil, deviceMTU) })
 		if got, err := w.Survey(w.t.Context(), "node2", 50); err != nil || got.Answered > 0 {
 			t.Errorf("%+v, %v", got, err)
-		}
-	})
-}
-
-func TestForgedRepliesDontCount(t *testing.T) {
-	inWorld(t, 1, func(w *world) {
-		w.expectMTU(5*time.Second, deviceMTU)
-		other := &peer.Peer{Name: "node3"}
-		w.Update([]*peer.Peer{w.peer, other}, deviceMTU)
-		w.set(func() { w.loses = above(1000) })
-		var forging sync.WaitGroup
-		defer forging.Wait()
-		forging.Go(func() {
-			for id := range uint64(500) {
-				time.Sleep(10 * time.Millisecond)
-				forged := binary.BigEndian.AppendUint64([]byte{reply, 0, 0, 0}, id)
-				w.Receive(w.peer, forged)
-				w.Prober.mu.Lock()
-				pending := maps.Clone(w.pending)
-				w.Prober.mu.Unlock()
-				for id := range pending { // another peer that knows the number
-					w.arrivals <- arrival{other, reply, id, time.Now()}
-				}
-			}
-		})
-		w.expectMTU(5*time.Second, 1000)
-	})
-}
-
-func TestReceiveRefuses(t *testing.T) {
-	w := &world{t: t, peer: &peer.Peer{Name: "node2"}}
-	p := New(w, 1)
-	p.Update([]*peer.Peer{w.peer}, deviceMTU)
-	for _, test := range []struct {
-		name    string
-		from    string
-		message []byte
-		want    drop.Reason
-	}{
-		{"a request", "node2", append([]byte{request}, make([]byte, 100)...), drop.None},
-		{"a reply", "node2", append([]byte{reply}, make([]byte, messageLen)...), drop.None},
-		{"a kind that there is not", "node2", append([]byte{3}, make([]byte, messageLen)...), drop.Malformed},
-		{"too short", "node2", []byte{request, 0, 0}, drop.Malformed},
-		{"nothing", "node2", nil, drop.Malformed},
-		{"of no peer", "node9", append([]byte{request}, make([]byte, 100)...), drop.UnknownPeer},
-	} {
-		if got := p.Receive(&peer.Peer{Name: test.from}, test.message); got != test.want {
-			t.Errorf("%s: %v, want %v", test.name, got, test.want)
-		}
-	}
-	refused := 0
-	for range 10 * answerBurst {
-		if p.Receive(w.peer, append([]byte{request}, make([]byte, 100)...)) == drop.ProbesFull {
-			refused++
-		}
-	}
-	if refused < 8*answerBurst {
-		t.Errorf("only %d requests of a flood were refused", refused)
-	}
-}
-
-func FuzzReceive(f *testing.F) {
-	f.Add([]byte{request, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8})
-	f.Fuzz(func(t *testing.T, message []byte) {
-		w := &world{t: t, peer: &peer.Peer{Name: "node2"}, loses: above(0)}
-		p := New(w, 1)
-		p.Update([]*peer.Peer{w.peer}, deviceMTU)
-		if p.Receive(w.peer, message) == drop.None {
-			p.take(<-p.arrivals)
 		}
 	})
 }
