@@ -83,7 +83,7 @@ func (d *daemon) run(ctx context.Context, group *errgroup.Group, before *predece
 		return err // the weftd before goes on, and serves
 	}
 	group.Go(func() error {
-		before.awaitEnd(ctx) // until then the sockets are the other weftd's
+		d.awaitEnd(ctx, before) // until then the sockets are the other weftd's
 		d.serveStatus(ctx, group)
 		d.serveMetrics(ctx, group)
 		return nil

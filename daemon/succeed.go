@@ -12,6 +12,7 @@ import (
 	"weft/encap"
 	"weft/internal/alone"
 	"weft/internal/config"
+	"weft/internal/warning"
 	"weft/router/tun"
 )
 
@@ -24,11 +25,30 @@ type predecessor struct {
 	since   time.Duration         // when its lanes stopped, by handover.Now, if they are taken over
 }
 
-// awaitEnd returns when it runs no more.
-func (p *predecessor) awaitEnd(ctx context.Context) {
-	if p.process != nil {
-		p.process.AwaitEnd(ctx)
+// endLimit is how long to wait for the end of the weftd before. It ends within a second, or some on a
+// busy machine, unless it hangs or was stopped (SIGSTOP). Tests change it.
+var endLimit = 20 * time.Second
+
+// awaitEnd returns when the weftd before, which has handed over, runs no more. If that takes too long,
+// it warns, and returns too.
+func (d *daemon) awaitEnd(ctx context.Context, before *predecessor) {
+	process := before.process
+	if process == nil {
+		return
 	}
+	within, cancel := context.WithTimeout(ctx, endLimit)
+	defer cancel()
+	if process.AwaitEnd(within) == nil || ctx.Err() != nil {
+		return
+	}
+	d.warn("predecessor", &warning.Warning{Code: "predecessor", Text: fmt.Sprintf(
+		"the weftd before this one, process %d, has handed over and does not end: it forwards nothing, but keeps memory and metrics.listen; if it is stopped, let it go on with kill -CONT %d, otherwise end it with kill -KILL %d",
+		process.PID, process.PID, process.PID)})
+	go func() {
+		if process.AwaitEnd(ctx) == nil {
+			d.warn("predecessor", nil)
+		}
+	}()
 }
 
 // succeed makes this weftd the only one that changes the host, after the one before. With takeover
@@ -64,11 +84,15 @@ func (d *daemon) takeOver(ctx context.Context) (*predecessor, error) {
 	process, offer, err := handover.Ask(d.config.RunDir, d.spec())
 	switch {
 	case errors.Is(err, handover.ErrNobody):
+		if err := d.awaitLock(ctx); err != nil { // one that is about to end does not listen any more
+			return nil, err
+		}
 		d.log.Info("no weftd to take over from, ordinary start")
 		return nil, nil
 	case errors.Is(err, handover.ErrRefused):
 		d.log.Warn("nothing handed over, ordinary start", "reason", err)
-		return nil, d.afterEnd(ctx, process)
+		becomeService(process)
+		return nil, d.awaitLock(ctx)
 	case err != nil:
 		return nil, fmt.Errorf("take over from the running weftd: %w", err)
 	}
@@ -90,15 +114,16 @@ func becomeService(process *handover.Predecessor) {
 	}
 }
 
-// afterEnd takes the lock of a process that is about to end.
-func (d *daemon) afterEnd(ctx context.Context, process *handover.Predecessor) (err error) {
-	becomeService(process)
-	process.AwaitEnd(ctx)
-	for d.lock == nil && ctx.Err() == nil {
-		if d.lock, err = alone.Lock(d.config.RunDir); !errors.Is(err, alone.ErrRuns) {
+// awaitLock takes the lock of a weftd that hands nothing over, which it holds until it ends.
+func (d *daemon) awaitLock(ctx context.Context) (err error) {
+	for limit := time.Now().Add(endLimit); ctx.Err() == nil; time.Sleep(10 * time.Millisecond) {
+		d.lock, err = alone.Lock(d.config.RunDir)
+		switch {
+		case !errors.Is(err, alone.ErrRuns):
 			return err
+		case time.Now().After(limit):
+			return fmt.Errorf("the running weftd hands nothing over, and has not ended for %v: %w", endLimit, err)
 		}
-		time.Sleep(10 * time.Millisecond) // it lets go of its files one after the other
 	}
 	return ctx.Err()
 }
@@ -124,7 +149,8 @@ func (d *daemon) inherit(ctx context.Context, before *predecessor) (inherited bo
 	}
 	if err != nil {
 		d.log.Warn("nothing taken over, ordinary start", "reason", err)
-		before.awaitEnd(ctx)
+		d.awaitEnd(ctx, before)
+		before.process = nil // its end was awaited
 		return false, nil
 	}
 	before.since = state.Since

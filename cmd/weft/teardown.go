@@ -22,6 +22,7 @@ import (
 	"weft/internal/hostcheck"
 	"weft/internal/hostnet"
 	"weft/internal/nodefile"
+	"weft/internal/status"
 	"weft/router/tun"
 )
 
@@ -92,7 +93,7 @@ func tearDown(ctx context.Context, c config.Config, force bool) (teardown, error
 	if err := handover.Forget(c.RunDir); err != nil {
 		return done, err
 	}
-	for _, name := range []string{nodefile.Name, nodefile.ForwardingName, nodefile.ProvenName, handover.SocketName} {
+	for _, name := range []string{nodefile.Name, nodefile.ForwardingName, nodefile.ProvenName, handover.SocketName, status.SocketName} {
 		path := filepath.Join(c.RunDir, name)
 		switch err := os.Remove(path); {
 		case err == nil:

@@ -3,13 +3,16 @@ package handover
 import (
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -118,6 +121,42 @@ func TestOnlyTheOwnerReachesTheSocket(t *testing.T) {
 	info, err := os.Stat(filepath.Join(dir, SocketName))
 	if err != nil || info.Mode().Perm() != 0o600 || info.Mode().Type() != os.ModeSocket {
 		t.Errorf("the socket has mode %v, %v", info.Mode(), err)
+	}
+}
+
+// TestAskOfOneThatDoesNotAnswer: one that ends meanwhile hands nothing over, and one that is stopped is
+// named with the remedy.
+func TestAskOfOneThatDoesNotAnswer(t *testing.T) {
+	dir := t.TempDir()
+	socket, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: filepath.Join(dir, SocketName), Net: "unixpacket"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, ends := range []func(net.Conn){
+		func(conn net.Conn) { conn.Close() },
+		func(conn net.Conn) {
+			_, _ = conn.Read(make([]byte, maxMessage))
+			conn.Close()
+		},
+	} {
+		go func() {
+			if conn, err := socket.Accept(); err == nil {
+				ends(conn)
+			}
+		}()
+		if _, _, err := Ask(dir, spec); !errors.Is(err, ErrNobody) {
+			t.Errorf("one that ends: %v", err)
+		}
+	}
+	limit := answerLimit
+	defer func() { answerLimit = limit }()
+	answerLimit = 50 * time.Millisecond
+	if _, _, err := Ask(dir, spec); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("kill -CONT %d", os.Getpid())) {
+		t.Errorf("one that is stopped: %v", err)
+	}
+	socket.Close()
+	if _, _, err := Ask(dir, spec); !errors.Is(err, ErrNobody) {
+		t.Errorf("one that has ended: %v", err)
 	}
 }
 

@@ -183,8 +183,7 @@ func play(role, dir string) error {
 			return err
 		}
 		p.Claimed()
-		p.AwaitEnd(context.Background())
-		return nil
+		return p.AwaitEnd(context.Background())
 	default: // started by systemd
 		offer := Inherited(dir)
 		if offer == nil {

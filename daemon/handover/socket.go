@@ -30,6 +30,10 @@ const (
 // takes some milliseconds. Tests change it.
 var standLimit = 3 * time.Second
 
+// answerLimit is how long a weftd that is asked may take to answer: it may be applying a list of nodes.
+// Tests change it.
+var answerLimit = 10 * time.Second
+
 // request is what the next process sends.
 type request struct {
 	Version int  `json:"version"`
@@ -253,7 +257,7 @@ func withDescriptors(files []*os.File, do func(rights []byte) error) (err error)
 
 // Errors of Ask.
 var (
-	// ErrNobody says that no weftd listens for the next one.
+	// ErrNobody says that no weftd listens for the next one, or that it has ended before it answered.
 	ErrNobody = errors.New("no weftd hands over")
 
 	// ErrRefused says that the running weftd hands nothing over, and ends.
@@ -262,6 +266,7 @@ var (
 
 // Predecessor is the weftd that was asked to hand over.
 type Predecessor struct {
+	PID    int
 	Lock   *os.File // of the run directory; nil with ErrRefused
 	Notify string   // where systemd listens; may be empty
 
@@ -286,7 +291,8 @@ func Ask(runDir string, spec Spec) (*Predecessor, *Offer, error) {
 }
 
 func ask(conn *net.UnixConn, runDir string, spec Spec) (*Predecessor, *Offer, error) {
-	if _, err := credentials(conn); err != nil {
+	other, err := credentials(conn)
+	if err != nil {
 		return nil, nil, err
 	}
 	namespace, err := networkNamespace()
@@ -297,9 +303,9 @@ func ask(conn *net.UnixConn, runDir string, spec Spec) (*Predecessor, *Offer, er
 	if err != nil {
 		return nil, nil, fmt.Errorf("ask the running weftd: %w", err)
 	}
-	_ = conn.SetDeadline(time.Now().Add(2 * askLimit)) // it may be applying a list of nodes
+	_ = conn.SetDeadline(time.Now().Add(answerLimit))
 	if _, err := conn.Write(b); err != nil {
-		return nil, nil, fmt.Errorf("ask the running weftd: %w", err)
+		return nil, nil, unanswered(err, other.Pid)
 	}
 	message, control := make([]byte, maxMessage), make([]byte, unix.CmsgSpace(4*mostDescriptors))
 	n, controlLen, _, _, err := conn.ReadMsgUnix(message, control)
@@ -307,7 +313,7 @@ func ask(conn *net.UnixConn, runDir string, spec Spec) (*Predecessor, *Offer, er
 		err = io.EOF
 	}
 	if err != nil {
-		return nil, nil, fmt.Errorf("wait for the running weftd's answer: %w", err)
+		return nil, nil, unanswered(err, other.Pid)
 	}
 	_ = conn.SetDeadline(time.Time{})
 	files, err := descriptors(control[:controlLen])
@@ -319,7 +325,7 @@ func ask(conn *net.UnixConn, runDir string, spec Spec) (*Predecessor, *Offer, er
 		closeAll(files)
 		return nil, nil, fmt.Errorf("parse the running weftd's answer: %w", err)
 	}
-	p := &Predecessor{Notify: got.Notify, conn: conn}
+	p := &Predecessor{PID: int(other.Pid), Notify: got.Notify, conn: conn}
 	switch {
 	case got.Rejected != "":
 		closeAll(files)
@@ -334,6 +340,17 @@ func ask(conn *net.UnixConn, runDir string, spec Spec) (*Predecessor, *Offer, er
 	step("received")
 	p.Lock = files[0]
 	return p, &Offer{runDir: runDir, memory: files[1], files: files[2:]}, nil
+}
+
+// unanswered is why the running weftd, which has this number, has not answered.
+func unanswered(err error, pid int32) error {
+	switch {
+	case errors.Is(err, io.EOF), errors.Is(err, syscall.EPIPE), errors.Is(err, syscall.ECONNRESET):
+		return ErrNobody
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return fmt.Errorf("process %d has not answered for %v; if it is stopped, let it go on with kill -CONT %d", pid, answerLimit, pid)
+	}
+	return fmt.Errorf("wait for its answer: %w", err)
 }
 
 // mostDescriptors is how many one message may carry (SCM_MAX_FD).
@@ -360,11 +377,15 @@ func descriptors(control []byte) (files []*os.File, err error) {
 // Claimed reports that the offer was claimed, so that the other process ends.
 func (p *Predecessor) Claimed() { _, _ = p.conn.Write([]byte{1}) }
 
-// AwaitEnd returns when it has ended, or ctx has.
-func (p *Predecessor) AwaitEnd(ctx context.Context) {
+// AwaitEnd returns nil when it has ended, or why ctx has. One goroutine may call it at a time.
+func (p *Predecessor) AwaitEnd(ctx context.Context) error {
+	_ = p.conn.SetReadDeadline(time.Time{})
 	stop := context.AfterFunc(ctx, func() { _ = p.conn.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
-	_, _ = p.conn.Read(make([]byte, 1)) // it says nothing any more
+	if _, err := p.conn.Read(make([]byte, 1)); errors.Is(err, os.ErrDeadlineExceeded) { // it says nothing any more
+		return fmt.Errorf("wait for the end of process %d: %w", p.PID, context.Cause(ctx))
+	}
+	return nil
 }
 
 // Close gives up: it goes on with what was not claimed.
