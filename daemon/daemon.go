@@ -224,7 +224,7 @@ func (d *daemon) up(ctx context.Context, group *errgroup.Group) error {
 	})
 	group.Go(func() error { return d.drops.run(ctx) })
 	group.Go(func() error {
-		return d.rates.run(ctx, func() map[string]status.Traffic { return d.path.Load().traffic() })
+		return d.rates.run(ctx, func() map[string]status.Traffic { return d.view().traffic })
 	})
 	if applyErr == nil {
 		d.becomeReady(ctx)

@@ -126,16 +126,11 @@ func narrowPrefixes(peers []*peer.Peer, narrow map[string]int) map[netip.Prefix]
 
 // pathWarnings says which paths carry less than the device takes, and which peers don't answer
 // probes any more: with sealed, the handshake says so.
-func (d *daemon) pathWarnings() (all []warning.Warning) {
-	p := d.path.Load()
-	if p == nil {
-		return nil
-	}
+func (d *daemon) pathWarnings(v view) (all []warning.Warning) {
 	var silent []string
-	paths := p.prober.Paths()
-	for _, name := range slices.Sorted(maps.Keys(paths)) {
-		path := paths[name]
-		if path.Silent && p.keys == nil {
+	for _, name := range slices.Sorted(maps.Keys(v.paths)) {
+		path := v.paths[name]
+		if path.Silent && !v.sealed {
 			silent = append(silent, name)
 		}
 		if path.MTU >= path.Largest {
@@ -206,40 +201,4 @@ func (d *daemon) probe(ctx context.Context, name string, rounds int) (status.Pro
 		result.Error = "no probe was answered; check that weftd runs there, that it is not of a version without probes, and that the underlay passes UDP both ways"
 	}
 	return result, nil
-}
-
-// describe returns what is known of each path, by the peers' names.
-func (p *path) describe() map[string]*status.Path {
-	all := map[string]*status.Path{}
-	if p == nil {
-		return all
-	}
-	for name, path := range p.prober.Paths() {
-		all[name] = describePath(path)
-	}
-	return all
-}
-
-func describePath(path probe.Path) *status.Path {
-	return &status.Path{MTU: path.MTU, Largest: path.Largest, Answered: byTheClock(path.Heard), Silent: path.Silent,
-		ProbeRTT: path.RTT.Microseconds(), Loss: path.Loss}
-}
-
-// traffic returns what has passed with each peer, by their names.
-func (p *path) traffic() map[string]status.Traffic {
-	all := map[string]status.Traffic{}
-	if p == nil {
-		return all
-	}
-	if p.keys == nil {
-		for name, t := range p.vxlan.Traffic() {
-			all[name] = status.Traffic(t)
-		}
-		return all
-	}
-	for _, s := range p.keys.manager.Status() {
-		t := s.Traffic
-		all[s.Name] = status.Traffic{SentPackets: t.SentPackets, SentBytes: t.SentBytes, ReceivedPackets: t.ReceivedPackets, ReceivedBytes: t.ReceivedBytes}
-	}
-	return all
 }

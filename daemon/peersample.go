@@ -4,33 +4,31 @@ import (
 	"strings"
 	"time"
 
-	"weft/encap/probe"
 	"weft/encap/sealed/handshake"
 	"weft/internal/metrics"
 	"weft/internal/status"
 )
 
-// peers returns the state of each peer, and how many states there can be.
-func (p *path) peers(now time.Time) (all []metrics.Peer, states []string) {
-	paths := p.prober.Paths()
-	if p.keys != nil {
+// peers returns the state of each peer, and which states there can be.
+func (v view) peers(now time.Time) (all []metrics.Peer, states []string) {
+	of := func(name string) metrics.Peer {
+		t := v.traffic[name]
+		return metrics.Peer{Name: name, SentPackets: t.SentPackets, SentBytes: t.SentBytes, ReceivedPackets: t.ReceivedPackets, ReceivedBytes: t.ReceivedBytes}
+	}
+	if v.sealed {
 		for _, state := range handshake.States() {
 			states = append(states, label(string(state)))
 		}
-		for _, s := range p.keys.manager.Status() {
-			t := s.Traffic
-			all = append(all, onPath(paths, metrics.Peer{Name: s.Name, State: label(string(s.State)), Seen: s.Heard, RTT: s.RTT,
-				SentPackets: t.SentPackets, SentBytes: t.SentBytes, ReceivedPackets: t.ReceivedPackets, ReceivedBytes: t.ReceivedBytes}))
+		for _, s := range v.links {
+			peer := of(s.Name)
+			peer.State, peer.Seen, peer.RTT = label(string(s.State)), s.Heard, s.RTT
+			all = append(all, v.onPath(peer))
 		}
 		return all, states
 	}
-	for name, t := range p.vxlan.Traffic() {
-		peer := onPath(paths, metrics.Peer{Name: name, SentPackets: t.SentPackets, SentBytes: t.SentBytes, ReceivedPackets: t.ReceivedPackets, ReceivedBytes: t.ReceivedBytes})
-		known := status.Peer{}
-		if path, ok := paths[name]; ok {
-			known.Path = describePath(path)
-		}
-		peer.State = known.StateAt(now)
+	for name := range v.traffic {
+		peer := v.onPath(of(name))
+		peer.State = status.Peer{Path: v.path(name)}.StateAt(now)
 		all = append(all, peer)
 	}
 	return all, []string{status.StateUnknown, string(handshake.Up), string(handshake.Idle), string(handshake.Unreachable)}
@@ -40,8 +38,8 @@ func (p *path) peers(now time.Time) (all []metrics.Peer, states []string) {
 func label(state string) string { return strings.ReplaceAll(state, " ", "_") }
 
 // onPath adds to a peer what probes have shown of the way to it.
-func onPath(paths map[string]probe.Path, p metrics.Peer) metrics.Peer {
-	path, ok := paths[p.Name]
+func (v view) onPath(p metrics.Peer) metrics.Peer {
+	path, ok := v.paths[p.Name]
 	if !ok {
 		return p
 	}
@@ -60,12 +58,11 @@ func onPath(paths map[string]probe.Path, p metrics.Peer) metrics.Peer {
 }
 
 // peerSample counts the peers. Where there are more than metrics.peers, it has none of them alone.
-func (d *daemon) peerSample() (s metrics.Peers) {
-	p := d.path.Load()
-	if p == nil {
+func (d *daemon) peerSample(v view) (s metrics.Peers) {
+	if v.traffic == nil { // weftd does not forward yet
 		return s
 	}
-	all, states := p.peers(time.Now())
+	all, states := v.peers(time.Now())
 	s.Count, s.States = len(all), map[string]int{}
 	for _, state := range states {
 		s.States[state] = 0

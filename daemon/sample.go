@@ -8,6 +8,7 @@ import (
 
 // Sample implements metrics.Daemon.
 func (d *daemon) Sample() metrics.Sample {
+	v := d.view()
 	s := metrics.Sample{
 		Node:          d.config.Node,
 		Encapsulation: string(d.config.Encapsulation),
@@ -17,10 +18,10 @@ func (d *daemon) Sample() metrics.Sample {
 		Ready:         d.Ready() == nil,
 		Stats:         d.Stats(),
 		Prefixes:      d.Prefixes(),
-		Peers:         d.peerSample(),
+		Peers:         d.peerSample(v),
 		Handshakes:    d.handshakes(),
 		Host:          d.hostSample(),
-		Warnings:      d.Warnings(),
+		Warnings:      d.warnings(v),
 	}
 	s.GSO, s.GRO = d.UDP()
 	s.JoinsTCP, s.JoinsUDP = d.Joins()

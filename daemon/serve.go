@@ -16,13 +16,11 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"weft/control"
-	"weft/encap/sealed/handshake"
 	"weft/internal/metrics"
 	"weft/internal/page"
 	"weft/internal/status"
 	"weft/internal/version"
 	"weft/internal/warning"
-	"weft/peer"
 	"weft/router"
 )
 
@@ -116,11 +114,11 @@ func serveHTTP(ctx context.Context, group *errgroup.Group, listener net.Listener
 
 // report is what `weft status` shows.
 func (d *daemon) report() status.Report {
-	links, leases, stats, warnings := d.keys().links(), d.leases.status(d.activePlan()), d.Stats(), d.Warnings()
-	traffic, paths := d.path.Load().traffic(), d.path.Load().describe()
+	v := d.view()
+	links, leases, stats, warnings := v.byKey(), d.leases.status(d.activePlan()), d.Stats(), d.warnings(v)
 	recent, recentGuard, guard := d.drops.lately(time.Now())
 	guardErr := d.guardStands()
-	rates := d.rates.of(traffic, time.Now())
+	rates := d.rates.of(v.traffic, time.Now())
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	plan, since := d.engine.Active()
@@ -162,30 +160,10 @@ func (d *daemon) report() status.Report {
 		r.State.RejectedNodes = rejectedNodes.Error()
 	}
 	for _, p := range plan.Peers {
-		r.Peers = append(r.Peers, status.Peer{Name: p.Name, Endpoint: p.Endpoint, Prefixes: p.Prefixes, Traffic: traffic[p.Name], Path: paths[p.Name], Rates: rates[p.Name], Link: links[p.Key]})
+		r.Peers = append(r.Peers, status.Peer{Name: p.Name, Endpoint: p.Endpoint, Prefixes: p.Prefixes, Traffic: v.traffic[p.Name], Path: v.path(p.Name), Rates: rates[p.Name], Link: links[p.Key]})
 	}
 	r.Diagnose()
 	return r
-}
-
-// links returns the state of the keys with each peer.
-func (k *keys) links() map[peer.Fingerprint]*status.Link {
-	if k == nil {
-		return nil
-	}
-	links := map[peer.Fingerprint]*status.Link{}
-	for _, s := range k.manager.Status() {
-		l := &status.Link{
-			Key: s.Key.String(), State: string(s.State), KeysBegan: byTheClock(s.Began), KeysOverdue: s.Overdue,
-			Heard: byTheClock(s.Heard), RTT: s.RTT.Microseconds(),
-			Refused: s.Traffic.Refused, RunsLost: s.RunsLost,
-		}
-		if s.Err != nil && (s.State != handshake.Up || s.Overdue) {
-			l.Error, l.Failures, l.Retry = s.Err.Error(), s.Failures, byTheClock(s.Retry)
-		}
-		links[s.Key] = l
-	}
-	return links
 }
 
 // byTheClock returns what the clock would have shown at a time if it had been set as it is

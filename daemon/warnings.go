@@ -26,8 +26,10 @@ const warningInterval = 5 * time.Second
 
 // Warnings returns what an operator needs to know while pods go on, sorted. It reads no file
 // and asks nothing of the kernel: any local user may ask for metrics as often as it likes.
-func (d *daemon) Warnings() []warning.Warning {
-	all := slices.Concat(d.offloadWarnings(), d.others.warnings(), d.keys().warnings(), d.pathWarnings())
+func (d *daemon) Warnings() []warning.Warning { return d.warnings(d.view()) }
+
+func (d *daemon) warnings(v view) []warning.Warning {
+	all := slices.Concat(d.offloadWarnings(), d.others.warnings(), v.keyWarnings(), d.pathWarnings(v))
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	waiting, _ := d.engine.KeyChanges()

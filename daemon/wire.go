@@ -3,7 +3,6 @@ package daemon
 import (
 	"context"
 	"crypto/ed25519"
-	"fmt"
 	"log/slog"
 
 	"weft/control"
@@ -14,7 +13,6 @@ import (
 	"weft/encap/vxlan"
 	"weft/internal/config"
 	"weft/internal/nodekey"
-	"weft/internal/warning"
 	"weft/router"
 )
 
@@ -97,40 +95,6 @@ func (k *keys) run(ctx context.Context) error {
 		return nil
 	}
 	return k.manager.Run(ctx)
-}
-
-// warnings returns what an operator needs to know of the peers.
-func (k *keys) warnings() (all []warning.Warning) {
-	if k == nil {
-		return nil
-	}
-	var unreachable, overdue, singly []string
-	for _, s := range k.manager.Status() {
-		if s.State == handshake.Unreachable {
-			unreachable = append(unreachable, s.Name)
-		}
-		if s.Overdue {
-			overdue = append(overdue, s.Name)
-		}
-		if s.RunsLost {
-			singly = append(singly, s.Name)
-		}
-	}
-	if len(unreachable) > 0 {
-		all = append(all, warning.Warning{Code: "peers_unreachable",
-			Text: fmt.Sprintf("unreachable: %s; `weft peers` says why", control.Few(unreachable))})
-	}
-	if len(overdue) > 0 {
-		all = append(all, warning.Warning{Code: "rekey_overdue",
-			Text: fmt.Sprintf("weftd can't agree on new data keys with %s; `weft peers` says why; when the old keys are %d minutes old, traffic stops",
-				control.Few(overdue), int(handshake.KeyLimit.Minutes()))})
-	}
-	if len(singly) > 0 {
-		all = append(all, warning.Warning{Code: "udp_gso_lost",
-			Text: fmt.Sprintf("datagrams sent in one message (UDP GSO) get lost on the way to %s without an error, so weftd sends each one alone; update the kernel, or try ethtool -K DEVICE tx-udp-segmentation off and restart weftd",
-				control.Few(singly))})
-	}
-	return all
 }
 
 // add adds to what the lanes count what became of packets that had to wait for keys.

@@ -1,0 +1,100 @@
+package daemon
+
+import (
+	"fmt"
+
+	"weft/control"
+	"weft/encap/probe"
+	"weft/encap/sealed/handshake"
+	"weft/internal/status"
+	"weft/internal/warning"
+	"weft/peer"
+)
+
+// view is what the data path knows of its peers at one time. A report makes one: the cost grows with the
+// number of peers, and the handshake waits meanwhile.
+type view struct {
+	sealed  bool
+	links   []handshake.Status // none with vxlan
+	paths   map[string]probe.Path
+	traffic map[string]status.Traffic
+}
+
+// view returns what is known now: nothing before weftd forwards.
+func (d *daemon) view() (v view) {
+	p := d.path.Load()
+	if p == nil {
+		return v
+	}
+	v = view{sealed: p.keys != nil, paths: p.prober.Paths(), traffic: map[string]status.Traffic{}}
+	if !v.sealed {
+		for name, t := range p.vxlan.Traffic() {
+			v.traffic[name] = status.Traffic(t)
+		}
+		return v
+	}
+	v.links = p.keys.manager.Status()
+	for _, s := range v.links {
+		t := s.Traffic
+		v.traffic[s.Name] = status.Traffic{SentPackets: t.SentPackets, SentBytes: t.SentBytes, ReceivedPackets: t.ReceivedPackets, ReceivedBytes: t.ReceivedBytes}
+	}
+	return v
+}
+
+// byKey returns the state of the keys with each peer.
+func (v view) byKey() map[peer.Fingerprint]*status.Link {
+	links := map[peer.Fingerprint]*status.Link{}
+	for _, s := range v.links {
+		l := &status.Link{
+			Key: s.Key.String(), State: string(s.State), KeysBegan: byTheClock(s.Began), KeysOverdue: s.Overdue,
+			Heard: byTheClock(s.Heard), RTT: s.RTT.Microseconds(),
+			Refused: s.Traffic.Refused, RunsLost: s.RunsLost,
+		}
+		if s.Err != nil && (s.State != handshake.Up || s.Overdue) {
+			l.Error, l.Failures, l.Retry = s.Err.Error(), s.Failures, byTheClock(s.Retry)
+		}
+		links[s.Key] = l
+	}
+	return links
+}
+
+// path returns what is known of the path to a peer, or nil.
+func (v view) path(name string) *status.Path {
+	path, ok := v.paths[name]
+	if !ok {
+		return nil
+	}
+	return &status.Path{MTU: path.MTU, Largest: path.Largest, Answered: byTheClock(path.Heard), Silent: path.Silent,
+		ProbeRTT: path.RTT.Microseconds(), Loss: path.Loss}
+}
+
+// keyWarnings returns what an operator needs to know of the keys with peers.
+func (v view) keyWarnings() (all []warning.Warning) {
+	var unreachable, overdue, singly []string
+	for _, s := range v.links {
+		if s.State == handshake.Unreachable {
+			unreachable = append(unreachable, s.Name)
+		}
+		if s.Overdue {
+			overdue = append(overdue, s.Name)
+		}
+		if s.RunsLost {
+			singly = append(singly, s.Name)
+		}
+	}
+	if len(unreachable) > 0 {
+		all = append(all, warning.Warning{Code: "peers_unreachable",
+			Text: fmt.Sprintf("unreachable: %s; `weft peers` says why", control.Few(unreachable))})
+	}
+	if len(overdue) > 0 {
+		all = append(all, warning.Warning{Code: "rekey_overdue",
+			Text: fmt.Sprintf("weftd can't agree on new data keys with %s; `weft peers` says why; when the old keys are %d minutes old, traffic stops",
+				control.Few(overdue), int(handshake.KeyLimit.Minutes()))})
+	}
+	if len(singly) > 0 {
+		all = append(all, warning.Warning{Code: "udp_gso_lost",
+			Text: fmt.Sprintf("datagrams sent in one message (UDP GSO) get lost on the way to %s without an error, so weftd sends each one alone; update the kernel, or try ethtool -K DEVICE tx-udp-segmentation off and restart weftd",
+				control.Few(singly))})
+	}
+	return all
+}
