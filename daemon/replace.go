@@ -8,9 +8,11 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"syscall"
 
 	sd "github.com/coreos/go-systemd/v22/daemon"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"weft/daemon/handover"
 	"weft/router/tun"
@@ -82,13 +84,29 @@ func startSuccessors(ctx context.Context, signals <-chan os.Signal, log *slog.Lo
 		}
 		next := exec.Command(os.Args[0], successorArguments(os.Args[1:])...)
 		next.Stdout, next.Stderr = os.Stdout, os.Stderr
+		// A sibling: of a main process that was not its child when it learned of it, systemd does not
+		// await the end, but kills it at the next stop (service_set_main_pid in its service.c).
+		var pidfd int
+		next.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_PARENT, PidFD: &pidfd}
 		if err := next.Start(); err != nil {
 			log.Error("next weftd not started", "error", err)
 			continue
 		}
 		go func() { // unless this one ends first
-			log.Error("next weftd ended", "error", next.Wait())
+			awaitExit(pidfd)
+			log.Error("next weftd ended, see its log", "pid", next.Process.Pid)
 		}()
+	}
+}
+
+// awaitExit returns when a process has ended that need not be a child.
+func awaitExit(pidfd int) {
+	defer unix.Close(pidfd)
+	for {
+		_, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, -1)
+		if !errors.Is(err, unix.EINTR) {
+			return
+		}
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"weft/control"
@@ -91,7 +90,6 @@ func (d *daemon) takeOver(ctx context.Context) (*predecessor, error) {
 		return nil, nil
 	case errors.Is(err, handover.ErrRefused):
 		d.log.Warn("nothing handed over, ordinary start", "reason", err)
-		becomeService(process)
 		return nil, d.awaitLock(ctx)
 	case err != nil:
 		return nil, fmt.Errorf("take over from the running weftd: %w", err)
@@ -102,16 +100,7 @@ func (d *daemon) takeOver(ctx context.Context) (*predecessor, error) {
 		return nil, fmt.Errorf("take over from the running weftd: %w", err)
 	}
 	d.lock = process.Lock
-	becomeService(process)
 	return &predecessor{offer: offer, process: process, plan: plan, spare: spare}, nil
-}
-
-// becomeService has this process report to systemd if the other one was a service: it says that
-// this one is the service now.
-func becomeService(process *handover.Predecessor) {
-	if process.Notify != "" && !handover.Supervised() {
-		_ = os.Setenv("NOTIFY_SOCKET", process.Notify)
-	}
 }
 
 // awaitLock takes the lock of a weftd that hands nothing over, which it holds until it ends.

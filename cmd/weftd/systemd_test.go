@@ -1,261 +1,216 @@
 package main_test
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
-	"syscall"
 	"testing"
-	"time"
-
-	"golang.org/x/sys/unix"
 
 	"weft/internal/testnet"
 )
 
-// supervisor is a stand-in for systemd: it starts weftd as a service with a file descriptor store,
-// and speaks sd_notify(3) with it.
-type supervisor struct {
-	node   *testnet.Node
-	socket *net.UnixConn
-	path   string
-	cmd    *exec.Cmd
-	ended  chan error
-
-	mu       sync.Mutex
-	store    []*os.File
-	messages []string
+// service is a node whose weftd is a service of a real systemd, by the project's own unit.
+type service struct {
+	node    *testnet.Node
+	systemd string // its process
 }
 
-func supervise(t *testing.T, node *testnet.Node) *supervisor {
+// startSystemd starts systemd on a node, with weftd as a service. See testdata/systemd.
+func startSystemd(t *testing.T, node *testnet.Node) *service {
 	t.Helper()
-	s := &supervisor{node: node, path: filepath.Join(node.Dir(), "notify")}
-	var err error
-	if s.socket, err = net.ListenUnixgram("unixgram", &net.UnixAddr{Name: s.path, Net: "unixgram"}); err != nil {
+	units := t.TempDir()
+	for name, text := range map[string]string{
+		"weftd.service": read(t, "../../deploy/systemd/weftd.service"),
+		// The folders of a node under test are not those of a host.
+		"weftd.service.d/test.conf": fmt.Sprintf("[Service]\nBindPaths=%s\nBindReadOnlyPaths=%s\nStandardOutput=append:%s\nStandardError=inherit\n"+
+			"ExecStart=\nExecStart=%s --config %s\n", node.Dir(), binDir, node.LogFile(), filepath.Join(binDir, "weftd"), configFile(node)),
+		"sysinit.target": "[Unit]\n", "basic.target": "[Unit]\n", "shutdown.target": "[Unit]\n", // empty ones were masked
+	} {
+		path := filepath.Join(units, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cgroup := fmt.Sprintf("weft-test-%d-%s", os.Getpid(), node.Name())
+	container := node.Command(context.Background(), "testdata/systemd", "run", cgroup, units, node.Dir())
+	s := &service{node: node}
+	complaints := new(bytes.Buffer)
+	container.Stdout, container.Stderr = complaints, complaints
+	if err := container.Start(); err != nil {
 		t.Fatal(err)
 	}
-	go s.receive()
 	t.Cleanup(func() {
-		s.socket.Close()
-		s.forget("")
+		if t.Failed() {
+			status, _ := s.control("status", "weftd")
+			t.Logf("systemd says:\n%s\n%s", complaints, status)
+		}
+		_ = container.Cancel()
+		_ = container.Wait()
+		if err := testnet.Wait(context.Background(), "the cgroup to be removed", func(context.Context) error {
+			if out, err := exec.Command("testdata/systemd", "remove", cgroup).CombinedOutput(); err != nil {
+				return errors.New(string(out))
+			}
+			return nil
+		}); err != nil {
+			t.Error(err)
+		}
 	})
-	s.start(t)
+	eventually(t, "systemd to run weftd", func() error {
+		s.systemd = strings.TrimSpace(run(t, node.Namespace, "sh", "-c", fmt.Sprintf("pgrep --parent %d || true", container.Process.Pid)))
+		out, err := s.control("is-active", "weftd")
+		if err != nil {
+			return errors.New(out)
+		}
+		return nil
+	})
 	return s
 }
 
-// start starts weftd with what is stored, and returns when it forwards.
-func (s *supervisor) start(t *testing.T, args ...string) {
+// control is systemctl.
+func (s *service) control(args ...string) (string, error) {
+	out, err := exec.Command("nsenter", append([]string{"--target", s.systemd, "--all", "--", "systemctl"}, args...)...).CombinedOutput()
+	return strings.TrimSpace(string(out)), err
+}
+
+// systemctl returns what it says when it has succeeded.
+func (s *service) systemctl(t *testing.T, args ...string) string {
 	t.Helper()
-	s.mu.Lock()
-	var names []string
-	for _, f := range s.store {
-		names = append(names, f.Name())
-	}
-	// systemd says whom the descriptors are for, and only the shell knows that before.
-	s.cmd = weftd(t, s.node, []string{"sh", "-c", `LISTEN_PID=$$ exec "$0" "$@"`}, args...)
-	s.cmd.Env = append(s.cmd.Env, "NOTIFY_SOCKET="+s.path, fmt.Sprintf("LISTEN_FDS=%d", len(names)), "LISTEN_FDNAMES="+strings.Join(names, ":"))
-	s.cmd.ExtraFiles = s.store
-	log, err := os.OpenFile(s.node.LogFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	out, err := s.control(args...)
 	if err != nil {
-		t.Fatal(err)
+		t.Fatalf("systemctl %s: %v: %s\n%s", strings.Join(args, " "), err, out, s.node.LogTail(20))
 	}
-	defer log.Close()
-	s.cmd.Stdout, s.cmd.Stderr = log, log
-	err = s.cmd.Start()
-	s.mu.Unlock()
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.ended = make(chan error, 1)
-	go func(cmd *exec.Cmd, ended chan error) { ended <- cmd.Wait() }(s.cmd, s.ended)
-	if err := s.node.WaitReady(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	return out
 }
 
-// stop ends weftd, and returns when it has ended.
-func (s *supervisor) stop(t *testing.T, signal syscall.Signal) {
+func (s *service) property(t *testing.T, name string) string {
 	t.Helper()
-	if err := s.cmd.Process.Signal(signal); err != nil {
+	return s.systemctl(t, "show", "--property", name, "--value", "weftd")
+}
+
+// newMain waits until the service has another main process than before, and that one forwards.
+func (s *service) newMain(t *testing.T, before string) (pid string) {
+	t.Helper()
+	eventually(t, "a new main process that forwards", func() error {
+		pid = s.property(t, "MainPID")
+		if text := s.property(t, "StatusText"); pid == before || pid == "0" || !strings.HasPrefix(text, "forwarding") {
+			return fmt.Errorf("process %s says %q", pid, text)
+		}
+		return nil
+	})
+	if state := s.property(t, "ActiveState"); state != "active" {
+		t.Errorf("the service is %s", state)
+	}
+	return pid
+}
+
+// serviceAndPods is a cluster of two nodes, the first one's weftd a service, with a pod on each.
+func serviceAndPods(t *testing.T) (s *service, pod1, pod2 *testnet.Pod) {
+	t.Helper()
+	cluster := newCluster(t, testnet.ClusterOptions{Nodes: 2, Sealed: true})
+	node1, node2 := cluster.Nodes()[0], cluster.Nodes()[1]
+	if err := node2.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	select {
-	case err := <-s.ended:
-		if err != nil && signal != syscall.SIGKILL {
-			t.Fatalf("weftd ends with %v\n%s", err, s.node.LogTail(20))
-		}
-	case <-time.After(testnet.WaitLimit):
-		t.Fatalf("weftd does not end\n%s", s.node.LogTail(20))
-	}
-}
-
-func (s *supervisor) receive() {
-	message, control := make([]byte, 4096), make([]byte, 4096)
-	for {
-		n, controlLen, _, _, err := s.socket.ReadMsgUnix(message, control)
-		if err != nil {
-			return
-		}
-		text := string(message[:n])
-		_, name, _ := strings.Cut(text, "FDNAME=")
-		switch {
-		case strings.HasPrefix(text, "FDSTORE=1\n"):
-			s.keep(control[:controlLen], name)
-		case strings.HasPrefix(text, "FDSTOREREMOVE=1\n"):
-			s.forget(name)
-		default:
-			s.keep(control[:controlLen], "")
-			s.mu.Lock()
-			s.messages = append(s.messages, text)
-			s.mu.Unlock()
-		}
-	}
-}
-
-// keep stores the descriptors of a message, or closes them if they have no name.
-func (s *supervisor) keep(control []byte, name string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	messages, _ := syscall.ParseSocketControlMessage(control)
-	for i := range messages {
-		fds, _ := syscall.ParseUnixRights(&messages[i])
-		for _, fd := range fds {
-			if name == "" {
-				_ = unix.Close(fd)
-			} else {
-				s.store = append(s.store, os.NewFile(uintptr(fd), name))
-			}
-		}
-	}
-}
-
-// forget closes what is stored under a name, or all.
-func (s *supervisor) forget(name string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var kept []*os.File
-	for _, f := range s.store {
-		if name == "" || f.Name() == name {
-			f.Close()
-		} else {
-			kept = append(kept, f)
-		}
-	}
-	s.store = kept
-}
-
-func (s *supervisor) stored() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.store)
-}
-
-// got returns what weftd has said, without the messages about descriptors.
-func (s *supervisor) got() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return strings.Join(s.messages, "\n")
+	s = startSystemd(t, node1)
+	return s, addPod(t, node1, "a"), addPod(t, node2, "b")
 }
 
 // TestRestartBySystemdLosesNothing: weftd leaves its data path with systemd, and its next start goes
 // on with it.
 func TestRestartBySystemdLosesNothing(t *testing.T) {
-	cluster := newCluster(t, testnet.ClusterOptions{Nodes: 2, Sealed: true})
-	node := cluster.Nodes()[0]
-	if err := cluster.Nodes()[1].Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	s := supervise(t, node)
-	pod1, pod2 := addPod(t, node, "a"), addPod(t, cluster.Nodes()[1], "b")
-	before := ours(t, node.Namespace)
+	s, pod1, pod2 := serviceAndPods(t)
+	before := ours(t, s.node.Namespace)
 	tr := startTraffic(t, pod1, pod2)
-	n := 0
+	n, main := 0, s.newMain(t, "")
 	for ; tr.passes() || n < 2; n++ {
-		s.stop(t, syscall.SIGTERM)
-		if stored := s.stored(); stored != 7 { // memory, and 3 of each of 2 lanes
-			t.Fatalf("systemd has %d descriptors\n%s", stored, node.LogTail(20))
-		}
-		s.start(t)
-		if stored := s.stored(); stored != 0 {
-			t.Fatalf("systemd still has %d descriptors\n%s", stored, node.LogTail(20))
+		s.systemctl(t, "restart", "weftd")
+		main = s.newMain(t, main)
+		if stored := s.property(t, "NFileDescriptorStore"); stored != "0" {
+			t.Fatalf("systemd still has %s descriptors\n%s", stored, s.node.LogTail(20))
 		}
 	}
 	t.Logf("%d restarts", n)
 	tr.expectNoLoss(t)
-	expectSame(t, "what weftd owns", before, ours(t, node.Namespace))
-	if taken := strings.Count(logs(t, node), "keys taken over"); taken != n {
+	expectSame(t, "what weftd owns", before, ours(t, s.node.Namespace))
+	if taken := strings.Count(logs(t, s.node), "keys taken over"); taken != n {
 		t.Errorf("keys were taken over %d times in %d restarts", taken, n)
 	}
 
 	// A stop for good: systemd closes what it has, and the device goes.
-	s.stop(t, syscall.SIGTERM)
-	s.forget("")
+	s.systemctl(t, "stop", "weftd")
 	eventually(t, "the device to go", func() error {
-		if links := run(t, node.Namespace, "ip", "-br", "link"); strings.Contains(links, testnet.TUNName) {
+		if links := run(t, s.node.Namespace, "ip", "-br", "link"); strings.Contains(links, testnet.TUNName) {
 			return errors.New(links)
 		}
 		return nil
 	})
-	s.start(t)
+	if guard := run(t, s.node.Namespace, "nft", "list", "table", "inet", "weft"); !strings.Contains(guard, "drop") {
+		t.Errorf("the guard is not closed:\n%s", guard)
+	}
+	s.systemctl(t, "start", "weftd")
 	expectPings(t, pod1, pod2)
-	s.stop(t, syscall.SIGKILL) // leaves nothing with systemd
-	s.start(t)
-	expectPings(t, pod1, pod2)
-	s.stop(t, syscall.SIGTERM)
 }
 
-// TestTakeoverOfAService: systemd learns which process is the service now, and that one reports to
-// it. weftd starts the next one itself, or an operator does.
-func TestTakeoverOfAService(t *testing.T) {
+// TestCrashIsRepairedBySystemd: a killed weftd is started again, with keys of its own.
+func TestCrashIsRepairedBySystemd(t *testing.T) {
 	t.Parallel()
-	cluster := newCluster(t, testnet.ClusterOptions{Nodes: 2, Sealed: true})
-	node := cluster.Nodes()[0]
-	if err := cluster.Nodes()[1].Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	s := supervise(t, node)
-	pod1, pod2 := addPod(t, node, "a"), addPod(t, cluster.Nodes()[1], "b")
-	s.stop(t, syscall.SIGUSR2)
-	first := s.newMain(t, 0)
+	s, pod1, pod2 := serviceAndPods(t)
 	expectPings(t, pod1, pod2)
+	first := s.newMain(t, "")
+	s.systemctl(t, "kill", "--signal=KILL", "weftd")
+	s.newMain(t, first)
+	expectPings(t, pod1, pod2)
+	if strings.Contains(logs(t, s.node), "keys taken over") {
+		t.Error("keys of the weftd that was killed are used")
+	}
 
-	next := weftd(t, node, nil, "--takeover")
-	wait := begin(t, next)
-	if second := s.newMain(t, first); second != next.Process.Pid {
-		t.Errorf("systemd takes process %d for the service, not %d", second, next.Process.Pid)
-	}
-	expectPings(t, pod1, pod2)
-	if strings.Contains(s.got(), "STOPPING=1") {
-		t.Errorf("systemd takes the service for stopping:\n%s", s.got())
-	}
-	if err := next.Process.Signal(syscall.SIGTERM); err != nil {
+	// What a restart doesn't repair is not tried again, and says so.
+	if err := os.WriteFile(configFile(s.node), []byte("nodeName: []\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if got := wait(); got.status != 0 {
-		t.Errorf("exit status %d: %s", got.status, got.stderr)
+	if out, err := s.control("restart", "weftd"); err == nil {
+		t.Errorf("weftd starts: %s", out)
 	}
-	if stored := s.stored(); stored != 7 {
-		t.Errorf("it has stored %d descriptors", stored)
+	if state, status := s.property(t, "ActiveState"), s.property(t, "ExecMainStatus"); state != "failed" || status != strconv.Itoa(2) {
+		t.Errorf("the service is %s, exit status %s", state, status)
 	}
 }
 
-// newMain waits until weftd has named a main process other than before, and that one forwards.
-func (s *supervisor) newMain(t *testing.T, before int) (pid int) {
-	t.Helper()
-	eventually(t, "a new main process that forwards", func() error {
-		_, text, found := cutLast(s.got(), "MAINPID=")
-		number, after, _ := strings.Cut(text, "\n")
-		pid, _ = strconv.Atoi(number)
-		if !found || pid == before || !strings.Contains(after, "STATUS=forwarding") {
-			return errors.New(s.got())
-		}
-		return nil
-	})
-	return pid
+// TestTakeoverOfAServiceLosesNothing: systemd learns which process is the service now.
+func TestTakeoverOfAServiceLosesNothing(t *testing.T) {
+	s, pod1, pod2 := serviceAndPods(t)
+	tr := startTraffic(t, pod1, pod2)
+	n, main := 0, s.newMain(t, "")
+	for ; tr.passes() || n < 2; n++ {
+		s.systemctl(t, "kill", "--kill-who=main", "--signal=USR2", "weftd")
+		main = s.newMain(t, main)
+	}
+	t.Logf("%d hand-overs", n)
+	tr.expectNoLoss(t)
+
+	// What an operator starts is not in the service's control group, and systemd not its parent.
+	manual := finish(t, weftd(t, s.node, nil, "--takeover"))
+	if manual.status != 1 || !strings.Contains(manual.stderr, "systemctl kill --kill-who=main --signal=USR2 weftd") {
+		t.Errorf("exit status %d: %s", manual.status, manual.stderr)
+	}
+	if now := s.property(t, "MainPID"); now != main {
+		t.Errorf("process %s is the service, not %s", now, main)
+	}
+	if restarts := s.property(t, "NRestarts"); restarts != "0" {
+		t.Errorf("systemd itself has restarted it %s times", restarts)
+	}
+
+	// systemd awaits its end, as that of each main process.
+	s.systemctl(t, "restart", "weftd")
+	s.newMain(t, main)
+	if taken := strings.Count(logs(t, s.node), "keys taken over"); taken != n+1 {
+		t.Errorf("keys were taken over %d times, not %d\n%s", taken, n+1, s.node.LogTail(30))
+	}
+	expectPings(t, pod1, pod2)
 }

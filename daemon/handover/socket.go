@@ -48,7 +48,6 @@ type request struct {
 type answer struct {
 	Rejected string `json:"rejected,omitempty"` // why this process goes on, whatever the other one does
 	Refused  string `json:"refused,omitempty"`
-	Notify   string `json:"notify,omitempty"` // where systemd listens (sd_notify(3))
 }
 
 // Listener is where the next process asks. Only root, and the user that weftd runs as, can.
@@ -101,7 +100,8 @@ type Request struct {
 }
 
 // Accept waits for the next request. It leaves out what is none, and rejects processes of other
-// network namespaces: the device and the sockets would go on there, without routes and guard.
+// network namespaces: the device and the sockets would go on there, without routes and guard. If
+// this process is a service of systemd, it rejects what is none.
 func (l *Listener) Accept() (*Request, error) {
 	for {
 		conn, err := l.socket.AcceptUnix()
@@ -131,7 +131,10 @@ func (l *Listener) receive(conn *net.UnixConn) (*Request, error) {
 		return nil, err
 	}
 	if asked.Namespace != l.namespace {
-		return nil, reject(conn)
+		return nil, reject(conn, fmt.Errorf("it runs in another network namespace; start this one there, for example with nsenter --net --target=%d", os.Getpid()))
+	}
+	if err := ofThisService(int(peer.Pid)); err != nil {
+		return nil, reject(conn, err)
 	}
 	r := &Request{Spec: asked.Spec, PID: int(peer.Pid), conn: conn}
 	if asked.Version != version {
@@ -140,9 +143,8 @@ func (l *Listener) receive(conn *net.UnixConn) (*Request, error) {
 	return r, nil
 }
 
-// reject reports to a process of another network namespace that this one goes on.
-func reject(conn *net.UnixConn) error {
-	why := fmt.Errorf("it runs in another network namespace; start this one there, for example with nsenter --net --target=%d", os.Getpid())
+// reject reports to a process that must not go on with the data path that this one does, and why.
+func reject(conn *net.UnixConn, why error) error {
 	b, err := json.Marshal(answer{Rejected: why.Error()})
 	if err == nil {
 		_, err = conn.Write(b)
@@ -173,7 +175,7 @@ func (r *Request) Check(has Spec) error { return errors.Join(r.refused, has.diff
 
 // Refuse reports why nothing is handed over. The other process then waits until this one has ended.
 func (r *Request) Refuse(why error) {
-	b, err := json.Marshal(answer{Refused: why.Error(), Notify: os.Getenv("NOTIFY_SOCKET")})
+	b, err := json.Marshal(answer{Refused: why.Error()})
 	if err == nil {
 		_, _ = r.conn.Write(b) // if it has gone, that is all the same
 	}
@@ -220,7 +222,7 @@ var errUnclear = errors.New("it is not known which weftd goes on")
 func Unclear(err error) bool { return errors.Is(err, errUnclear) }
 
 func (r *Request) send(files []*os.File) error {
-	b, err := json.Marshal(answer{Notify: os.Getenv("NOTIFY_SOCKET")})
+	b, err := json.Marshal(answer{})
 	if err != nil {
 		return fmt.Errorf("answer the next weftd: %w", err)
 	}
@@ -266,9 +268,8 @@ var (
 
 // Predecessor is the weftd that was asked to hand over.
 type Predecessor struct {
-	PID    int
-	Lock   *os.File // of the run directory; nil with ErrRefused
-	Notify string   // where systemd listens; may be empty
+	PID  int
+	Lock *os.File // of the run directory; nil with ErrRefused
 
 	conn *net.UnixConn
 }
@@ -325,7 +326,7 @@ func ask(conn *net.UnixConn, runDir string, spec Spec) (*Predecessor, *Offer, er
 		closeAll(files)
 		return nil, nil, fmt.Errorf("parse the running weftd's answer: %w", err)
 	}
-	p := &Predecessor{PID: int(other.Pid), Notify: got.Notify, conn: conn}
+	p := &Predecessor{PID: int(other.Pid), conn: conn}
 	switch {
 	case got.Rejected != "":
 		closeAll(files)

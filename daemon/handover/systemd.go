@@ -35,6 +35,20 @@ func names(lanes int) (all []string) {
 // Supervised reports whether systemd listens to this process, and may keep its descriptors.
 func Supervised() bool { return os.Getenv("NOTIFY_SOCKET") != "" }
 
+// ofThisService returns an error if this process is a service of systemd, and another one is not: it
+// would be in the control group of a shell, for example, and systemd would kill it at the next stop
+// without awaiting its end.
+func ofThisService(pid int) error {
+	if !Supervised() {
+		return nil
+	}
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err == nil && strings.Contains(string(status), fmt.Sprintf("\nPPid:\t%d\n", os.Getppid())) {
+		return nil
+	}
+	return errors.New("systemd runs the other weftd, and not this one; have that one start the next: systemctl kill --kill-who=main --signal=USR2 weftd")
+}
+
 // Store gives s to systemd, which keeps it for the next start of the service if FileDescriptorStoreMax=
 // lets it, and closes it when the service is stopped for good. After an error s is still this
 // process's, which should then close it.
