@@ -196,6 +196,9 @@ func (d *daemon) end(err error) error {
 		return err
 	}
 	_, _ = sd.SdNotify(false, sd.SdNotifyStopping)
+	if d.socket != "" {
+		_ = os.Remove(d.socket)
+	}
 	if p != nil {
 		if err != nil || !handover.Supervised() {
 			err = errors.Join(err, p.close())

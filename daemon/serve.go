@@ -27,7 +27,11 @@ import (
 // serveStatus answers weft, the operator's command, on the unix socket.
 func (d *daemon) serveStatus(ctx context.Context, group *errgroup.Group) {
 	path := filepath.Join(d.config.RunDir, status.SocketName)
-	d.serveWhenPossible(ctx, group, path, "runDir must be writable", func() (net.Listener, error) { return status.Listen(path) },
+	listen := func() (net.Listener, error) {
+		d.socket = path
+		return status.Listen(path)
+	}
+	d.serveWhenPossible(ctx, group, path, "runDir must be writable", listen,
 		status.Handler(status.Daemon{Report: d.report, Rotate: d.rotate, Confirm: d.confirm, Events: d.journal.Since, Routes: d.routes, Explain: d.explain, Probe: d.probe, Capture: d.capture}))
 }
 

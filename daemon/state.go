@@ -47,6 +47,7 @@ type daemon struct {
 	path      atomic.Pointer[path] // nil until weftd has its device and its sockets
 	stopLanes func() error         // ends forwarding, and returns why it had ended before; nil until it begins
 	successor *handover.Request    // of the weftd that goes on in this one's place
+	socket    string               // of status, to be removed at the end; empty until it is this weftd's
 
 	conflist *conflist.Writer
 

@@ -225,7 +225,7 @@ func Listen(path string) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the status socket: %w", err)
 	}
-	listener.SetUnlinkOnClose(false) // it may be the next weftd's by then
+	listener.SetUnlinkOnClose(false) // it may be the next weftd's by then: the caller removes it
 	if err := os.Chmod(path, 0o600); err != nil {
 		return nil, errors.Join(fmt.Errorf("close the status socket to others: %w", err), listener.Close())
 	}
