@@ -27,12 +27,17 @@ import (
 // serveStatus answers weft, the operator's command, on the unix socket.
 func (d *daemon) serveStatus(ctx context.Context, group *errgroup.Group) {
 	path := filepath.Join(d.config.RunDir, status.SocketName)
+	server := statusServer(status.Handler(status.Daemon{Report: d.report, Rotate: d.rotate, Confirm: d.confirm, Events: d.journal.Since, Routes: d.routes, Explain: d.explain, Probe: d.probe, Capture: d.capture}))
 	listen := func() (net.Listener, error) {
 		d.socket = path
 		return status.Listen(path)
 	}
-	d.serveWhenPossible(ctx, group, path, "runDir must be writable", listen,
-		status.Handler(status.Daemon{Report: d.report, Rotate: d.rotate, Confirm: d.confirm, Events: d.journal.Since, Routes: d.routes, Explain: d.explain, Probe: d.probe, Capture: d.capture}))
+	d.serveWhenPossible(ctx, group, path, "runDir must be writable", listen, server)
+}
+
+// statusServer serves to root, for as long as an answer takes: a capture may go on for hours.
+func statusServer(handler http.Handler) *http.Server {
+	return &http.Server{Handler: handler, ReadTimeout: readLimit, IdleTimeout: idleLimit}
 }
 
 // serveMetrics answers Prometheus, health probes and people, unless that is switched off.
@@ -48,7 +53,12 @@ func (d *daemon) serveMetrics(ctx context.Context, group *errgroup.Group) {
 				return nil, named(err, d.config.Metrics.Listen)
 			}
 			return netutil.LimitListener(listener, maxConnections), nil
-		}, d.webHandler())
+		}, webServer(d.webHandler()))
+}
+
+// webServer serves to any local user.
+func webServer(handler http.Handler) *http.Server {
+	return &http.Server{Handler: handler, ReadTimeout: readLimit, WriteTimeout: writeLimit, IdleTimeout: idleLimit}
 }
 
 // webHandler serves metrics and health, and the status page unless that is switched off.
@@ -61,7 +71,8 @@ func (d *daemon) webHandler() http.Handler {
 	return page.RefuseForeignNames(mux)
 }
 
-// Any local user may connect to metrics.listen, and must not use up weftd's descriptors.
+// Any local user may connect to metrics.listen, and must neither use up weftd's descriptors nor keep
+// others from being answered.
 const (
 	// maxConnections is how many connections there may be at a time; others wait in the kernel.
 	maxConnections = 64
@@ -70,11 +81,15 @@ const (
 	// be without one: shorter than the intervals of scrapes.
 	readLimit = 5 * time.Second
 	idleLimit = 10 * time.Second
+
+	// writeLimit is how long a client may take to read an answer: a few that read none would hold all
+	// connections, and all scrapes that may be under way.
+	writeLimit = 10 * time.Second
 )
 
 // serveWhenPossible serves HTTP on what listen opens, and tries again if it can't: pods
 // don't need it, and another program may have the address for a while.
-func (d *daemon) serveWhenPossible(ctx context.Context, group *errgroup.Group, address, remedy string, listen func() (net.Listener, error), handler http.Handler) {
+func (d *daemon) serveWhenPossible(ctx context.Context, group *errgroup.Group, address, remedy string, listen func() (net.Listener, error), server *http.Server) {
 	try := func() bool {
 		listener, err := listen()
 		if err != nil {
@@ -82,7 +97,7 @@ func (d *daemon) serveWhenPossible(ctx context.Context, group *errgroup.Group, a
 			return false
 		}
 		d.warn(address, nil)
-		serveHTTP(ctx, group, listener, handler)
+		serveHTTP(ctx, group, listener, server)
 		return true
 	}
 	if try() {
@@ -102,8 +117,7 @@ func (d *daemon) serveWhenPossible(ctx context.Context, group *errgroup.Group, a
 	})
 }
 
-func serveHTTP(ctx context.Context, group *errgroup.Group, listener net.Listener, handler http.Handler) {
-	server := &http.Server{Handler: handler, ReadTimeout: readLimit, IdleTimeout: idleLimit}
+func serveHTTP(ctx context.Context, group *errgroup.Group, listener net.Listener, server *http.Server) {
 	group.Go(func() error {
 		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 			return fmt.Errorf("serve %s: %w", listener.Addr(), err)

@@ -34,9 +34,6 @@ const (
 
 	// maxWaiting is how many requests may wait for a page at the same time; more are answered 503.
 	maxWaiting = 16
-
-	// writeLimit is how long a client may take to read an answer.
-	writeLimit = 10 * time.Second
 )
 
 // policy allows what the page consists of, and no more: nothing inline, nothing from elsewhere, no
@@ -94,7 +91,6 @@ func guarded(next http.Handler) http.Handler {
 		h.Set("Referrer-Policy", "no-referrer")
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Cache-Control", "no-store")
-		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeLimit)) // tests' writers have none
 		next.ServeHTTP(w, r)
 	})
 }
