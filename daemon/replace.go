@@ -166,7 +166,7 @@ func (d *daemon) yield(p *path, r *handover.Request, stopLanes func() error) err
 	case err == nil:
 		d.successor, d.replaced = r, true
 		return errHandedOver
-	case handover.Unclear(err):
+	case errors.Is(err, handover.ErrUnclear):
 		d.replaced = true // the other one may change the host
 		return err
 	}
@@ -179,7 +179,7 @@ func (d *daemon) yield(p *path, r *handover.Request, stopLanes func() error) err
 func (d *daemon) end(err error) error {
 	if d.stopLanes != nil {
 		// Another part may have failed too, and says nothing of whose the path is.
-		if why := d.stopLanes(); err == nil || errors.Is(why, errHandedOver) || errors.Is(why, errReplaced) || handover.Unclear(why) {
+		if why := d.stopLanes(); err == nil || errors.Is(why, errHandedOver) || errors.Is(why, errReplaced) || errors.Is(why, handover.ErrUnclear) {
 			err = why
 		}
 	}
@@ -192,7 +192,7 @@ func (d *daemon) end(err error) error {
 	case errors.Is(err, errReplaced):
 		d.announceSuccessor()
 		return p.close()
-	case handover.Unclear(err): // the device must stay: the next weftd may forward with it
+	case errors.Is(err, handover.ErrUnclear): // the device stays persistent: the next weftd may forward with it
 		return err
 	}
 	_, _ = sd.SdNotify(false, sd.SdNotifyStopping)

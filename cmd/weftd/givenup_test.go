@@ -107,6 +107,46 @@ func TestTakeoverThatIsTooSlow(t *testing.T) {
 	}
 }
 
+// TestTakeoverThatIsUnclear: a weftd that can't find out whether the next one has the keys ends, and
+// leaves the device to it as it is.
+func TestTakeoverThatIsUnclear(t *testing.T) {
+	t.Parallel()
+	cluster, pod1, pod2 := podsOnTwoNodes(t)
+	node := cluster.Nodes()[0]
+	next, ticket := startStuck(t, node)
+	// What can't be removed stands in the ticket's place, as on a file system that fails for a while.
+	if err := errors.Join(os.Remove(ticket), os.MkdirAll(filepath.Join(ticket, "full"), 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the weftd before ends", func() error {
+		if node.Crashed() == nil {
+			return errors.New("it runs")
+		}
+		return nil
+	})
+	if got := logs(t, node); !strings.Contains(got, "it is not known which weftd goes on") {
+		t.Errorf("it does not say why it ended:\n%s", got)
+	}
+	if got := run(t, node.Namespace, "ip", "-details", "link", "show", testnet.TUNName); !strings.Contains(got, "persist on") {
+		t.Errorf("the device goes with the next one, if that dies:\n%s", got)
+	}
+	if err := errors.Join(os.RemoveAll(ticket), os.WriteFile(ticket, nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan outcome, 1)
+	go func() { ended <- next.goOn(t) }()
+	eventually(t, "the next one forwards", func() error { return pings(t, pod1.Namespace, addrOf(t, pod2, false)) })
+	_ = next.cmd.Process.Signal(unix.SIGTERM)
+	if got := <-ended; got.status != 0 || !strings.Contains(got.stderr, "data path taken over") {
+		t.Errorf("the next one: exit status %d: %s", got.status, got.stderr)
+	}
+	node.Kill() // it has ended
+	if err := node.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	expectPings(t, pod1, pod2)
+}
+
 // TestTakeoverFromElsewhere: a weftd in another network namespace takes nothing, and the one that
 // runs goes on.
 func TestTakeoverFromElsewhere(t *testing.T) {

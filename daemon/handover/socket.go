@@ -182,7 +182,7 @@ func (r *Request) Refuse(why error) {
 }
 
 // Offer hands s over with the lock of the run directory, and returns nil once the other process has
-// claimed it. After an error, s is still this process's. Either way the
+// claimed it. After an error other than ErrUnclear, s is still this process's. Either way the
 // other process learns of this one's end: the connection is never closed after a hand-over.
 func (r *Request) Offer(runDir string, s *State, lock *os.File) error {
 	ticket := newTicket()
@@ -208,18 +208,15 @@ func (r *Request) Offer(runDir string, s *State, lock *os.File) error {
 	case errors.Is(err, ErrClaimed):
 		return nil
 	case err != nil: // the other one may still claim it
-		return errors.Join(errUnclear, err)
+		return errors.Join(ErrUnclear, err)
 	}
 	r.conn.Close()
 	return errors.Join(errors.New("the next weftd has not taken over what was handed to it"), sendErr)
 }
 
-// errUnclear says that this process can't find out whether the other one has claimed the state.
-var errUnclear = errors.New("it is not known which weftd goes on")
-
-// Unclear reports whether after an error of Offer the other process may still claim the state. Then
-// this process must not go on with it.
-func Unclear(err error) bool { return errors.Is(err, errUnclear) }
+// ErrUnclear says that this process can't find out whether the other one has claimed the state, and may
+// still claim it. So this process must not go on with it.
+var ErrUnclear = errors.New("it is not known which weftd goes on")
 
 func (r *Request) send(files []*os.File) error {
 	b, err := json.Marshal(answer{})
