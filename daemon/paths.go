@@ -128,6 +128,7 @@ func narrowPrefixes(peers []*peer.Peer, narrow map[string]int) map[netip.Prefix]
 // probes any more: with sealed, the handshake says so.
 func (d *daemon) pathWarnings(v view) (all []warning.Warning) {
 	var silent []string
+	all = v.lossWarnings()
 	for _, name := range slices.Sorted(maps.Keys(v.paths)) {
 		path := v.paths[name]
 		if path.Silent && !v.sealed {
@@ -146,7 +147,40 @@ func (d *daemon) pathWarnings(v view) (all []warning.Warning) {
 	}
 	if len(silent) > 0 {
 		all = append(all, warning.Warning{Code: "peers_unreachable",
-			Text: fmt.Sprintf("unreachable: %s, which answered probes before; check that weftd runs there, and that the underlay passes UDP", control.Few(silent))})
+			Text: fmt.Sprintf("unreachable: %s; `weft peers` says why", control.Few(silent))})
+	}
+	return all
+}
+
+// lossesKnown is for how long after a peer's last answer losses on the way to it are worth a warning: no
+// packets may take it any more.
+const lossesKnown = time.Minute
+
+// lossWarnings says from which lanes packets get lost, or else on which paths many do. The texts name
+// no figures that change: each change would be an event.
+func (v view) lossWarnings() (all []warning.Warning) {
+	dead, lossy := map[int][]string{}, []string(nil)
+	for _, name := range slices.Sorted(maps.Keys(v.paths)) {
+		path := v.paths[name]
+		switch {
+		case path.Silent || time.Since(path.Heard) > lossesKnown:
+		case len(path.Dead) > 0:
+			for _, lane := range path.Dead {
+				dead[lane] = append(dead[lane], name)
+			}
+		case path.Lossy:
+			lossy = append(lossy, name)
+		}
+	}
+	for _, lane := range slices.Sorted(maps.Keys(dead)) {
+		all = append(all, warning.Warning{Code: "lane_cut_off", Text: fmt.Sprintf(
+			"probes from UDP port %d of this node (lane %d) get no answer from %s, and those from its other ports do, so connections whose packets leave by it stall; look for a filter, a NAT or one of several links on the way that drops them",
+			v.ports[lane], lane, control.Few(dead[lane]))})
+	}
+	if len(lossy) > 0 {
+		all = append(all, warning.Warning{Code: "path_loss", Text: fmt.Sprintf(
+			"more than %d %% of the last probes to %s got no answer; look for errors and drops of cards and switches on the way, and for an underlay that is overloaded",
+			int(100*probe.LossyFrom), control.Few(lossy))})
 	}
 	return all
 }

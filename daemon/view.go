@@ -15,6 +15,7 @@ import (
 // number of peers, and the handshake waits meanwhile.
 type view struct {
 	sealed  bool
+	ports   []uint16           // from which the lanes send
 	links   []handshake.Status // none with vxlan
 	paths   map[string]probe.Path
 	traffic map[string]status.Traffic
@@ -27,16 +28,26 @@ func (d *daemon) view() (v view) {
 		return v
 	}
 	v = view{sealed: p.keys != nil, paths: p.prober.Paths(), traffic: map[string]status.Traffic{}}
-	if !v.sealed {
+	for _, c := range p.conns {
+		v.ports = append(v.ports, c.SourcePort())
+	}
+	if v.sealed {
+		v.links = p.keys.manager.Status()
+	} else {
 		for name, t := range p.vxlan.Traffic() {
 			v.traffic[name] = status.Traffic(t)
 		}
-		return v
 	}
-	v.links = p.keys.manager.Status()
 	for _, s := range v.links {
 		t := s.Traffic
 		v.traffic[s.Name] = status.Traffic{SentPackets: t.SentPackets, SentBytes: t.SentBytes, ReceivedPackets: t.ReceivedPackets, ReceivedBytes: t.ReceivedBytes}
+	}
+	for name, path := range v.paths {
+		// It may be of a version that knows no probes, but nothing has ever come from it.
+		if t := v.traffic[name]; path.Unanswered && t.SentPackets > 0 && t.ReceivedPackets == 0 {
+			path.Silent = true
+			v.paths[name] = path
+		}
 	}
 	return v
 }

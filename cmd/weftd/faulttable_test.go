@@ -272,14 +272,22 @@ func TestPeerFaultsAreNamed(t *testing.T) {
 		p := startPair(t, newCluster(t, testnet.ClusterOptions{Nodes: 2, Sealed: true}))
 		down := p.down()
 		down.status, down.doctor = "peer node2 is unreachable: node2 does not answer at 192.168.77.2:9338", "peers_unreachable: node2 is unreachable: node2 does not answer at 192.168.77.2:9338"
-		expectFaults(t, p.node, []fault{p.blackHole("ip"), p.wrongKey(), p.wrongKeyThere(), down, p.lostRuns()})
+		expectFaults(t, p.node, []fault{p.blackHole("ip"), p.wrongKey(), p.wrongKeyThere(), down, p.lostRuns(), p.cutOffLane()})
 	})
 	t.Run("vxlan", func(t *testing.T) {
 		t.Parallel()
 		p := startPair(t, newCluster(t, testnet.ClusterOptions{Nodes: 2, Underlay6: true}))
 		down := p.down()
 		down.status, down.doctor = "peer node2 is unreachable: it answered probes before, and does not now", "peers_unreachable: node2 is unreachable: it answered probes before, and does not now"
-		expectFaults(t, p.node, []fault{p.blackHole("ip6"), down})
+		since := p.down()
+		since.name, since.make = "peer down since before weftd was replaced", func(t *testing.T) {
+			p.other.Kill()
+			if err := p.node.TakeOver(t.Context(), "--takeover"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		since.status, since.doctor = "peer node2 is unreachable: it has answered nothing since this weftd started", "peers_unreachable: node2 is unreachable: it has answered nothing since this weftd started"
+		expectFaults(t, p.node, []fault{p.blackHole("ip6"), down, since})
 	})
 }
 
@@ -383,6 +391,26 @@ func (p pair) down() fault {
 			}
 		},
 		metric: `weft_peer_states{state="unreachable"}`, value: "1", alert: "WeftPeerUnreachable",
+	}
+}
+
+// cutOffLane has the way from node to other lose what leaves by one lane, as one of several links that is
+// down does.
+func (p pair) cutOffLane() fault {
+	return fault{
+		name: "one lane cut off",
+		make: func(t *testing.T) {
+			ports := regexp.MustCompile(`:(\d+)\s`).FindAllStringSubmatch(run(t, p.node.Namespace, "ss", "-Huan", "sport", "!=", "9338"), -1)
+			if len(ports) < 2 {
+				t.Skip("this node has one lane")
+			}
+			run(t, p.cluster.Segment.Namespace, "nft", fmt.Sprintf("table bridge cut { chain c { type filter hook prerouting priority 0; ip saddr %s udp sport %s udp dport 9338 drop; }; }",
+				p.node.Entry().Endpoint.Addr(), ports[0][1]))
+		},
+		again:  p.ping,
+		undo:   func(t *testing.T) { run(t, p.cluster.Segment.Namespace, "nft", "delete", "table", "bridge", "cut") },
+		status: "get no answer from node2, and those from its other ports do", doctor: "lane_cut_off: probes from UDP port ",
+		metric: `weft_warnings{code="lane_cut_off"}`, value: "1", alert: "WeftPathLossy",
 	}
 }
 

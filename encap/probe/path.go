@@ -32,9 +32,18 @@ const (
 	shortestRound = 250 * time.Millisecond
 	longestRound  = 2 * time.Second
 
-	// A peer that has never answered is probed ever more rarely: it may be of a version that
-	// knows no probes.
+	// A peer that has shown no probe of its own and no reply is probed ever more rarely: it may be of a
+	// version that knows no probes.
 	rarest = 30 * time.Second
+
+	// dead is how many rounds in a row a lane must get no reply while others do before it is taken to
+	// be cut off: random loss of a tenth does that once in ten years.
+	dead = 5
+
+	// LossyFrom is the part of small probes from whose loss on pods suffer. It is smoothed over some
+	// lossRounds rounds, however many lanes there are.
+	LossyFrom  = 0.1
+	lossRounds = 32
 
 	// surveyPause is the time between the rounds of a survey.
 	surveyPause = 200 * time.Millisecond
@@ -50,11 +59,14 @@ type path struct {
 	heard   time.Time
 	rtt     time.Duration // smoothed; zero if not known
 	history history
+	loss    float64 // smoothed, of the rounds in which something arrived; from 0 to 1
 
 	due    time.Time // of the next round
 	raise  time.Time // when larger probes are tried again
 	misses int       // rounds in a row without any reply
+	knows  bool      // the peer knows probes, as a message of it has shown
 	failed []int     // by lane: rounds in a row in which only small probes arrived
+	lost   []int     // by lane: rounds in a row in which no probe arrived, while others' did
 	narrow int       // the lane in which the MTU was found
 
 	round  round
@@ -107,7 +119,7 @@ func (h *history) ratio() float64 {
 }
 
 func newPath(lanes, largest int) *path {
-	return &path{largest: largest, mtu: largest, failed: make([]int, lanes)}
+	return &path{largest: largest, mtu: largest, failed: make([]int, lanes), lost: make([]int, lanes)}
 }
 
 // restore has the path carry packets of up to mtu bytes, as another process has found out; 0 if that
@@ -125,10 +137,11 @@ func (p *path) restart(largest int, moved bool) {
 		p.mtu = largest // until it shows that less arrives
 	}
 	if moved {
-		p.heard, p.rtt, p.history = time.Time{}, 0, history{}
+		p.heard, p.rtt, p.history, p.loss = time.Time{}, 0, history{}, 0
 	}
 	p.largest, p.search, p.round, p.misses, p.due = largest, nil, round{}, 0, time.Time{}
 	clear(p.failed)
+	clear(p.lost)
 }
 
 // next begins a round, and returns what it sends.
@@ -161,7 +174,7 @@ func (p *path) next(now time.Time) []shot {
 
 // answered takes in a reply.
 func (p *path) answered(s shot, took time.Duration, now time.Time) {
-	p.heard = now
+	p.heard, p.knows = now, true
 	p.round.open--
 	p.round.replies[s]++
 	if s.size != messageLen {
@@ -187,15 +200,22 @@ func (p *path) judge(now time.Time) (again bool) {
 // judgeCheck judges a round of a small and a large probe from each lane.
 func (p *path) judgeCheck(replies map[shot]int, began, now time.Time) (again bool) {
 	suspect, worst := -1, 0
+	lost := 0
 	for lane := range p.failed {
 		small, large := replies[shot{lane, messageLen}] > 0, replies[shot{lane, p.mtu}] > 0
 		p.history.add(!small)
+		if !small {
+			lost++
+		}
 		p.survey.sent(small)
 		switch {
 		case large:
-			p.failed[lane] = 0
+			p.failed[lane], p.lost[lane] = 0, 0
 		case small:
 			p.failed[lane]++
+			p.lost[lane] = 0
+		default:
+			p.lost[lane]++
 		}
 		if p.failed[lane] > worst {
 			suspect, worst = lane, p.failed[lane]
@@ -203,10 +223,12 @@ func (p *path) judgeCheck(replies map[shot]int, began, now time.Time) (again boo
 	}
 	if len(replies) == 0 {
 		p.misses++
+		clear(p.lost)
 		p.due = began.Add(p.pause())
 		return p.goOnSurvey(now)
 	}
 	p.misses, p.due = 0, began.Add(interval)
+	p.loss += (float64(lost)/float64(len(p.failed)) - p.loss) / lossRounds
 	switch {
 	case worst >= suspicious:
 		p.search = &search{lane: suspect, low: smallest, high: p.mtu + 1}
@@ -219,7 +241,7 @@ func (p *path) judgeCheck(replies map[shot]int, began, now time.Time) (again boo
 
 // pause is how long to wait after rounds without any reply.
 func (p *path) pause() time.Duration {
-	if p.heard.IsZero() {
+	if !p.knows {
 		return min(interval<<min(p.misses, 10), rarest)
 	}
 	return interval

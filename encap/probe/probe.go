@@ -219,8 +219,8 @@ func (p *Prober) take(a arrival) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if a.kind == request {
-		if path := (*p.known.Load())[a.from.Name]; path != nil && path.heard.IsZero() && path.misses > 0 {
-			path.misses, path.due = 0, a.at // it knows probes, and is there now
+		if path := (*p.known.Load())[a.from.Name]; path != nil && !path.knows {
+			path.knows, path.misses, path.due = true, 0, a.at // it is there now
 		}
 		return
 	}

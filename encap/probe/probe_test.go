@@ -4,6 +4,7 @@ import (
 	"context"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -199,7 +200,7 @@ func TestFindsBlackHoleBehindLoss(t *testing.T) {
 func TestPeerThatNeverAnswered(t *testing.T) {
 	inWorld(t, 1, func(w *world) {
 		w.set(func() { w.silent = true })
-		if got := w.after(10 * time.Minute); got.MTU != deviceMTU || got.Silent || !got.Heard.IsZero() {
+		if got := w.after(10 * time.Minute); got.MTU != deviceMTU || !got.Unanswered || got.Silent || !got.Heard.IsZero() {
 			t.Errorf("%+v", got)
 		}
 		before := w.requests()
@@ -212,6 +213,71 @@ func TestPeerThatNeverAnswered(t *testing.T) {
 		w.Receive(w.peer, make([]byte, messageLen)) // malformed
 		w.Receive(w.peer, append([]byte{request}, make([]byte, messageLen)...))
 		w.expectMTU(10*time.Second, 1000)
+	})
+}
+
+// A peer that probes this node, and whose answers don't arrive, is silent: it knows probes.
+func TestPeerWhoseAnswersGetLost(t *testing.T) {
+	inWorld(t, 2, func(w *world) {
+		w.set(func() { w.silent = true })
+		asked := append([]byte{request}, make([]byte, messageLen)...)
+		for range 20 {
+			w.after(interval)
+			w.Receive(w.peer, asked)
+		}
+		if got := w.after(0); !got.Silent || !got.Heard.IsZero() {
+			t.Errorf("%+v", got)
+		}
+	})
+}
+
+// TestLaneThatIsCutOff: as by one of several links that is down.
+func TestLaneThatIsCutOff(t *testing.T) {
+	inWorld(t, 4, func(w *world) {
+		random := rand.New(rand.NewPCG(1, 2))
+		w.set(func() { w.loses = func(lane, _ int) bool { return lane == 1 || random.Float64() < 0.05 } })
+		if got := w.after(time.Minute); !slices.Equal(got.Dead, []int{1}) || got.Silent || got.MTU != deviceMTU {
+			t.Errorf("%+v", got)
+		}
+		w.set(func() { w.silent = true }) // that is no fault of a lane
+		if got := w.after(time.Minute); len(got.Dead) > 0 || !got.Silent {
+			t.Errorf("%+v", got)
+		}
+		w.set(func() { w.silent, w.loses = false, func(int, int) bool { return false } })
+		if got := w.after(5 * time.Second); len(got.Dead) > 0 || got.Silent {
+			t.Errorf("%+v", got)
+		}
+	})
+}
+
+// TestLossThatHurts: random loss is judged by many probes, and cuts no lane off. That a peer was away is no
+// loss.
+func TestLossThatHurts(t *testing.T) {
+	for _, tc := range []struct {
+		loss  float64
+		lossy bool
+	}{{0, false}, {0.02, false}, {0.3, true}} {
+		inWorld(t, 2, func(w *world) {
+			random := rand.New(rand.NewPCG(1, 2))
+			w.set(func() { w.loses = func(int, int) bool { return random.Float64() < tc.loss } })
+			for range 100 {
+				got := w.after(time.Minute)
+				if got.Lossy != tc.lossy || len(got.Dead) > 0 {
+					t.Fatalf("with loss %v: %+v", tc.loss, got)
+				}
+			}
+		})
+	}
+	inWorld(t, 2, func(w *world) {
+		w.after(time.Minute)
+		w.set(func() { w.silent = true })
+		w.after(time.Minute)
+		w.set(func() { w.silent = false })
+		for range 60 {
+			if got := w.after(time.Second); got.Lossy {
+				t.Fatalf("after it was away: %+v", got)
+			}
+		}
 	})
 }
 

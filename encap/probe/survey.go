@@ -15,17 +15,24 @@ type Path struct {
 	// Heard is when the peer last answered; zero if it never did.
 	Heard time.Time
 
-	// Silent says that it has answered before, and doesn't now, though packets leave for it.
-	Silent bool
+	// Unanswered says that the peer answers no probe, though packets leave for it, and Silent that it
+	// knows probes too: it has answered one before, or has sent some itself.
+	Unanswered, Silent bool
+
+	// Dead are the lanes whose probes get lost, while those of others are answered.
+	Dead []int
 
 	// RTT is the smoothed round-trip time, or zero.
 	RTT time.Duration
 
 	// Loss is the part of the last probes that got no answer, from 0 to 1.
 	Loss float64
+
+	// Lossy says that so much gets lost that pods suffer (LossyFrom).
+	Lossy bool
 }
 
-// silentAfter is how many rounds in a row without a reply make a peer silent.
+// silentAfter is how many rounds in a row without a reply say that a peer answers nothing.
 const silentAfter = 3
 
 // Paths returns what is known of all paths, by the peers' names.
@@ -41,8 +48,14 @@ func (p *Prober) Paths() map[string]Path {
 }
 
 func (p *path) describe() Path {
-	return Path{MTU: p.mtu, Largest: p.largest, Heard: p.heard, RTT: p.rtt, Loss: p.history.ratio(),
-		Silent: p.misses >= silentAfter && !p.heard.IsZero()}
+	d := Path{MTU: p.mtu, Largest: p.largest, Heard: p.heard, RTT: p.rtt, Loss: p.history.ratio(), Unanswered: p.misses >= silentAfter}
+	d.Silent, d.Lossy = d.Unanswered && p.knows, p.loss >= LossyFrom && !d.Unanswered
+	for lane, rounds := range p.lost {
+		if rounds >= dead {
+			d.Dead = append(d.Dead, lane)
+		}
+	}
+	return d
 }
 
 // Narrow returns the MTU in bytes of those paths that carry less than pods send, by the peers' names.

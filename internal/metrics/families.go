@@ -86,7 +86,7 @@ var groups = []Group{
 	{"Peers", []Family{
 		{"weft_peers", gauge, nil, "Other nodes that this one forwards to.",
 			func(s *Sample, add add) { add(float64(s.Peers.Count)) }},
-		{"weft_peer_states", gauge, []string{"state"}, "Peers by state (docs/operations/reference.md, States of a peer), with _ for spaces. With vxlan, probes show the state: unknown if the peer has never answered one, as kernel VXLAN devices don't, up, idle or unreachable.",
+		{"weft_peer_states", gauge, []string{"state"}, "Peers by state (docs/operations/reference.md, States of a peer), with _ for spaces. With vxlan, probes show the state: unknown if the peer has never answered one, as kernel VXLAN devices don't, or has got no packets yet, up, idle or unreachable.",
 			func(s *Sample, add add) {
 				for state, n := range s.Peers.States {
 					add(float64(n), state)

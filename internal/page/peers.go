@@ -78,7 +78,7 @@ func (out *peer) judge(p status.Peer) {
 	case p.Unreachable():
 		out.unreachable = true
 		trouble(bad, p.Reason())
-	case path != nil && path.Silent:
+	case p.Path != nil && p.Path.Silent:
 		out.State = "data path silent"
 		trouble(bad, "it answers handshakes, but no probes on the data path")
 	case p.Link != nil && p.KeysOverdue:

@@ -46,6 +46,8 @@ var degrading = map[string]struct {
 	"host_input_filter":   {"another program's filter drops nodes' or pods' packets", true},
 	"host_routing_rule":   {"another program's routing rule diverts pods' packets", true},
 	"key_change_held":     {"a node's new key is not accepted", false},
+	"lane_cut_off":        {"a lane's packets to a peer get lost", false},
+	"path_loss":           {"a path loses packets", false},
 	"pool_exhausted":      {"no pod address is free", false},
 	"state_dir":           {"leases can't be written", false},
 	"stranded_pod":        {"a pod is stranded", false},

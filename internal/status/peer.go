@@ -23,10 +23,10 @@ func (p Peer) StateAt(now time.Time) string {
 	switch {
 	case p.Link != nil:
 		return p.State
+	case p.Path != nil && p.Path.Silent:
+		return stateUnreachable
 	case p.Path == nil || p.Path.Answered.IsZero():
 		return StateUnknown // it has never answered, or is a kernel VXLAN device
-	case p.Path.Silent:
-		return stateUnreachable
 	case now.Sub(p.Path.Answered) < answeredLately:
 		return stateUp
 	}
@@ -43,7 +43,10 @@ func (p Peer) Unreachable() bool {
 
 // Reason is why a peer is unreachable or its keys are overdue, and the remedy.
 func (p Peer) Reason() string {
-	if p.Link == nil {
+	switch {
+	case p.Link == nil && p.Path != nil && p.Path.Answered.IsZero():
+		return "it has answered nothing since this weftd started; check that weftd runs there with the same encapsulation, vxlan.vni and port, and that the underlay passes UDP both ways"
+	case p.Link == nil:
 		return "it answered probes before, and does not now; check that weftd runs there, and that the underlay passes UDP both ways"
 	}
 	return cmp.Or(p.Error, "it does not answer; `weft peers` says more")

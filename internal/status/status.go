@@ -121,7 +121,7 @@ type Path struct {
 	Largest int `json:"largestMTU"`
 
 	// Answered is when the peer last answered a probe, if it ever did. Silent says that it does
-	// not any more, though packets leave for it.
+	// not, though packets leave for it.
 	Answered time.Time `json:"answered,omitzero"`
 	Silent   bool      `json:"silent,omitempty"`
 
