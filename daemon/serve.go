@@ -16,12 +16,14 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"weft/control"
+	"weft/drop"
 	"weft/internal/metrics"
 	"weft/internal/page"
 	"weft/internal/status"
 	"weft/internal/version"
 	"weft/internal/warning"
 	"weft/router"
+	"weft/router/tun"
 )
 
 // serveStatus answers weft, the operator's command, on the unix socket.
@@ -244,8 +246,20 @@ func (d *daemon) rotate(ctx context.Context, names []string) (status.Rotation, e
 func (d *daemon) Stats() (s router.Stats) {
 	if p := d.path.Load(); p != nil {
 		s = p.keys.add(p.router.Stats())
+		p.addUnread(&s, d.config.TUN.Name)
 	}
 	return s
+}
+
+// addUnread adds what the kernel has dropped before a lane could read it. These counters go on when weftd is
+// replaced.
+func (p *path) addUnread(s *router.Stats, device string) {
+	if n, err := tun.Unread(device); err == nil { // without the device, the lanes end
+		s.Drops[drop.TUNQueueFull] += n
+	}
+	for _, c := range p.conns {
+		s.Drops[drop.ReceiveQueueFull] += c.Unread()
+	}
 }
 
 // lanes returns the lanes' parts of Stats.

@@ -11,6 +11,8 @@ const (
 
 	// Outbound: from the TUN device to a peer.
 
+	// TUNQueueFull: the kernel had no room for the packet in a queue of the TUN device.
+	TUNQueueFull
 	// Unfinished: a frame with work left to its encapsulation that this one cannot do.
 	Unfinished
 	// SourceNotLocal: the source address is not this node's, nor one of its pods'.
@@ -34,6 +36,8 @@ const (
 
 	// Inbound: from a peer to the TUN device.
 
+	// ReceiveQueueFull: the kernel had no room for the datagram in a socket.
+	ReceiveQueueFull
 	// UnknownPeer: the datagram comes from an address that is no node's.
 	UnknownPeer
 	// Truncated: the datagram ends before its headers do.
@@ -81,6 +85,7 @@ const (
 
 var names = [Count]string{
 	None:                "none",
+	TUNQueueFull:        "tun_queue_full",
 	Unfinished:          "unfinished",
 	SourceNotLocal:      "source_not_local",
 	NoRoute:             "no_route",
@@ -91,6 +96,7 @@ var names = [Count]string{
 	SendRefused:         "send_refused",
 	SendQueueFull:       "send_queue_full",
 	SendFailed:          "send_failed",
+	ReceiveQueueFull:    "receive_queue_full",
 	UnknownPeer:         "unknown_peer",
 	Truncated:           "truncated",
 	BadHeader:           "bad_header",

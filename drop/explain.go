@@ -4,6 +4,8 @@ package drop
 type Explanation struct{ What, Remedy string }
 
 var explanations = [Count]Explanation{
+	TUNQueueFull: {"the kernel had no room for a pod's packet in a queue of `weft0`, or weftd did not run",
+		"nothing after a crash. Otherwise weftd is too slow: give the host more processor time, or weftd more lanes (`tun.lanes`)"},
 	Unfinished: {"the work that the kernel, or a pod with raw sockets, left to do contradicts the packet",
 		"nothing, if a pod forges packets; otherwise report it"},
 	SourceNotLocal: {"the source address is neither this node's nor its pods'",
@@ -24,6 +26,8 @@ var explanations = [Count]Explanation{
 		"the underlay is slower than the pods send"},
 	SendFailed: {"the kernel refused the datagram for another reason",
 		"see the kernel's log"},
+	ReceiveQueueFull: {"the kernel had no room for a datagram in weftd's socket; a few: its checksum was wrong",
+		"weftd is too slow for what arrives: give the host more processor time, or weftd more lanes (`tun.lanes`); with the warning `udp_buffers`, enlarge the buffers"},
 	UnknownPeer: {"a datagram (`sealed`: a part of a handshake) from an address that is no node's",
 		"it is another host, a node missing from the list or behind a NAT, or a node whose endpoint is an address that none of its interfaces has"},
 	Truncated: {"not what a peer of this kind sends",

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"sync/atomic"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -329,6 +330,24 @@ func (c *Conn) Runs() bool { return !c.writer.whole.Load() }
 
 // Joined returns how many datagrams GRO has joined with others before they were read.
 func (c *Conn) Joined() uint64 { return c.reader.joined.Load() }
+
+// Unread returns how many datagrams the kernel has dropped since the receiving socket was opened: it had
+// no room for them, or their checksum was wrong (SO_MEMINFO, socket(7)).
+func (c *Conn) Unread() uint64 {
+	// In the order of include/uapi/linux/sock_diag.h.
+	const drops, values = 8, 9
+	var info [values]uint32
+	raw, err := c.receiving.SyscallConn()
+	if err != nil {
+		return 0 // it is closed
+	}
+	_ = raw.Control(func(fd uintptr) {
+		size := uint32(unsafe.Sizeof(info))
+		_, _, _ = unix.Syscall6(unix.SYS_GETSOCKOPT, fd, unix.SOL_SOCKET, unix.SO_MEMINFO,
+			uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&size)), 0)
+	})
+	return uint64(info[drops])
+}
 
 // LocalAddr returns the address that the lanes receive at.
 func (c *Conn) LocalAddr() netip.AddrPort { return c.local }

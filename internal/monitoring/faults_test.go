@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/prometheus/common/model"
+	"golang.org/x/sys/unix"
 
 	"weft/internal/testnet"
 )
@@ -178,8 +179,12 @@ func (l *lab) dropPackets() {
 
 	l.run(node2.Namespace, "nft 'table inet mine { chain c { type filter hook output priority 0; ip daddr 192.168.77.1 udp dport 9338 drop; }; }'")
 	l.send(l.pods[1].Namespace, netip.Addr{}, netip.AddrPortFrom(l.addr(1), 9), some)
+	pid := l.node(3).PID() // too slow: it gets no processor time
+	l.check(unix.Kill(pid, unix.SIGSTOP))
+	l.send(l.pods[2].Namespace, netip.Addr{}, netip.AddrPortFrom(l.addr(1), 9), many)
+	l.check(unix.Kill(pid, unix.SIGCONT))
 	l.awaitAlerts(map[string]int{
-		"WeftDropsNoKeys": 1, "WeftDropsHost": 2, "WeftDropsAddresses": 2, "WeftDropsUntrusted": 2, "WeftGuardDrops": 2, "WeftDropsUnderlay": 2,
+		"WeftDropsOverload": 3, "WeftDropsNoKeys": 1, "WeftDropsHost": 2, "WeftDropsAddresses": 2, "WeftDropsUntrusted": 2, "WeftGuardDrops": 2, "WeftDropsUnderlay": 2,
 		"WeftPeerUnreachable": 1,
 	})
 }

@@ -60,8 +60,8 @@ func KeepsPackets(code string) bool { return degrading[code].packets }
 // sufferedDrops are the reasons for drops that a fault of a node or the underlay causes. The others
 // can be caused by what pods, or hosts that are no peers, send.
 var sufferedDrops = []drop.Reason{
-	drop.DestinationLocal, drop.NoKeys, drop.TooBig, drop.Unreachable, drop.SendRefused, drop.SendFailed,
-	drop.WriteRefused, drop.Unreadable,
+	drop.TUNQueueFull, drop.DestinationLocal, drop.NoKeys, drop.TooBig, drop.Unreachable, drop.SendRefused, drop.SendFailed,
+	drop.ReceiveQueueFull, drop.WriteRefused, drop.Unreadable,
 }
 
 // NotYet is the error of a part that weftd has not come to.

@@ -104,6 +104,16 @@ func Persist(q Queue, on bool) error {
 	})
 }
 
+// Unread returns how many packets for the device of a name the kernel has dropped since it was made: a
+// queue had no room for them, or the device had no queue.
+func Unread(name string) (uint64, error) {
+	link, err := netlink.LinkByName(name)
+	if err != nil {
+		return 0, fmt.Errorf("read the counters of %s: %w", name, err)
+	}
+	return link.Attrs().Statistics.TxDropped, nil
+}
+
 // Spare are queues without descriptors. To make their buffers takes longer than all the rest.
 type Spare struct {
 	driver driver
