@@ -14,11 +14,11 @@ import (
 	"weft/internal/warning"
 )
 
-// CheckFiles returns which of the files that decide what weftd believes other users of the host
+// CheckFiles returns which of the files and folders that decide what weftd believes other users of the host
 // can change: then they would be root here, or any node of the cluster. The list of nodes is
 // checked whenever it is read.
 func CheckFiles(path string, c config.Config) error {
-	files := []string{path}
+	files := []string{path, c.RunDir, c.StateDir} // sockets and tickets; the last list of nodes, and leases
 	if c.Encapsulation == config.EncapsulationSealed {
 		files = append(files, filepath.Dir(c.KeyFile)) // nodekey checks the file
 	}

@@ -34,7 +34,12 @@ func trustRig(t *testing.T) (dir string, configs map[config.Source]config.Config
 	if err := os.WriteFile(at("kubeconfig"), []byte(kubeconfigText), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	base := config.Config{Node: "node1", Encapsulation: config.EncapsulationSealed, KeyFile: at("node.key"), ClusterCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}}
+	for _, name := range []string{"run", "state"} {
+		if err := os.Mkdir(at(name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	base := config.Config{Node: "node1", RunDir: at("run"), StateDir: at("state"), Encapsulation: config.EncapsulationSealed, KeyFile: at("node.key"), ClusterCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}}
 	configs = map[config.Source]config.Config{}
 	for source, control := range map[config.Source]config.Control{
 		config.SourceFile: {File: at("nodes.yaml")},
@@ -74,7 +79,7 @@ func TestFilesThatOthersChangeAreRefused(t *testing.T) {
 		if err := believed(); err != nil && !strings.Contains(err.Error(), "nodes.yaml: ") {
 			t.Fatalf("%s: %v", source, err)
 		}
-		for _, name := range append(files, ".") {
+		for _, name := range append(files, "run", "state", ".") {
 			path := filepath.Join(dir, name)
 			info, err := os.Stat(path)
 			if err != nil {
@@ -86,7 +91,14 @@ func TestFilesThatOthersChangeAreRefused(t *testing.T) {
 			if err := believed(); err == nil || !strings.Contains(err.Error(), path+": every user can write to ") || !strings.Contains(err.Error(), "; chmod o-w "+path) {
 				t.Errorf("%s: every user can write to %s: %v", source, name, err)
 			}
-			if err := os.Chmod(path, info.Mode().Perm()); err != nil {
+			const nobody = 65534
+			if err := errors.Join(os.Chmod(path, info.Mode().Perm()), os.Chown(path, nobody, -1)); err != nil {
+				t.Fatal(err)
+			}
+			if err := believed(); err == nil || !strings.Contains(err.Error(), path+": it belongs to another user (65534)") {
+				t.Errorf("%s: another user has %s: %v", source, name, err)
+			}
+			if err := os.Chown(path, os.Geteuid(), -1); err != nil {
 				t.Fatal(err)
 			}
 		}
