@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -32,17 +33,20 @@ func failed(err error) error {
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	err := newCommand().ExecuteContext(ctx)
-	switch {
-	case err == nil:
-		return
-	case errors.As(err, new(failure)):
-		fmt.Fprintln(os.Stderr, "weft:", err)
-		os.Exit(exitFailure)
-	default:
-		fmt.Fprintf(os.Stderr, "weft: %v; `weft --help` lists commands and flags\n", err)
-		os.Exit(exitUsage)
+	if err := newCommand().ExecuteContext(ctx); err != nil {
+		os.Exit(complain(os.Stderr, err))
 	}
+}
+
+// complain writes an error, of which others may have chosen parts, and returns the exit status.
+func complain(out io.Writer, err error) (status int) {
+	text := printable(err.Error())
+	if errors.As(err, new(failure)) {
+		fmt.Fprintln(out, "weft:", text)
+		return exitFailure
+	}
+	fmt.Fprintf(out, "weft: %s; `weft --help` lists commands and flags\n", text)
+	return exitUsage
 }
 
 func newCommand() *cobra.Command {

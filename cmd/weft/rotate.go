@@ -31,7 +31,7 @@ func newRotateCommand(socket *string) *cobra.Command {
 			return failed(err)
 		}
 		if rotation.Error != "" {
-			return failure{errors.New(printable(rotation.Error))}
+			return failure{errors.New(rotation.Error)}
 		}
 		return nil
 	}
