@@ -49,9 +49,13 @@ func encode(t *testing.T, m manifest) []byte {
 
 func TestMemoryIsCheckedBeforeUse(t *testing.T) {
 	ticket := newTicket()
-	good := manifest{Version: version, Ticket: ticket, Spec: spec}
-	other, later, pathTicket := good, good, good
-	other.Spec.Lanes, later.Version, pathTicket.Ticket = 3, version+1, "../../etc/passwd"
+	here, err := networkNamespace()
+	if err != nil {
+		t.Fatal(err)
+	}
+	good := manifest{Version: version, Ticket: ticket, Spec: spec, Namespace: here}
+	other, later, pathTicket, elsewhere := good, good, good, good
+	other.Spec.Lanes, later.Version, pathTicket.Ticket, elsewhere.Namespace = 3, version+1, "../../etc/passwd", "0:0"
 	for _, tc := range []struct {
 		name    string
 		content []byte
@@ -65,6 +69,7 @@ func TestMemoryIsCheckedBeforeUse(t *testing.T) {
 		{"a length that is too large", binary.BigEndian.AppendUint32(nil, 1<<31), seals, "begins with"},
 		{"no JSON", append([]byte{0, 0, 0, 1}, 'x'), seals, "parse what was handed over"},
 		{"another version", encode(t, later), seals, "it is handed over in version 2, and this weftd knows version 1"},
+		{"another network namespace", encode(t, elsewhere), seals, "in another network namespace"},
 		{"other lanes", encode(t, other), seals, "tun.lanes is 3 there and 2 here"},
 		{"a ticket that is a path", encode(t, pathTicket), seals, "has a ticket that is none"},
 		{"no ticket", encode(t, good), seals, ErrClaimed.Error()},

@@ -23,6 +23,10 @@ type manifest struct {
 	Roams   []engine.Roam  `json:"roams"`
 	Narrow  map[string]int `json:"narrow"`
 	MTU     int            `json:"mtu"`
+
+	// Namespace is the network namespace of the device and the sockets, as in a request. systemd may start
+	// the next process in another one.
+	Namespace string `json:"namespace"`
 }
 
 const (
@@ -41,7 +45,11 @@ const (
 // write returns memory that no process can change, with all of s but the descriptors. It belongs to
 // no file system, and the kernel frees it with its last descriptor (memfd_create(2)).
 func write(s *State, ticket string) (_ *os.File, err error) {
-	head, err := json.Marshal(manifest{version, ticket, s.Spec, s.Since, s.Roams, s.Narrow, s.MTU})
+	namespace, err := networkNamespace()
+	if err != nil {
+		return nil, err
+	}
+	head, err := json.Marshal(manifest{version, ticket, s.Spec, s.Since, s.Roams, s.Narrow, s.MTU, namespace})
 	if err != nil {
 		return nil, fmt.Errorf("describe what is handed over: %w", err)
 	}
@@ -94,6 +102,12 @@ func read(memory *os.File) (*State, string, error) {
 	s := &State{Spec: head.Spec, Since: head.Since, Roams: head.Roams, Narrow: head.Narrow, MTU: head.MTU, Keys: all[lengthLen+size:]}
 	if head.Version != version {
 		return s, "", versionError(head.Version)
+	}
+	switch here, err := networkNamespace(); {
+	case err != nil:
+		return s, "", err
+	case head.Namespace != here:
+		return s, "", errors.New("it was handed over in another network namespace")
 	}
 	return s, head.Ticket, nil
 }
