@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+	"time"
 
 	"go4.org/netipx"
 
@@ -125,12 +126,20 @@ func readIPTables(ctx context.Context, table string) tables {
 	return parseIPTables(family, string(text), false)
 }
 
+// runLimit is how long a program may take that lists filters: thousands of rules take a second.
+const runLimit = time.Minute
+
 // run returns what a program prints.
 func run(ctx context.Context, name string, args ...string) ([]byte, error) {
 	var stderr strings.Builder
+	ctx, cancel := context.WithTimeoutCause(ctx, runLimit, fmt.Errorf("it has not ended for %v", runLimit))
+	defer cancel()
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s %s: %w %s", name, strings.Join(args, " "), err, strings.TrimSpace(stderr.String()))
 	}

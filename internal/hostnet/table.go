@@ -1,16 +1,22 @@
 package hostnet
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os/exec"
+	"time"
 
 	"sigs.k8s.io/knftables"
 
 	"weft/internal/nftable"
 )
+
+// nftLimit is how long nft may take. While it runs nothing else is changed on the host, and no data path
+// is handed over. Tests change it.
+var nftLimit = time.Minute
 
 // table is one of weft's nftables tables.
 type table struct {
@@ -50,8 +56,10 @@ func (t *table) contents() nftable.Contents {
 // commit runs a transaction that makes the table what want says, and returns its contents
 // from then on.
 func (t *table) commit(ctx context.Context, tx *knftables.Transaction, want nftable.Identity) (nftable.Contents, error) {
-	if err := t.nft.Run(ctx, tx); err != nil {
-		return nil, err
+	within, cancel := context.WithTimeoutCause(ctx, nftLimit, fmt.Errorf("nft has not ended for %v; look for what holds it up (ps -C nft)", nftLimit))
+	defer cancel()
+	if err := t.nft.Run(within, tx); err != nil {
+		return nil, cmp.Or(context.Cause(within), err)
 	}
 	id, contents, err := nftable.ContentsOf(nftable.Family(t.family), t.name)
 	switch {
