@@ -45,13 +45,13 @@ func (m *Manager) acceptOne(conn *quic.Conn) {
 	returned := l.returned(from)
 	m.mu.Unlock()
 
-	epoch, err := m.answer(l, conn)
+	err = m.answer(l, conn)
 	if err != nil {
 		_ = conn.CloseWithError(codeRefused, "")
 	}
 	m.answered(l, err)
 	if err == nil {
-		m.agreed(l, conn, epoch)
+		m.agreed(l, conn)
 		if returned {
 			m.follow(node, from)
 		}

@@ -122,28 +122,27 @@ func (m *Manager) dial(d *dial) {
 	timeout := min(handshakeTimeout<<min(l.failures, 10), longestHandshakeTimeout)
 	m.mu.Unlock()
 
-	conn, epoch, err := m.connect(d, timeout)
+	conn, err := m.connect(d, timeout)
 	m.dialed(d, err == nil)
 	if err != nil {
 		m.failed(d, err)
 		return
 	}
-	m.agreed(l, conn, epoch)
+	m.agreed(l, conn)
 	m.follow(node, to.Addr())
 }
 
 // connect is the part of a dial that the other node takes part in.
-func (m *Manager) connect(d *dial, timeout time.Duration) (*quic.Conn, *sealed.Epoch, error) {
+func (m *Manager) connect(d *dial, timeout time.Duration) (*quic.Conn, error) {
 	conn, err := m.endpoint.dial(d, d.to, d.link.peer.Key, protocol, timeout)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	epoch, err := m.offer(d.link, conn)
-	if err != nil {
+	if err := m.offer(d.link, conn); err != nil {
 		_ = conn.CloseWithError(codeRefused, "")
-		return nil, nil, err
+		return nil, err
 	}
-	return conn, epoch, nil
+	return conn, nil
 }
 
 // follow says that keys were agreed with a peer at an address, if that is not its endpoint's.
@@ -157,12 +156,13 @@ func (m *Manager) follow(node *peer.Peer, addr netip.Addr) {
 	}
 }
 
-// agreed makes the epoch and its connection those of the link.
-func (m *Manager) agreed(l *link, conn *quic.Conn, epoch *sealed.Epoch) {
+// agreed makes a connection that has keys the link's. If Run has ended meanwhile, only the connection
+// ends: both ends may seal with the keys by now, and the next process gets them. The keys of a peer
+// that is gone have ended with it.
+func (m *Manager) agreed(l *link, conn *quic.Conn) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.links[l.peer.Key] != l {
-		epoch.End()
 		_ = conn.CloseWithError(codeGone, "")
 		return
 	}

@@ -44,61 +44,63 @@ func readHello(r io.Reader) (hello, error) {
 	return h, nil
 }
 
-// offer is the dialer's part: it leaves an epoch of which both ends have the keys.
-func (m *Manager) offer(l *link, conn *quic.Conn) (*sealed.Epoch, error) {
+// offer is the dialer's part: it leaves an epoch that is sealed with, and of which both ends have the
+// keys.
+func (m *Manager) offer(l *link, conn *quic.Conn) error {
 	stream, err := conn.OpenStream()
 	if err != nil {
-		return nil, fmt.Errorf("open a stream: %w", err)
+		return fmt.Errorf("open a stream: %w", err)
 	}
 	_ = stream.SetDeadline(time.Now().Add(handshakeTimeout))
 	epoch, err := m.begin(l, conn, true)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if _, err := stream.Write(hello{m.lanes, epoch.Session()}.bytes()); err != nil {
 		epoch.End()
-		return nil, fmt.Errorf("send this node's session: %w", err)
+		return fmt.Errorf("send this node's session: %w", err)
 	}
 	theirs, err := readHello(stream)
 	if err != nil {
 		epoch.End()
-		return nil, err
+		return err
 	}
 	epoch.Expect(theirs.lanes, theirs.session)
 	m.use(l, epoch)
 	_ = stream.Close() // if the connection has ended by now, the link will notice
-	return epoch, nil
+	return nil
 }
 
 // answer is the acceptor's part. It seals with the new keys once it knows that the dialer
-// has them: by the end of the stream, or by the first datagram that was sealed with them. From its hello on the dialer may use them, so an epoch that comes to nothing
-// after that is not ended at once, but like one that was replaced.
-func (m *Manager) answer(l *link, conn *quic.Conn) (*sealed.Epoch, error) {
+// has them: by the end of the stream, or by the first datagram that was sealed with them. From its
+// hello on the dialer may use them, so an epoch that comes to nothing after that is not ended at once,
+// but like one that was replaced.
+func (m *Manager) answer(l *link, conn *quic.Conn) error {
 	ctx, cancel := context.WithTimeout(conn.Context(), handshakeTimeout)
 	defer cancel()
 	stream, err := conn.AcceptStream(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("accept a stream: %w", err)
+		return fmt.Errorf("accept a stream: %w", err)
 	}
 	_ = stream.SetDeadline(time.Now().Add(handshakeTimeout))
 	theirs, err := readHello(stream)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	epoch, err := m.begin(l, conn, false)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	epoch.Expect(theirs.lanes, theirs.session)
 	if _, err := stream.Write(hello{m.lanes, epoch.Session()}.bytes()); err != nil {
-		return nil, fmt.Errorf("send this node's session: %w", err)
+		return fmt.Errorf("send this node's session: %w", err)
 	}
 	if _, err := io.ReadFull(stream, make([]byte, 1)); err != io.EOF {
-		return nil, fmt.Errorf("wait for the other node to have the keys: %w", err)
+		return fmt.Errorf("wait for the other node to have the keys: %w", err)
 	}
 	m.use(l, epoch)
 	_ = stream.Close()
-	return epoch, nil
+	return nil
 }
 
 // begin begins an epoch with a connection's keys, and has watch look after it.

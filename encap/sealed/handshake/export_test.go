@@ -68,6 +68,23 @@ func (n narrow) WriteTo(payload []byte, to netip.AddrPort) error {
 	return n.Socket.WriteTo(payload, to)
 }
 
+// WhenUsed has do called when the manager sends, sealed with new keys, what has waited for them.
+func WhenUsed(do func()) func(*Manager) {
+	return func(m *Manager) { m.endpoint.conn.socket = whenUsed{m.endpoint.conn.socket, do} }
+}
+
+type whenUsed struct {
+	Socket
+	do func()
+}
+
+func (w whenUsed) WriteTo(payload []byte, to netip.AddrPort) error {
+	if payload[0] < 0x40 { // of no QUIC packet
+		w.do()
+	}
+	return w.Socket.WriteTo(payload, to)
+}
+
 // Explain returns what weft says of an error of a handshake with node2.
 func (m *Manager) Explain(err error) string {
 	to := netip.MustParseAddrPort("192.168.0.2:9338")

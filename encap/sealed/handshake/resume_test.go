@@ -2,6 +2,8 @@ package handshake_test
 
 import (
 	"testing"
+
+	"weft/encap/sealed/handshake"
 )
 
 // The next process goes on with the keys at once, while the peer notices nothing. Both agree on
@@ -30,6 +32,30 @@ func TestKeysAreResumedWithoutAHandshake(t *testing.T) {
 			return a.status(t, b).RTT > 0 && b.status(t, a).RTT > 0
 		})
 	}
+}
+
+// Keys that come into use while Run ends are the next process's: the peer may seal with them.
+func TestKeysOfTheLastMomentAreResumed(t *testing.T) {
+	var a *node
+	nodes := newNodes(t, 2, handshake.WhenUsed(func() {
+		go a.pause()
+		eventually(t, "Run has ended all connections", func() bool { return len(a.manager.Status()) == 0 })
+	}))
+	a, b := nodes[0], nodes[1]
+	b.know(a.self)
+	a.know(b.self)
+	a.send(b.self, "hello")
+	b.expect(t, "hello")
+	b.send(a.self, "sealed with them")
+	a.pause()
+	export := a.peers.Export()
+	a.prepare(t)
+	a.know(b.self)
+	if n, err := a.manager.Resume(export); n != 1 || err != nil {
+		t.Fatalf("Resume = %d, %v", n, err)
+	}
+	a.start(t)
+	a.expect(t, "sealed with them")
 }
 
 // A path that is known to lose runs gets none from the next process.
