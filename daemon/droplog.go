@@ -65,6 +65,27 @@ func (w *dropWatch) run(ctx context.Context) error {
 	})
 }
 
+// logged returns the drops that look has seen, by what drops, and reason; nil before it has looked.
+func (w *dropWatch) logged() map[string]map[string]uint64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.samples) == 0 {
+		return nil
+	}
+	last := w.samples[len(w.samples)-1]
+	return map[string]map[string]uint64{byWeftd: last.weftd, byGuard: last.guard}
+}
+
+// restore has the first look compare with what the weftd before has logged. So this one logs what was
+// dropped after that one's last look.
+func (w *dropWatch) restore(logged map[string]map[string]uint64, now time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if logged != nil && len(w.samples) == 0 {
+		w.samples = []dropCounts{{now, logged[byWeftd], logged[byGuard]}}
+	}
+}
+
 // count reads the counters. Without a guard table there are none of its.
 func (w *dropWatch) count(now time.Time) dropCounts {
 	c := dropCounts{at: now, weftd: dropsByName(w.stats())}

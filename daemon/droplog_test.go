@@ -60,6 +60,38 @@ msg="guard drops ended" counter=loopback packets=2 duration=20s
 	}
 }
 
+// TestDropsAroundAHandoverAreLogged: those that the weftd before has not logged, once.
+func TestDropsAroundAHandoverAreLogged(t *testing.T) {
+	var text bytes.Buffer
+	var stats router.Stats
+	guard := map[string]uint64{"loopback": 7}
+	watch := func() *dropWatch {
+		return newDropWatch(slog.New(slog.NewTextHandler(&text, nil)), func() router.Stats { return stats }, func() (map[string]uint64, error) { return guard, nil })
+	}
+	before := watch()
+	if got := before.logged(); got != nil {
+		t.Errorf("before the first look, it has logged %v", got)
+	}
+	before.look(time.Now())
+	stats.Drops[drop.NoRoute] = 3
+	before.look(time.Now())
+	stats.Drops[drop.NoRoute], stats.Drops[drop.UnknownIndex] = 5, 1
+	next := watch()
+	next.restore(before.logged(), time.Now())
+	next.restore(map[string]map[string]uint64{}, time.Now()) // as after a hand-over that was taken back
+	for range 2 {
+		next.look(time.Now())
+	}
+	for _, want := range []string{"reason=no_route packets=3", "reason=no_route packets=2", "reason=unknown_index packets=1"} {
+		if strings.Count(text.String(), want) != 1 {
+			t.Errorf("no line, or more than one, with %q", want)
+		}
+	}
+	if strings.Count(text.String(), "\n") != 3 {
+		t.Errorf("the log has\n%s", text.String())
+	}
+}
+
 func TestCountersThatBeganAnewCount(t *testing.T) {
 	if diff := cmp.Diff(map[string]uint64{"b": 2, "c": 3}, grown(map[string]uint64{"a": 1, "b": 5}, map[string]uint64{"a": 1, "b": 2, "c": 3})); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

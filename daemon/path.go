@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -79,6 +80,8 @@ func (d *daemon) usePath(p *path, proven engine.Proven, state *handover.State) (
 	}
 	sendFrom(p.conns, plan.Self.Endpoint.Addr())
 	p.router = newRouter(d.config, p, plan)
+	p.restore(state.Counters)
+	d.drops.restore(state.Counters.Logged, time.Now())
 	p.ended = make(chan struct{})
 	d.path.Store(p)
 	return nil
@@ -203,6 +206,8 @@ func (d *daemon) handOut(p *path) *handover.State {
 	if p.keys != nil {
 		s.Keys = p.keys.peers.Export()
 	}
+	s.Counters = p.counters()
+	s.Counters.Logged = d.drops.logged()
 	for i, q := range p.queues {
 		receiving, sending := p.conns[i].Files()
 		s.Queues, s.Receiving, s.Sending = append(s.Queues, q.File()), append(s.Receiving, receiving), append(s.Sending, sending)

@@ -349,6 +349,9 @@ func (c *Conn) Unread() uint64 {
 	return uint64(info[drops])
 }
 
+// Restore sets Joined to what it returned in another process.
+func (c *Conn) Restore(joined uint64) { c.reader.joined.Store(joined) }
+
 // LocalAddr returns the address that the lanes receive at.
 func (c *Conn) LocalAddr() netip.AddrPort { return c.local }
 

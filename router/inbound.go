@@ -120,5 +120,5 @@ func (in *inbound) write() {
 			superPackets++
 		}
 	}
-	in.counters.add(uint64(written), in.bytes, superPackets)
+	in.counters.add(Traffic{uint64(written), in.bytes, superPackets})
 }

@@ -86,7 +86,7 @@ func (o *outbound) send() {
 		return
 	}
 	sent := o.conn.WriteBatch(&o.out)
-	o.counters.add(uint64(sent.Packets), uint64(sent.Bytes), o.superPackets)
+	o.counters.add(Traffic{uint64(sent.Packets), uint64(sent.Bytes), o.superPackets})
 	if sent.Refused > 0 {
 		o.counters.drops[sendReason(sent.Err)].Add(uint64(sent.Refused))
 	}

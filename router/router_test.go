@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 	"testing"
@@ -187,6 +188,21 @@ func TestPacketsReachTheOwningNode(t *testing.T) {
 		return n1.Stats().Outbound == router.Traffic{Packets: 4, Bytes: bytesSent} && n1.Lanes()[0] == n1.Stats() &&
 			n2.Stats().Inbound.Packets == 3 && n3.Stats().Inbound.Packets == 1
 	})
+}
+
+// TestCountersGoOn: those of each lane.
+func TestCountersGoOn(t *testing.T) {
+	lanes := make([]router.Lane, 2)
+	for i := range lanes {
+		lanes[i].Queue = tuntest.NewQueue()
+	}
+	before := []router.Stats{{Outbound: router.Traffic{Packets: 3, Bytes: 300, SuperPackets: 1}}, {Inbound: router.Traffic{Packets: 2, Bytes: 20}}}
+	before[0].Drops[drop.NoRoute], before[1].Drops[drop.UnknownIndex] = 4, 5
+	r := router.New(lanes, nil)
+	r.Restore(append(before, router.Stats{})) // of a lane that this one does not have
+	if got := r.Lanes(); !slices.Equal(got, before) {
+		t.Errorf("%+v, want %+v", got, before)
+	}
 }
 
 func TestOutboundPacketsAreDroppedUnderTheirReason(t *testing.T) {

@@ -15,17 +15,17 @@ type counters struct {
 	_ [64]byte // keeps the next lane's counters off this one's cache line
 }
 
-func (c *counters) add(packets, bytes, superPackets uint64) {
-	if packets > 0 {
-		c.packets.Add(packets)
-		c.bytes.Add(bytes)
-		c.superPackets.Add(superPackets)
+func (c *counters) add(t Traffic) {
+	if t.Packets > 0 {
+		c.packets.Add(t.Packets)
+		c.bytes.Add(t.Bytes)
+		c.superPackets.Add(t.SuperPackets)
 	}
 }
 
 func (c *counters) drop(reason drop.Reason) { c.drops[reason].Add(1) }
 
-// Traffic is what went one way since the start.
+// Traffic is what went one way since the counters began.
 type Traffic struct {
 	// Packets and Bytes are the pods' packets that were handed on, without encapsulation.
 	Packets uint64 `json:"packets"`
@@ -36,7 +36,7 @@ type Traffic struct {
 	SuperPackets uint64 `json:"superPackets"`
 }
 
-// Stats is what a router has done since its start, in one lane or in all of them.
+// Stats is what a router has done since its counters began, in one lane or in all of them.
 type Stats struct {
 	Outbound Traffic `json:"outbound"`
 	Inbound  Traffic `json:"inbound"`
@@ -62,6 +62,17 @@ func (r *Router) Lanes() []Stats {
 		r.lanes[i].addTo(&all[i])
 	}
 	return all
+}
+
+// Restore has the counters go on from what another router's Lanes returned. It comes before Run.
+func (r *Router) Restore(lanes []Stats) {
+	for i := range min(len(lanes), len(r.lanes)) {
+		r.lanes[i].out.add(lanes[i].Outbound)
+		r.lanes[i].in.add(lanes[i].Inbound)
+		for reason, n := range lanes[i].Drops {
+			r.lanes[i].in.drops[reason].Add(n)
+		}
+	}
 }
 
 func (l *lane) addTo(s *Stats) {

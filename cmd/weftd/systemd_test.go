@@ -137,6 +137,7 @@ func TestRestartBySystemdLosesNothing(t *testing.T) {
 	}
 	t.Logf("%d restarts", n)
 	tr.expectNoLoss(t)
+	expectCountersGoOn(t, s.node)
 	expectSame(t, "what weftd owns", before, ours(t, s.node.Namespace))
 	if taken := strings.Count(logs(t, s.node), "keys taken over"); taken != n {
 		t.Errorf("keys were taken over %d times in %d restarts", taken, n)

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -82,11 +83,35 @@ func TestTakeoverLosesNothing(t *testing.T) {
 	}
 	t.Logf("%d hand-overs", n)
 	tr.expectNoLoss(t)
+	expectCountersGoOn(t, cluster.Nodes()...)
 	expectSame(t, "what weftd owns", before, ours(t, cluster.Nodes()[0].Namespace))
 	for _, node := range cluster.Nodes() {
 		for _, want := range []string{"data path handed over", "data path taken over", "keys taken over"} {
 			if !strings.Contains(logs(t, node), want) {
 				t.Errorf("%s has no %q in its log:\n%s", node.Name(), want, logs(t, node))
+			}
+		}
+	}
+}
+
+// expectCountersGoOn fails unless each node has counted what startTraffic sent, through all its weftds,
+// and no drops.
+func expectCountersGoOn(t *testing.T, nodes ...*testnet.Node) {
+	t.Helper()
+	const least = 2000 // of pings and over TCP; one weftd of dozens saw a small part of that
+	for _, node := range nodes {
+		metrics, err := node.Metrics(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, direction := range []string{"outbound", "inbound"} {
+			if n, err := strconv.ParseFloat(metrics[fmt.Sprintf("weft_packets_total{direction=%q}", direction)], 64); err != nil || n < least {
+				t.Errorf("%s has counted %v packets %s, want %d at least (%v)", node.Name(), n, direction, least, err)
+			}
+		}
+		for name, n := range metrics {
+			if strings.HasPrefix(name, "weft_drops_total{") && n != "0" {
+				t.Errorf("%s: %s is %s", node.Name(), name, n)
 			}
 		}
 	}

@@ -18,6 +18,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"weft/daemon/engine"
+	"weft/encap/sealed"
+	"weft/router"
 )
 
 // version is that of what is handed over. Another one can't be taken.
@@ -44,10 +46,30 @@ type State struct {
 	Narrow map[string]int
 	MTU    int // of the device, in bytes; 0 if it is not known yet
 
+	Counters Counters
+
 	Keys []byte // as sealed.Peers.Export returns them; empty without encryption
 
 	// Of each lane.
 	Queues, Receiving, Sending []*os.File
+}
+
+// Counters are what a data path has counted. They go on in the next process, so that what is lost
+// shortly before a hand-over shows. A weftd of an earlier version hands none over.
+type Counters struct {
+	Lanes  []LaneCounters `json:"lanes,omitempty"`
+	Waited sealed.Waited  `json:"waited"`
+
+	// Logged are the drops that the log has: by what drops, and reason.
+	Logged map[string]map[string]uint64 `json:"logged,omitempty"`
+}
+
+// LaneCounters are one lane's.
+type LaneCounters struct {
+	Outbound router.Traffic    `json:"outbound"`
+	Inbound  router.Traffic    `json:"inbound"`
+	Drops    map[string]uint64 `json:"drops,omitempty"` // by name: numbers differ between versions
+	Joined   uint64            `json:"joined"`          // datagrams, by GRO
 }
 
 // Now is the time by the clock that all processes of a machine share, and which is never set

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -17,7 +18,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"weft/daemon/engine"
+	"weft/drop"
+	"weft/encap/sealed"
 	"weft/peer"
+	"weft/router"
 )
 
 // memory returns memory with some content, sealed or not.
@@ -89,7 +93,7 @@ func TestMemoryIsCheckedBeforeUse(t *testing.T) {
 }
 
 // TestLargestClusterIsHandedOver: 5,000 peers with the longest names, of which each roams and has a
-// path of its own MTU.
+// path of its own MTU, and lanes that have counted every reason.
 func TestLargestClusterIsHandedOver(t *testing.T) {
 	const peers = 5000
 	s := &State{Spec: spec, Narrow: map[string]int{}, Keys: []byte("keys")}
@@ -97,6 +101,14 @@ func TestLargestClusterIsHandedOver(t *testing.T) {
 	for i := range peers {
 		s.Roams = append(s.Roams, engine.Roam{Key: peer.Fingerprint{1, byte(i >> 8), byte(i)}, Listed: netip.AddrPortFrom(addr, 65535), Addr: addr})
 		s.Narrow[fmt.Sprintf("%s.%04d", strings.Repeat("x", 248), i)] = 1280 + i
+	}
+	s.Counters.Waited, s.Counters.Logged = sealed.Waited{Packets: 1, Bytes: 2, Lost: 3}, map[string]map[string]uint64{"weftd": {"no_route": 2}}
+	for range sealed.MaxLanes {
+		drops := map[string]uint64{}
+		for _, reason := range drop.All() {
+			drops[reason.String()] = math.MaxUint64
+		}
+		s.Counters.Lanes = append(s.Counters.Lanes, LaneCounters{Outbound: router.Traffic{Packets: math.MaxUint64}, Drops: drops, Joined: 4})
 	}
 	ticket := newTicket()
 	memory, err := write(s, ticket)

@@ -27,6 +27,8 @@ type manifest struct {
 	// Namespace is the network namespace of the device and the sockets, as in a request. systemd may start
 	// the next process in another one.
 	Namespace string `json:"namespace"`
+
+	Counters Counters `json:"counters"`
 }
 
 const (
@@ -49,7 +51,7 @@ func write(s *State, ticket string) (_ *os.File, err error) {
 	if err != nil {
 		return nil, err
 	}
-	head, err := json.Marshal(manifest{version, ticket, s.Spec, s.Since, s.Roams, s.Narrow, s.MTU, namespace})
+	head, err := json.Marshal(manifest{version, ticket, s.Spec, s.Since, s.Roams, s.Narrow, s.MTU, namespace, s.Counters})
 	if err != nil {
 		return nil, fmt.Errorf("describe what is handed over: %w", err)
 	}
@@ -99,7 +101,7 @@ func read(memory *os.File) (*State, string, error) {
 		clear(all)
 		return nil, "", fmt.Errorf("parse what was handed over: %w", err)
 	}
-	s := &State{Spec: head.Spec, Since: head.Since, Roams: head.Roams, Narrow: head.Narrow, MTU: head.MTU, Keys: all[lengthLen+size:]}
+	s := &State{Spec: head.Spec, Since: head.Since, Roams: head.Roams, Narrow: head.Narrow, MTU: head.MTU, Counters: head.Counters, Keys: all[lengthLen+size:]}
 	if head.Version != version {
 		return s, "", versionError(head.Version)
 	}

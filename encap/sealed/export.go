@@ -40,8 +40,8 @@ const (
 
 // Export returns all keys with their exact counters and windows, and ends the epochs: this process
 // can no longer seal or open with them, unless it imports them again. Of all that hold an export one
-// may import it, once, or counters would be used twice. The lanes must have ended. The
-// caller wipes the result.
+// may import it, once, or counters would be used twice. Packets that wait for keys are lost. The lanes
+// must have ended. The caller wipes the result.
 func (p *Peers) Export() []byte {
 	all := p.known.Load().peers
 	size := 1
@@ -71,6 +71,7 @@ func (p *Peer) exportLen() int {
 func (p *Peer) export(b []byte) []byte {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.peers.lost.Add(uint64(len(p.forgetWaiting())))
 	b = append(append(b, p.Key[:]...), bit(1, p.Singly()), byte(len(p.epochs)))
 	for _, e := range slices.Clone(p.epochs) {
 		b = e.export(b)

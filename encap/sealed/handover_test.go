@@ -124,6 +124,29 @@ func TestAnExportLeavesNothingBehind(t *testing.T) {
 	}
 }
 
+// TestLostWhileWaitingCounts: packets that wait for keys are not handed over, but what has become of
+// packets is.
+func TestLostWhileWaitingCounts(t *testing.T) {
+	ends := newEnds(t, 3, 1)
+	a, b, c := ends[0], ends[1], ends[2]
+	for range 3 {
+		a.encode(t, 0, b, frame(from1to2(10)))
+	}
+	agree(t, a, b)
+	for range 2 {
+		a.encode(t, 0, c, frame(from1to2(10)))
+	}
+	next := a.successor(b, c)
+	handOver(t, a, next)
+	next.peers.Restore(a.peers.Waited())
+	if got := next.peers.Waited(); got != (sealed.Waited{Packets: 3, Bytes: 3 * 38, Lost: 2}) {
+		t.Errorf("Waited = %+v", got)
+	}
+	if sent := agree(t, next, c); len(sent) != 0 {
+		t.Errorf("%d packets wait still", len(sent))
+	}
+}
+
 // A node that is no peer any more when the next process begins has no keys with it.
 func TestOnlyPeersGetTheirKeysBack(t *testing.T) {
 	ends := newEnds(t, 3, 1)

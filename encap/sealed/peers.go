@@ -342,6 +342,13 @@ func (p *Peers) Waited() Waited {
 	return Waited{p.sentPackets.Load(), p.sentBytes.Load(), p.lost.Load()}
 }
 
+// Restore has Waited go on from what another process's has returned.
+func (p *Peers) Restore(w Waited) {
+	p.sentPackets.Add(w.Packets)
+	p.sentBytes.Add(w.Bytes)
+	p.lost.Add(w.Lost)
+}
+
 // Keyed returns the peers with whom there are epochs.
 func (p *Peers) Keyed() map[*Peer]struct{} { return p.sessions.peers() }
 
