@@ -290,19 +290,23 @@ func (c *Conn) WriteBatch(b *Batch) Sent {
 // WriteTo sends one datagram from the port that all lanes receive at, for what is not
 // a lane's. It may be called at any time.
 func (c *Conn) WriteTo(payload []byte, to netip.AddrPort) error {
-	return c.writeTo(c.reader.raw, payload, to)
+	return c.writeTo(c.reader.raw, payload, to, nil)
 }
 
 // WriteFromLane is WriteTo from the port that the lane sends from. So the datagram takes the way of
 // the lane's packets, where the underlay chooses it by the ports.
 func (c *Conn) WriteFromLane(payload []byte, to netip.AddrPort) error {
-	return c.writeTo(c.writer.raw, payload, to)
+	return c.writeTo(c.writer.raw, payload, to, nil)
 }
 
-func (c *Conn) writeTo(socket syscall.RawConn, payload []byte, to netip.AddrPort) error {
-	var control []byte
+// WriteRunFromLane is WriteFromLane of datagrams of segment bytes each, as a run (see Batch).
+func (c *Conn) WriteRunFromLane(run []byte, segment int, to netip.AddrPort) error {
+	return c.writeTo(c.writer.raw, run, to, segmentControl(segment))
+}
+
+func (c *Conn) writeTo(socket syscall.RawConn, payload []byte, to netip.AddrPort, control []byte) error {
 	if from := c.source.Load(); from != nil && from.addr.Is4() == to.Addr().Is4() {
-		control = from.control
+		control = append(control, from.control...)
 	}
 	var err error
 	controlErr := socket.Control(func(fd uintptr) {

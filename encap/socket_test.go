@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -16,6 +17,24 @@ import (
 	"weft/encap"
 	"weft/internal/testnet"
 )
+
+// TestARunOfMessagesIsOneToo: what is no packet may go out in a run, with the source that packets have.
+func TestARunOfMessagesIsOneToo(t *testing.T) {
+	overEachFamily(t, func(t *testing.T, bind, dial string) {
+		from, to := listen(t, bind+":0", 1)[0], listen(t, bind+":0", 1)[0]
+		from.SendFrom(netip.MustParseAddr(dial))
+		if err := from.WriteRunFromLane([]byte("0123456789"), 4, peerAt(to, dial).Endpoint); err != nil {
+			t.Fatal(err)
+		}
+		got, sender := receive(t, to, 3)
+		if want := []string{"0123", "4567", "89"}; !slices.Equal(got, want) || to.Joined() != 3 {
+			t.Errorf("received %q, %d of them joined; want %q", got, to.Joined(), want)
+		}
+		if want := netip.AddrPortFrom(netip.MustParseAddr(dial), from.SourcePort()); sender != want {
+			t.Errorf("they come from %s, want %s", sender, want)
+		}
+	})
+}
 
 // forgeTooBig sends to an address what a router sends that can't forward a datagram from
 // its port to a peer's: "fragmentation needed" (RFC 1191) or "packet too big" (RFC 8201).

@@ -61,6 +61,19 @@ func (c *controlMessage) init(level, kind int32, size int) {
 	c.header.SetLen(unix.CmsgLen(size))
 }
 
+// setSegment makes it UDP_SEGMENT.
+func (c *controlMessage) setSegment(bytes int) {
+	c.init(unix.SOL_UDP, unix.UDP_SEGMENT, 2)
+	binary.NativeEndian.PutUint16(c.data[:], uint16(bytes))
+}
+
+// segmentControl returns UDP_SEGMENT alone.
+func segmentControl(bytes int) []byte {
+	c := new(controlMessage)
+	c.setSegment(bytes)
+	return unsafe.Slice((*byte)(unsafe.Pointer(c)), controlMessageLen)
+}
+
 // prepare makes all that the writer needs but its socket.
 func (w *writer) prepare() {
 	w.headers = make([]mmsghdr, batchSize)
@@ -137,8 +150,7 @@ func (w *writer) describe(i int, m *message, iovecs []unix.Iovec, from *source) 
 	c, n, size := &w.control[i], 0, 0
 	ipv4 := m.to.Endpoint.Addr().Is4()
 	if m.packets > 1 {
-		c.messages[n].init(unix.SOL_UDP, unix.UDP_SEGMENT, 2)
-		binary.NativeEndian.PutUint16(c.messages[n].data[:], uint16(m.segment))
+		c.messages[n].setSegment(m.segment)
 		n, size = n+1, size+controlMessageLen
 	}
 	if m.class != 0 { // 0 is the socket's
