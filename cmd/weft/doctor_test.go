@@ -126,6 +126,7 @@ var faults = []struct {
 		head: "host_forward_filter: nftables chain inet f forward (hook forward) drops packets"},
 	{name: "INPUT drops", makes: "iptables-nft -P INPUT DROP", head: "host_input_filter: iptables chain INPUT drops packets"},
 	{name: "a rule before weft's", makes: "ip route add 10.244.0.0/16 dev far table 100; ip rule add pref 100 lookup 100", head: "host_routing_rule: the routing rule of priority 100"},
+	{name: "a VPN's default route before weft's", makes: "ip route add default dev far table 220; ip rule add pref 220 lookup 220", head: "host_routing_rule: the routing rule of priority 220"},
 	{name: "a foreign route", makes: "ip route add 10.244.2.0/24 via 192.168.77.9", head: "foreign_route: a route of another program takes packets to pods: 10.244.2.0/24 via 192.168.77.9 dev eth0"},
 	{name: "a network in the cluster CIDRs", makes: "ip address add 10.244.3.1/24 dev far", head: "cluster_overlap: the local network 10.244.3.0/24 on far overlaps"},
 	{name: "a VXLAN device at the port", makes: "ip link add flannel.1 type vxlan id 1 dstport 9338 local 192.168.77.1; ip link set flannel.1 up",

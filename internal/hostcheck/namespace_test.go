@@ -89,6 +89,34 @@ X`, nil},
 	}
 }
 
+// TestRulesOfAHostAreFound has the kernel list real rules and routes, in both families.
+func TestRulesOfAHostAreFound(t *testing.T) {
+	const vpn = "ip $f route add default dev vpn table 220\n"
+	for _, tt := range []struct {
+		name, script string
+		want         bool
+	}{
+		{"a default route", vpn + "ip $f rule add pref 220 lookup 220", true},
+		{"a default route that the rule suppresses", vpn + "ip $f rule add pref 220 lookup 220 suppress_prefixlength 0", false},
+		{"a default route behind the main table's other routes", vpn + "ip $f rule add pref 100 lookup main suppress_prefixlength 0\nip $f rule add pref 220 lookup 220", false},
+		{"a default route behind the main table, for some packets", vpn + "ip $f rule add pref 100 fwmark 0/1 lookup main\nip $f rule add pref 220 lookup 220", true},
+		{"what is not for the pods", vpn + "ip $f rule add pref 220 not to $c lookup 220", false},
+		{"a default route after weft's rules", vpn + "ip $f rule add pref 5210 lookup 220", false},
+	} {
+		for family, cluster := range map[string]string{"-4": "10.244.0.0/16", "-6": "fd00:244::/48"} {
+			t.Run(tt.name+", "+cluster, func(t *testing.T) {
+				testnet.InNewNamespace(t)
+				shell(t, "f="+family+" c="+cluster+"\nip link add vpn type veth peer name far; ip link set vpn up\n"+tt.script)
+				rules, err := readRules()
+				found := host.inspectRules(rules)
+				if err != nil || len(found) > 0 != tt.want || tt.want && !strings.Contains(found[0].Text, "sends packets to "+cluster) {
+					t.Errorf("%v, %v", found, err)
+				}
+			})
+		}
+	}
+}
+
 // TestAcceptedForwardingIsTakenBack adds weft's rules twice, and removes them.
 func TestAcceptedForwardingIsTakenBack(t *testing.T) {
 	testnet.InNewNamespace(t)

@@ -39,7 +39,10 @@ func readRules() (found []routingRule, err error) {
 			}
 		}
 		for _, r := range rules {
-			if r.Priority >= last || r.Protocol == marks.RouteProtocol || r.Table == unix.RT_TABLE_LOCAL || r.Table == unix.RT_TABLE_MAIN || r.Table == 0 {
+			if r.Table == unix.RT_TABLE_MAIN && forAll(r) {
+				break // the main table has a route to all of the cluster CIDRs, weft's
+			}
+			if r.Priority >= last || r.Protocol == marks.RouteProtocol || r.Table == unix.RT_TABLE_LOCAL || r.Table == unix.RT_TABLE_MAIN || r.Table == 0 || r.Invert {
 				continue
 			}
 			routes, err := rtnetlink.Dump(func() ([]netlink.Route, error) {
@@ -63,12 +66,20 @@ func readRules() (found []routingRule, err error) {
 				if route.Dst != nil {
 					to = rtnetlink.Prefix(route.Dst)
 				}
-				rule.routes = append(rule.routes, to)
+				if to.Bits() > r.SuppressPrefixlen {
+					rule.routes = append(rule.routes, to)
+				}
 			}
 			found = append(found, rule)
 		}
 	}
 	return found, nil
+}
+
+// forAll says whether a rule is for all packets, and suppresses at most the default route of its table.
+func forAll(r netlink.Rule) bool {
+	return !r.Invert && r.Src == nil && r.Dst == nil && r.IifName == "" && r.OifName == "" && r.Mark == 0 && (r.Mask == nil || *r.Mask == 0) && r.Tos == 0 &&
+		r.IPProto == 0 && r.Sport == nil && r.Dport == nil && r.UIDRange == nil && r.SuppressPrefixlen <= 0
 }
 
 // inspectRules names the rules that send packets to pods elsewhere.

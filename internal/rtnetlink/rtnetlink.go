@@ -44,12 +44,16 @@ func Addr(ip net.IP) netip.Addr {
 	return addr.Unmap()
 }
 
-// Prefix is the inverse of IPNet; the zero Prefix stands for nil.
+// Prefix is the inverse of IPNet; the zero Prefix stands for nil. The length of the mask decides the
+// family: netlink writes the destination of IPv4's default route as net.IPv4zero, which has 16 bytes.
 func Prefix(n *net.IPNet) netip.Prefix {
 	if n == nil {
 		return netip.Prefix{}
 	}
 	addr, _ := netip.AddrFromSlice(n.IP)
-	bits, _ := n.Mask.Size()
+	bits, size := n.Mask.Size()
+	if size == 32 {
+		addr = addr.Unmap()
+	}
 	return netip.PrefixFrom(addr, bits)
 }

@@ -2,6 +2,7 @@ package rtnetlink
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"testing"
 
@@ -40,6 +41,10 @@ func TestPrefixesSurviveTheOtherType(t *testing.T) {
 		if got := Prefix(IPNet(p)); got != p {
 			t.Errorf("%s came back as %s", p, got)
 		}
+	}
+	any4 := &net.IPNet{IP: net.IPv4zero, Mask: net.CIDRMask(0, 32)} // as netlink lists a default route
+	if got := Prefix(any4); got != netip.MustParsePrefix("0.0.0.0/0") {
+		t.Errorf("the default route became %s", got)
 	}
 	if got := Prefix(nil); got.IsValid() {
 		t.Errorf("nil became %s", got)
