@@ -31,6 +31,7 @@ type world struct {
 	// loses says whether the path loses a datagram of so many bytes of the lane.
 	loses func(lane, size int) bool
 	rtt   time.Duration
+	held  time.Duration // how long Send holds the caller after the message has left
 }
 
 // inWorld runs test in a bubble with a prober of so many lanes.
@@ -87,6 +88,7 @@ func (w *world) Send(to *peer.Peer, lane int, message []byte) error {
 	}
 	answer := append([]byte{reply, 0, 0, 0}, message[4:messageLen]...)
 	time.AfterFunc(w.rtt, func() { w.Receive(to, answer) })
+	time.Sleep(w.held)
 	return nil
 }
 
@@ -351,6 +353,16 @@ func TestSurvey(t *testing.T) {
 		}
 		if _, err := w.Survey(w.t.Context(), "node3", 3); err == nil {
 			t.Error("a node that is no peer was surveyed")
+		}
+	})
+}
+
+// TestReplyBeforeSendReturns measures the round trip all the same.
+func TestReplyBeforeSendReturns(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		w.set(func() { w.held = 2 * w.rtt })
+		if got, err := w.Survey(w.t.Context(), "node2", 3); err != nil || got.Answered == 0 || got.Min < w.rtt {
+			t.Errorf("%+v, %v", got, err)
 		}
 	})
 }
