@@ -9,6 +9,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -79,8 +80,8 @@ func newConnectivityTestCommand(socket *string) *cobra.Command {
 		report := connectivityReport{Results: []connectivity.Result{}}
 		test := connectivity.Test{
 			Node: node, Peers: peers, CacheDir: cache, Outside: outsideAt, Within: *within,
-			Explain: func(ctx context.Context, from, to netip.Addr, peer string) string {
-				return likelyCause(ctx, *socket, node.EchoPort, from, to, peer)
+			Explain: func(ctx context.Context, w connectivity.Way, err error) string {
+				return likelyCause(ctx, *socket, w, err)
 			},
 			Report: func(r connectivity.Result) {
 				report.add(r)
@@ -126,27 +127,37 @@ func printResult(out io.Writer, r connectivity.Result) {
 	}
 }
 
-// likelyCause returns why packets from an address to another, and back, may be lost: what explains
-// them, or else what weftd warns of, and whether the path to the peer works, if it is one.
-func likelyCause(ctx context.Context, socket string, port uint16, from, to netip.Addr, peer string) string {
-	for _, q := range []explain.Query{{Source: from, Destination: to}, {Source: to, Destination: from}} {
-		q.Protocol, q.Port = "tcp", port
+// likelyCause returns why packets on a way, and back, may be lost, as err shows: what explains them,
+// or else what weftd warns of, and whether the path to the peer works, if it is one.
+func likelyCause(ctx context.Context, socket string, w connectivity.Way, err error) string {
+	queries := []explain.Query{{Source: w.From, Destination: w.To.Addr()}}
+	if !w.Outside { // from there, answers come to the node's address
+		queries = append(queries, explain.Query{Source: w.To.Addr(), Destination: w.From})
+	}
+	for _, q := range queries {
+		q.Protocol, q.Port = "tcp", w.To.Port()
 		if e, err := status.AskExplain(ctx, socket, q); err == nil && !e.Overall.Delivered {
 			return fmt.Sprintf("a packet from %s to %s, %s", q.Source, q.Destination, withRemedy(e.Overall.Text, e.Overall.Remedy))
 		}
+	}
+	if w.Outside && errors.Is(err, syscall.ECONNREFUSED) {
+		return fmt.Sprintf("the connection is refused there: nothing listens at %s, or a packet filter on the way rejects it", w.To)
 	}
 	node, err := status.Fetch(ctx, socket)
 	if err != nil {
 		return err.Error()
 	}
 	var causes []string
-	for _, w := range node.Warnings {
-		if status.KeepsPackets(w.Code) {
-			causes = append(causes, w.Text)
+	for _, warned := range node.Warnings {
+		if status.KeepsPackets(warned.Code) {
+			causes = append(causes, warned.Text)
 		}
 	}
-	if peer != "" {
-		causes = append(causes, pathCause(ctx, socket, peer))
+	if w.Peer != "" {
+		causes = append(causes, pathCause(ctx, socket, w.Peer))
+	}
+	if len(causes) == 0 && w.Outside {
+		return fmt.Sprintf("the packets leave this node; check that %s answers other hosts, and the packet filters on the way", w.To)
 	}
 	if len(causes) == 0 {
 		return "weftd knows of none; `weft doctor` checks this host"

@@ -59,9 +59,14 @@ func TestConnectivityTest(t *testing.T) {
 			}
 
 			t.Run("what it finds", func(t *testing.T) {
+				closed := testnet.OutsideAddr4.String() + ":443"
+				results, _ := connectivity(t, node1, "node2", "--outside", closed)
+				if r := results["pod → "+closed+": TCP"]; r.Outcome != "failed" || !strings.Contains(r.Cause, "nothing listens at "+closed) {
+					t.Errorf("nothing listens there: %+v", r)
+				}
 				node3.Kill()
 				run(t, node2.Namespace, "nft", "table inet foreign { chain in { type filter hook input priority 0; ip protocol icmp drop; }; }")
-				results, failed := connectivity(t, node1, "--timeout", "2s")
+				results, failed = connectivity(t, node1, "--timeout", "2s")
 				if r := results["pod → node2: ping over IPv4"]; r.Outcome != "failed" || !strings.Contains(r.Cause, "the kernel there or here drops") {
 					t.Errorf("ICMP is dropped there: %+v", r)
 				}

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"weft/control"
 	"weft/internal/echo"
 	"weft/internal/family"
 	"weft/internal/status"
@@ -59,14 +60,24 @@ type Test struct {
 	// Within is how long each check may take.
 	Within time.Duration
 
-	// Explain returns the likely cause of a failure on the way from an address to another, and to a
-	// peer, if it is one.
-	Explain func(ctx context.Context, from, to netip.Addr, peer string) string
+	// Explain returns the likely cause of an error on a way.
+	Explain func(ctx context.Context, w Way, err error) string
 
 	// Report is called with each result at once, and never twice at the same time.
 	Report func(Result)
 
 	reporting sync.Mutex
+}
+
+// Way is the one that the packets of a check take.
+type Way struct {
+	From netip.Addr
+	To   netip.AddrPort
+
+	// Peer is the name of the peer that they lead to, if it is one, and Outside says that they leave
+	// the cluster.
+	Peer    string
+	Outside bool
 }
 
 // peersAtOnce is how many peers are tested at a time.
@@ -101,7 +112,7 @@ func (t *Test) Run(ctx context.Context) (err error) {
 			return nil
 		}
 		pods = append(pods, pod)
-		t.report(Result{Check: "add a pod", Outcome: Passed, Detail: fmt.Sprint(pod.addrs)})
+		t.report(Result{Check: "add a pod", Outcome: Passed, Detail: control.Join(pod.addrs)})
 	}
 	if err := t.local(ctx, pods[0], pods[1]); err != nil {
 		return err
@@ -118,7 +129,7 @@ func (t *Test) Run(ctx context.Context) (err error) {
 }
 
 // check runs one check, and reports its result.
-func (t *Test) check(ctx context.Context, what string, from, to netip.Addr, peer string, run func(context.Context) (detail string, err error)) (passed bool) {
+func (t *Test) check(ctx context.Context, what string, w Way, run func(context.Context) (detail string, err error)) (passed bool) {
 	within, cancel := context.WithTimeout(ctx, t.Within)
 	defer cancel()
 	detail, err := run(within)
@@ -126,7 +137,7 @@ func (t *Test) check(ctx context.Context, what string, from, to netip.Addr, peer
 		return false
 	}
 	if err != nil {
-		t.report(Result{Check: what, Outcome: Failed, Detail: err.Error(), Cause: t.Explain(ctx, from, to, peer)})
+		t.report(Result{Check: what, Outcome: Failed, Detail: err.Error(), Cause: t.Explain(ctx, w, err)})
 		return false
 	}
 	t.report(Result{Check: what, Outcome: Passed, Detail: detail})
@@ -153,24 +164,24 @@ func (t *Test) local(ctx context.Context, a, b *standIn) error {
 			continue
 		}
 		at := netip.AddrPortFrom(to, server.port)
-		t.check(ctx, "pod → its node: ping over "+of.String(), from, gateway, "", func(ctx context.Context) (string, error) {
+		t.check(ctx, "pod → its node: ping over "+of.String(), Way{From: from, To: netip.AddrPortFrom(gateway, t.Node.EchoPort)}, func(ctx context.Context) (string, error) {
 			rtt, err := ping(ctx, a, gateway, 0)
 			return rtt.Round(time.Microsecond).String(), err
 		})
-		t.check(ctx, "node → its pod: TCP over "+of.String(), gateway, to, "", func(ctx context.Context) (string, error) {
+		t.check(ctx, "node → its pod: TCP over "+of.String(), Way{From: gateway, To: at}, func(ctx context.Context) (string, error) {
 			_, err := echo.TCP(ctx, new(net.Dialer).DialContext, at, transfer)
 			return "", err
 		})
-		t.check(ctx, "pod → pod on this node: TCP over "+of.String(), from, to, "", func(ctx context.Context) (string, error) {
+		t.check(ctx, "pod → pod on this node: TCP over "+of.String(), Way{From: from, To: at}, func(ctx context.Context) (string, error) {
 			seen, err := echo.TCP(ctx, a.dial, at, transfer)
 			return "", translated(seen, from, err)
 		})
-		t.check(ctx, "pod → pod on this node: UDP over "+of.String(), from, to, "", func(ctx context.Context) (string, error) {
+		t.check(ctx, "pod → pod on this node: UDP over "+of.String(), Way{From: from, To: at}, func(ctx context.Context) (string, error) {
 			seen, err := echo.UDP(ctx, a.dial, at, t.Node.TUN.MTU-udpHeaders(of))
 			return "", translated(seen, from, err)
 		})
 		if outside := t.Outside; outside.IsValid() && family.Of(outside.Addr()) == of {
-			t.check(ctx, "pod → "+outside.String()+": TCP", from, outside.Addr(), "", func(ctx context.Context) (string, error) {
+			t.check(ctx, "pod → "+outside.String()+": TCP", Way{From: from, To: outside, Outside: true}, func(ctx context.Context) (string, error) {
 				conn, err := a.dial(ctx, "tcp", outside.String())
 				if err != nil {
 					return "", err
@@ -195,7 +206,8 @@ func (t *Test) peer(ctx context.Context, pod *standIn, p status.Peer) {
 			continue
 		}
 		check := func(what string, run func(ctx context.Context) (string, error)) bool {
-			return t.check(ctx, fmt.Sprintf("pod → %s: %s over %s", p.Name, what, of), from, to, p.Name, run)
+			w := Way{From: from, To: netip.AddrPortFrom(to, t.Node.EchoPort), Peer: p.Name}
+			return t.check(ctx, fmt.Sprintf("pod → %s: %s over %s", p.Name, what, of), w, run)
 		}
 		if !check("ping", func(ctx context.Context) (string, error) {
 			rtt, err := ping(ctx, pod, to, 0)
