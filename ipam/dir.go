@@ -1,14 +1,24 @@
 package ipam
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
+	"os"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 )
 
-// CheckDir returns why files such as leases can't be written in a folder, or nil. It writes nothing.
+// CheckDir returns why files such as leases can't be written in a folder, or nil. It writes nothing. A
+// folder that is not there yet can be made in the nearest one above that is.
 func CheckDir(dir string) error {
+	for dir != filepath.Dir(dir) {
+		if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		dir = filepath.Dir(dir)
+	}
 	if err := unix.Access(dir, unix.W_OK); err != nil {
 		return fmt.Errorf("%w; make it writable", &fs.PathError{Op: "write", Path: dir, Err: err})
 	}
