@@ -263,7 +263,7 @@ func TestRepairOfADamagedLeaseFile(t *testing.T) {
 func TestWrongUseOfIPAMHasARemedy(t *testing.T) {
 	dir, _ := leased(t)
 	missing, file := filepath.Join(dir, "missing"), filepath.Join(dir, "ipam", "weft.json")
-	const help = "; `weft --help` lists commands and flags\n"
+	help := func(command string) string { return "; `weft ipam" + command + " --help` shows how to call it\n" }
 	for _, tt := range []struct {
 		dir    string
 		args   []string
@@ -273,14 +273,14 @@ func TestWrongUseOfIPAMHasARemedy(t *testing.T) {
 		{missing, []string{"list"}, 1, "weft: there is no folder " + missing + "; if weftd has another stateDir, name it with --state-dir\n"},
 		{missing, []string{"gc"}, 1, "weft: there is no folder " + missing + "; if weftd has another stateDir, name it with --state-dir\n"},
 		{file, []string{"check"}, 1, "weft: there is no folder " + file + "; if weftd has another stateDir, name it with --state-dir\n"},
-		{"relative", []string{"release", "a"}, 2, `weft: --state-dir "relative": the path must be absolute` + help},
+		{"relative", []string{"release", "a"}, 2, `weft: --state-dir "relative": the path must be absolute` + help(" release")},
 		{dir, []string{"gc", "--network", "wift"}, 1, `weft: there are no leases of a network "wift", but of weft; name weftd's network with --network` + "\n"},
-		{dir, []string{"release"}, 2, "weft: requires at least 1 arg(s), only received 0" + help},
-		{dir, []string{"release", ""}, 2, "weft: an argument is empty; name an address or a container" + help},
-		{dir, []string{"list", "a"}, 2, `weft: unknown command "a" for "weft ipam list"` + help},
-		{dir, []string{"lits"}, 2, `weft: unknown command "lits" for "weft ipam"` + help},
-		{dir, []string{"gc", "-o", "yaml"}, 2, `weft: unknown output format "yaml"; there are text and json` + help},
-		{dir, []string{"release", "-o", "yaml", "a"}, 2, `weft: unknown output format "yaml"; there are text and json` + help},
+		{dir, []string{"release"}, 2, "weft: requires at least 1 arg(s), only received 0" + help(" release")},
+		{dir, []string{"release", ""}, 2, "weft: an argument is empty; name an address or a container" + help(" release")},
+		{dir, []string{"list", "a"}, 2, `weft: unknown command "a" for "weft ipam list"` + help(" list")},
+		{dir, []string{"lits"}, 2, `weft: unknown command "lits" for "weft ipam"` + help("")},
+		{dir, []string{"gc", "-o", "yaml"}, 2, `weft: unknown output format "yaml"; there are text and json` + help(" gc")},
+		{dir, []string{"release", "-o", "yaml", "a"}, 2, `weft: unknown output format "yaml"; there are text and json` + help(" release")},
 	} {
 		expectIPAM(t, tt.dir, tt.args, tt.code, "", tt.stderr)
 	}

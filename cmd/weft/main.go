@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -33,20 +34,29 @@ func failed(err error) error {
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	if err := newCommand().ExecuteContext(ctx); err != nil {
-		os.Exit(complain(os.Stderr, err))
+	if command, err := newCommand().ExecuteContextC(ctx); err != nil {
+		os.Exit(complain(os.Stderr, command, err))
 	}
 }
 
-// complain writes an error, of which others may have chosen parts, and returns the exit status.
-func complain(out io.Writer, err error) (status int) {
-	text := printable(err.Error())
+// complain writes an error of a command, of which others may have chosen parts, and returns the exit
+// status.
+func complain(out io.Writer, command *cobra.Command, err error) (status int) {
 	if errors.As(err, new(failure)) {
-		fmt.Fprintln(out, "weft:", text)
+		fmt.Fprintln(out, "weft:", printable(err.Error()))
 		return exitFailure
 	}
-	fmt.Fprintf(out, "weft: %s; `weft --help` lists commands and flags\n", text)
+	fmt.Fprintf(out, "weft: %s; `%s --help` shows how to call it\n", printable(inOneSentence(err)), command.CommandPath())
 	return exitUsage
+}
+
+// inOneSentence is the text of an error of use. Cobra writes what may have been meant on lines of its own.
+func inOneSentence(err error) string {
+	text, meant, ok := strings.Cut(err.Error(), "\n\nDid you mean this?\n")
+	if ok {
+		text += "; did you mean " + strings.Join(strings.Fields(meant), " or ") + "?"
+	}
+	return text
 }
 
 func newCommand() *cobra.Command {

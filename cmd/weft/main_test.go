@@ -13,10 +13,10 @@ func TestErrorsControlNoTerminal(t *testing.T) {
 		status int
 	}{
 		{failure{errors.New("node2 says: \x1b[2J\u009bno")}, "weft: node2 says: \ufffd[2J\ufffdno\n", exitFailure},
-		{errors.New("unknown flag \x1b"), "weft: unknown flag \ufffd; `weft --help` lists commands and flags\n", exitUsage},
+		{errors.New("unknown flag \x1b"), "weft: unknown flag \ufffd; `weft --help` shows how to call it\n", exitUsage},
 	} {
 		var out strings.Builder
-		if status := complain(&out, tc.err); status != tc.status || out.String() != tc.want {
+		if status := complain(&out, newCommand(), tc.err); status != tc.status || out.String() != tc.want {
 			t.Errorf("%q: exit status %d, %q; want %d, %q", tc.err, status, out.String(), tc.status, tc.want)
 		}
 	}

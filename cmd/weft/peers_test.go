@@ -147,7 +147,7 @@ func TestPeersAsJSON(t *testing.T) {
 ]
 `, "")
 	expectOutcome(t, socket, []string{"peers", "nod2"}, 1, "", `weft: no peer is named "nod2"; did you mean node2?`+"\n")
-	expectOutcome(t, socket, []string{"peers", "-o", "wide"}, 2, "", `weft: unknown output format "wide"; there are text and json; `+"`weft --help` lists commands and flags\n")
+	expectOutcome(t, socket, []string{"peers", "-o", "wide"}, 2, "", `weft: unknown output format "wide"; there are text and json; `+"`weft peers --help` shows how to call it\n")
 }
 
 func TestPeersForProgramsHaveUnitsInTheirNames(t *testing.T) {

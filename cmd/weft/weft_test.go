@@ -188,7 +188,7 @@ func asWeft(t *testing.T, args ...string) (code int, stdout, stderr string) {
 
 func TestExitStatusOfMisuseAndFailure(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "weftd.sock")
-	const help = "; `weft --help` lists commands and flags\n"
+	const help = "; `weft status --help` shows how to call it\n"
 	for _, tt := range []struct {
 		args   []string
 		code   int
@@ -198,7 +198,7 @@ func TestExitStatusOfMisuseAndFailure(t *testing.T) {
 		{[]string{"status", "--colour"}, 2, "weft: unknown flag: --colour" + help},
 		{[]string{"status", "--output=xml"}, 2, `weft: unknown output format "xml"; there are text and json` + help},
 		{[]string{"status", "node1"}, 2, `weft: unknown command "node1" for "weft status"` + help},
-		{[]string{"statsu"}, 2, `weft: unknown command "statsu" for "weft"`},
+		{[]string{"statsu"}, 2, `weft: unknown command "statsu" for "weft"; did you mean status?; ` + "`weft --help` shows how to call it\n"},
 		{[]string{"--version"}, 0, ""},
 		{[]string{"--help"}, 0, ""},
 		{nil, 0, ""},
