@@ -26,7 +26,7 @@ func newConfirmCommand(socket *string) *cobra.Command {
 				if len(done.Keys) > 0 {
 					fmt.Fprintf(out, "%d changed %s accepted: %s\n", len(done.Keys), plural(len(done.Keys), "key"), strings.Join(done.Keys, ", "))
 				}
-				_, err := fmt.Fprintf(out, "%d %s withdrawn, %d left\n", len(done.Withdrawn), plural(len(done.Withdrawn), "peer"), done.Peers)
+				_, err := fmt.Fprintf(out, "%d %s removed, %d left\n", len(done.Withdrawn), plural(len(done.Withdrawn), "peer"), done.Peers)
 				return err
 			})
 		}

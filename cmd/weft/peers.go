@@ -94,13 +94,14 @@ func trouble(p status.Peer, now time.Time) string {
 	case p.Link == nil || p.Error == "":
 		return ""
 	}
-	text := "  " + oneLine(p.Error)
+	text := "  "
 	if p.KeysOverdue {
-		text = "  KEYS OVERDUE: " + text[2:]
+		text += "KEYS OVERDUE: "
 	}
 	if p.Failures > 1 {
-		text += fmt.Sprintf(", %d times in a row", p.Failures)
+		text += fmt.Sprintf("failed %d times in a row: ", p.Failures)
 	}
+	text += oneLine(p.Error)
 	if wait := p.Retry.Sub(now); wait > 0 {
 		return text + fmt.Sprintf("; retried in %s if there are packets for it\n", wait.Round(100*time.Millisecond))
 	}

@@ -46,7 +46,7 @@ NAME   ENDPOINT           STATE        HEARD  KEYS AGE  RTT    LOSS  MTU   SENT 
 node2  192.168.77.2:9338  up           0s     12m3s     412µs  25 %  1300  12345 packets, 3.0 GiB  1 packet, 84 B  7
   KEYS OVERDUE: node2 does not answer; retried with the next packet for it
 node3  192.168.77.3:9338  unreachable  12s    1m0s      -      -     -     5 packets, 420 B        0 packets, 0 B  0
-  timeout: no recent ` + "\ufffd" + `[31mnetwork activity, 3 times in a row; retried in 3.5s if there are packets for it
+  failed 3 times in a row: timeout: no recent ` + "\ufffd" + `[31mnetwork activity; retried in 3.5s if there are packets for it
 node4  [fd00:77::4]:9338  unreachable  -      -         -      -     -     0 packets, 0 B          0 packets, 0 B  0
   the node there has another key; retried with the next packet for it
 node5  192.168.77.5:9338  idle         6m0s   7m0s      -      -     -     0 packets, 0 B          0 packets, 0 B  0

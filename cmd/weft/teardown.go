@@ -39,9 +39,9 @@ func newTeardownCommand() *cobra.Command {
 		Use:   "teardown",
 		Short: "Remove what weft set up on this host, its protection included",
 		Long: "Remove what weft set up on this host, once weftd is stopped: the guard table, the routes and\n" +
-			"rules, the device of a weftd that died, the conflist, and weftd's files in its run directory. Without the guard table, pods'\n" +
-			"packets may leave in clear, so this is refused while pods run. Leases, the snapshot and the\n" +
-			"node's key stay in their folders.",
+			"rules, the device of a weftd that died, the conflist, and weftd's files in runDir. Without the\n" +
+			"guard table, pods' packets may leave in clear, so this is refused while pods run. Leases, the\n" +
+			"snapshot and the node's key stay in their folders.",
 		Args: cobra.NoArgs,
 	}
 	exits(c, "all that weft set up is removed", "refused, because weftd or pods run; or something could not be removed")
@@ -77,8 +77,8 @@ func tearDown(ctx context.Context, c config.Config, force bool) (teardown, error
 		return done, err
 	}
 	if len(pods) > 0 && !force {
-		return done, fmt.Errorf("%d pods run on this node (%s), and their packets could leave in clear; drain the node first, or add --force",
-			len(pods), control.Few(pods))
+		return done, fmt.Errorf("%d %s still on this node (%s): without the guard table, pods' packets could leave in clear; drain the node first, or add --force",
+			len(pods), plural(len(pods), "pod"), control.Few(pods))
 	}
 	done.Exposed = append(done.Exposed, pods...)
 	// First what has runtimes add pods, last what protects those that there are.
@@ -143,7 +143,7 @@ func printTeardown(out io.Writer, done teardown) error {
 		fmt.Fprintf(out, "removed %s\n", what)
 	}
 	if len(done.Exposed) > 0 {
-		fmt.Fprintf(out, "WARNING: %d pods run on without protection: %s\n", len(done.Exposed), control.Few(done.Exposed))
+		fmt.Fprintf(out, "WARNING: %d %s left without protection: %s\n", len(done.Exposed), plural(len(done.Exposed), "pod"), control.Few(done.Exposed))
 	}
 	_, err := fmt.Fprintln(out, "kept: leases and snapshot (stateDir), and the node's key (keyFile)")
 	return err

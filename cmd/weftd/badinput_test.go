@@ -392,7 +392,7 @@ func TestRefusedStartLeavesRunningWeftd(t *testing.T) {
 		{"on another port and device", []string{"--listen=0.0.0.0:9000", "--tun-name=weft1"}, 1},
 	} {
 		got := finish(t, weftd(t, node, nil, second.args...))
-		if got.status != second.status || got.status == 1 && !strings.HasPrefix(got.stderr, "weftd: another weftd runs already (pid ") {
+		if got.status != second.status || got.status == 1 && !strings.HasPrefix(got.stderr, "weftd: a weftd runs already (pid ") {
 			t.Errorf("a second weftd %s: exit status %d, want %d: %s", second.name, got.status, second.status, got.stderr)
 		}
 		expectSame(t, "the node, by a second weftd "+second.name, before, state())

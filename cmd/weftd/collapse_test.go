@@ -25,7 +25,7 @@ func TestAListThatCollapsesWaitsUntilItIsConfirmed(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if got := weft(t, node, "confirm"); got.status != 1 || !strings.Contains(got.stderr, "there is no list of nodes to confirm") {
+	if got := weft(t, node, "confirm"); got.status != 1 || !strings.Contains(got.stderr, "nothing to confirm: no peers are kept, and no key has changed") {
 		t.Errorf("nothing waits, but: exit status %d, %s%s", got.status, got.stdout, got.stderr)
 	}
 
@@ -60,7 +60,7 @@ func TestAListThatCollapsesWaitsUntilItIsConfirmed(t *testing.T) {
 			t.Errorf("weft status does not report %q:\n%s", part, shown.stdout)
 		}
 	}
-	if got := weft(t, node, "confirm"); got.status != 0 || got.stdout != "2 peers withdrawn, 1 left\n" {
+	if got := weft(t, node, "confirm"); got.status != 0 || got.stdout != "2 peers removed, 1 left\n" {
 		t.Errorf("exit status %d, %s%s", got.status, got.stdout, got.stderr)
 	}
 	eventuallyCurrent(t, node, "0", "3")

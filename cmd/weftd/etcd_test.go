@@ -363,7 +363,7 @@ func TestAnEmptiedEtcdWithdrawsNothing(t *testing.T) {
 		return nil
 	})
 	expectSame(t, "the node's network", before, network(t, node.Namespace))
-	if got := weft(t, node, "confirm"); got.status != 0 || got.stdout != "2 peers withdrawn, 1 left\n" {
+	if got := weft(t, node, "confirm"); got.status != 0 || got.stdout != "2 peers removed, 1 left\n" {
 		t.Errorf("exit status %d, %s%s", got.status, got.stdout, got.stderr)
 	}
 	eventuallyPeers(t, 1, node)

@@ -109,7 +109,7 @@ func TestTeardownRemovesAll(t *testing.T) {
 	if err := node.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if got := teardown(t, node); got.status != 1 || !strings.Contains(got.stderr, "another weftd runs already") || !strings.Contains(got.stderr, "systemctl stop weftd") {
+	if got := teardown(t, node); got.status != 1 || !strings.Contains(got.stderr, "a weftd runs already") || !strings.Contains(got.stderr, "systemctl stop weftd") {
 		t.Errorf("while weftd runs: exit status %d, %s", got.status, got.stderr)
 	}
 	addPod(t, node, "a")
@@ -117,7 +117,7 @@ func TestTeardownRemovesAll(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := network(t, node.Namespace)
-	if got := teardown(t, node); got.status != 1 || !strings.Contains(got.stderr, "1 pods run on this node") || !strings.Contains(got.stderr, "--force") {
+	if got := teardown(t, node); got.status != 1 || !strings.Contains(got.stderr, "1 pod still on this node") || !strings.Contains(got.stderr, "--force") {
 		t.Errorf("while a pod runs: exit status %d, %s", got.status, got.stderr)
 	}
 	expectSame(t, "the node's network", before, network(t, node.Namespace))

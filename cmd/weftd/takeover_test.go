@@ -156,7 +156,7 @@ func TestTakeoverOfNobody(t *testing.T) {
 		t.Errorf("weft status: %s%s", got.stdout, got.stderr)
 	}
 	// A second ordinary weftd is refused.
-	if got := finish(t, weftd(t, node, nil)); got.status != 1 || !strings.Contains(got.stderr, "another weftd runs already") {
+	if got := finish(t, weftd(t, node, nil)); got.status != 1 || !strings.Contains(got.stderr, "a weftd runs already") {
 		t.Errorf("a second one: exit status %d, %s", got.status, got.stderr)
 	}
 	if err := next.Process.Signal(syscall.SIGTERM); err != nil {

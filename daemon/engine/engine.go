@@ -246,7 +246,7 @@ func (e *Engine) Confirm() (c Confirmation, d Decision, err error) {
 		c.Keys = append(c.Keys, change.Node)
 	}
 	if !e.guard.Waits() {
-		return Confirmation{}, d, errors.New("there is no list of nodes to confirm")
+		return Confirmation{}, d, errors.New("nothing to confirm: no peers are kept, and no key has changed")
 	}
 	plan, err := e.guard.Confirm()
 	if err != nil {

@@ -90,7 +90,7 @@ list 1 2             -> info node list applied, note peer removed, apply, [2] re
 
 # nothing to confirm
 first 1 2            -> [2] not ready: weftd is starting
-confirm              -> error: there is no list of nodes to confirm
+confirm              -> error: nothing to confirm: no peers are kept, and no key has changed
 
 # a list without this node
 up 1 2               -> publish up, [2] ready

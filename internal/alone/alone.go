@@ -17,7 +17,7 @@ import (
 const lockName = "weftd.lock"
 
 // ErrRuns says that a weftd uses the run directory.
-var ErrRuns = errors.New("another weftd runs already")
+var ErrRuns = errors.New("a weftd runs already")
 
 // Lock makes sure, until the result is closed or the process ends, that no other weftd uses
 // this run directory: routes, rules and guard table have one owner. It makes the directory.

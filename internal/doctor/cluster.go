@@ -87,7 +87,7 @@ func checkList(_ context.Context, h *host) (found []Finding) {
 		found = append(found, of(Warning, "weftd does not use the newest list as a whole: "+h.report.State.Rejected)...)
 	}
 	if len(found) == 0 {
-		return ok("this node, %s, has %d peers", h.Config.Node, len(l.plan.Peers))
+		return ok("this node is %s; peers in the list: %d", h.Config.Node, len(l.plan.Peers))
 	}
 	return found
 }
@@ -201,7 +201,7 @@ func checkPeers(_ context.Context, h *host) (found []Finding) {
 	case unreachable == 0 && unknown > 0 && unknown == len(h.report.Peers):
 		return skipped("no peer has answered a probe yet; `weft probe` asks them")
 	case unreachable == 0:
-		return ok("none of %d peers is unreachable", len(h.report.Peers))
+		return ok("no peer is unreachable, of %d", len(h.report.Peers))
 	}
 	return found
 }

@@ -123,7 +123,7 @@ func TestUnreachablePeersAreNamed(t *testing.T) {
 		}
 		return &host{report: r}
 	}
-	expect(t, checkPeers(t.Context(), peers("up", "idle")), OK, "none of 2 peers")
+	expect(t, checkPeers(t.Context(), peers("up", "idle")), OK, "no peer is unreachable, of 2")
 	expect(t, checkPeers(t.Context(), peers("up", "unreachable")), Failed, "node3 is unreachable: it refuses this node's key")
 	const u = "unreachable"
 	if found := checkPeers(t.Context(), peers(u, u, u, u, u)); len(found) != 3 || found[2].Found != "node4 is unreachable: it refuses this node's key (and 2 more peers)" {
@@ -136,7 +136,7 @@ func TestUnreachablePeersAreNamed(t *testing.T) {
 		return &host{report: &status.Report{Peers: []status.Peer{{Name: "node2", Path: &p}}}}
 	}
 	expect(t, checkPeers(t.Context(), probed(status.Path{})), Skipped, "no peer has answered a probe yet")
-	expect(t, checkPeers(t.Context(), probed(status.Path{Answered: time.Now()})), OK, "none of 1 peers")
+	expect(t, checkPeers(t.Context(), probed(status.Path{Answered: time.Now()})), OK, "no peer is unreachable, of 1")
 	expect(t, checkPeers(t.Context(), probed(status.Path{Answered: time.Now(), Silent: true})), Failed, "node2 is unreachable: it answered probes before, and does not now")
 }
 

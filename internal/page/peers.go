@@ -80,7 +80,7 @@ func (out *peer) judge(p status.Peer) {
 		trouble(bad, p.Reason())
 	case p.Path != nil && p.Path.Silent:
 		out.State = "data path silent"
-		trouble(bad, "it answers handshakes, but no probes on the data path")
+		trouble(bad, "it has keys, but does not answer probes on the data path")
 	case p.Link != nil && p.KeysOverdue:
 		trouble(warn, "the data keys are too old: "+p.Reason())
 	case path != nil && path.Loss >= lossy:

@@ -90,7 +90,7 @@ func TestWhatIsWrongWithAPeerIsSaid(t *testing.T) {
 		{"up", link("up"), "good up: "},
 		{"idle", link("idle"), "neutral idle: "},
 		{"unreachable", change(func(p *status.Peer) { p.State, p.Error = "unreachable", "it does not answer" }), "bad unreachable: it does not answer"},
-		{"only its data path is silent", change(func(p *status.Peer) { p.Path.Silent = true }), "bad data path silent: it answers handshakes, but no probes on the data path"},
+		{"only its data path is silent", change(func(p *status.Peer) { p.Path.Silent = true }), "bad data path silent: it has keys, but does not answer probes on the data path"},
 		{"old keys", change(func(p *status.Peer) { p.KeysOverdue, p.Error = true, "refused" }), "warn up: the data keys are too old: refused"},
 		{"loss", change(func(p *status.Peer) { p.Path.Loss = 0.1 }), "warn up: probes get lost on the way"},
 		{"small path MTU", change(func(p *status.Peer) { p.Path.MTU = 1240 }), "warn up: the path carries packets of 1240 bytes, and pods may send 1440"},

@@ -126,7 +126,7 @@ func (r *Report) peerProblems() (all []Problem) {
 	}
 	for _, p := range r.Peers {
 		if p.Path != nil && p.Path.Silent && !p.Unreachable() {
-			all = append(all, Problem{KindProblem, "data_path", true, fmt.Sprintf("peer %s answers handshakes, but no probes on the data path, so packets may get lost; compare `weft probe %s` on both nodes", p.Name, p.Name), "a peer's data path is silent"})
+			all = append(all, Problem{KindProblem, "data_path", true, fmt.Sprintf("peer %s has keys, but does not answer probes on the data path, so packets may get lost; run `weft probe` on both nodes", p.Name), "a peer's data path is silent"})
 			if len(all) > 2*mostPeersNamed {
 				break
 			}

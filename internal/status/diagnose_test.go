@@ -55,7 +55,7 @@ func TestSummaryAndProblems(t *testing.T) {
 			summary: "DEGRADED: 1 of 3 peers unreachable; a peer's data path is silent",
 			problems: []string{
 				"PROBLEM peers_unreachable peer node2 is unreachable: it answered probes before, and does not now; check that weftd runs there, and that the underlay passes UDP both ways",
-				"PROBLEM data_path peer node3 answers handshakes, but no probes on the data path, so packets may get lost; compare `weft probe node3` on both nodes"},
+				"PROBLEM data_path peer node3 has keys, but does not answer probes on the data path, so packets may get lost; run `weft probe` on both nodes"},
 		},
 		{
 			name:    "many peers are down",
