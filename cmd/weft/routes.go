@@ -19,7 +19,8 @@ func newRoutesCommand(socket *string) *cobra.Command {
 		Short: "Show weftd's forwarding table beside the kernel's routes",
 		Long: "Show which node weftd's forwarding table has for each prefix, and the route that the kernel has for it;\n" +
 			"with an argument only what overlaps it. Disagreements come first, each with its remedy. The table\n" +
-			"decides to which node a packet goes; the kernel's routes decide whether weftd gets it.",
+			"decides to which node a packet goes; the kernel's routes decide whether weftd gets it. Where KERNEL is\n" +
+			"unreachable, the kernel refuses addresses that no node or pod has; each pod has a route of its own.",
 		Args: cobra.MaximumNArgs(1),
 	}
 	output := addOutput(c)
@@ -73,7 +74,7 @@ func printRoutes(out io.Writer, entries []status.RouteEntry) error {
 			continue
 		}
 		k := e.Kernel[0]
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", e.Prefix, owner(e), kind(k), orDash(k.Device), orDash(mtuOf(k)), orDash(sourceOf(k)), tableOf(k))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", e.Prefix, owner(e), kind(k), orDash(deviceOf(k)), orDash(mtuOf(k)), orDash(sourceOf(k)), tableOf(k))
 	}
 	return w.Flush()
 }
@@ -94,6 +95,16 @@ func kind(k hostnet.KernelRoute) string {
 		return k.Type
 	}
 	return k.Type + ", not weft's"
+}
+
+// deviceOf is the device by which packets leave. Linux names the loopback device in routes of IPv6 that
+// refuse packets.
+func deviceOf(k hostnet.KernelRoute) string {
+	switch k.Type {
+	case "unreachable", "prohibit", "blackhole":
+		return ""
+	}
+	return k.Device
 }
 
 func mtuOf(k hostnet.KernelRoute) string {

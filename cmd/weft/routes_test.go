@@ -20,6 +20,7 @@ func TestRoutesAreLines(t *testing.T) {
 		{Prefix: netip.MustParsePrefix("10.244.1.0/24"), Node: "node1", Self: true, Kernel: []hostnet.KernelRoute{{Type: "unreachable", Table: 254, Protocol: marks.RouteProtocol}}},
 		{Prefix: netip.MustParsePrefix("10.244.2.0/24"), Node: "node2", Kernel: []hostnet.KernelRoute{
 			{Type: "unicast", Device: "weft0", MTU: 1300, Source: netip.MustParseAddr("10.244.1.1"), Table: 254, Protocol: marks.RouteProtocol}}},
+		{Prefix: netip.MustParsePrefix("fd00:244::/48"), Kernel: []hostnet.KernelRoute{{Type: "unreachable", Device: "lo", Table: 254, Protocol: marks.RouteProtocol}}},
 		{Prefix: netip.MustParsePrefix("192.168.77.2/32"), Node: "node2", Kernel: []hostnet.KernelRoute{{Type: "unicast", Device: "eth0", Table: marks.RouteTable}}},
 	})
 	want := `
@@ -30,6 +31,7 @@ PREFIX           NODE               KERNEL               DEVICE  MTU   SOURCE   
 10.244.0.0/16    no node            unreachable          -       -     -           main
 10.244.1.0/24    node1 (this node)  unreachable          -       -     -           main
 10.244.2.0/24    node2              unicast              weft0   1300  10.244.1.1  main
+fd00:244::/48    no node            unreachable          -       -     -           main
 192.168.77.2/32  node2              unicast, not weft's  eth0    -     -           9338
 `
 	if diff := cmp.Diff(strings.TrimPrefix(want, "\n"), got.String()); err != nil || diff != "" {

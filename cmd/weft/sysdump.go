@@ -49,7 +49,7 @@ func newSysdumpCommand(socket *string) *cobra.Command {
 		}
 		missing := ""
 		if n := manifest.Failed(); n > 0 {
-			missing = fmt.Sprintf("; %d could not be collected as a whole (see manifest.json)", n)
+			missing = fmt.Sprintf("; %d of them missing or not complete, perhaps because this node has no such thing: manifest.json says why", n)
 		}
 		fmt.Fprintf(stderr, "%d files%s\n", len(manifest.Files), missing)
 		_, err = fmt.Fprintln(c.OutOrStdout(), *path)

@@ -49,11 +49,12 @@ func (d *demo) inEtcd() bool { return d.control == string(config.SourceEtcd) }
 
 func (d *demo) hints() [][2]string {
 	node := d.Net.Nodes()[0]
-	enter := "ip netns exec " + d.Net.Name()
+	enter, weft := "ip netns exec "+d.Net.Name(), filepath.Join(d.Bin, "weft")
 	return [][2]string{
 		{enter + "-node1 ip route", "a node's routes"},
 		{enter + "-a1 bash", "a shell in a pod"},
-		{filepath.Join(d.Bin, "weft") + " --socket " + node.Socket() + " status", "a daemon's state"},
+		{enter + "-node1 " + weft + " --socket " + node.Socket() + " status", "a daemon's state; as well: peers, explain, events, …"},
+		{enter + "-node1 " + weft + " doctor --config " + filepath.Join(node.Dir(), "weft.yaml"), "checks of a node"},
 		{"ls " + node.Dir(), "its files and log"},
 	}
 }

@@ -61,7 +61,7 @@ func (d *demo) hints() [][2]string {
 	return append(hints,
 		[2]string{"export KUBECONFIG=" + filepath.Join(d.Net.Dir(), "apiserver", "admin.kubeconfig"), "for kubectl"},
 		[2]string{"ip netns exec " + d.Server.Name() + " " + d.kubernetesProgram("kubectl") + " get pods -A", "whatever kubectl can"},
-		[2]string{filepath.Join(d.Bin, "weft") + " --socket " + node.Socket() + " status", "a daemon's state"},
+		[2]string{"ip netns exec " + node.Name() + " " + filepath.Join(d.Bin, "weft") + " --socket " + node.Socket() + " status", "a daemon's state; as well: peers, explain, events, …"},
 		[2]string{"ip netns exec " + node.Name() + " ip route", "a node's routes"})
 }
 
