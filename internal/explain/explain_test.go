@@ -114,7 +114,7 @@ func TestVerdicts(t *testing.T) {
 			},
 			step: "at prerouting, the guard table drops it and counts it as spoofed_by_pod: a pod may send only from its addresses",
 			verdict: explain.Verdict{Text: "dropped here by the guard table, spoofed_by_pod: a pod's packet with another source than its own",
-				Remedy: "nothing, if the pod forges packets; if it forwards packets, have it masquerade them"}},
+				Remedy: "nothing, if the pod forges packets; if it forwards packets, have it masquerade them; otherwise another program's routing rule or route diverts the pod's address: `weft explain` names it"}},
 		{name: "another program's rule takes the way back", from: "10.244.1.7", to: "10.244.2.9",
 			change: func(_ *explain.Node, k *fakeKernel) {
 				way := k.ways["198.51.100.1"]

@@ -11,7 +11,7 @@ var explanations = map[string]Explanation{
 	dropBare: {"a packet from the underlay for a pod's address, not encapsulated",
 		"use a hostPort or Service, or list a trusted interface under `guard.trusted`"},
 	dropSpoofed: {"a pod's packet with another source than its own",
-		"nothing, if the pod forges packets; if it forwards packets, have it masquerade them"},
+		"nothing, if the pod forges packets; if it forwards packets, have it masquerade them; otherwise another program's routing rule or route diverts the pod's address: `weft explain` names it"},
 	dropRouterAdvert: {"a router advertisement or redirect by a pod",
 		"nothing: no pod is a router"},
 	dropTunnelInTunnel: {"a pod's packet to weft's port of a node",
