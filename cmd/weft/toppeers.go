@@ -25,11 +25,11 @@ func printTopPeers(w io.Writer, all []status.Peer, now time.Time) {
 		return cmp.Or(cmp.Compare(soundness(a), soundness(b)), -cmp.Compare(rate(a), rate(b)), cmp.Compare(a.Name, b.Name))
 	})
 	shown := peers[:min(len(peers), mostPeersShown)]
-	fmt.Fprintf(w, "PEER\tENDPOINT\tSTATE\tRTT\tSENT/s\tRECEIVED/s\tPREFIXES\n")
+	fmt.Fprintf(w, "PEER\tENDPOINT\tSTATE\tRTT\tSENT\tRECEIVED\tPREFIXES\n")
 	for _, p := range shown {
 		sent, received := "-", "-"
 		if p.Rates != nil {
-			sent, received = units.Bytes(p.Rates.SentBytes), units.Bytes(p.Rates.ReceivedBytes)
+			sent, received = units.BitRate(float64(p.Rates.SentBytes)), units.BitRate(float64(p.Rates.ReceivedBytes))
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", p.Name, p.Endpoint, p.StateAt(now), rttOf(p), sent, received, control.Join(p.Prefixes))
 	}

@@ -63,9 +63,9 @@ peers          1 unknown, 1 up
 outbound       12345 packets, 3.0 GiB
 inbound        1 packet, 84 B
 
-PEER                       ENDPOINT           STATE    RTT    SENT/s   RECEIVED/s  PREFIXES
-node2                      192.168.77.2:9338  up       350µs  2.0 KiB  10 B        10.244.2.0/24, 192.168.77.2/32
-a-node-with-a-longer-name  [fd00:77::3]:9338  unknown  -      -        -           10.244.3.0/24
+PEER                       ENDPOINT           STATE    RTT    SENT       RECEIVED  PREFIXES
+node2                      192.168.77.2:9338  up       350µs  16.4 kb/s  80 b/s    10.244.2.0/24, 192.168.77.2/32
+a-node-with-a-longer-name  [fd00:77::3]:9338  unknown  -      -          -         10.244.3.0/24
 `)
 }
 
@@ -112,7 +112,7 @@ dropped           1 malformed
                   1234567 unknown_peer
 dropped by guard  2 loopback
 
-PEER  ENDPOINT  STATE  RTT  SENT/s  RECEIVED/s  PREFIXES
+PEER  ENDPOINT  STATE  RTT  SENT  RECEIVED  PREFIXES
 `)
 }
 
