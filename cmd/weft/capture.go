@@ -83,7 +83,7 @@ func openCapture(c *cobra.Command, name string) (io.WriteCloser, error) {
 	if name != "-" {
 		f, err := os.OpenFile(name, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 		if err != nil {
-			return nil, failed(fmt.Errorf("open the file to write to: %w", err))
+			return nil, failed(fmt.Errorf("open the file to write to: %w; name another one with --write", err))
 		}
 		return f, nil
 	}
