@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -118,6 +119,11 @@ func TestCHECKNamesWhatIsMissing(t *testing.T) {
 			change(t, a.namespace, a.host, removeRoute("10.244.1.2/32"))
 			change(t, a.namespace, a.host, removeRoute("fd00:244:1::2/128"))
 		}, []string{"route to 10.244.1.2 by weft", "route to fd00:244:1::2 by weft"}},
+		{"a routing rule of another program", func(t *testing.T, a *attached) {
+			a.in(t, func() error {
+				return exec.Command("sh", "-ec", "ip link set lo up; ip route add 10.244.1.2 dev lo table 220; ip rule add pref 220 lookup 220").Run()
+			})
+		}, []string{"another program's route or routing rule comes before the route to 10.244.1.2 by weft"}},
 		{"the neighbours", func(t *testing.T, a *attached) {
 			change(t, a.pod, "eth0", removeNeighbour("169.254.1.1"))
 			change(t, a.namespace, a.host, removeNeighbour("10.244.1.2"))

@@ -150,6 +150,10 @@ func (c *checker) checkHostRoutes(link int) error {
 			return fmt.Errorf("look up the route to %s: %w", addr, err)
 		}
 		found := len(routes) > 0 && routes[0].LinkIndex == link && routes[0].Protocol == marks.PodRouteProtocol
+		if len(routes) > 0 && routes[0].LinkIndex != link {
+			c.require(false, "another program's route or routing rule comes before the route to %s by %s; `weft doctor` names it", addr, c.HostName)
+			continue
+		}
 		c.require(found, "the host lacks the route to %s by %s", addr, c.HostName)
 		if source := family.Of(addr).First(c.sources); found && source.IsValid() {
 			c.require(rtnetlink.Addr(routes[0].Src) == source, "the route to %s lacks the node's address %s", addr, source)
