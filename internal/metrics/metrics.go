@@ -13,14 +13,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	dto "github.com/prometheus/client_model/go"
 
 	"weft/internal/warning"
 )
 
 // Daemon is what is shown.
 type Daemon interface {
-	// Sample returns the counters and states as they are now. Any local user may have it called,
-	// four times at once.
+	// Sample returns the counters and states as they are now.
 	Sample() Sample
 
 	// Warnings are what an operator needs to know while pods go on.
@@ -40,13 +40,26 @@ func Handler(d Daemon) http.Handler {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(newCollector(d), collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	type gathered struct {
+		families []*dto.MetricFamily
+		err      error
+	}
+	gather := newBounded(func() (g gathered) {
+		g.families, g.err = registry.Gather()
+		return g
+	})
+	scraped := prometheus.GathererFunc(func() ([]*dto.MetricFamily, error) {
+		g := gather.get()
+		return g.families, g.err
+	})
+	warnings := newBounded(func() map[string]int { return warning.Counts(d.Warnings()) })
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: maxScrapes}))
+	mux.Handle("GET /metrics", promhttp.HandlerFor(scraped, promhttp.HandlerOpts{MaxRequestsInFlight: maxScrapes}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, d.Healthy()) })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, d.Ready())
 		// For people. Warnings never decide whether pods come to this node.
-		counts := warning.Counts(d.Warnings())
+		counts := warnings.get()
 		for _, code := range slices.Sorted(maps.Keys(counts)) {
 			fmt.Fprintf(w, "warning: %s (%d)\n", code, counts[code])
 		}

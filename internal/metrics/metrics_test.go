@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -177,6 +178,47 @@ func TestScrapesAreBounded(t *testing.T) {
 		if code := <-served; code != http.StatusOK {
 			t.Errorf("one of the first: %d", code)
 		}
+	}
+}
+
+// counted counts how often it is asked for what grows with the number of peers.
+type counted struct {
+	*daemon
+	asked int
+}
+
+func (d *counted) Sample() metrics.Sample {
+	d.asked++
+	return d.daemon.Sample()
+}
+
+func (d *counted) Warnings() []warning.Warning {
+	d.asked++
+	return d.daemon.Warnings()
+}
+
+// However often a local user asks, it costs weftd a bounded time.
+func TestAnswersAreMadeSoOften(t *testing.T) {
+	for _, path := range []string{"/metrics", "/readyz"} {
+		synctest.Test(t, func(t *testing.T) {
+			d := &counted{daemon: newDaemon()}
+			handler, first := metrics.Handler(d), ""
+			const seconds, rate = 10, 1000
+			for range seconds * rate {
+				answer := httptest.NewRecorder()
+				handler.ServeHTTP(answer, httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil))
+				if first == "" {
+					first = answer.Body.String()
+				}
+				if !strings.HasPrefix(answer.Body.String(), first[:10]) || answer.Code != http.StatusOK {
+					t.Fatalf("%s: %d %s", path, answer.Code, answer.Body)
+				}
+				time.Sleep(time.Second / rate)
+			}
+			if d.asked < 100 || d.asked > 200 {
+				t.Errorf("%s: made %d times for %d requests in %d s", path, d.asked, seconds*rate, seconds)
+			}
+		})
 	}
 }
 
