@@ -71,9 +71,12 @@ func (d *daemon) usePath(p *path, proven engine.Proven, state *handover.State) (
 		}
 	}
 	p.prober = probe.New(newProbeLink(d.config, p), len(p.conns))
-	p.prober.Restore(state.Narrow)
+	if p.keys == nil && d.config.UDP.GSO == config.GSOAuto { // with keys, the handshake compares
+		p.prober.Runs = p.conns[0].Runs
+	}
+	p.prober.Restore(state.Narrow, state.RunsLost)
 	if state.MTU > 0 { // or the next hand-over, before anything is applied, would lose what is restored
-		p.prober.Update(plan.Peers, state.MTU)
+		p.updateProber(plan.Peers, state.MTU)
 		d.mu.Lock()
 		d.mtu = state.MTU
 		d.mu.Unlock()
@@ -199,7 +202,7 @@ func (d *daemon) spec() handover.Spec {
 // handOut makes the lanes, which have ended, and the keys ready for another process. This one can
 // use the keys no more, unless it takes them back.
 func (d *daemon) handOut(p *path) *handover.State {
-	s := &handover.State{Spec: d.spec(), Since: handover.Now(), Narrow: p.prober.Narrow()}
+	s := &handover.State{Spec: d.spec(), Since: handover.Now(), Narrow: p.prober.Narrow(), RunsLost: p.prober.RunsLost()}
 	d.mu.Lock()
 	s.Roams, s.MTU = d.engine.Roams(), d.mtu
 	d.mu.Unlock()

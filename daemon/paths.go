@@ -31,20 +31,32 @@ func newProbeLink(c config.Config, p *path) *probeLink {
 }
 
 // Send implements probe.Link.
-func (l *probeLink) Send(to *peer.Peer, lane int, message []byte) error {
+func (l *probeLink) Send(to *peer.Peer, lane int, messages ...[]byte) error {
+	var run []byte
+	for _, message := range messages {
+		datagram, err := l.datagram(to, message)
+		if err != nil {
+			return err
+		}
+		run = append(run, datagram...)
+	}
+	conn := l.path.conns[lane]
+	if len(messages) == 1 {
+		return conn.WriteFromLane(run, to.Endpoint)
+	}
+	return conn.WriteRunFromLane(run, len(run)/len(messages), to.Endpoint)
+}
+
+// datagram returns the one that carries a message.
+func (l *probeLink) datagram(to *peer.Peer, message []byte) ([]byte, error) {
 	if l.path.keys == nil {
-		self := l.path.router.Table().Self()
-		return l.path.conns[lane].WriteFromLane(vxlan.Message(l.vni, self, to, message), to.Endpoint)
+		return vxlan.Message(l.vni, l.path.router.Table().Self(), to, message), nil
 	}
 	with := l.path.keys.peers.Find(to.Key)
 	if with == nil {
-		return sealed.ErrNoKeys
+		return nil, sealed.ErrNoKeys
 	}
-	datagram, err := with.Message(message)
-	if err != nil {
-		return err
-	}
-	return l.path.conns[lane].WriteFromLane(datagram, to.Endpoint)
+	return with.Message(message)
 }
 
 // Active implements probe.Link.
@@ -78,9 +90,18 @@ func (p *path) sent() map[string]uint64 {
 	return sent
 }
 
-// watchPaths has the routes follow the MTU of paths, as the prober finds it out, until ctx is done.
+// updateProber makes the peers those that paths are probed to, and has those that lose runs get none.
+func (p *path) updateProber(peers []*peer.Peer, mtu int) {
+	p.prober.Update(peers, mtu)
+	if p.vxlan != nil {
+		p.vxlan.SendSingly(p.prober.RunsLost())
+	}
+}
+
+// watchPaths has the routes follow the MTU of paths, and what is sent whether runs arrive, as the prober
+// finds it out, until ctx is done.
 func (d *daemon) watchPaths(ctx context.Context, prober *probe.Prober) {
-	known := map[string]int{}
+	known, singly := map[string]int{}, map[string]bool{}
 	for {
 		select {
 		case <-ctx.Done():
@@ -100,6 +121,18 @@ func (d *daemon) watchPaths(ctx context.Context, prober *probe.Prober) {
 			}
 		}
 		known = narrow
+		lost := prober.RunsLost()
+		for name := range lost {
+			if !singly[name] {
+				d.log.Warn("datagrams in runs lost, runs disabled", "peer", name)
+			}
+		}
+		for name := range singly {
+			if !lost[name] {
+				d.log.Info("datagrams in runs arrive again", "peer", name)
+			}
+		}
+		singly = lost
 	}
 }
 
@@ -124,15 +157,18 @@ func narrowPrefixes(peers []*peer.Peer, narrow map[string]int) map[netip.Prefix]
 	return mtus
 }
 
-// pathWarnings says which paths carry less than the device takes, and which peers don't answer
-// probes any more: with sealed, the handshake says so.
+// pathWarnings says which paths carry less than the device takes or lose runs, and which peers don't
+// answer probes any more: with sealed, the handshake says so.
 func (d *daemon) pathWarnings(v view) (all []warning.Warning) {
-	var silent []string
+	var silent, singly []string
 	all = v.lossWarnings()
 	for _, name := range slices.Sorted(maps.Keys(v.paths)) {
 		path := v.paths[name]
 		if path.Silent && !v.sealed {
 			silent = append(silent, name)
+		}
+		if path.RunsLost {
+			singly = append(singly, name)
 		}
 		if path.MTU >= path.Largest {
 			continue
@@ -149,7 +185,7 @@ func (d *daemon) pathWarnings(v view) (all []warning.Warning) {
 		all = append(all, warning.Warning{Code: "peers_unreachable",
 			Text: fmt.Sprintf("unreachable: %s; `weft peers` says why", control.Few(silent))})
 	}
-	return all
+	return append(all, runsLost(singly)...)
 }
 
 // lossesKnown is for how long after a peer's last answer losses on the way to it are worth a warning: no
@@ -183,6 +219,16 @@ func (v view) lossWarnings() (all []warning.Warning) {
 			int(100*probe.LossyFrom), control.Few(lossy))})
 	}
 	return all
+}
+
+// runsLost warns of peers to which runs get lost, if there are some.
+func runsLost(peers []string) []warning.Warning {
+	if len(peers) == 0 {
+		return nil
+	}
+	return []warning.Warning{{Code: "udp_gso_lost",
+		Text: fmt.Sprintf("datagrams sent in one message (UDP GSO) get lost on the way to %s without an error, so weftd sends each one alone; update the kernel, or try ethtool -K DEVICE tx-udp-segmentation off and restart weftd",
+			control.Few(peers))}}
 }
 
 // peerNamed returns a peer as it is listed. It reads no more: `weft probe` asks for each of thousands.

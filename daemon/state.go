@@ -166,7 +166,7 @@ func (d *daemon) apply(ctx context.Context) error {
 		mtu = now
 	}
 	if mtu > 0 { // which was right before, if it is not known now
-		path.prober.Update(plan.Peers, mtu)
+		path.updateProber(plan.Peers, mtu)
 		err = errors.Join(err, d.host.Apply(ctx, d.hostNetwork(plan, path, mtu)))
 	}
 	guard := d.host.Guard()

@@ -75,7 +75,7 @@ func (v view) path(name string) *status.Path {
 	if !ok {
 		return nil
 	}
-	return &status.Path{MTU: path.MTU, Largest: path.Largest, Answered: byTheClock(path.Heard), Silent: path.Silent,
+	return &status.Path{MTU: path.MTU, Largest: path.Largest, Answered: byTheClock(path.Heard), Silent: path.Silent, RunsLost: path.RunsLost,
 		ProbeRTT: path.RTT.Microseconds(), Loss: path.Loss}
 }
 
@@ -102,10 +102,5 @@ func (v view) keyWarnings() (all []warning.Warning) {
 			Text: fmt.Sprintf("weftd can't agree on new data keys with %s; `weft peers` says why; when the old keys are %d minutes old, traffic stops",
 				control.Few(overdue), int(handshake.KeyLimit.Minutes()))})
 	}
-	if len(singly) > 0 {
-		all = append(all, warning.Warning{Code: "udp_gso_lost",
-			Text: fmt.Sprintf("datagrams sent in one message (UDP GSO) get lost on the way to %s without an error, so weftd sends each one alone; update the kernel, or try ethtool -K DEVICE tx-udp-segmentation off and restart weftd",
-				control.Few(singly))})
-	}
-	return all
+	return append(all, runsLost(singly)...)
 }

@@ -18,7 +18,7 @@ func TestPeerFaultsAreNamed(t *testing.T) {
 		p := startPair(t, newCluster(t, testnet.ClusterOptions{Nodes: 2, Sealed: true}))
 		down := p.down()
 		down.status, down.doctor = "peer node2 is unreachable: node2 does not answer at 192.168.77.2:9338", "peers_unreachable: node2 is unreachable: node2 does not answer at 192.168.77.2:9338"
-		expectFaults(t, p.node, []fault{p.blackHole("ip"), p.wrongKey(), p.wrongKeyThere(), down, p.lostRuns(), p.cutOffLane()})
+		expectFaults(t, p.node, []fault{p.blackHole("ip"), p.wrongKey(), p.wrongKeyThere(), down, p.lostRuns("ip"), p.cutOffLane()})
 	})
 	t.Run("vxlan", func(t *testing.T) {
 		t.Parallel()
@@ -33,7 +33,7 @@ func TestPeerFaultsAreNamed(t *testing.T) {
 			}
 		}
 		since.status, since.doctor = "peer node2 is unreachable: it has answered nothing since this weftd started", "peers_unreachable: node2 is unreachable: it has answered nothing since this weftd started"
-		expectFaults(t, p.node, []fault{p.blackHole("ip6"), down, since})
+		expectFaults(t, p.node, []fault{p.lostRuns("ip6"), p.blackHole("ip6"), down, since})
 	})
 }
 
@@ -161,11 +161,11 @@ func (p pair) cutOffLane() fault {
 }
 
 // lostRuns has the underlay lose what this node sends in runs, as some kernels and cards do.
-func (p pair) lostRuns() fault {
+func (p pair) lostRuns(family string) fault {
 	return fault{
 		name: "NIC with broken UDP GSO",
-		make: sh(p.cluster.Segment.Namespace, fmt.Sprintf("nft 'table bridge runs { chain c { type filter hook prerouting priority 0; ip saddr %s udp dport 9338 meta length > 1600 drop; }; }'",
-			p.node.Entry().Endpoint.Addr())),
+		make: sh(p.cluster.Segment.Namespace, fmt.Sprintf("nft 'table bridge runs { chain c { type filter hook prerouting priority 0; %s saddr %s udp dport 9338 meta length > 1600 drop; }; }'",
+			family, p.node.Entry().Endpoint.Addr())),
 		again:  func(t *testing.T) { transfer(t, p.pod1.Namespace, p.pod2.Namespace, addrOf(t, p.pod2, false), 128<<10) },
 		status: "datagrams sent in one message (UDP GSO) get lost on the way to node2", doctor: "udp_gso_lost: datagrams sent in one message (UDP GSO) get lost on the way to node2",
 		metric: `weft_warnings{code="udp_gso_lost"}`, value: "1", alert: "WeftUDPGSOLost",

@@ -46,6 +46,7 @@ type State struct {
 	Narrow map[string]int
 	MTU    int // of the device, in bytes; 0 if it is not known yet
 
+	RunsLost map[string]bool // peers, by name, to which runs of datagrams get lost
 	Counters Counters
 
 	Keys []byte // as sealed.Peers.Export returns them; empty without encryption

@@ -93,14 +93,15 @@ func TestMemoryIsCheckedBeforeUse(t *testing.T) {
 }
 
 // TestLargestClusterIsHandedOver: 5,000 peers with the longest names, of which each roams and has a
-// path of its own MTU, and lanes that have counted every reason.
+// path of its own MTU that loses runs, and lanes that have counted every reason.
 func TestLargestClusterIsHandedOver(t *testing.T) {
 	const peers = 5000
-	s := &State{Spec: spec, Narrow: map[string]int{}, Keys: []byte("keys")}
+	s := &State{Spec: spec, Narrow: map[string]int{}, RunsLost: map[string]bool{}, Keys: []byte("keys")}
 	addr := netip.MustParseAddr("fd00:1111:2222:3333:4444:5555:6666:7777")
 	for i := range peers {
 		s.Roams = append(s.Roams, engine.Roam{Key: peer.Fingerprint{1, byte(i >> 8), byte(i)}, Listed: netip.AddrPortFrom(addr, 65535), Addr: addr})
-		s.Narrow[fmt.Sprintf("%s.%04d", strings.Repeat("x", 248), i)] = 1280 + i
+		name := fmt.Sprintf("%s.%04d", strings.Repeat("x", 248), i)
+		s.Narrow[name], s.RunsLost[name] = 1280+i, true
 	}
 	s.Counters.Waited, s.Counters.Logged = sealed.Waited{Packets: 1, Bytes: 2, Lost: 3}, map[string]map[string]uint64{"weftd": {"no_route": 2}}
 	for range sealed.MaxLanes {

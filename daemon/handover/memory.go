@@ -28,14 +28,16 @@ type manifest struct {
 	// the next process in another one.
 	Namespace string `json:"namespace"`
 
-	Counters Counters `json:"counters"`
+	RunsLost map[string]bool `json:"runsLost,omitempty"`
+	Counters Counters        `json:"counters"`
 }
 
 const (
 	lengthLen = 4
 
-	// maxManifest has room for seven times 5,000 peers that all roam between IPv6 addresses and have a
-	// narrow path: 184 bytes in Roams, and with a name of 253 letters 262 in Narrow.
+	// maxManifest has room for four times 5,000 peers that all roam between IPv6 addresses and have a
+	// narrow path that loses runs: 184 bytes in Roams, and with a name of 253 letters 262 in Narrow and 261
+	// in RunsLost.
 	maxManifest = 16 << 20
 
 	// maxMemory is far more than 5,000 peers need that talk in 16 lanes.
@@ -51,7 +53,7 @@ func write(s *State, ticket string) (_ *os.File, err error) {
 	if err != nil {
 		return nil, err
 	}
-	head, err := json.Marshal(manifest{version, ticket, s.Spec, s.Since, s.Roams, s.Narrow, s.MTU, namespace, s.Counters})
+	head, err := json.Marshal(manifest{version, ticket, s.Spec, s.Since, s.Roams, s.Narrow, s.MTU, namespace, s.RunsLost, s.Counters})
 	if err != nil {
 		return nil, fmt.Errorf("describe what is handed over: %w", err)
 	}
@@ -101,7 +103,7 @@ func read(memory *os.File) (*State, string, error) {
 		clear(all)
 		return nil, "", fmt.Errorf("parse what was handed over: %w", err)
 	}
-	s := &State{Spec: head.Spec, Since: head.Since, Roams: head.Roams, Narrow: head.Narrow, MTU: head.MTU, Counters: head.Counters, Keys: all[lengthLen+size:]}
+	s := &State{Spec: head.Spec, Since: head.Since, Roams: head.Roams, Narrow: head.Narrow, MTU: head.MTU, RunsLost: head.RunsLost, Counters: head.Counters, Keys: all[lengthLen+size:]}
 	if head.Version != version {
 		return s, "", versionError(head.Version)
 	}

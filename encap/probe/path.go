@@ -68,14 +68,26 @@ type path struct {
 	failed []int     // by lane: rounds in a row in which only small probes arrived
 	lost   []int     // by lane: rounds in a row in which no probe arrived, while others' did
 	narrow int       // the lane in which the MTU was found
+	runs   runs
 
 	round  round
 	search *search // under way, or nil
 	survey *survey // that is waited for, or nil
 }
 
-// shot is one request: of a size, from a lane.
-type shot struct{ lane, size int }
+// shot is one request, of a size from a lane, or a run of them.
+type shot struct {
+	lane, size int
+	run        bool
+}
+
+// datagrams returns how many it has.
+func (s shot) datagrams() int {
+	if s.run {
+		return runLen
+	}
+	return 1
+}
 
 // round is a set of requests that are sent at once and judged together.
 type round struct {
@@ -83,11 +95,19 @@ type round struct {
 	ids          []uint64
 	open         int // without a reply
 	replies      map[shot]int
+	runs         int // so many were sent
 }
 
 func (r *round) underWay() bool { return r.replies != nil }
 func (r *round) complete() bool { return r.underWay() && r.open == 0 }
-func (r *round) lost(shot)      { r.open-- }
+
+// unsent notes that a shot can't be sent.
+func (r *round) unsent(s shot) {
+	r.open -= s.datagrams()
+	if s.run {
+		r.runs--
+	}
+}
 
 // search looks for the largest size that arrives: low does, high does not.
 type search struct {
@@ -122,9 +142,10 @@ func newPath(lanes, largest int) *path {
 	return &path{largest: largest, mtu: largest, failed: make([]int, lanes), lost: make([]int, lanes)}
 }
 
-// restore has the path carry packets of up to mtu bytes, as another process has found out; 0 if that
-// has found nothing out.
-func (p *path) restore(mtu int, now time.Time) {
+// restore has the path carry packets of up to mtu bytes, or no runs, as another process has found out; 0
+// if that has found nothing out of the MTU.
+func (p *path) restore(mtu int, runsLost bool, now time.Time) {
+	p.runs.lost = runsLost
 	if mtu >= smallest && mtu < p.mtu {
 		p.mtu, p.raise = mtu, now.Add(raiseAfter)
 	}
@@ -137,38 +158,48 @@ func (p *path) restart(largest int, moved bool) {
 		p.mtu = largest // until it shows that less arrives
 	}
 	if moved {
-		p.heard, p.rtt, p.history, p.loss = time.Time{}, 0, history{}, 0
+		p.heard, p.rtt, p.history, p.loss, p.runs = time.Time{}, 0, history{}, 0, runs{}
 	}
 	p.largest, p.search, p.round, p.misses, p.due = largest, nil, round{}, 0, time.Time{}
 	clear(p.failed)
 	clear(p.lost)
 }
 
-// next begins a round, and returns what it sends.
-func (p *path) next(now time.Time) []shot {
+// next begins a round, and returns what it sends: with runs if packets go out in runs.
+func (p *path) next(now time.Time, withRuns bool) []shot {
 	if p.search == nil && p.mtu < p.largest && p.misses == 0 && !now.Before(p.raise) {
 		p.searchAbove(now)
 	}
 	var shots []shot
+	p.round = round{began: now, replies: map[shot]int{}}
 	if p.search != nil {
 		for range copies {
 			for _, size := range p.search.next() {
-				shots = append(shots, shot{p.search.lane, size})
+				shots = append(shots, shot{lane: p.search.lane, size: size})
 			}
 		}
 	} else {
 		for lane, failed := range p.failed {
-			shots = append(shots, shot{lane, messageLen}, shot{lane, p.mtu})
-			if failed > 0 { // unless it is congestion, which some of several survive
-				shots = append(shots, slices.Repeat([]shot{{lane, p.mtu}}, copies)...)
+			n, runs := 1, withRuns && lane == p.runs.lane
+			if failed > 0 || runs && p.runs.failed > 0 {
+				n += copies // unless it is congestion, some of several arrive
+			}
+			shots = append(shots, shot{lane: lane, size: messageLen})
+			shots = append(shots, slices.Repeat([]shot{{lane: lane, size: p.mtu}}, n)...)
+			if runs {
+				p.round.runs = n
+				shots = append(shots, slices.Repeat([]shot{{lane: lane, size: p.mtu, run: true}}, n)...)
 			}
 		}
+	}
+	for _, s := range shots {
+		p.round.open += s.datagrams()
 	}
 	last := longestRound / 2
 	if p.rtt > 0 {
 		last = min(max(4*p.rtt+tick, shortestRound), longestRound)
 	}
-	p.round = round{began: now, until: now.Add(last), open: len(shots), replies: map[shot]int{}}
+	p.round.until = now.Add(last)
 	return shots
 }
 
@@ -189,20 +220,20 @@ func (p *path) answered(s shot, took time.Duration, now time.Time) {
 
 // judge ends the round, and reports whether the next one is due soon.
 func (p *path) judge(now time.Time) (again bool) {
-	replies, began := p.round.replies, p.round.began
+	r := p.round
 	p.round = round{}
 	if p.search != nil {
-		return p.judgeSearch(replies, now)
+		return p.judgeSearch(r.replies, now)
 	}
-	return p.judgeCheck(replies, began, now)
+	return p.judgeCheck(r, now)
 }
 
-// judgeCheck judges a round of a small and a large probe from each lane.
-func (p *path) judgeCheck(replies map[shot]int, began, now time.Time) (again bool) {
+// judgeCheck judges a round of a small and a large probe from each lane, and runs from one.
+func (p *path) judgeCheck(r round, now time.Time) (again bool) {
 	suspect, worst := -1, 0
 	lost := 0
 	for lane := range p.failed {
-		small, large := replies[shot{lane, messageLen}] > 0, replies[shot{lane, p.mtu}] > 0
+		small, large := r.replies[shot{lane: lane, size: messageLen}] > 0, r.replies[shot{lane: lane, size: p.mtu}] > 0
 		p.history.add(!small)
 		if !small {
 			lost++
@@ -221,18 +252,19 @@ func (p *path) judgeCheck(replies map[shot]int, began, now time.Time) (again boo
 			suspect, worst = lane, p.failed[lane]
 		}
 	}
-	if len(replies) == 0 {
+	runsSuspect := p.judgeRuns(r)
+	if len(r.replies) == 0 {
 		p.misses++
 		clear(p.lost)
-		p.due = began.Add(p.pause())
+		p.due = r.began.Add(p.pause())
 		return p.goOnSurvey(now)
 	}
-	p.misses, p.due = 0, began.Add(interval)
+	p.misses, p.due = 0, r.began.Add(interval)
 	p.loss += (float64(lost)/float64(len(p.failed)) - p.loss) / lossRounds
 	switch {
 	case worst >= suspicious:
 		p.search = &search{lane: suspect, low: smallest, high: p.mtu + 1}
-	case worst == 0:
+	case worst == 0 && !runsSuspect:
 		return p.goOnSurvey(now)
 	}
 	p.due = now
@@ -252,7 +284,7 @@ func (p *path) judgeSearch(replies map[shot]int, now time.Time) (again bool) {
 	s := p.search
 	largest := 0
 	for _, size := range s.sizes {
-		if replies[shot{s.lane, size}] > 0 {
+		if replies[shot{lane: s.lane, size: size}] > 0 {
 			largest = size
 		}
 	}
@@ -305,7 +337,7 @@ func (s *search) sharp(largest int, replies map[shot]int) bool {
 		if size > largest {
 			break
 		}
-		n := replies[shot{s.lane, size}]
+		n := replies[shot{lane: s.lane, size: size}]
 		if n == 0 {
 			return false
 		}

@@ -51,8 +51,8 @@ const (
 
 // Link sends over the data path.
 type Link interface {
-	// Send sends a message to a peer from one of this node's lanes.
-	Send(to *peer.Peer, lane int, message []byte) error
+	// Send sends messages of one size to a peer from one of this node's lanes, several as a run.
+	Send(to *peer.Peer, lane int, messages ...[]byte) error
 
 	// Active returns the names of the peers to which packets were sent since the last call.
 	Active() []string
@@ -60,8 +60,12 @@ type Link interface {
 
 // Prober probes the paths to the peers. Its methods may be called from several goroutines.
 type Prober struct {
-	// Changed receives when the MTU of a path has changed.
+	// Changed receives when the MTU of a path has changed, or whether runs arrive.
 	Changed chan struct{}
+
+	// Runs reports whether packets go out in runs, so that it matters whether these arrive. Nil means
+	// that it does not. It is set before Run.
+	Runs func() bool
 
 	link     Link
 	lanes    int
@@ -72,8 +76,11 @@ type Prober struct {
 	// awaited are the requests without a reply yet, by their numbers: *awaited. Lanes look there.
 	awaited sync.Map
 
-	mu      sync.Mutex // guards what follows, and the paths
-	before  map[string]int
+	mu     sync.Mutex // guards what follows, and the paths
+	before struct {   // what another process has found out
+		narrow   map[string]int
+		runsLost map[string]bool
+	}
 	running map[*path]struct{} // those with a round under way, or due
 }
 
@@ -103,12 +110,12 @@ func New(link Link, lanes int) *Prober {
 	return p
 }
 
-// Restore has paths carry no more than another process's Narrow has returned, until larger probes
-// arrive. It comes before the first Update.
-func (p *Prober) Restore(narrow map[string]int) {
+// Restore has paths carry no more than another process's Narrow and RunsLost have returned, until
+// larger probes, or runs, arrive. It comes before the first Update.
+func (p *Prober) Restore(narrow map[string]int, runsLost map[string]bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.before = narrow
+	p.before.narrow, p.before.runsLost = narrow, runsLost
 }
 
 // Update makes the peers those of a Plan, to which pods send packets of up to largest bytes.
@@ -123,7 +130,7 @@ func (p *Prober) Update(peers []*peer.Peer, largest int) {
 		known, ok := before[to.Name]
 		if !ok {
 			known = newPath(p.lanes, largest)
-			known.restore(p.before[to.Name], time.Now())
+			known.restore(p.before.narrow[to.Name], p.Runs != nil && p.before.runsLost[to.Name], time.Now())
 			known.answers = rate.NewLimiter(answerRate, answerBurst)
 		}
 		moved := known.peer != nil && known.peer.Endpoint != to.Endpoint
@@ -138,7 +145,7 @@ func (p *Prober) Update(peers []*peer.Peer, largest int) {
 		}
 	}
 	p.known.Store(&now)
-	p.before = nil
+	p.before.narrow, p.before.runsLost = nil, nil
 	for name, gone := range before {
 		if now[name] == nil {
 			p.forget(gone)
@@ -267,30 +274,45 @@ func (p *Prober) advance(now time.Time) bool {
 
 // begin begins the path's next round. The lock is held.
 func (p *Prober) begin(path *path, now time.Time) {
-	for _, s := range path.next(now) {
-		b := make([]byte, max(s.size, messageLen))
-		b[0] = request
-		id := newID()
-		binary.BigEndian.PutUint64(b[4:], id)
-		p.awaited.Store(id, &awaited{path: path, shot: s, sent: time.Now()}) // before the reply arrives
-		if p.link.Send(path.peer, s.lane, b) != nil {                        // too long for the device, or there are no keys
-			p.awaited.Delete(id)
-			path.round.lost(s)
-			continue
+	for _, s := range path.next(now, p.Runs != nil && p.Runs()) {
+		if !p.ask(path, s) {
+			path.round.unsent(s)
 		}
-		path.round.ids = append(path.round.ids, id)
 	}
 	if path.round.complete() {
 		p.judge(path, now)
 	}
 }
 
+// ask sends a shot, and reports whether it could: a datagram may be too long for the device, or there are
+// no keys. The lock is held.
+func (p *Prober) ask(path *path, s shot) bool {
+	var requests [][]byte
+	var ids []uint64
+	for range s.datagrams() {
+		b := make([]byte, max(s.size, messageLen))
+		b[0] = request
+		id := newID()
+		binary.BigEndian.PutUint64(b[4:], id)
+		requests, ids = append(requests, b), append(ids, id)
+		p.awaited.Store(id, &awaited{path: path, shot: s, sent: time.Now()}) // before the reply arrives
+	}
+	if p.link.Send(path.peer, s.lane, requests...) != nil {
+		for _, id := range ids {
+			p.awaited.Delete(id)
+		}
+		return false
+	}
+	path.round.ids = append(path.round.ids, ids...)
+	return true
+}
+
 // judge ends the path's round. The lock is held.
 func (p *Prober) judge(path *path, now time.Time) {
 	p.forget(path)
-	before := path.mtu
+	mtu, runsLost := path.mtu, path.runs.lost
 	again := path.judge(now)
-	if path.mtu != before {
+	if path.mtu != mtu || path.runs.lost != runsLost {
 		select {
 		case p.Changed <- struct{}{}:
 		default: // it is noticed with the change before

@@ -28,26 +28,34 @@ type world struct {
 	silent bool // the peer answers nothing
 	active bool // packets leave for it
 
-	// loses says whether the path loses a datagram of so many bytes of the lane.
-	loses func(lane, size int) bool
-	rtt   time.Duration
-	held  time.Duration // how long Send holds the caller after the message has left
+	// loses says whether the path loses a datagram of so many bytes of the lane, and losesInRun whether
+	// it loses the i-th of a run.
+	loses      func(lane, size int) bool
+	losesInRun func(lane, i int) bool
+	runs       bool // packets go out in runs
+	rtt        time.Duration
+	held       time.Duration // how long Send holds the caller after the message has left
 }
 
 // inWorld runs test in a bubble with a prober of so many lanes.
 func inWorld(t *testing.T, lanes int, test func(w *world)) {
 	t.Helper()
-	inWorldAfter(t, nil, lanes, test)
+	inWorldAfter(t, nil, nil, lanes, test)
 }
 
-// inWorldAfter is inWorld where another process has found out that paths are narrow.
-func inWorldAfter(t *testing.T, narrow map[string]int, lanes int, test func(w *world)) {
+// inWorldAfter is inWorld where another process has found out that paths are narrow, or lose runs.
+func inWorldAfter(t *testing.T, narrow map[string]int, runsLost map[string]bool, lanes int, test func(w *world)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		w := &world{t: t, active: true, loses: func(int, int) bool { return false }, rtt: 10 * time.Millisecond,
+		w := &world{t: t, active: true, loses: func(int, int) bool { return false }, losesInRun: func(int, int) bool { return false }, rtt: 10 * time.Millisecond,
 			peer: &peer.Peer{Name: "node2", Endpoint: netip.MustParseAddrPort("192.168.77.2:9338")}}
 		w.Prober = New(w, lanes)
-		w.Restore(narrow)
+		w.Runs = func() bool {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return w.runs
+		}
+		w.Restore(narrow, runsLost)
 		w.Update([]*peer.Peer{w.peer}, deviceMTU)
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
@@ -71,23 +79,28 @@ func (w *world) requests() int {
 	return w.sent
 }
 
-func (w *world) Send(to *peer.Peer, lane int, message []byte) error {
+func (w *world) Send(to *peer.Peer, lane int, messages ...[]byte) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if to != w.peer {
 		w.t.Errorf("a message to %v", to)
 	}
-	if message[0] == request {
-		w.sent++
+	if len(messages) > 1 && !w.runs {
+		w.t.Errorf("a run of %d, and packets go out singly", len(messages))
 	}
-	if len(message) > deviceMTU {
-		return unix.EMSGSIZE
+	for i, message := range messages {
+		if message[0] == request {
+			w.sent++
+		}
+		if len(message) > deviceMTU {
+			return unix.EMSGSIZE
+		}
+		if w.silent || w.loses(lane, len(message)) || len(messages) > 1 && w.losesInRun(lane, i) {
+			continue
+		}
+		answer := append([]byte{reply, 0, 0, 0}, message[4:messageLen]...)
+		time.AfterFunc(w.rtt, func() { w.Receive(to, answer) })
 	}
-	if w.silent || w.loses(lane, len(message)) {
-		return nil
-	}
-	answer := append([]byte{reply, 0, 0, 0}, message[4:messageLen]...)
-	time.AfterFunc(w.rtt, func() { w.Receive(to, answer) })
 	time.Sleep(w.held)
 	return nil
 }
@@ -160,10 +173,10 @@ func TestRaisesMTUWhenPathIsRepaired(t *testing.T) {
 func TestLossIsNoBlackHole(t *testing.T) {
 	inWorld(t, 2, func(w *world) {
 		random := rand.New(rand.NewPCG(1, 2))
-		w.set(func() { w.loses = func(int, int) bool { return random.Float64() < 0.2 } })
+		w.set(func() { w.runs, w.loses = true, func(int, int) bool { return random.Float64() < 0.2 } })
 		for range 600 {
-			if got := w.after(time.Second); got.MTU < deviceMTU {
-				w.t.Fatalf("MTU %d", got.MTU)
+			if got := w.after(time.Second); got.MTU < deviceMTU || got.RunsLost {
+				w.t.Fatalf("%+v", got)
 			}
 		}
 		if got := w.after(0).Loss; got < 0.03 || got > 0.5 {
@@ -178,11 +191,11 @@ func TestCongestionIsNoBlackHole(t *testing.T) {
 		inWorld(t, 2, func(w *world) {
 			random := rand.New(rand.NewPCG(1, 2))
 			w.set(func() {
-				w.loses = func(_, size int) bool { return random.Float64() < most*float64(size)/deviceMTU }
+				w.runs, w.loses = true, func(_, size int) bool { return random.Float64() < most*float64(size)/deviceMTU }
 			})
 			for range 600 {
-				if got := w.after(time.Second); got.MTU < deviceMTU {
-					w.t.Fatalf("MTU %d where up to %v of the largest get lost", got.MTU, most)
+				if got := w.after(time.Second); got.MTU < deviceMTU || got.RunsLost {
+					w.t.Fatalf("%+v where up to %v of the largest get lost", got, most)
 				}
 			}
 		})
@@ -381,7 +394,7 @@ func TestSurveyOfPeerThatGoes(t *testing.T) {
 // What another process has found out of a path holds from the start, and is tried again like what
 // this one has found out.
 func TestNarrowPathsAreRestored(t *testing.T) {
-	inWorldAfter(t, map[string]int{"node2": 1300, "node9": 1200}, 1, func(w *world) {
+	inWorldAfter(t, map[string]int{"node2": 1300, "node9": 1200}, nil, 1, func(w *world) {
 		if got := w.Narrow(); len(got) != 1 || got["node2"] != 1300 {
 			t.Errorf("Narrow = %v", got)
 		}

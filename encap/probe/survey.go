@@ -22,6 +22,9 @@ type Path struct {
 	// Dead are the lanes whose probes get lost, while those of others are answered.
 	Dead []int
 
+	// RunsLost says that runs of datagrams don't arrive, and single ones do.
+	RunsLost bool
+
 	// RTT is the smoothed round-trip time, or zero.
 	RTT time.Duration
 
@@ -48,7 +51,7 @@ func (p *Prober) Paths() map[string]Path {
 }
 
 func (p *path) describe() Path {
-	d := Path{MTU: p.mtu, Largest: p.largest, Heard: p.heard, RTT: p.rtt, Loss: p.history.ratio(), Unanswered: p.misses >= silentAfter}
+	d := Path{MTU: p.mtu, Largest: p.largest, Heard: p.heard, RTT: p.rtt, Loss: p.history.ratio(), RunsLost: p.runs.lost, Unanswered: p.misses >= silentAfter}
 	d.Silent, d.Lossy = d.Unanswered && p.knows, p.loss >= LossyFrom && !d.Unanswered
 	for lane, rounds := range p.lost {
 		if rounds >= dead {

@@ -6,15 +6,18 @@ import (
 	"weft/peer"
 )
 
-// Peers counts what passes with each peer. Lanes count without a lock; its methods may be called
-// from several goroutines, but Set by one at a time.
+// Peers counts what passes with each peer, and knows which ones get no runs. Lanes count without a
+// lock; its methods may be called from several goroutines, but Set by one at a time.
 type Peers struct {
 	lanes int
 	known atomic.Pointer[map[string]*Peer]
 }
 
 // Peer is what has passed with one, by lane.
-type Peer struct{ lanes []counters }
+type Peer struct {
+	lanes  []counters
+	singly atomic.Bool // no runs
+}
 
 // counters are one lane's. The lane's two goroutines write one half each.
 type counters struct {
@@ -44,12 +47,11 @@ func (p *Peers) Set(all []*peer.Peer) {
 	p.known.Store(&now)
 }
 
-// lane returns the counters of a peer in a lane, or nil if it is none.
-func (p *Peers) lane(name string, lane int) *counters {
-	if known := (*p.known.Load())[name]; known != nil {
-		return &known.lanes[lane]
+// SendSingly has each datagram to the named peers sent as a message of its own, and runs to the others.
+func (p *Peers) SendSingly(names map[string]bool) {
+	for name, known := range *p.known.Load() {
+		known.singly.Store(names[name])
 	}
-	return nil
 }
 
 // Traffic is what passed with a peer, of the pods' packets, without encapsulation. Received are

@@ -59,21 +59,21 @@ type Codec struct {
 	// Messages takes messages. Without it they are dropped.
 	Messages Messages
 
-	// Peers counts what passes in this lane, unless it is nil.
+	// Peers counts what passes in this lane, and says which peers get no runs, unless it is nil.
 	Peers *Peers
 	Lane  int
 
 	vni uint32 // as on the wire: shifted over the reserved byte
 
 	out struct { // where the packet before went to: most go to the same peer
-		to       *peer.Peer
-		counters *counters // nil counts nothing
+		to    *peer.Peer
+		known *Peer // nil counts nothing
 	}
 	last struct { // who sent the datagram before: most come from the same peer
-		table    *fib.Table
-		addr     netip.Addr
-		peer     *peer.Peer
-		counters *counters // nil counts nothing
+		table *fib.Table
+		addr  netip.Addr
+		peer  *peer.Peer
+		known *Peer // nil counts nothing
 	}
 }
 
@@ -82,6 +82,8 @@ func New(vni uint32) *Codec { return &Codec{vni: vni << 8} }
 
 // Encode adds the datagrams that carry f to the batch. They share f's memory.
 func (c *Codec) Encode(out *encap.Batch, f *packet.Frame, from, to *peer.Peer) drop.Reason {
+	known := c.destination(to)
+	out.Singly = known != nil && known.singly.Load()
 	ipv4, class := packet.IsIPv4(f.Packet()), packet.TrafficClass(f.Packet())
 	if f.Virtio.GSOType == 0 {
 		if to.Kernel && !f.Complete() {
@@ -90,7 +92,7 @@ func (c *Codec) Encode(out *encap.Batch, f *packet.Frame, from, to *peer.Peer) d
 		bytes := f.Len() // Push changes it
 		c.header(f.Push(HeaderLen), ipv4, from, to)
 		out.Add(to, class, f.Packet(), nil, bytes)
-		c.count(to, 1, bytes)
+		c.count(known, 1, bytes)
 		return drop.None
 	}
 	segments, ok := f.Cut(to.Kernel)
@@ -111,25 +113,30 @@ func (c *Codec) Encode(out *encap.Batch, f *packet.Frame, from, to *peer.Peer) d
 		payload := segments.Payload(i)
 		out.Add(to, class, h, payload, segments.HeaderLen+len(payload))
 	}
-	c.count(to, segments.Count, segments.Len())
+	c.count(known, segments.Count, segments.Len())
 	return drop.None
 }
 
-// count counts packets to a peer.
-func (c *Codec) count(to *peer.Peer, packets, bytes int) {
+// destination returns what is known of the peer that a packet goes to, or nil.
+func (c *Codec) destination(to *peer.Peer) *Peer {
 	if c.out.to != to {
-		c.out.to, c.out.counters = to, c.counters(to)
+		c.out.to, c.out.known = to, c.known(to)
 	}
-	if c.out.counters != nil {
-		c.out.counters.sent(packets, bytes)
-	}
+	return c.out.known
 }
 
-func (c *Codec) counters(of *peer.Peer) *counters {
-	if c.Peers == nil || of == nil {
+func (c *Codec) known(p *peer.Peer) *Peer {
+	if c.Peers == nil || p == nil {
 		return nil
 	}
-	return c.Peers.lane(of.Name, c.Lane)
+	return (*c.Peers.known.Load())[p.Name]
+}
+
+// count counts packets to a peer.
+func (c *Codec) count(to *Peer, packets, bytes int) {
+	if to != nil {
+		to.lanes[c.Lane].sent(packets, bytes)
+	}
 }
 
 // Message returns the datagram that carries a message to a peer.
@@ -184,8 +191,8 @@ func (c *Codec) Decode(r *encap.Received, table *fib.Table) (*peer.Peer, drop.Re
 		return nil, drop.NotIP
 	}
 	r.Pull(HeaderLen)
-	if c.last.counters != nil {
-		c.last.counters.received(r.Len())
+	if known := c.last.known; known != nil {
+		known.lanes[c.Lane].received(r.Len())
 	}
 	return from, drop.None
 }
@@ -195,7 +202,7 @@ func (c *Codec) sender(addr netip.Addr, table *fib.Table) *peer.Peer {
 	if last := &c.last; last.addr != addr || last.table != table {
 		last.addr, last.table = addr, table
 		last.peer, _ = table.Sender(addr)
-		last.counters = c.counters(last.peer)
+		last.known = c.known(last.peer)
 	}
 	return c.last.peer
 }

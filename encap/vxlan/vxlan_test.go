@@ -227,3 +227,29 @@ func TestTrafficIsCountedByPeer(t *testing.T) {
 		t.Errorf("of a peer that is gone: %v", got)
 	}
 }
+
+func TestNamedPeersGetNoRuns(t *testing.T) {
+	peers := vxlan.NewPeers(1)
+	peers.Set([]*peer.Peer{node1, node2})
+	codec := vxlan.New(1)
+	codec.Peers = peers
+	messages := func(to *peer.Peer) int {
+		var out encap.Batch
+		for range 3 {
+			f := frame(inner)
+			if reason := codec.Encode(&out, &f, node1, to); reason != drop.None {
+				t.Fatalf("Encode = %v", reason)
+			}
+		}
+		return out.Len()
+	}
+	peers.SendSingly(map[string]bool{"node2": true, "node9": true})
+	peers.Set([]*peer.Peer{node1, node2}) // changes nothing of it
+	if a, b := messages(node1), messages(node2); a != 1 || b != 3 {
+		t.Errorf("three packets go to node1 in %d messages and to node2 in %d, want 1 and 3", a, b)
+	}
+	peers.SendSingly(nil)
+	if n := messages(node2); n != 1 {
+		t.Errorf("%d messages, want a run again", n)
+	}
+}

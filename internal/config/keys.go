@@ -92,7 +92,7 @@ var keys = []key{
 	{path: "tun.lanes", arg: "N", help: "number of lanes, at most 16; 0: one for each CPU, at most 4", fallback: "0",
 		set: func(c *Config, text string) error { return setNumber(&c.TUN.Lanes, text, 0, 16) }},
 	{path: "tun.mtu", arg: "BYTES", help: "largest packet of pods in bytes, 576 to 65000, with IPv6 in clusterCIDRs at least 1280; 0: the underlay's MTU less the overhead", fallback: "0", set: setMTU},
-	{path: "udp.gso", arg: "auto|on|off", help: "send runs of datagrams of one size as one message (UDP GSO); auto: unless this kernel is known to lose some of them, or a peer reports losses (sealed)", fallback: string(GSOAuto), set: setGSO},
+	{path: "udp.gso", arg: "auto|on|off", help: "send runs of datagrams of one size as one message (UDP GSO); auto: unless this kernel is known to lose some of them, or they don't arrive at a peer", fallback: string(GSOAuto), set: setGSO},
 	{path: "vxlan.vni", arg: "N", help: "the VXLAN network identifier, at most 16777215; the same on every node", fallback: "1",
 		set: func(c *Config, text string) error { return setNumber(&c.VXLAN.VNI, text, 0, 1<<24-1) }},
 	{path: "stateDir", arg: "PATH", help: "folder for leases and the last list of nodes; must survive a reboot", fallback: "/var/lib/weft",

@@ -87,7 +87,7 @@ func (out *peer) judge(p status.Peer) {
 		trouble(warn, "probes get lost on the way")
 	case path != nil && path.MTU < path.Largest:
 		trouble(warn, fmt.Sprintf("the path carries packets of %d bytes, and pods may send %d", path.MTU, path.Largest))
-	case p.Link != nil && p.RunsLost:
+	case p.LosesRuns():
 		trouble(warn, "datagrams that are sent in one message get lost, so weftd sends each alone")
 	case p.Link != nil && p.Error != "":
 		trouble(warn, p.Error)

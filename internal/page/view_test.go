@@ -94,6 +94,7 @@ func TestWhatIsWrongWithAPeerIsSaid(t *testing.T) {
 		{"old keys", change(func(p *status.Peer) { p.KeysOverdue, p.Error = true, "refused" }), "warn up: the data keys are too old: refused"},
 		{"loss", change(func(p *status.Peer) { p.Path.Loss = 0.1 }), "warn up: probes get lost on the way"},
 		{"small path MTU", change(func(p *status.Peer) { p.Path.MTU = 1240 }), "warn up: the path carries packets of 1240 bytes, and pods may send 1440"},
+		{"lost runs, as probes show", change(func(p *status.Peer) { p.Path.RunsLost = true }), "warn up: datagrams that are sent in one message get lost, so weftd sends each alone"},
 		{"lost runs", change(func(p *status.Peer) { p.RunsLost = true }), "warn up: datagrams that are sent in one message get lost, so weftd sends each alone"},
 		{"vxlan, silent", status.Peer{Path: &status.Path{Answered: noon, Silent: true}}, "bad unreachable: it answered probes before, and does not now; check that weftd runs there, and that the underlay passes UDP both ways"},
 		{"vxlan, a kernel device", status.Peer{}, "neutral unknown: "},

@@ -125,6 +125,9 @@ type Path struct {
 	Answered time.Time `json:"answered,omitzero"`
 	Silent   bool      `json:"silent,omitempty"`
 
+	// RunsLost is Link's, where packets are not sealed.
+	RunsLost bool `json:"runsLost,omitempty"`
+
 	// ProbeRTT is smoothed; 0 if it is not known. Loss is the part of the last 64 probes that got
 	// no answer, from 0 to 1.
 	ProbeRTT int64   `json:"probeRTTMicroseconds,omitempty"`
@@ -162,6 +165,12 @@ type Link struct {
 	Error    string    `json:"error,omitempty"`
 	Failures int       `json:"failedAttempts,omitempty"`
 	Retry    time.Time `json:"nextAttempt,omitzero"`
+}
+
+// LosesRuns reports whether weftd sends each datagram to the peer alone, as those sent in one message (UDP
+// GSO) don't arrive.
+func (p Peer) LosesRuns() bool {
+	return p.Link != nil && p.RunsLost || p.Path != nil && p.Path.RunsLost
 }
 
 // Select returns the named peers, or all if no names are given, in the report's order.
