@@ -35,7 +35,7 @@ func TestStartWaitsForTheLock(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := nextDaemon(t, dir)
-	want := fmt.Sprintf("has not ended for %v: another weftd runs already (pid %d holds %s); stop it first", endLimit, os.Getpid(), filepath.Join(dir, "weftd.lock"))
+	want := fmt.Sprintf("has not ended for %v: a weftd runs already (pid %d holds %s); stop it first", endLimit, os.Getpid(), filepath.Join(dir, "weftd.lock"))
 	if err := d.awaitLock(t.Context()); !errors.Is(err, alone.ErrRuns) || !strings.Contains(err.Error(), want) {
 		t.Errorf("it does not end: %v, want %q", err, want)
 	}
