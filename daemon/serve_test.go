@@ -100,8 +100,12 @@ func TestLongAnswersAreNotCutOff(t *testing.T) {
 			}
 		})))
 		answer, err := http.ReadResponse(bufio.NewReader(client), nil)
-		if err != nil || answer.StatusCode != http.StatusOK {
-			t.Errorf("%v, %v", answer, err)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer answer.Body.Close()
+		if answer.StatusCode != http.StatusOK {
+			t.Error(answer.Status)
 		}
 	})
 }
