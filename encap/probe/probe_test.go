@@ -390,15 +390,3 @@ func TestSurveyOfPeerThatGoes(t *testing.T) {
 		}
 	})
 }
-
-// What another process has found out of a path holds from the start, and is tried again like what
-// this one has found out.
-func TestNarrowPathsAreRestored(t *testing.T) {
-	inWorldAfter(t, map[string]int{"node2": 1300, "node9": 1200}, nil, 1, func(w *world) {
-		if got := w.Narrow(); len(got) != 1 || got["node2"] != 1300 {
-			t.Errorf("Narrow = %v", got)
-		}
-		w.expectMTU(raiseAfter/2, 1300)
-		w.expectMTU(raiseAfter, deviceMTU) // the path carries more by now
-	})
-}

@@ -79,17 +79,3 @@ func TestNarrowPathLosesNoRuns(t *testing.T) {
 		}
 	})
 }
-
-// What another process has found out of runs holds from the start.
-func TestLostRunsAreRestored(t *testing.T) {
-	lost := map[string]bool{"node2": true, "node9": true}
-	inWorldAfter(t, nil, lost, 1, func(w *world) {
-		w.set(func() { w.runs = true })
-		if got := w.RunsLost(); len(got) != 1 || !got["node2"] {
-			t.Errorf("RunsLost = %v", got)
-		}
-		if got := w.after(2 * time.Minute); got.RunsLost {
-			t.Errorf("runs arrive by now: %+v", got)
-		}
-	})
-}
