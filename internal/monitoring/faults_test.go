@@ -216,10 +216,10 @@ func (l *lab) breakHosts() {
 
 func (l *lab) breakLists() {
 	l.Helper()
-	for _, path := range []string{"nodes.yaml", "state"} {
-		path = filepath.Join(l.node(1).Dir(), path)
-		l.check(os.Rename(path, path+".away"))
-	}
+	list, state := filepath.Join(l.node(1).Dir(), "nodes.yaml"), filepath.Join(l.node(1).Dir(), "state")
+	l.check(os.Rename(list, list+".away"))
+	l.check(unix.Mount("none", state, "tmpfs", unix.MS_RDONLY, "")) // as after an error of the disk
+	l.Cleanup(func() { _ = unix.Unmount(state, unix.MNT_DETACH) })
 	changed := slices.Clone(l.entries)
 	changed[2].Key = strings.Repeat("3", 64)
 	changed[1].Endpoint = netip.AddrPortFrom(changed[1].Endpoint.Addr(), 9400) // not the one that it listens on
