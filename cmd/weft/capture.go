@@ -85,6 +85,12 @@ func openCapture(c *cobra.Command, name string) (io.WriteCloser, error) {
 		if err != nil {
 			return nil, failed(fmt.Errorf("open the file to write to: %w; name another one with --write", err))
 		}
+		if info, err := f.Stat(); err == nil && info.Mode().IsRegular() { // one that there was may be for everybody
+			err = f.Chmod(0o600)
+			if err != nil {
+				return nil, failed(errors.Join(fmt.Errorf("keep the capture from other users: %w", err), f.Close()))
+			}
+		}
 		return f, nil
 	}
 	if f, ok := c.OutOrStdout().(*os.File); ok && term.IsTerminal(int(f.Fd())) {
