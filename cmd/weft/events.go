@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -82,7 +81,7 @@ func printNew(out io.Writer, format string, all []events.Event) error {
 			if _, err := fmt.Fprintf(out, "%s  %s\n", e.Time.Local().Format(time.DateTime), strings.Join(eventColumns(e), "  ")); err != nil {
 				return err
 			}
-		} else if err := json.NewEncoder(out).Encode(e); err != nil {
+		} else if err := writeJSON(out, e, ""); err != nil {
 			return err
 		}
 	}

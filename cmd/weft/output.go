@@ -6,6 +6,7 @@ import (
 	"io"
 	"strings"
 	"unicode"
+	"unicode/utf16"
 
 	"github.com/spf13/cobra"
 )
@@ -28,9 +29,31 @@ func show(out io.Writer, format string, document any, text func(io.Writer) error
 	if format == "text" {
 		return text(out)
 	}
-	encoder := json.NewEncoder(out)
-	encoder.SetIndent("", "  ")
-	return encoder.Encode(document)
+	return writeJSON(out, document, "  ")
+}
+
+// writeJSON writes a document on a line of its own, or on more with an indent. What could control a
+// terminal is escaped, as in printable: peers and pods may have chosen it, and encoding/json escapes
+// only what is below U+0020.
+func writeJSON(out io.Writer, document any, indent string) error {
+	var text strings.Builder
+	encoder := json.NewEncoder(&text)
+	encoder.SetIndent("", indent)
+	if err := encoder.Encode(document); err != nil {
+		return err
+	}
+	var escaped strings.Builder
+	for _, r := range text.String() {
+		if r == '\n' || unicode.IsPrint(r) {
+			escaped.WriteRune(r)
+			continue
+		}
+		for _, unit := range utf16.Encode([]rune{r}) {
+			fmt.Fprintf(&escaped, `\u%04x`, unit)
+		}
+	}
+	_, err := io.WriteString(out, escaped.String())
+	return err
 }
 
 // withRemedy joins a text and its remedy, if there is one.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
@@ -76,7 +75,7 @@ func top(c *cobra.Command, socket, format string, interval time.Duration, count 
 // printSnapshot writes one: in JSON on a line of its own, on a terminal in the place of the last one.
 func printSnapshot(out io.Writer, format string, s snapshot) error {
 	if format != "text" {
-		return json.NewEncoder(out).Encode(s)
+		return writeJSON(out, s, "")
 	}
 	var text bytes.Buffer
 	if isTerminal(out) {
