@@ -46,12 +46,12 @@ func startSystemd(t *testing.T, node *testnet.Node) *service {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if t.Failed() {
-			status, _ := s.control("status", "weftd")
-			t.Logf("systemd says:\n%s\n%s", complaints, status)
-		}
+		status, _ := s.control("status", "weftd")
 		_ = container.Cancel()
 		_ = container.Wait()
+		if t.Failed() {
+			t.Logf("systemd says:\n%s\n%s", complaints, status)
+		}
 		if err := testnet.Wait(context.Background(), "the cgroup to be removed", func(context.Context) error {
 			if out, err := exec.Command("testdata/systemd", "remove", cgroup).CombinedOutput(); err != nil {
 				return errors.New(string(out))

@@ -101,7 +101,7 @@ func TestTakeoverLosesNothing(t *testing.T) {
 // and no drops.
 func expectCountersGoOn(t *testing.T, nodes ...*testnet.Node) {
 	t.Helper()
-	const least = 2000 // of pings and over TCP; one weftd of dozens saw a small part of that
+	const least = 1000 // pings, or their answers; one weftd of dozens saw a small part of them
 	for _, node := range nodes {
 		metrics, err := node.Metrics(t.Context())
 		if err != nil {
