@@ -36,23 +36,23 @@ type Spec struct {
 	Mark          uint32         `json:"mark"` // of datagrams
 }
 
-// State is a data path that stands still.
+// State is a data path that stands still. All but the keys and the descriptors passes as JSON.
 type State struct {
-	Spec  Spec
-	Since time.Duration // when the lanes stopped, by Now
-	Roams []engine.Roam // peers that are not where the list has them
+	Spec  Spec          `json:"spec"`
+	Since time.Duration `json:"since"` // when the lanes stopped, by Now
+	Roams []engine.Roam `json:"roams"` // peers that are not where the list has them
 
 	// Narrow is the MTU in bytes of paths that carry less than pods send, by the peers' names.
-	Narrow map[string]int
-	MTU    int // of the device, in bytes; 0 if it is not known yet
+	Narrow map[string]int `json:"narrow"`
+	MTU    int            `json:"mtu"` // of the device, in bytes; 0 if it is not known yet
 
-	RunsLost map[string]bool // peers, by name, to which runs of datagrams get lost
-	Counters Counters
+	RunsLost map[string]bool `json:"runsLost,omitempty"` // peers, by name, to which runs of datagrams get lost
+	Counters Counters        `json:"counters"`
 
-	Keys []byte // as sealed.Peers.Export returns them; empty without encryption
+	Keys []byte `json:"-"` // as sealed.Peers.Export returns them; empty without encryption
 
 	// Of each lane.
-	Queues, Receiving, Sending []*os.File
+	Queues, Receiving, Sending []*os.File `json:"-"`
 }
 
 // Counters are what a data path has counted. They go on in the next process, so that what is lost

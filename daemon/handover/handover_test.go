@@ -57,7 +57,7 @@ func TestMemoryIsCheckedBeforeUse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	good := manifest{Version: version, Ticket: ticket, Spec: spec, Namespace: here}
+	good := manifest{Version: version, Ticket: ticket, Namespace: here, State: State{Spec: spec}}
 	other, later, pathTicket, elsewhere := good, good, good, good
 	other.Spec.Lanes, later.Version, pathTicket.Ticket, elsewhere.Namespace = 3, version+1, "../../etc/passwd", "0:0"
 	for _, tc := range []struct {

@@ -7,29 +7,20 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"time"
 
 	"golang.org/x/sys/unix"
-
-	"weft/daemon/engine"
 )
 
 // manifest is what stands before the keys, with its length in 4 bytes before it.
 type manifest struct {
-	Version int            `json:"version"`
-	Ticket  string         `json:"ticket"`
-	Spec    Spec           `json:"spec"`
-	Since   time.Duration  `json:"since"`
-	Roams   []engine.Roam  `json:"roams"`
-	Narrow  map[string]int `json:"narrow"`
-	MTU     int            `json:"mtu"`
+	Version int    `json:"version"`
+	Ticket  string `json:"ticket"`
 
 	// Namespace is the network namespace of the device and the sockets, as in a request. systemd may start
 	// the next process in another one.
 	Namespace string `json:"namespace"`
 
-	RunsLost map[string]bool `json:"runsLost,omitempty"`
-	Counters Counters        `json:"counters"`
+	State
 }
 
 const (
@@ -53,7 +44,7 @@ func write(s *State, ticket string) (_ *os.File, err error) {
 	if err != nil {
 		return nil, err
 	}
-	head, err := json.Marshal(manifest{version, ticket, s.Spec, s.Since, s.Roams, s.Narrow, s.MTU, namespace, s.RunsLost, s.Counters})
+	head, err := json.Marshal(manifest{version, ticket, namespace, *s})
 	if err != nil {
 		return nil, fmt.Errorf("describe what is handed over: %w", err)
 	}
@@ -103,7 +94,8 @@ func read(memory *os.File) (*State, string, error) {
 		clear(all)
 		return nil, "", fmt.Errorf("parse what was handed over: %w", err)
 	}
-	s := &State{Spec: head.Spec, Since: head.Since, Roams: head.Roams, Narrow: head.Narrow, MTU: head.MTU, RunsLost: head.RunsLost, Counters: head.Counters, Keys: all[lengthLen+size:]}
+	s := &head.State
+	s.Keys = all[lengthLen+size:]
 	if head.Version != version {
 		return s, "", versionError(head.Version)
 	}
