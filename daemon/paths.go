@@ -109,30 +109,28 @@ func (d *daemon) watchPaths(ctx context.Context, prober *probe.Prober) {
 		case <-prober.Changed:
 		}
 		_ = d.apply(ctx) // it has logged that
-		narrow := prober.Narrow()
-		for name, mtu := range narrow {
-			if known[name] != mtu {
-				d.log.Warn("path MTU reduced", "peer", name, "mtu", mtu)
-			}
+		narrow, lost := prober.Narrow(), prober.RunsLost()
+		logChanges(known, narrow,
+			func(name string) { d.log.Warn("path MTU reduced", "peer", name, "mtu", narrow[name]) },
+			func(name string) { d.log.Info("path MTU restored", "peer", name) })
+		logChanges(singly, lost,
+			func(name string) { d.log.Warn("datagrams in runs lost, runs disabled", "peer", name) },
+			func(name string) { d.log.Info("datagrams in runs arrive again", "peer", name) })
+		known, singly = narrow, lost
+	}
+}
+
+// logChanges logs which peers have something new of a kind, and which have nothing of it any more.
+func logChanges[T comparable](before, now map[string]T, begins, ends func(name string)) {
+	for name, is := range now {
+		if was, ok := before[name]; !ok || was != is {
+			begins(name)
 		}
-		for name := range known {
-			if _, still := narrow[name]; !still {
-				d.log.Info("path MTU restored", "peer", name)
-			}
+	}
+	for name := range before {
+		if _, still := now[name]; !still {
+			ends(name)
 		}
-		known = narrow
-		lost := prober.RunsLost()
-		for name := range lost {
-			if !singly[name] {
-				d.log.Warn("datagrams in runs lost, runs disabled", "peer", name)
-			}
-		}
-		for name := range singly {
-			if !lost[name] {
-				d.log.Info("datagrams in runs arrive again", "peer", name)
-			}
-		}
-		singly = lost
 	}
 }
 
@@ -181,11 +179,7 @@ func (d *daemon) pathWarnings(v view) (all []warning.Warning) {
 		}
 		all = append(all, warning.Warning{Code: "path_mtu", Text: text})
 	}
-	if len(silent) > 0 {
-		all = append(all, warning.Warning{Code: "peers_unreachable",
-			Text: fmt.Sprintf("unreachable: %s; `weft peers` says why", control.Few(silent))})
-	}
-	return append(all, runsLost(singly)...)
+	return slices.Concat(all, unreachable(silent), runsLost(singly))
 }
 
 // lossesKnown is for how long after a peer's last answer losses on the way to it are worth a warning: no
@@ -219,6 +213,14 @@ func (v view) lossWarnings() (all []warning.Warning) {
 			int(100*probe.LossyFrom), control.Few(lossy))})
 	}
 	return all
+}
+
+// unreachable warns of peers that are, if there are some.
+func unreachable(peers []string) []warning.Warning {
+	if len(peers) == 0 {
+		return nil
+	}
+	return []warning.Warning{{Code: "peers_unreachable", Text: fmt.Sprintf("unreachable: %s; `weft peers` says why", control.Few(peers))}}
 }
 
 // runsLost warns of peers to which runs get lost, if there are some.

@@ -81,10 +81,10 @@ func (v view) path(name string) *status.Path {
 
 // keyWarnings returns what an operator needs to know of the keys with peers.
 func (v view) keyWarnings() (all []warning.Warning) {
-	var unreachable, overdue, singly []string
+	var gone, overdue, singly []string
 	for _, s := range v.links {
 		if s.State == handshake.Unreachable {
-			unreachable = append(unreachable, s.Name)
+			gone = append(gone, s.Name)
 		}
 		if s.Overdue {
 			overdue = append(overdue, s.Name)
@@ -93,10 +93,7 @@ func (v view) keyWarnings() (all []warning.Warning) {
 			singly = append(singly, s.Name)
 		}
 	}
-	if len(unreachable) > 0 {
-		all = append(all, warning.Warning{Code: "peers_unreachable",
-			Text: fmt.Sprintf("unreachable: %s; `weft peers` says why", control.Few(unreachable))})
-	}
+	all = unreachable(gone)
 	if len(overdue) > 0 {
 		all = append(all, warning.Warning{Code: "rekey_overdue",
 			Text: fmt.Sprintf("weftd can't agree on new data keys with %s; `weft peers` says why; when the old keys are %d minutes old, traffic stops",
