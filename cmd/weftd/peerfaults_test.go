@@ -15,7 +15,9 @@ func TestPeerFaultsAreNamed(t *testing.T) {
 	t.Parallel()
 	t.Run("sealed", func(t *testing.T) {
 		t.Parallel()
-		p := startPair(t, newCluster(t, testnet.ClusterOptions{Nodes: 2, Sealed: true}))
+		p := startPair(t, newCluster(t, testnet.ClusterOptions{Nodes: 2, Sealed: true, Configure: func(weft map[string]any) {
+			weft["tun"].(map[string]any)["lanes"] = 2 // one is cut off
+		}}))
 		down := p.down()
 		down.status, down.doctor = "peer node2 is unreachable: node2 does not answer at 192.168.77.2:9338", "peers_unreachable: node2 is unreachable: node2 does not answer at 192.168.77.2:9338"
 		expectFaults(t, p.node, []fault{p.blackHole("ip"), p.wrongKey(), p.wrongKeyThere(), down, p.lostRuns("ip"), p.cutOffLane()})
@@ -148,7 +150,7 @@ func (p pair) cutOffLane() fault {
 		make: func(t *testing.T) {
 			ports := regexp.MustCompile(`:(\d+)\s`).FindAllStringSubmatch(run(t, p.node.Namespace, "ss", "-Huan", "sport", "!=", "9338"), -1)
 			if len(ports) < 2 {
-				t.Skip("this node has one lane")
+				t.Fatal("this node has one lane")
 			}
 			run(t, p.cluster.Segment.Namespace, "nft", fmt.Sprintf("table bridge cut { chain c { type filter hook prerouting priority 0; ip saddr %s udp sport %s udp dport 9338 drop; }; }",
 				p.node.Entry().Endpoint.Addr(), ports[0][1]))
