@@ -41,9 +41,8 @@ const retryInterval = time.Second
 
 // Run runs the daemon until ctx is done, or another one has taken over from it. The order is that of
 // docs/DESIGN.md, "A node's life": what protects pods comes first and stays when Run returns; what
-// can fail for a while is tried until it succeeds. With takeover, a weftd that runs hands its data
-// path over.
-func Run(ctx context.Context, c config.Config, takeover bool, log *slog.Logger) error {
+// can fail for a while is tried until it succeeds.
+func Run(ctx context.Context, c config.Config, s Succession, log *slog.Logger) error {
 	// As early as possible and never undone: a SIGHUP without a handler ends the process, in
 	// the middle of what it does to the host.
 	hangups := make(chan os.Signal, 1)
@@ -57,12 +56,21 @@ func Run(ctx context.Context, c config.Config, takeover bool, log *slog.Logger) 
 	if err := d.checkOverlap(); err != nil {
 		return Unfit{err}
 	}
-	before, err := d.succeed(ctx, takeover)
+	before, err := d.succeed(ctx, s.Takeover)
 	if err != nil {
 		return err
 	}
-	defer d.lock.Close()
 	d.log.Info("weftd started", "version", version.Version)
+	err = d.end(d.runAll(ctx, upgrades, before))
+	d.lock.Close()
+	if d.replaced && err == nil && s.Linger {
+		d.linger(ctx)
+	}
+	return err
+}
+
+// runAll runs all parts until ctx is done, or one of them ends.
+func (d *daemon) runAll(ctx context.Context, upgrades <-chan os.Signal, before *predecessor) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return d.warnNowAndThen(ctx) })
 	group.Go(func() error { return startSuccessors(ctx, upgrades, d.log) })
@@ -73,7 +81,7 @@ func Run(ctx context.Context, c config.Config, takeover bool, log *slog.Logger) 
 		}
 		return err
 	})
-	return d.end(group.Wait())
+	return group.Wait()
 }
 
 // run brings the node up, and starts all that goes on until ctx is done.

@@ -127,7 +127,7 @@ func (s *source) had() []netip.Prefix {
 	return node.PodCIDRs
 }
 
-func (s *source) snapshot() string { return filepath.Join(s.config.StateDir, "nodes.snapshot") }
+func (s *source) snapshot() string { return filepath.Join(s.config.StateDir, snapshot.Name) }
 
 // forget removes the snapshot: in it this node has a pod CIDR that may be another's now, and a
 // restart would use it.

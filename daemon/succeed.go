@@ -15,6 +15,15 @@ import (
 	"weft/router/tun"
 )
 
+// Succession is how a weftd follows another one, and makes way for the next.
+type Succession struct {
+	// Takeover: a weftd that runs hands its data path over.
+	Takeover bool
+
+	// Linger: the process does not end when the next weftd has taken over; see linger.
+	Linger bool
+}
+
 // predecessor is the weftd before this one, as far as it hands over its data path.
 type predecessor struct {
 	offer   *handover.Offer       // nil if it hands nothing over
@@ -41,8 +50,8 @@ func (d *daemon) awaitEnd(ctx context.Context, before *predecessor) {
 		return
 	}
 	d.warn("predecessor", &warning.Warning{Code: "predecessor", Text: fmt.Sprintf(
-		"the weftd before this one, process %d, has handed over and does not end: it forwards nothing, but keeps memory and metrics.listen; if it is stopped, let it go on with kill -CONT %d, otherwise end it with kill -KILL %d",
-		process.PID, process.PID, process.PID)})
+		"the weftd before this one, %s, has handed over and does not end: it forwards nothing, but keeps memory and metrics.listen; %s",
+		process, process.Remedy())})
 	go func() {
 		if process.AwaitEnd(ctx) == nil {
 			d.warn("predecessor", nil)

@@ -19,6 +19,7 @@ import (
 	"weft/internal/marks"
 	"weft/internal/nftable"
 	"weft/internal/warning"
+	"weft/ipam"
 )
 
 // warningInterval is how often weftd looks for warnings to log.
@@ -122,7 +123,7 @@ func (d *daemon) checkOverlap() error {
 	if _, err := nftable.Of(nftable.Inet, marks.Table); !errors.Is(err, nftable.ErrAbsent) {
 		return err
 	}
-	if _, err := os.Stat(filepath.Join(d.config.StateDir, "ipam")); err == nil {
+	if _, err := os.Stat(filepath.Join(d.config.StateDir, ipam.DirName)); err == nil {
 		return nil
 	}
 	overlaps, err := hostnet.Overlaps(d.config.TUN.Name, d.config.ClusterCIDRs)

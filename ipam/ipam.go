@@ -115,7 +115,10 @@ func OpenAll(stateDir string) ([]*Store, error) {
 
 const extension = ".json"
 
-func dirIn(stateDir string) string { return filepath.Join(stateDir, "ipam") }
+// DirName is the name of the folder with leases, in the state directory.
+const DirName = "ipam"
+
+func dirIn(stateDir string) string { return filepath.Join(stateDir, DirName) }
 
 // Network is the name of the network.
 func (s *Store) Network() string { return s.network }

@@ -70,6 +70,7 @@ func newCommand() *cobra.Command {
 	socket := root.PersistentFlags().String("socket", filepath.Join("/run/weft", status.SocketName), "weftd's status socket")
 	root.AddCommand(
 		newStatusCommand(socket),
+		newReadyCommand(socket),
 		newPeersCommand(socket),
 		newProbeCommand(socket),
 		newCaptureCommand(socket),
@@ -83,6 +84,7 @@ func newCommand() *cobra.Command {
 		newIPAMCommand(),
 		newNodeCommand(),
 		newKeygenCommand(),
+		newInstallCNICommand(),
 		newTeardownCommand(),
 		newDoctorCommand(socket),
 		newSysdumpCommand(socket),

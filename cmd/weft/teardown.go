@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -32,6 +33,8 @@ type teardown struct {
 
 	// Exposed are the pods that run on without protection, by the names of their veths.
 	Exposed []string `json:"exposed"`
+
+	Purged bool `json:"purged"` // --purge
 }
 
 func newTeardownCommand() *cobra.Command {
@@ -45,7 +48,11 @@ func newTeardownCommand() *cobra.Command {
 		Args: cobra.NoArgs,
 	}
 	exits(c, "all that weft set up is removed", "refused, because weftd or pods run; or something could not be removed")
-	force := c.Flags().Bool("force", false, "even while pods run: their packets may then leave in clear")
+	var how manner
+	c.Flags().BoolVar(&how.force, "force", false, "even while pods run: their packets may then leave in clear")
+	c.Flags().BoolVar(&how.purge, "purge", false, "remove leases, snapshot, the node's key and weft-cni too")
+	c.Flags().BoolVar(&how.wait, "wait", false, "wait until neither weftd nor pods run")
+	c.Flags().BoolVar(&how.stay, "stay", false, "when all is removed, wait to be ended, as in a DaemonSet")
 	addConfigFlags(c, "config", "run-dir", "cni-conf-dir")
 	output := addOutput(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {
@@ -53,21 +60,56 @@ func newTeardownCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		lock, err := alone.Lock(settings.RunDir)
-		if errors.Is(err, alone.ErrRuns) {
-			err = fmt.Errorf("%w (systemctl stop weftd)", err)
+		done, err := tearDownAlone(c.Context(), settings, how)
+		for said := ""; err != nil && how.wait && sleep(c.Context(), waitInterval); done, err = tearDownAlone(c.Context(), settings, how) {
+			if err.Error() != said {
+				said = err.Error()
+				fmt.Fprintln(c.ErrOrStderr(), "weft: waiting:", printable(said))
+			}
 		}
 		if err != nil {
 			return failed(err)
 		}
-		defer lock.Close()
-		done, err := tearDown(c.Context(), settings, *force)
-		if err != nil {
-			return failed(err)
+		err = show(c.OutOrStdout(), *output, done, func(out io.Writer) error { return printTeardown(out, done) })
+		if err == nil && how.stay {
+			<-c.Context().Done()
 		}
-		return failed(show(c.OutOrStdout(), *output, done, func(out io.Writer) error { return printTeardown(out, done) }))
+		return failed(err)
 	}
 	return c
+}
+
+// manner is how to tear down.
+type manner struct{ force, purge, wait, stay bool }
+
+// waitInterval is how often --wait tries again.
+const waitInterval = 2 * time.Second
+
+// sleep returns false if ctx ends before.
+func sleep(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
+	}
+}
+
+// tearDownAlone is tearDown while no weftd runs.
+func tearDownAlone(ctx context.Context, c config.Config, how manner) (teardown, error) {
+	lock, err := alone.Lock(c.RunDir)
+	if errors.Is(err, alone.ErrRuns) {
+		err = fmt.Errorf("%w (systemctl stop weftd, or delete the DaemonSet)", err)
+	}
+	if err != nil {
+		return teardown{}, err
+	}
+	defer lock.Close()
+	done, err := tearDown(ctx, c, how.force)
+	if err == nil && how.purge {
+		err = done.purge(c)
+	}
+	return done, err
 }
 
 func tearDown(ctx context.Context, c config.Config, force bool) (teardown, error) {
@@ -144,6 +186,9 @@ func printTeardown(out io.Writer, done teardown) error {
 	}
 	if len(done.Exposed) > 0 {
 		fmt.Fprintf(out, "WARNING: %d %s left without protection: %s\n", len(done.Exposed), plural(len(done.Exposed), "pod"), control.Few(done.Exposed))
+	}
+	if done.Purged {
+		return nil
 	}
 	_, err := fmt.Fprintln(out, "kept: leases and snapshot (stateDir), and the node's key (keyFile)")
 	return err

@@ -42,7 +42,9 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	flags.SortFlags = false
 	showVersion := flags.Bool("version", false, "print the version and exit")
 	check := flags.Bool("check", false, "check the configuration, the list of nodes and this host, change nothing, and exit")
-	takeover := flags.Bool("takeover", false, "go on with the data path of the weftd that runs, which then ends")
+	var succession daemon.Succession
+	flags.BoolVar(&succession.Takeover, "takeover", false, "go on with the data path of the weftd that runs, which then ends")
+	flags.BoolVar(&succession.Linger, "linger", false, "once another weftd has taken over, wait to be ended, as in a DaemonSet")
 	config.AddFlags(flags)
 	flags.Usage = func() {
 		fmt.Fprintf(stdout, "weftd connects this node's pods with those of the other nodes.\n\n"+
@@ -87,7 +89,7 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		return 0
 	}
 	log := slog.New(slog.NewTextHandler(stderr, nil)).With("node", c.Node)
-	if err := daemon.Run(ctx, c, *takeover, log); err != nil {
+	if err := daemon.Run(ctx, c, succession, log); err != nil {
 		fmt.Fprintln(stderr, "weftd:", err)
 		if errors.As(err, new(daemon.Unfit)) {
 			return exitUsage

@@ -17,6 +17,9 @@ import (
 	"weft/peer"
 )
 
+// Name is the snapshot's, in the state directory.
+const Name = "nodes.snapshot"
+
 // mostBytes is far more than the largest cluster needs: 150,000 prefixes are 4 MB.
 const mostBytes = 64 << 20
 

@@ -183,7 +183,7 @@ func (r *Request) Refuse(why error) {
 
 // Offer hands s over with the lock of the run directory, and returns nil once the other process has
 // claimed it. After an error other than ErrUnclear, s is still this process's. Either way the
-// other process learns of this one's end: the connection is never closed after a hand-over.
+// other process learns of this one's end: the connection is not closed before, unless by Release.
 func (r *Request) Offer(runDir string, s *State, lock *os.File) error {
 	ticket := newTicket()
 	memory, err := write(s, ticket)
@@ -213,6 +213,10 @@ func (r *Request) Offer(runDir string, s *State, lock *os.File) error {
 	r.conn.Close()
 	return errors.Join(errors.New("the next weftd has not taken over what was handed to it"), sendErr)
 }
+
+// Release tells the other process that this one uses nothing any more that it may want, and need not
+// be waited for.
+func (r *Request) Release() { _ = r.conn.Close() }
 
 // ErrUnclear says that this process can't find out whether the other one has claimed the state, and may
 // still claim it. So this process must not go on with it.
@@ -346,7 +350,8 @@ func unanswered(err error, pid int32) error {
 	case errors.Is(err, io.EOF), errors.Is(err, syscall.EPIPE), errors.Is(err, syscall.ECONNRESET):
 		return ErrNobody
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return fmt.Errorf("process %d has not answered for %v; if it is stopped, let it go on with kill -CONT %d", pid, answerLimit, pid)
+		p := &Predecessor{PID: int(pid)}
+		return fmt.Errorf("%v has not answered for %v; %s", p, answerLimit, p.Remedy())
 	}
 	return fmt.Errorf("wait for its answer: %w", err)
 }
@@ -372,6 +377,22 @@ func descriptors(control []byte) (files []*os.File, err error) {
 	return files, nil
 }
 
+// String names it. The kernel tells no number of a process in another container (pid_namespaces(7)).
+func (p *Predecessor) String() string {
+	if p.PID == 0 {
+		return "a process in another container"
+	}
+	return fmt.Sprintf("process %d", p.PID)
+}
+
+// Remedy is what to do if it hangs.
+func (p *Predecessor) Remedy() string {
+	if p.PID == 0 {
+		return "delete its pod"
+	}
+	return fmt.Sprintf("if it is stopped, let it go on with kill -CONT %d, otherwise end it with kill -KILL %d", p.PID, p.PID)
+}
+
 // Claimed reports that the offer was claimed, so that the other process ends.
 func (p *Predecessor) Claimed() { _, _ = p.conn.Write([]byte{1}) }
 
@@ -381,7 +402,7 @@ func (p *Predecessor) AwaitEnd(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { _ = p.conn.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	if _, err := p.conn.Read(make([]byte, 1)); errors.Is(err, os.ErrDeadlineExceeded) { // it says nothing any more
-		return fmt.Errorf("wait for the end of process %d: %w", p.PID, context.Cause(ctx))
+		return fmt.Errorf("wait for the end of %v: %w", p, context.Cause(ctx))
 	}
 	return nil
 }

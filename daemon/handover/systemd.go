@@ -46,6 +46,9 @@ func ofThisService(pid int) error {
 	if err == nil && strings.Contains(string(status), fmt.Sprintf("\nPPid:\t%d\n", os.Getppid())) {
 		return nil
 	}
+	if pid == 0 {
+		return errors.New("systemd runs a weftd on this node already; stop that one first (systemctl disable --now weftd), or keep this pod off the node")
+	}
 	return errors.New("systemd runs the other weftd, and not this one; have that one start the next: systemctl kill --kill-who=main --signal=USR2 weftd")
 }
 

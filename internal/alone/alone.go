@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lockName is the file in the run directory whose lock (flock(2)) a running weftd holds.
-const lockName = "weftd.lock"
+// LockName is the file in the run directory whose lock (flock(2)) a running weftd holds.
+const LockName = "weftd.lock"
 
 // ErrRuns says that a weftd uses the run directory.
 var ErrRuns = errors.New("a weftd runs already")
@@ -29,7 +29,7 @@ func Lock(runDir string) (*os.File, error) {
 	if err := check(runDir); err != nil {
 		return nil, err
 	}
-	path := filepath.Join(runDir, lockName)
+	path := filepath.Join(runDir, LockName)
 	lock, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open weftd's lock: %w", err)
@@ -53,7 +53,7 @@ func Adopt(runDir string, lock *os.File) error {
 	if err := check(runDir); err != nil {
 		return err
 	}
-	path := filepath.Join(runDir, lockName)
+	path := filepath.Join(runDir, LockName)
 	got, err := lock.Stat()
 	if err != nil {
 		return fmt.Errorf("look at the lock that was handed over: %w", err)
@@ -89,20 +89,9 @@ func Sign(lock *os.File) {
 	_, _ = lock.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
 }
 
-// Holder returns the process number that the weftd which uses the run directory, or the last
-// one that did, wrote there; 0 if there is none.
-func Holder(runDir string) int {
-	text, err := os.ReadFile(filepath.Join(runDir, lockName))
-	if err != nil {
-		return 0
-	}
-	pid, _ := strconv.Atoi(strings.TrimSpace(string(text)))
-	return pid
-}
-
 // Held reports whether a weftd uses the run directory, which may be absent.
 func Held(runDir string) (bool, error) {
-	lock, err := os.OpenFile(filepath.Join(runDir, lockName), os.O_RDONLY|unix.O_NOFOLLOW, 0)
+	lock, err := os.OpenFile(filepath.Join(runDir, LockName), os.O_RDONLY|unix.O_NOFOLLOW, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"weft/control/snapshot"
 	"weft/internal/nodefile"
 )
 
@@ -39,7 +40,7 @@ func checkClock(_ context.Context, h *host) []Finding {
 
 // newest returns the file of weftd's in a folder that was written last.
 func newest(dir string) (path string, at time.Time) {
-	for _, name := range []string{nodefile.Name, nodefile.ForwardingName, nodefile.ProvenName, "nodes.snapshot"} {
+	for _, name := range []string{nodefile.Name, nodefile.ForwardingName, nodefile.ProvenName, snapshot.Name} {
 		if info, err := os.Stat(filepath.Join(dir, name)); err == nil && info.ModTime().After(at) {
 			path, at = filepath.Join(dir, name), info.ModTime()
 		}

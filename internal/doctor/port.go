@@ -17,7 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"weft/encap"
-	"weft/internal/alone"
+	"weft/internal/status"
 )
 
 // checkPort looks which program has weft's UDP port.
@@ -33,9 +33,14 @@ func checkPort(ctx context.Context, h *host) []Finding {
 		}
 		return ok("UDP port %s is free", listen)
 	}
-	self := alone.Holder(h.Config.RunDir)
+	self, err := status.Server(h.Socket)
+	if err != nil {
+		return skipped("%v", err)
+	}
 	holders := h.holders(listen.Port())
-	others := slices.DeleteFunc(slices.Clone(holders), func(p process) bool { return p.pid == self })
+	others := slices.DeleteFunc(slices.Clone(holders), func(p process) bool {
+		return p.pid == self && (self != 0 || p == unseen) // weftd may be in another container
+	})
 	switch {
 	case len(others) > 0:
 		return taken(listen, others)
@@ -66,6 +71,9 @@ func (p process) String() string {
 	return fmt.Sprintf("%s (pid %d)", p.name, p.pid)
 }
 
+// unseen stands for a process of which only the socket can be seen.
+var unseen = process{name: "a process that can't be seen from here"}
+
 // holders returns the programs that receive on a UDP port, on any address.
 func (h *host) holders(port uint16) (found []process) {
 	inodes := map[string]bool{}
@@ -92,7 +100,7 @@ func (h *host) holders(port uint16) (found []process) {
 		}
 	}
 	if len(inodes) > 0 && len(found) == 0 {
-		found = append(found, process{name: "a process that can't be seen from here"})
+		found = append(found, unseen)
 	}
 	return found
 }

@@ -8,8 +8,10 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"weft/internal/family"
 	"weft/internal/marks"
@@ -221,8 +223,22 @@ func ReadSysctl(name string) (string, error) {
 // sysctlPath returns the file of a sysctl named as in sysctl(8): elements are
 // separated by dots, and a dot within an element is written as a slash.
 func sysctlPath(name string) string {
-	return filepath.Join("/proc/sys", strings.NewReplacer(".", "/", "/", ".").Replace(name))
+	return filepath.Join(sysctlRoot(), strings.NewReplacer(".", "/", "/", ".").Replace(name))
 }
+
+// hostSysctls is where a container may have a mount of the host's /proc/sys/net (in net).
+const hostSysctls = "/host/proc/sys"
+
+// sysctlRoot returns the folder with the kernel's sysctls: one that can be written, if there is one.
+// Container runtimes mount /proc/sys read-only. Network sysctls are those of the process's network
+// namespace in every mount.
+var sysctlRoot = sync.OnceValue(func() string {
+	const some = "/net/ipv4/ip_forward"
+	if errors.Is(unix.Access("/proc/sys"+some, unix.W_OK), unix.EROFS) && unix.Access(hostSysctls+some, unix.W_OK) == nil {
+		return hostSysctls
+	}
+	return "/proc/sys"
+})
 
 // SysctlElement returns an interface's name as an element of a sysctl's name.
 func SysctlElement(ifname string) string { return strings.ReplaceAll(ifname, ".", "/") }

@@ -286,6 +286,28 @@ func Fetch(ctx context.Context, path string) (Report, error) {
 	return ask[Report](ctx, answerLimit, path, http.MethodGet, "/v1/status", nil)
 }
 
+// Server returns the number of the process that listens at path, as this process's namespace has it; 0
+// for one in another container (SO_PEERCRED in unix(7)). It need not answer.
+func Server(path string) (pid int, err error) {
+	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return 0, unreached(path, err)
+	}
+	defer conn.Close()
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return 0, fmt.Errorf("ask who listens at %s: %w", path, err)
+	}
+	var peer *unix.Ucred
+	controlErr := raw.Control(func(fd uintptr) {
+		peer, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	})
+	if err := errors.Join(controlErr, err); err != nil {
+		return 0, fmt.Errorf("ask who listens at %s (SO_PEERCRED): %w", path, err)
+	}
+	return int(peer.Pid), nil
+}
+
 // Documents returns the names of the documents that the daemon behind the socket at path serves.
 func Documents(ctx context.Context, path string) ([]string, error) {
 	return ask[[]string](ctx, answerLimit, path, http.MethodGet, "/v1/", nil)
@@ -326,15 +348,8 @@ func send(ctx context.Context, path, method, url string, body io.Reader) (answer
 		},
 	}}
 	response, err := client.Do(request)
-	switch {
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ECONNREFUSED):
-		return nil, fmt.Errorf("no weftd answers at %s; is it running (systemctl status weftd), and is its runDir another (--socket)?", path)
-	case errors.Is(err, fs.ErrPermission):
-		return nil, fmt.Errorf("not allowed to open %s: run as root", path)
-	case errors.Is(err, context.DeadlineExceeded):
-		return nil, fmt.Errorf("the weftd at %s does not answer; see its log (journalctl -u weftd)", path)
-	case err != nil:
-		return nil, fmt.Errorf("ask weftd: %w", err)
+	if err != nil {
+		return nil, unreached(path, err)
 	}
 	switch response.StatusCode {
 	case http.StatusOK:
@@ -346,4 +361,17 @@ func send(ctx context.Context, path, method, url string, body io.Reader) (answer
 		defer response.Body.Close()
 		return nil, fmt.Errorf("the weftd at %s answers %s; is it of another version than weft?", path, response.Status)
 	}
+}
+
+// unreached says why no weftd can be asked at path.
+func unreached(path string, err error) error {
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ECONNREFUSED):
+		return fmt.Errorf("no weftd answers at %s; is it running (systemctl status weftd), and is its runDir another (--socket)?", path)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("not allowed to open %s: run as root", path)
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("the weftd at %s does not answer; see its log (journalctl -u weftd)", path)
+	}
+	return fmt.Errorf("ask weftd: %w", err)
 }

@@ -16,12 +16,13 @@ import (
 	"slices"
 	"strings"
 
-	"weft/internal/alone"
+	"weft/control/snapshot"
 	"weft/internal/config"
 	"weft/internal/doctor"
 	"weft/internal/marks"
 	"weft/internal/nodefile"
 	"weft/internal/status"
+	"weft/ipam"
 )
 
 // collection returns the files to collect.
@@ -59,14 +60,18 @@ func weftd(ctx context.Context, in doctor.Input, c config.Config) []item {
 			}})
 		}
 	}
-	return append(items, item{"weftd/process.txt", func(context.Context) ([]byte, error) { return process(alone.Holder(c.RunDir)) }},
+	return append(items, item{"weftd/process.txt", func(context.Context) ([]byte, error) { return process(in.Socket) }},
 		command("weftd/journal.txt", "journalctl", "--unit=weftd", "--since=-2d", "--lines=50000", "--no-pager", "--output=short-iso-precise"))
 }
 
 // process is what the kernel says of weftd.
-func process(pid int) ([]byte, error) {
-	if pid == 0 {
-		return nil, errors.New("weftd has not run since the host booted")
+func process(socket string) ([]byte, error) {
+	pid, err := status.Server(socket)
+	if err == nil && pid == 0 {
+		err = errors.New("weftd runs in another container; run weft sysdump in that one (kubectl exec)")
+	}
+	if err != nil {
+		return nil, err
 	}
 	var text bytes.Buffer
 	var errs []error
@@ -98,8 +103,8 @@ func files(in doctor.Input, c config.Config) []item {
 	for _, name := range []string{nodefile.Name, nodefile.ForwardingName, nodefile.ProvenName} {
 		items = append(items, plain("run/"+name, filepath.Join(c.RunDir, name)))
 	}
-	items = append(items, plain("state/nodes.snapshot", filepath.Join(c.StateDir, "nodes.snapshot")))
-	leases, _ := filepath.Glob(filepath.Join(c.StateDir, "ipam", "*.json*"))
+	items = append(items, plain("state/"+snapshot.Name, filepath.Join(c.StateDir, snapshot.Name)))
+	leases, _ := filepath.Glob(filepath.Join(c.StateDir, ipam.DirName, "*.json*"))
 	for _, path := range leases {
 		items = append(items, plain("state/ipam/"+fileName(filepath.Base(path)), path))
 	}
