@@ -11,6 +11,11 @@ GOBUILD := CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)'
 # Pinned here and not in go.mod, which holds what weft itself needs.
 GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
+KUSTOMIZE := sigs.k8s.io/kustomize/kustomize/v5@v5.7.1
+
+# The name of the image, in the manifests too.
+IMAGE ?= weft.network/weft:$(VERSION)
+
 # Kubernetes' programs tell the version that they were linked with. It is that of kubernetes/programs/go.mod.
 KUBE_VERSION = $(shell cd kubernetes/programs && go list -m -f '{{.Version}}' k8s.io/kubernetes)
 KUBE_LDFLAGS = -s -w $(foreach package,k8s.io/component-base/version k8s.io/client-go/pkg/version,\
@@ -19,7 +24,7 @@ KUBE_LDFLAGS = -s -w $(foreach package,k8s.io/component-base/version k8s.io/clie
 FUZZTIME ?= 30s
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build man demo demo-build demo-clean kubernetes-demo-build test test-upgrade torture e2e test-page screenshots kubernetes-build test-kubernetes lint model fuzz bench bench-quick bench-pods bench-scale bench-restart soak bench-check bench-code bench-build clean
+.PHONY: help deps build man manifests demo demo-build demo-clean kubernetes-demo-build test test-upgrade torture e2e test-page screenshots kubernetes-build test-kubernetes lint model fuzz bench bench-quick bench-pods bench-scale bench-restart soak bench-check bench-code bench-build clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +37,9 @@ build: ## build weftd, weft-cni and weft into bin/
 
 man: build ## write the manual pages into bin/man
 	@bin/weft man --dir bin/man
+
+manifests: ## write what kubectl applies into bin/manifests (IMAGE=NAME, where the cluster has the image)
+	@scripts/manifests $(KUSTOMIZE) $(IMAGE) bin/manifests
 
 # The demo in Kubernetes is a program of its own, with the same flags.
 DEMO := $(if $(filter kubernetes,$(CONTROL)),bin/kubernetes-demo,bin/demo $(if $(CONTROL),--control $(CONTROL)))

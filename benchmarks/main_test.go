@@ -113,7 +113,7 @@ func TestEachSystemAddsAQuarterOfAnHour(t *testing.T) {
 // that it does not take beside them.
 func TestWhatCannotBeMeasuredIsRefused(t *testing.T) {
 	bin := programs(t)
-	here := []string{"-manifests", "../deploy/kubernetes", "-sources", "file"}
+	here := []string{"-manifests", "../deploy/kubernetes/rights", "-sources", "file"}
 	for name, tt := range map[string]struct {
 		new   func() suite
 		taken []string
@@ -168,7 +168,7 @@ func TestExitStatus(t *testing.T) {
 // TestScaleMeasuresEverySource is a run with few nodes, from the flags to the plots.
 func TestScaleMeasuresEverySource(t *testing.T) {
 	out, plots := filepath.Join(t.TempDir(), "scale.json"), t.TempDir()
-	err := bench(t.Context(), []string{"scale", "-bin", "../bin", "-manifests", "../deploy/kubernetes", "-out", out, "-plots", plots,
+	err := bench(t.Context(), []string{"scale", "-bin", "../bin", "-manifests", "../deploy/kubernetes/rights", "-out", out, "-plots", plots,
 		"-nodes", "50", "-changes", "3", "-starts", "1", "-idle", "100ms"})
 	if err != nil {
 		t.Fatal(err)

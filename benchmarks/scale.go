@@ -36,7 +36,7 @@ func (s *scaleSuite) flags(to *flag.FlagSet) {
 	to.IntVar(&s.Starts, "starts", 3, "`number` of starts of each kind")
 	to.DurationVar(&s.Idle, "idle", 30*time.Second, "`duration` for which weftd is left alone")
 	to.StringVar(&s.Programs.Kubernetes, "kubernetes", "", "`folder` of kube-apiserver (default: BIN/kubernetes)")
-	to.StringVar(&s.Programs.Manifests, "manifests", "deploy/kubernetes", "`folder` of what weft's users apply to Kubernetes")
+	to.StringVar(&s.Programs.Manifests, "manifests", "deploy/kubernetes/rights", "`folder` of what weft's users apply to Kubernetes")
 }
 
 // parseNodes returns the numbers of a list, sorted.

@@ -77,6 +77,11 @@ func (d *daemon) succeed(ctx context.Context, takeover bool) (before *predecesso
 
 // takeOver asks a weftd that runs for its data path. It returns nil if an ordinary start must follow.
 func (d *daemon) takeOver(ctx context.Context) (*predecessor, error) {
+	const nobody = "no weftd to take over from, ordinary start"
+	if held, err := alone.Held(d.config.RunDir); err == nil && !held {
+		d.log.Info(nobody)
+		return nil, nil
+	}
 	// Whatever takes time or may fail comes before that one's lanes stand still.
 	if err := d.identify(); err != nil {
 		return nil, err
@@ -95,7 +100,7 @@ func (d *daemon) takeOver(ctx context.Context) (*predecessor, error) {
 		if err := d.awaitLock(ctx); err != nil { // one that is about to end does not listen any more
 			return nil, err
 		}
-		d.log.Info("no weftd to take over from, ordinary start")
+		d.log.Info(nobody)
 		return nil, nil
 	case errors.Is(err, handover.ErrRefused):
 		d.log.Warn("nothing handed over, ordinary start", "reason", err)

@@ -91,7 +91,7 @@ func (c *Client) Apply(ctx context.Context, path string) error {
 		return fmt.Errorf("apply: %w", err)
 	} else if info.IsDir() {
 		files, _ = filepath.Glob(filepath.Join(path, "*.yaml"))
-		slices.Sort(files)
+		files = slices.DeleteFunc(files, func(file string) bool { return filepath.Base(file) == "kustomization.yaml" })
 	}
 	if len(files) == 0 {
 		return fmt.Errorf("apply %s: no YAML files are there", path)

@@ -16,7 +16,7 @@ import (
 
 // The ServiceAccount of the manifests that weft ships.
 const (
-	weftNamespace = "kube-system"
+	weftNamespace = "weft"
 	weftAccount   = "weft"
 )
 
@@ -62,7 +62,7 @@ func NewWeft(ctx context.Context, n *testnet.Net, o testnet.ClusterOptions) (*We
 }
 
 // Permit applies weft's rights to the API server. The manifests are those of
-// deploy/kubernetes.
+// deploy/kubernetes/rights.
 func (w *Weft) Permit(ctx context.Context, server *testnet.APIServer, manifests string) (err error) {
 	w.Server = server
 	if w.Admin, err = Admin(server); err != nil {

@@ -30,7 +30,7 @@ func check(t *testing.T, err error, nodes ...*testnet.Node) {
 	t.Fatal(err)
 }
 
-const shippedManifests = "../deploy/kubernetes"
+const shippedManifests = "../deploy/kubernetes/rights"
 
 func awaitRegistered(t *testing.T, w *Weft, n *testnet.Node) {
 	t.Helper()

@@ -51,7 +51,7 @@ func startKubernetes(ctx context.Context, network *testnet.Net, cluster *testnet
 	if err := d.create(ctx, object(control.Node{Name: node.Name, Endpoint: node.Endpoint, PodCIDRs: node.PodCIDRs})); err != nil {
 		return nil, nil, err
 	}
-	token, err := client.NodeToken(ctx, "kube-system", "weft", node.Name)
+	token, err := client.NodeToken(ctx, "weft", "weft", node.Name)
 	if err != nil {
 		return nil, nil, err
 	}

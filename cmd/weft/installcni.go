@@ -22,35 +22,38 @@ func newInstallCNICommand() *cobra.Command {
 			"calls it meanwhile finds the old one or the new one, and what runs goes on.",
 		Args: cobra.NoArgs,
 	}
-	from := c.Flags().String("from", "/opt/cni/bin/"+cniplugin.Type, "the file to install")
-	to := c.Flags().String("to", "", "the folder to install it in")
-	_ = c.MarkFlagRequired("to") // there is such a flag
+	from := c.Flags().String("from", "", "the file to install (default: "+cniplugin.Type+" beside this program)")
+	to := c.Flags().String("to", "/opt/cni/bin", "the folder to install it in")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		path := filepath.Join(*to, cniplugin.Type)
-		done, err := "kept", error(nil)
-		if changed, readErr := differs(*from, path); readErr != nil {
-			err = readErr
-		} else if changed != nil {
-			done, err = "installed", renameio.WriteFile(path, changed, 0o755, renameio.WithStaticPermissions(0o755))
-		}
-		if err != nil {
+		if err := installCNI(*from, path); err != nil {
 			return failed(fmt.Errorf("install %s: %w", cniplugin.Type, err))
 		}
-		_, err = fmt.Fprintln(c.OutOrStdout(), done, path)
+		_, err := fmt.Fprintln(c.OutOrStdout(), "installed", path)
 		return failed(err)
 	}
 	return c
 }
 
-// differs returns the content of a file if another has not the same.
-func differs(from, to string) ([]byte, error) {
+// installCNI leaves a file as it is that has the right content.
+func installCNI(from, to string) error {
+	if from == "" {
+		self, err := os.Executable()
+		if err != nil {
+			return err
+		}
+		from = filepath.Join(filepath.Dir(self), cniplugin.Type)
+	}
 	want, err := os.ReadFile(from)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	got, err := os.ReadFile(to)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && !bytes.Equal(got, want) {
-		return want, nil
+	switch {
+	case err == nil && bytes.Equal(got, want):
+		return nil
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return err
 	}
-	return nil, err
+	return renameio.WriteFile(to, want, 0o755, renameio.WithStaticPermissions(0o755))
 }

@@ -25,10 +25,12 @@ func (s *Source) withRemedy(err error) error {
 		return fmt.Errorf("%w: the token of weftd's pod has expired; delete the pod, so that it gets a new one", err)
 	case apierrors.IsUnauthorized(err):
 		return fmt.Errorf("%w: the token has expired, or its Node was deleted, even if there is one of the same name again; make a new one with: "+
-			"kubectl --namespace kube-system create token weft --bound-object-kind Node --bound-object-name %s --duration 8760h; and write it where the kubeconfig %s has the old one: weftd then uses it by itself",
+			"kubectl --namespace weft create token weft --bound-object-kind Node --bound-object-name %s --duration 8760h; and write it where the kubeconfig %s has the old one: weftd then uses it by itself",
 			err, s.Node, s.Kubeconfig)
+	case apierrors.IsForbidden(err) && s.Kubeconfig == "":
+		return fmt.Errorf("%w; apply the manifest of this version again", err)
 	case apierrors.IsForbidden(err):
-		return fmt.Errorf("%w; apply deploy/kubernetes, and name a kubeconfig with a token of weft's service account that is bound to this Node", err)
+		return fmt.Errorf("%w; apply deploy/kubernetes/rights, and name a kubeconfig with a token of weft's service account that is bound to this Node", err)
 	}
 	return err
 }

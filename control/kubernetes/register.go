@@ -233,7 +233,7 @@ func (s *Source) writeAnnotations(ctx context.Context, api nodeAPI, t todo, d *d
 	}
 	err := patch(t.annotations)
 	if refused := apierrors.IsForbidden(err) || apierrors.IsInvalid(err); refused && t.without != t.annotations {
-		d.addresses = fmt.Errorf("write this node's further addresses to the Node %s: %w; apply deploy/kubernetes of this version", s.Node, err)
+		d.addresses = fmt.Errorf("write this node's further addresses to the Node %s: %w; apply deploy/kubernetes/rights of this version", s.Node, err)
 		err = nil
 		if t.without != "" {
 			err = patch(t.without)

@@ -268,7 +268,7 @@ func TestAddressesAreNoConditionForAList(t *testing.T) {
 		})
 		r := start(t, Options{}, api)
 		r.Register(portOnly)
-		r.expect(`write this node's further addresses to the Node node1: nodes "node1" is forbidden: policy; apply deploy/kubernetes of this version`)
+		r.expect(`write this node's further addresses to the Node node1: nodes "node1" is forbidden: policy; apply deploy/kubernetes/rights of this version`)
 		r.expect("node1 192.168.77.1:9338")
 		r.await("the key", func() bool { return r.node("node1").Annotations[annotationKey] != "" })
 		r.await("the condition", func() bool {
@@ -489,9 +489,9 @@ func TestFailedWriteIsReportedAndRetried(t *testing.T) {
 // TestRefusalIsReportedWithItsRemedy, and fences nothing: a refusal says nothing of the Node.
 func TestRefusalIsReportedWithItsRemedy(t *testing.T) {
 	const token = "Unauthorized: the token has expired, or its Node was deleted, even if there is one of the same name again; make a new one with: " +
-		"kubectl --namespace kube-system create token weft --bound-object-kind Node --bound-object-name node1 --duration 8760h; " +
+		"kubectl --namespace weft create token weft --bound-object-kind Node --bound-object-name node1 --duration 8760h; " +
 		"and write it where the kubeconfig /k has the old one: weftd then uses it by itself"
-	const rights = "nodes is forbidden: no; apply deploy/kubernetes, and name a kubeconfig with a token of weft's service account that is bound to this Node"
+	const rights = "nodes is forbidden: no; apply deploy/kubernetes/rights, and name a kubeconfig with a token of weft's service account that is bound to this Node"
 	for _, tt := range []struct {
 		name, verb string
 		err        error

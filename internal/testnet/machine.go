@@ -9,7 +9,7 @@ import (
 )
 
 // Machine is a Node that programs find like a machine of their own: besides the network,
-// /run, /var/lib, /var/log and the processes are the node's. Several containerds or
+// /run, /var/lib, /var/log, /etc, /opt and the processes are the node's. Several containerds or
 // kubelets would otherwise meet there, and with those of the host. What runs in it ends
 // with the Net, containers too, and with it what they have mounted.
 type Machine struct {
@@ -31,8 +31,10 @@ const ContainerdSocket = "/run/containerd/containerd.sock"
 // ones alone. The loop collects orphans that end.
 const isolate = `
 set -e
-root=$1
-mkdir -p "$root/run/weft-testnet" "$root/var/lib/cni" "$root/var/log" "$root/sysctl"
+root=$1 networks=$2 plugins=$3
+mkdir -p "$root/run/weft-testnet" "$root/var/lib/cni" "$root/var/log" "$root/sysctl" "$root/opt/cni/bin"
+cp -a /etc "$root/etc"
+mkdir -p "$root/etc/cni/net.d"
 set_apart() {
 	echo "$2" >"$root/sysctl/${1##*/}"
 	if [ -e "/proc/sys/$1" ]; then mount --bind "$root/sysctl/${1##*/}" "/proc/sys/$1"; fi
@@ -47,19 +49,22 @@ mount --bind "$root/var/lib" /var/lib
 mount --bind "$root/var/log" /var/log
 mount --rbind /run/weft-testnet "$root/run/weft-testnet"
 mount --rbind "$root/run" /run
+mount --bind "$networks" "$root/etc/cni/net.d"
+mount --rbind "$root/etc" /etc
+mount --bind "$plugins" "$root/opt/cni/bin"
+mount --rbind "$root/opt" /opt
 touch "$root/isolated"
 while sleep 1000; do :; done`
 
 // NewMachine makes a machine of a node that is in the Net already, and starts nothing in
-// it. pluginDir is where containerd finds the CNI plugins.
+// it. Its /etc/cni/net.d is the node's ConfDir, and pluginDir its /opt/cni/bin.
 func (n *Node) NewMachine(ctx context.Context, pluginDir string) (*Machine, error) {
 	m := &Machine{Node: n}
-	if err := m.isolate(ctx); err != nil {
+	if err := m.isolate(ctx, pluginDir); err != nil {
 		return nil, fmt.Errorf("make a machine of %s: %w", n.name, err)
 	}
 	config := filepath.Join(m.dir, "containerd.toml")
-	text := fmt.Sprintf(containerdConfig, Image, pluginDir, m.ConfDir())
-	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
+	if err := os.WriteFile(config, fmt.Appendf(nil, containerdConfig, Image), 0o644); err != nil {
 		return nil, err
 	}
 	m.Containerd = m.newService("containerd", "containerd", []string{"--config", config}, func(ctx context.Context) error {
@@ -68,20 +73,20 @@ func (n *Node) NewMachine(ctx context.Context, pluginDir string) (*Machine, erro
 	return m, nil
 }
 
-func (m *Machine) isolate(ctx context.Context) error {
+func (m *Machine) isolate(ctx context.Context, pluginDir string) error {
 	isolated := func(context.Context) error {
 		_, err := os.Stat(m.Path("isolated"))
 		return err
 	}
 	m.holder = m.AddService("machine", isolated, "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc",
-		"--", "sh", "-c", isolate, "sh", m.root())
+		"--", "sh", "-c", isolate, "sh", m.root(), m.ConfDir(), pluginDir)
 	return m.holder.Start(ctx)
 }
 
-// root holds the machine's /run, /var/lib and /var/log.
+// root holds the machine's /run, /var/lib, /var/log, /etc and /opt.
 func (m *Machine) root() string { return filepath.Join(m.dir, "machine") }
 
-// Path is where a file in the machine's /run, /var/lib or /var/log is for the others.
+// Path is where a file in the machine's /run, /var/lib, /var/log, /etc or /opt is for the others.
 func (m *Machine) Path(inside string) string { return filepath.Join(m.root(), inside) }
 
 // Inside prepares a program to run in the machine, as Command does for the network alone.
@@ -113,8 +118,8 @@ const containerdConfig = `version = 2
   sandbox_image = "%s"
   restrict_oom_score_adj = true
   [plugins."io.containerd.grpc.v1.cri".cni]
-    bin_dir = "%s"
-    conf_dir = "%s"
+    bin_dir = "/opt/cni/bin"
+    conf_dir = "/etc/cni/net.d"
   [plugins."io.containerd.grpc.v1.cri".containerd]
     snapshotter = "native"
 `

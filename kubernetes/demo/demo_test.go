@@ -26,7 +26,7 @@ func buildPrograms(t *testing.T) string {
 
 func TestInterruptedDemoLeavesNothing(t *testing.T) {
 	bin := buildPrograms(t)
-	for _, moment := range []string{"1  The topology", "deploy/kubernetes is applied", "3  A Deployment"} {
+	for _, moment := range []string{"1  The topology", "deploy/kubernetes/rights is applied", "3  A Deployment"} {
 		t.Run(moment, func(t *testing.T) { stagetest.Interrupt(t, bin, moment, "--root", "../..") })
 	}
 }

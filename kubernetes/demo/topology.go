@@ -85,8 +85,8 @@ func (d *demo) startControlPlane(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return d.Timed("deploy/kubernetes is applied: weft's role and admission policy", func() error {
-		return d.Permit(ctx, d.Kubernetes.APIServer, filepath.Join(d.root, "deploy", "kubernetes"))
+	return d.Timed("deploy/kubernetes/rights is applied: weft's role and admission policy", func() error {
+		return d.Permit(ctx, d.Kubernetes.APIServer, filepath.Join(d.root, "deploy", "kubernetes", "rights"))
 	})
 }
 

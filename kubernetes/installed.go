@@ -1,0 +1,191 @@
+package kubernetes
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	core "k8s.io/api/core/v1"
+	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+
+	"weft/internal/status"
+	"weft/internal/testnet"
+)
+
+// Files are what make writes for users of Kubernetes.
+type Files struct {
+	Image     string // an archive
+	Manifests string // a folder
+	Programs  string // a folder: weft, as an administrator has it on a node
+}
+
+// Installed is a whole Kubernetes in which weft is installed as users do it: its image is known on each
+// node, and kubectl applies the manifests. No file of weft's is on a node before.
+type Installed struct {
+	*PodNetwork
+	files Files
+}
+
+// NewInstalled starts a Kubernetes with no pod network. The paths are those that make writes to.
+func NewInstalled(ctx context.Context, n *testnet.Net, nodes int, binDir string, files Files) (*Installed, error) {
+	for _, path := range []*string{&files.Image, &files.Manifests, &files.Programs} {
+		var err error
+		if *path, err = filepath.Abs(*path); err != nil {
+			return nil, err
+		}
+	}
+	in := &Installed{PodNetwork: &PodNetwork{Weft: &Weft{}}, files: files}
+	var err error
+	if in.Cluster, err = n.NewCluster(ctx, testnet.ClusterOptions{Nodes: nodes}); err != nil {
+		return nil, err
+	}
+	if in.Kubernetes, err = n.AddKubernetes(ctx, in.Cluster, testnet.APIServerOptions{BinDir: binDir}); err != nil {
+		return nil, err
+	}
+	in.Server = in.Kubernetes.APIServer
+	if in.Admin, err = Admin(in.Server); err != nil {
+		return nil, err
+	}
+	if err := in.preparePlugins(); err != nil {
+		return nil, fmt.Errorf("prepare the CNI plugins: %w", err)
+	}
+	if err := in.Kubernetes.StartAll(ctx); err != nil {
+		return nil, err
+	}
+	for _, node := range in.Kubernetes.Nodes {
+		if err := node.ImportImage(ctx, files.Image); err != nil {
+			return nil, err
+		}
+	}
+	return in, nil
+}
+
+// preparePlugins takes weft's plugin away, which the manifests are to install, and puts files in place of
+// the links to those that are chained: weftd's container sees only this folder.
+func (in *Installed) preparePlugins() error {
+	dir := in.Kubernetes.PluginDir()
+	if err := os.Remove(filepath.Join(dir, "weft-cni")); err != nil {
+		return err
+	}
+	for _, name := range []string{"portmap", "bandwidth", "tuning"} {
+		path := filepath.Join(dir, name)
+		content, err := os.ReadFile(path)
+		if err == nil {
+			err = os.Remove(path)
+		}
+		if err == nil {
+			err = os.WriteFile(path, content, 0o755)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Manifest returns the path of one of weft's manifests.
+func (in *Installed) Manifest(name string) string { return filepath.Join(in.files.Manifests, name) }
+
+// Kubectl runs kubectl as an administrator, and returns what it prints.
+func (in *Installed) Kubectl(ctx context.Context, args ...string) (string, error) {
+	return in.KubectlWith(ctx, nil, args...)
+}
+
+// KubectlWith is Kubectl with an input.
+func (in *Installed) KubectlWith(ctx context.Context, input io.Reader, args ...string) (string, error) {
+	kubeconfig, err := in.Server.AdminKubeconfig()
+	if err != nil {
+		return "", err
+	}
+	program := filepath.Join(in.Server.BinDir(), "kubectl")
+	cache := filepath.Join(in.Cluster.Nodes()[0].Dir(), "kubectl")
+	cmd := in.Server.Command(ctx, program, append([]string{"--kubeconfig", kubeconfig, "--cache-dir", cache}, args...)...)
+	cmd.Stdin = input
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("kubectl %s: %w: %s", strings.Join(args, " "), err, out)
+	}
+	return string(out), nil
+}
+
+// Weft prepares the operator's command on a node.
+func (in *Installed) Weft(ctx context.Context, n *testnet.KubernetesNode, args ...string) *exec.Cmd {
+	return n.Inside(ctx, filepath.Join(in.files.Programs, "weft"), args...)
+}
+
+// Status returns a node's weftd's.
+func (in *Installed) Status(ctx context.Context, n *testnet.KubernetesNode) (status.Report, error) {
+	return status.Fetch(ctx, n.Path("run/weft/"+status.SocketName))
+}
+
+// Apply has kubectl apply weft's manifest, with the cluster's own ranges for pods.
+func (in *Installed) Apply(ctx context.Context, args ...string) error {
+	const written = "clusterCIDRs: [10.244.0.0/16]"
+	manifest, err := os.ReadFile(in.Manifest("weft.yaml"))
+	if err != nil {
+		return err
+	}
+	if !strings.Contains(string(manifest), written) {
+		return fmt.Errorf("%s has no %q", in.Manifest("weft.yaml"), written)
+	}
+	text := strings.Replace(string(manifest), written, fmt.Sprintf("clusterCIDRs: [%q, %q]", testnet.KubernetesPodCIDRs[0], testnet.KubernetesPodCIDRs[1]), 1)
+	_, err = in.KubectlWith(ctx, strings.NewReader(text), append([]string{"apply", "--filename", "-"}, args...)...)
+	return err
+}
+
+// AwaitReady waits until all nodes are ready.
+func (in *Installed) AwaitReady(ctx context.Context) error {
+	for _, n := range in.Kubernetes.Nodes {
+		if _, err := in.Admin.WaitNode(ctx, n.NodeName(), NodeReady); err != nil {
+			return fmt.Errorf("%w\n%s", err, in.Describe(ctx))
+		}
+	}
+	return nil
+}
+
+// Describe is what an administrator would look at if weft's pods don't get ready.
+func (in *Installed) Describe(ctx context.Context) string {
+	var text strings.Builder
+	for _, what := range []string{"pods", "events"} {
+		out, err := in.Kubectl(ctx, "--namespace", weftNamespace, "get", what, "--output", "wide")
+		fmt.Fprintf(&text, "%s%v\n", out, err)
+	}
+	pods, err := in.Admin.CoreV1().Pods(weftNamespace).List(ctx, meta.ListOptions{})
+	if err != nil {
+		return text.String() + err.Error()
+	}
+	for _, pod := range pods.Items {
+		for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
+			out, err := in.Logs(ctx, &pod, c.Name)
+			fmt.Fprintf(&text, "--- %s of %s on %s: %v\n%s", c.Name, pod.Name, pod.Spec.NodeName, err, out)
+		}
+	}
+	return text.String()
+}
+
+// Logs returns the last lines of a container's log.
+func (in *Installed) Logs(ctx context.Context, pod *core.Pod, container string) (string, error) {
+	const lines = 20
+	out, err := in.Admin.CoreV1().Pods(pod.Namespace).GetLogs(pod.Name, &core.PodLogOptions{Container: container, TailLines: ptr.To[int64](lines)}).DoRaw(ctx)
+	return string(out), err
+}
+
+// WeftPods returns weft's pods on a node that are not being deleted.
+func (in *Installed) WeftPods(ctx context.Context, n *testnet.KubernetesNode) (pods []core.Pod, err error) {
+	all, err := in.Admin.CoreV1().Pods(weftNamespace).List(ctx, meta.ListOptions{FieldSelector: "spec.nodeName=" + n.NodeName()})
+	if err != nil {
+		return nil, err
+	}
+	for _, pod := range all.Items {
+		if pod.DeletionTimestamp == nil {
+			pods = append(pods, pod)
+		}
+	}
+	return pods, nil
+}
