@@ -5,6 +5,9 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+COMMIT ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+# The date of all that a build writes: https://reproducible-builds.org/specs/source-date-epoch/
+SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 LDFLAGS := -s -w -X weft/internal/version.Version=$(VERSION)
 GOBUILD := CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)'
 
@@ -12,9 +15,6 @@ GOBUILD := CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)'
 GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 KUSTOMIZE := sigs.k8s.io/kustomize/kustomize/v5@v5.7.1
-
-# The name of the image, in the manifests too.
-IMAGE ?= weft.network/weft:$(VERSION)
 
 # Kubernetes' programs tell the version that they were linked with. It is that of kubernetes/programs/go.mod.
 KUBE_VERSION = $(shell cd kubernetes/programs && go list -m -f '{{.Version}}' k8s.io/kubernetes)
@@ -24,7 +24,7 @@ KUBE_LDFLAGS = -s -w $(foreach package,k8s.io/component-base/version k8s.io/clie
 FUZZTIME ?= 30s
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build man manifests demo demo-build demo-clean kubernetes-demo-build test test-upgrade torture e2e test-page screenshots kubernetes-build test-kubernetes lint model fuzz bench bench-quick bench-pods bench-scale bench-restart soak bench-check bench-code bench-build clean
+.PHONY: help deps build man image test-image image-lock manifests demo demo-build demo-clean kubernetes-demo-build test test-upgrade torture e2e test-page screenshots kubernetes-build test-kubernetes lint model fuzz bench bench-quick bench-pods bench-scale bench-restart soak bench-check bench-code bench-build clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,24 @@ man: build ## write the manual pages into bin/man
 
 manifests: ## write what kubectl applies into bin/manifests (IMAGE=NAME, where the cluster has the image)
 	@scripts/manifests $(KUSTOMIZE) $(IMAGE) bin/manifests
+
+# image/ is a module of its own: libraries that write images are no business of weft's.
+# A tag can't have a plus sign.
+IMAGE ?= weft.network/weft:$(subst +,-,$(VERSION))
+IMAGE_ARCHS ?= amd64 arm64
+IMAGE_FILE ?= bin/image/weft.tar
+
+image: ## build the container image for IMAGE_ARCHS ("amd64 arm64") into bin/image/weft.tar
+	@scripts/image-packages $(IMAGE_ARCHS)
+	@for arch in $(IMAGE_ARCHS); do GOARCH=$$arch $(GOBUILD) -o bin/image/$$arch/ ./cmd/...; done
+	@cd image && go run . -output $(abspath $(IMAGE_FILE)) -name $(IMAGE) -version $(VERSION) -revision $(COMMIT) \
+		-created $(SOURCE_DATE_EPOCH) -debian ../bin/image/debian -programs ../bin/image $(IMAGE_ARCHS)
+
+test-image: image ## check what is in the images for all architectures
+	cd image && $(GOTEST) ./...
+
+image-lock: ## take the newest Debian packages into image/debian.lock
+	@scripts/image-packages --lock
 
 # The demo in Kubernetes is a program of its own, with the same flags.
 DEMO := $(if $(filter kubernetes,$(CONTROL)),bin/kubernetes-demo,bin/demo $(if $(CONTROL),--control $(CONTROL)))
@@ -112,6 +130,7 @@ lint: ## run the linters of .golangci.yaml
 	cd e2e && go run $(GOLANGCI_LINT) run
 	cd browser && go run $(GOLANGCI_LINT) run
 	cd kubernetes && go run $(GOLANGCI_LINT) run
+	cd image && go run $(GOLANGCI_LINT) run
 
 model: deps ## verify the model of epochs and handshakes with Spin, and find its seeded defects, in some minutes
 	@scripts/model
