@@ -4,12 +4,20 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 
-VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
-COMMIT ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
-# The date of all that a build writes: https://reproducible-builds.org/specs/source-date-epoch/
-SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
-LDFLAGS := -s -w -X weft/internal/version.Version=$(VERSION)
-GOBUILD := CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)'
+# The version, its commit, and the date of all that a build writes, for which see
+# https://reproducible-builds.org/specs/source-date-epoch/. Each is asked for once.
+VERSION ?= $(shell scripts/version)
+COMMIT ?= $(shell scripts/version commit)
+SOURCE_DATE_EPOCH ?= $(shell scripts/version date)
+VERSION := $(or $(VERSION),0.0.0)
+COMMIT := $(or $(COMMIT),unknown)
+SOURCE_DATE_EPOCH := $(or $(SOURCE_DATE_EPOCH),0)
+export SOURCE_DATE_EPOCH
+
+LDFLAGS := -s -w -X weft/internal/version.Version=$(VERSION) -X weft/internal/version.commit=$(COMMIT) \
+	-X weft/internal/version.commitDate=$(SOURCE_DATE_EPOCH)
+# Without -buildvcs, an archive of the sources makes the same programs as the repository.
+GOBUILD := CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
 
 # Pinned here and not in go.mod, which holds what weft itself needs.
 GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0

@@ -67,6 +67,7 @@ func newCommand() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
+	root.SetVersionTemplate("weft {{.Version}}\n") // as weftd prints it
 	socket := root.PersistentFlags().String("socket", filepath.Join("/run/weft", status.SocketName), "weftd's status socket")
 	root.AddCommand(
 		newStatusCommand(socket),
@@ -88,6 +89,7 @@ func newCommand() *cobra.Command {
 		newTeardownCommand(),
 		newDoctorCommand(socket),
 		newSysdumpCommand(socket),
+		newVersionCommand(),
 		newManCommand(),
 	)
 	completePeers(root, socket)
