@@ -130,7 +130,8 @@ kubernetes-build: ## build Kubernetes' own programs and flanneld into bin/kubern
 	@cd kubernetes/programs && CGO_ENABLED=0 go build -trimpath -ldflags '$(KUBE_LDFLAGS)' -o ../../bin/kubernetes/ tool
 	@cd kubernetes/flannel && CGO_ENABLED=1 go build -trimpath -ldflags '-s -w' -o ../../bin/kubernetes/flanneld github.com/flannel-io/flannel
 
-test-kubernetes: deps build kubernetes-build ## run a real Kubernetes in network namespaces, in three minutes
+test-kubernetes: IMAGE_ARCHS := $(shell go env GOARCH)
+test-kubernetes: deps build kubernetes-build image manifests ## run a real Kubernetes in network namespaces, in three minutes
 	cd kubernetes && $(GOTEST) ./...
 
 lint: ## run the linters of .golangci.yaml

@@ -45,7 +45,7 @@ func NewInstalled(ctx context.Context, n *testnet.Net, nodes int, binDir string,
 	if in.Cluster, err = n.NewCluster(ctx, testnet.ClusterOptions{Nodes: nodes}); err != nil {
 		return nil, err
 	}
-	if in.Kubernetes, err = n.AddKubernetes(ctx, in.Cluster, testnet.APIServerOptions{BinDir: binDir}); err != nil {
+	if in.Kubernetes, err = n.AddKubernetes(ctx, in.Cluster, testnet.APIServerOptions{BinDir: binDir, Audited: []string{"system:serviceaccount:" + weftNamespace + ":" + weftAccount}}); err != nil {
 		return nil, err
 	}
 	in.Server = in.Kubernetes.APIServer

@@ -46,6 +46,9 @@ type APIServerOptions struct {
 
 	// EtcdMembers is the number of etcd's members; 0 means 1.
 	EtcdMembers int
+
+	// Audited are the users whose requests are logged.
+	Audited []string
 }
 
 // APIServer is a real kube-apiserver in a namespace of its own, over an etcd cluster. It
@@ -57,9 +60,10 @@ type APIServer struct {
 	*Service
 	Etcd *Etcd
 
-	dir    string
-	binDir string
-	ca     *authority
+	dir     string
+	binDir  string
+	audited []string
+	ca      *authority
 }
 
 // AddAPIServer starts etcd and an API server on the segment, and returns when it is ready.
@@ -80,7 +84,7 @@ func (n *Net) addAPIServer(ctx context.Context, segment *Segment, o APIServerOpt
 	if _, err := os.Stat(filepath.Join(binDir, "kube-apiserver")); err != nil {
 		return nil, fmt.Errorf("find Kubernetes' programs (make kubernetes-build builds them): %w", err)
 	}
-	a := &APIServer{dir: filepath.Join(n.Dir(), "apiserver"), binDir: binDir}
+	a := &APIServer{dir: filepath.Join(n.Dir(), "apiserver"), binDir: binDir, audited: append([]string{"nobody"}, o.Audited...)} // none would be all
 	if a.Namespace, err = n.AddNamespace(ctx, "apiserver"); err != nil {
 		return nil, err
 	}
@@ -134,9 +138,20 @@ func (a *APIServer) makeCerts() (err error) {
 
 func (a *APIServer) tokenKeyFile() string { return filepath.Join(a.dir, "pki", "service-accounts.key") }
 
+func (a *APIServer) auditPolicy() string { return filepath.Join(a.dir, "audit.yaml") }
+
+// AuditLog is where the requests of the users Audited stand, one event of audit.k8s.io/v1 a line.
+func (a *APIServer) AuditLog() string { return filepath.Join(a.dir, "audit.log") }
+
 func (a *APIServer) arguments() ([]string, error) {
 	etcdCert, etcdKey, err := a.Etcd.ClientCert(etcdUser)
 	if err != nil {
+		return nil, err
+	}
+	if err := writeYAML(a.auditPolicy(), map[string]any{
+		"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": []string{"RequestReceived"},
+		"rules": []any{map[string]any{"level": "Metadata", "users": a.audited}, map[string]any{"level": "None"}},
+	}); err != nil {
 		return nil, err
 	}
 	cert, key := a.ca.files(controlPlaneCert)
@@ -161,6 +176,7 @@ func (a *APIServer) arguments() ([]string, error) {
 		"--kubelet-certificate-authority=" + a.CAFile(),
 		"--kubelet-client-certificate=" + kubeletCert, "--kubelet-client-key=" + kubeletKey,
 		"--allow-privileged=true",
+		"--audit-policy-file=" + a.auditPolicy(), "--audit-log-path=" + a.AuditLog(), "--audit-log-mode=blocking",
 		"--profiling=false",
 		// Ending, it would keep connections for a minute.
 		"--shutdown-watch-termination-grace-period=1s",
