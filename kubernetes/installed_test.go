@@ -198,6 +198,7 @@ func (in *installed) chaos(t *testing.T) {
 		{"containerd is restarted", func(t *testing.T) { check(t, node1.Containerd.Restart(t.Context())) }},
 		{"the API server is away", func(t *testing.T) { in.withoutAPIServer(t, web1, web2) }},
 		{"a Node is deleted, and comes back", in.deleteNode},
+		{"a node is installed anew", in.loseKey},
 	} {
 		t.Run(fault.name, func(t *testing.T) {
 			fault.do(t)
@@ -251,6 +252,29 @@ func (in *installed) deleteNode(t *testing.T) {
 		t.Fatal(err)
 	}
 	in.webPods(t)
+}
+
+// loseKey: a node that has another key than its Node says waits for an administrator.
+func (in *installed) loseKey(t *testing.T) {
+	node2 := in.Kubernetes.Nodes[1]
+	check(t, os.Remove(node2.Path("var/lib/weft/node.key")))
+	in.kubectl(t, "--namespace", weftNamespace, "delete", "pod", "--field-selector", "spec.nodeName="+node2.NodeName())
+	const remedy = "kubectl annotate node node2 weft.network/key-"
+	check(t, waitALittle(t.Context(), "weftd to name the remedy", func(ctx context.Context) error {
+		report, err := in.Status(ctx, node2)
+		if err == nil && (report.Ready || !strings.Contains(report.Summary, remedy)) {
+			err = errors.New(report.Summary)
+		}
+		return err
+	}))
+	in.kubectl(t, strings.Fields(remedy)[1:]...)
+	check(t, waitALittle(t.Context(), "weftd to be ready", func(ctx context.Context) error {
+		report, err := in.Status(ctx, node2)
+		if err == nil && !report.Ready {
+			err = errors.New(report.Summary)
+		}
+		return err
+	}))
 }
 
 // expectNewPods fails unless new pods on both nodes start and reach each other, and when they are gone no

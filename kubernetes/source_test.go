@@ -387,7 +387,11 @@ func TestANodesTokenChangesItsOwnEntryOnly(t *testing.T) {
 	}{
 		{"its endpoint", node1, "node1", merge, annotation("weft.network/endpoint"), "", ""},
 		{"its key", node1, "node1", merge, annotation("weft.network/key"), "", ""},
-		{"its entry, with the status", node1, "node1", merge, annotation("weft.network/key"), "status", ""},
+		{"its key again", node1, "node1", merge, annotation("weft.network/key"), "", ""},
+		{"another key", node1, "node1", merge, `{"metadata":{"annotations":{"weft.network/key":"y"}}}`, "", "a Node keeps its key"},
+		{"another key, with the status", node1, "node1", merge, `{"metadata":{"annotations":{"weft.network/key":"y"}}}`, "status", "a Node keeps its key"},
+		{"no key any more", node1, "node1", merge, `{"metadata":{"annotations":{"weft.network/key":null}}}`, "", "a Node keeps its key"},
+		{"its entry, with the status", node1, "node1", merge, annotation("weft.network/endpoint"), "status", ""},
 		{"flannel's annotation", node1, "node1", merge, annotation("flannel.alpha.coreos.com/public-ip"), "", ""},
 		{"its condition", node1, "node1", strategic, `{"status":{"conditions":[{"type":"NetworkUnavailable","status":"False"}]}}`, "status", ""},
 		{"another's endpoint", node1, "node2", merge, annotation("weft.network/endpoint"), "", "is not bound to this Node"},

@@ -33,8 +33,14 @@ func (s *Source) entry(own *core.Node, self control.Self) (map[string]string, er
 	if err != nil {
 		return nil, fmt.Errorf("the Node %s: %w", s.Node, err)
 	}
-	want := map[string]string{annotationEndpoint: endpoint.String(), annotationAddresses: "", annotationKey: ""}
+	want := map[string]string{annotationEndpoint: endpoint.String(), annotationAddresses: ""}
 	if self.Key != (peer.Fingerprint{}) { // without a key, a node can prove no address
+		// One that is there stays, as admission-policy.yaml requires: whoever has only this node's token must
+		// not become this node for the others.
+		if held, ok := own.Annotations[annotationKey]; ok && held != self.Key.String() {
+			return nil, fmt.Errorf("the Node %s has the key %s, and this node the key %v; if it was installed anew, or its key replaced on purpose, run: kubectl annotate node %s %s-",
+				s.Node, strict.Quote(held), self.Key, s.Node, annotationKey)
+		}
 		want[annotationKey] = self.Key.String()
 		want[annotationAddresses] = s.addresses(own, self.Addresses, endpoint.Addr())
 	}

@@ -181,7 +181,7 @@ func TestANodeRegistersAndSeesTheOthers(t *testing.T) {
 
 func TestNoStateHasAnOldEntryOfThisNode(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := start(t, Options{}, fake.NewClientset(object("node1", []string{"10.244.1.0/24"}, annotationEndpoint, "192.168.77.9:1", annotationKey, fingerprint, "example.com/other", "kept")))
+		r := start(t, Options{}, fake.NewClientset(object("node1", []string{"10.244.1.0/24"}, annotationEndpoint, "192.168.77.9:1", "example.com/other", "kept")))
 		r.Register(self("192.168.77.1:9338"))
 		r.expect("node1 192.168.77.1:9338")
 		if n := r.node("node1"); n.Annotations[annotationKey] != (peer.Fingerprint{1}).String() || n.Annotations["example.com/other"] != "kept" {
@@ -192,8 +192,23 @@ func TestNoStateHasAnOldEntryOfThisNode(t *testing.T) {
 		r.expectNothing(soon)
 		r.Register(control.Self{Endpoint: netip.MustParseAddrPort("192.168.77.7:9338")})
 		r.expect("node1 192.168.77.7:9338")
-		if _, is := r.node("node1").Annotations[annotationKey]; is {
-			t.Error("the key is still there")
+	})
+}
+
+// TestANodeKeepsItsKey: nobody becomes a node by its token alone.
+func TestANodeKeepsItsKey(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := start(t, Options{}, fake.NewClientset(object("node1", []string{"10.244.1.0/24"}, annotationEndpoint, "192.168.77.1:9338", annotationKey, fingerprint)))
+		r.Register(self("192.168.77.1:9338"))
+		r.expect("the Node node1 has the key \"" + fingerprint + "\", and this node the key " + (peer.Fingerprint{1}).String() +
+			"; if it was installed anew, or its key replaced on purpose, run: kubectl annotate node node1 weft.network/key-")
+		if n := r.node("node1"); n.Annotations[annotationKey] != fingerprint {
+			t.Errorf("%v", n.Annotations)
+		}
+		r.change("node1", func(n *core.Node) { delete(n.Annotations, annotationKey) })
+		r.expect("node1 192.168.77.1:9338")
+		if n := r.node("node1"); n.Annotations[annotationKey] != (peer.Fingerprint{1}).String() {
+			t.Errorf("%v", n.Annotations)
 		}
 	})
 }
