@@ -313,34 +313,46 @@ func TestAPodWhoseAddressIsLeasedToAnotherIsNamed(t *testing.T) {
 	}
 }
 
-// A damaged lease file is rebuilt from the running pods.
+// A damaged lease file, of whichever network, is rebuilt from the running pods.
 func TestDamagedLeaseFileIsRebuilt(t *testing.T) {
-	n := newNode(t, families["dual stack"]...)
-	n.attachPod("a")
-	n.attachPod("b")
-	other := n.conf("1.1.0")
-	other["name"] = "other"
-	args := n.args("of-another-network", newNamespace(t).Path())
-	args.StdinData = encode(t, other)
-	if err := n.call(n.plugin.Add, args); err == nil {
-		t.Fatal("two networks gave out one address")
+	for _, network := range []string{"weft", "other"} {
+		t.Run(network, func(t *testing.T) {
+			n := newNode(t, families["dual stack"]...)
+			n.attachPod("a")
+			n.attachPod("b")
+			n.attachTo("other", "of-another-network")
+			path := filepath.Join(n.stateDir, "ipam", network+".json")
+			if err := os.Truncate(path, 100); err != nil {
+				t.Fatal(err)
+			}
+			requireCode(t, n.call(n.plugin.Add, n.args("c", newNamespace(t).Path())), CodeCorrupt)
+			running := map[string]string{"weft": "2 running pods", "other": "1 running pods"}[network]
+			expect(t, n.reconcile(), path+"|damaged|"+running+"|.damaged")
+			n.requireLeases("a", "b", "of-another-network")
+			if info, err := os.Stat(path + ".damaged"); err != nil || info.Size() != 100 {
+				t.Errorf("the damaged file was not kept: %v", err)
+			}
+			n.attachPod("c")
+			n.requireLeases("a", "b", "c", "of-another-network")
+			expect(t, n.reconcile())
+		})
 	}
-	path := filepath.Join(n.stateDir, "ipam", "weft.json")
-	if err := os.Truncate(path, 100); err != nil {
-		t.Fatal(err)
-	}
-	requireCode(t, n.call(n.plugin.Add, n.args("c", newNamespace(t).Path())), CodeCorrupt)
-	expect(t, n.reconcile(), path+"|damaged|2 running pods|.damaged")
-	n.requireLeases("a", "b")
-	if info, err := os.Stat(path + ".damaged"); err != nil || info.Size() != 100 {
-		t.Errorf("the damaged file was not kept: %v", err)
-	}
-	n.attachPod("c")
-	n.requireLeases("a", "b", "c")
 }
 
-// A damaged file of another network is reported, and stops only adoption.
-func TestDamagedFileOfOtherNetwork(t *testing.T) {
+// attachTo attaches a pod to another network than weft.
+func (n *node) attachTo(network, containerID string) {
+	n.t.Helper()
+	conf, args := n.conf("1.1.0"), n.args(containerID, newNamespace(n.t).Path())
+	conf["name"] = network
+	args.StdinData = encode(n.t, conf)
+	if err := n.call(n.plugin.Add, args); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+// If the files of two networks are damaged, the pods' leases may be in either: they are reported,
+// and no pod is detached or added.
+func TestDamagedFilesOfTwoNetworks(t *testing.T) {
 	n := newNode(t, families["IPv4"]...)
 	n.attachPod("whole")
 	n.attachPod("gone").Close()
@@ -350,11 +362,11 @@ func TestDamagedFileOfOtherNetwork(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// The pods' leases may be in either.
 	expect(t, n.reconcile(), "other.json|damaged", "weft.json|damaged")
 	if len(n.podLinks()) != 1 {
 		t.Error("the pod was detached")
 	}
+	requireCode(t, n.call(n.plugin.Add, n.args("late", newNamespace(t).Path())), CodeCorrupt)
 }
 
 func TestAVethWithoutANameIsOnlyNamed(t *testing.T) {

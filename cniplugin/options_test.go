@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/google/go-cmp/cmp"
@@ -245,4 +246,38 @@ func TestAPodGetsTheMACAddressThatItsRuntimeNames(t *testing.T) {
 		})
 		requireCode(t, err, types.ErrInvalidNetworkConfig)
 	}
+}
+
+// Pods of several networks, as Multus attaches them, share no address.
+func TestNetworksShareNoAddress(t *testing.T) {
+	n, pod := newNode(t, families["dual stack"]...), newNamespace(t)
+	args := func(network, ifName string) *skel.CmdArgs {
+		args, conf := n.args("pod", pod.Path()), n.conf("1.1.0")
+		conf["name"] = network
+		if ifName != "eth0" { // a pod has one default route
+			conf["ipam"] = map[string]any{"routes": []any{map[string]any{"dst": map[string]string{"net1": "198.51.100.0/24", "net2": "203.0.113.0/24"}[ifName]}}}
+		}
+		args.IfName, args.StdinData = ifName, encode(t, conf)
+		return args
+	}
+	for network, ifName := range map[string]string{"weft": "eth0", "second": "net1", "third": "net2"} {
+		if err := n.call(n.plugin.Add, args(network, ifName)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var addrs []netip.Addr
+	for _, ifName := range []string{"eth0", "net1", "net2"} {
+		addrs = append(addrs, pod.addrs(t, ifName)...)
+	}
+	for i, addr := range addrs {
+		if slices.Contains(addrs[:i], addr) {
+			t.Errorf("%s is given twice", addr)
+		}
+	}
+	for network, ifName := range map[string]string{"weft": "eth0", "second": "net1", "third": "net2"} {
+		if err := n.call(n.plugin.Del, args(network, ifName)); err != nil {
+			t.Error(err)
+		}
+	}
+	n.requireNothingLeft()
 }

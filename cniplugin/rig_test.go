@@ -239,17 +239,21 @@ func (n *node) call(f func(*skel.CmdArgs) error, args *skel.CmdArgs) error {
 	return n.Do(func(ns.NetNS) error { return f(args) })
 }
 
-func (n *node) leases() []ipam.Lease {
+// leases returns those of all networks.
+func (n *node) leases() (all []ipam.Lease) {
 	n.t.Helper()
-	store, err := ipam.Open(n.stateDir, "weft")
+	stores, err := ipam.OpenAll(n.stateDir)
 	if err != nil {
 		n.t.Fatal(err)
 	}
-	leases, _, err := store.List()
-	if err != nil {
-		n.t.Fatal(err)
+	for _, store := range stores {
+		leases, _, err := store.List()
+		if err != nil {
+			n.t.Fatal(err)
+		}
+		all = append(all, leases...)
 	}
-	return leases
+	return all
 }
 
 // podLinks returns the names of all host sides of pods' veths.

@@ -1,6 +1,7 @@
 package ipam
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"os"
@@ -67,6 +68,30 @@ func (st *state) startCooldown(addresses []netip.Addr, at moment) {
 // endCooldowns forgets the addresses that have cooled down.
 func (st *state) endCooldowns(at moment, cooldown time.Duration) {
 	st.CoolingDown = slices.DeleteFunc(st.CoolingDown, func(r coolingAddr) bool { return r.left(at, cooldown) == 0 })
+}
+
+// cooling returns the addresses that cool down in any network and are not leased, the one first
+// that has cooled down for the longest time.
+func (st *state) cooling(at moment, cooldown time.Duration) []coolingAddr {
+	longest := map[netip.Addr]time.Duration{} // left; 0: leased, or cooled down
+	all := slices.Clone(st.CoolingDown)
+	for _, other := range st.others {
+		all = append(all, other.CoolingDown...)
+	}
+	for _, r := range all { // several networks may have leased it, one after the other
+		longest[r.Address] = max(longest[r.Address], r.left(at, cooldown))
+	}
+	for l := range st.leased() {
+		for _, addr := range l.Addresses {
+			longest[addr] = 0
+		}
+	}
+	all = slices.DeleteFunc(all, func(r coolingAddr) bool {
+		left := longest[r.Address]
+		return left == 0 || r.left(at, cooldown) < left
+	})
+	slices.SortStableFunc(all, func(a, b coolingAddr) int { return cmp.Compare(a.left(at, cooldown), b.left(at, cooldown)) })
+	return all
 }
 
 func (st *state) endCooldown(addr netip.Addr) {

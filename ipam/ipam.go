@@ -77,9 +77,9 @@ type Lease struct {
 // Store is the leases of one network. It holds nothing open between calls, and any
 // number of processes may use their own Store of the same network at once.
 type Store struct {
-	dir     string
-	network string
-	now     func() (moment, error)
+	stateDir string
+	network  string
+	now      func() (moment, error)
 }
 
 // Open returns the leases of network, kept below stateDir. It creates nothing; the
@@ -91,7 +91,7 @@ func Open(stateDir, network string) (*Store, error) {
 	if network == "" || len(network) > maxNetworkName || strings.HasPrefix(network, ".") || strings.ContainsAny(network, "/\x00") {
 		return nil, fmt.Errorf("network name %q: must be a plain file name of 1 to %d bytes", network, maxNetworkName)
 	}
-	return &Store{dir: dirIn(stateDir), network: network, now: now}, nil
+	return &Store{stateDir: stateDir, network: network, now: now}, nil
 }
 
 // OpenAll returns the leases of every network that has had one in stateDir.
@@ -124,7 +124,7 @@ func dirIn(stateDir string) string { return filepath.Join(stateDir, DirName) }
 func (s *Store) Network() string { return s.network }
 
 // Path returns the path of the lease file.
-func (s *Store) Path() string { return filepath.Join(s.dir, s.network+extension) }
+func (s *Store) Path() string { return filepath.Join(dirIn(s.stateDir), s.network+extension) }
 
 // Acquire leases addresses out of pool, one of each family or none at all, and among them
 // those that wanted names. What else wanted says is kept with the lease.
@@ -140,7 +140,7 @@ func (s *Store) Acquire(ctx context.Context, wanted Lease, pool Pool) (lease Lea
 	if err != nil {
 		return Lease{}, fmt.Errorf("acquire lease for %s: %w", wanted.Attachment, err)
 	}
-	err = s.update(ctx, func(st *state, at moment) (altered bool, err error) {
+	err = s.take(ctx, func(st *state, at moment) (altered bool, err error) {
 		if held := st.find(wanted.Attachment); held != nil {
 			if pool.fits(families, held.Addresses, wanted.Addresses) {
 				lease = *held
@@ -148,7 +148,6 @@ func (s *Store) Acquire(ctx context.Context, wanted Lease, pool Pool) (lease Lea
 			}
 			st.remove(wanted.Attachment, at)
 		}
-		st.endCooldowns(at, pool.Cooldown)
 		wanted.Since = time.Now().UTC().Truncate(time.Second)
 		lease, err = st.allocate(wanted, pool, families, at)
 		return true, err
@@ -162,7 +161,7 @@ func (s *Store) Acquire(ctx context.Context, wanted Lease, pool Pool) (lease Lea
 // Record keeps a lease of the addresses that a pod has. It replaces what the attachment held.
 // The error wraps ErrRefused if another attachment holds one of the addresses.
 func (s *Store) Record(ctx context.Context, lease Lease) error {
-	err := s.update(ctx, func(st *state, at moment) (bool, error) {
+	err := s.take(ctx, func(st *state, at moment) (bool, error) {
 		st.remove(lease.Attachment, at)
 		return true, st.put(lease)
 	})
@@ -231,7 +230,7 @@ func (s *Store) Available(pool Pool) error {
 	if err != nil {
 		return err
 	}
-	st, err := readState(s.Path())
+	st, err := s.readAll()
 	if err != nil {
 		return err
 	}
@@ -239,7 +238,6 @@ func (s *Store) Available(pool Pool) error {
 	if err != nil {
 		return err
 	}
-	st.endCooldowns(at, pool.Cooldown)
 	_, err = st.allocate(Lease{}, pool, families, at)
 	return err
 }
@@ -313,7 +311,7 @@ func (st *state) find(a Attachment) *Lease {
 
 // put adds a lease, unless another attachment holds one of its addresses.
 func (st *state) put(lease Lease) error {
-	for _, l := range st.Leases {
+	for l := range st.leased() {
 		for _, addr := range lease.Addresses {
 			if slices.Contains(l.Addresses, addr) {
 				return fmt.Errorf("%w: %s is held by %s", ErrRefused, addr, l.holder())

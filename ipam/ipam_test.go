@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -303,5 +304,49 @@ func TestUnusableRangesAreRefused(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Dir(s.Path())); !os.IsNotExist(err) {
 		t.Errorf("the directory was made: %v", err)
+	}
+}
+
+// All networks of a node take addresses from the same pod CIDRs.
+func TestNetworksShareNoAddress(t *testing.T) {
+	dir, c := t.TempDir(), &clock{moment{"boot", time.Hour}}
+	p := twoAddresses()
+	at := func(n int) *Store { return c.install(openFor(t, dir, n)) }
+	take := func(n int, asked ...string) (netip.Addr, error) {
+		lease, err := at(n).Acquire(t.Context(), wanted(n, asked...), p)
+		if err != nil {
+			return netip.Addr{}, err
+		}
+		return lease.Addresses[0], nil
+	}
+	first, err := take(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := take(1, first.String()); !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), attachment(0).String()) {
+		t.Errorf("an address that another network holds is refused with %v", err)
+	}
+	if err := at(1).Record(t.Context(), wanted(1, first.String())); !errors.Is(err, ErrRefused) {
+		t.Errorf("an address that another network holds is recorded with %v", err)
+	}
+	second, err := take(1)
+	if err != nil || second == first {
+		t.Fatalf("the second network gets %s, %v", second, err)
+	}
+	if _, err := take(2); !errors.Is(err, ErrExhausted) || !errors.Is(at(2).Available(p), ErrExhausted) {
+		t.Errorf("a pool that both networks exhaust: %v, %v", err, at(2).Available(p))
+	}
+	if u, err := at(2).Usage(p); err != nil || u.Leases != 2 || u.Pools[0].Free() != 0 {
+		t.Errorf("usage %+v, %v", u, err)
+	}
+	release(t, at(1), 1)
+	c.pass(time.Second)
+	release(t, at(0), 0)
+	if got, err := take(2); err != nil || got != second {
+		t.Errorf("got %s, %v; want %s, which the other network released first", got, err, second)
+	}
+	damage(t, at(1))
+	if _, err := take(4); !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), "other.json") {
+		t.Errorf("with another network's file damaged: %v", err)
 	}
 }

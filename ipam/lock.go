@@ -56,10 +56,11 @@ func position(a Attachment) int64 {
 }
 
 func (s *Store) openLock(name string) (*os.File, error) {
-	if err := makeDir(s.dir); err != nil {
+	dir := dirIn(s.stateDir)
+	if err := makeDir(dir); err != nil {
 		return nil, err
 	}
-	return os.OpenFile(filepath.Join(s.dir, name), os.O_RDWR|os.O_CREATE, 0o600)
+	return os.OpenFile(filepath.Join(dir, name), os.O_RDWR|os.O_CREATE, 0o600)
 }
 
 // lock waits until it has locked one byte of the file called name, which it creates if

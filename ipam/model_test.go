@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// model is what a network's leases must be, in the simplest form: each holder's addresses,
-// and when each address was released.
+// model is what the leases of a node's two networks must be, in the simplest form: each holder's
+// addresses, and when each address was released.
 type model struct {
 	held     map[int][]netip.Addr
 	early    map[int]bool // whether one of what is held cooled down before
@@ -49,6 +49,16 @@ func (m *model) better(than netip.Addr, s familyRanges, p Pool, at time.Duration
 	return netip.Addr{}, false
 }
 
+// openFor opens the network of an attachment.
+func openFor(t *testing.T, dir string, whom int) *Store {
+	t.Helper()
+	s, err := Open(dir, []string{"weft", "other"}[whom%2])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
 // FuzzOperations compares the store with the model over sequences of calls. Each pair of
 // bytes is one: the call, and its attachment.
 func FuzzOperations(f *testing.F) {
@@ -63,7 +73,7 @@ func FuzzOperations(f *testing.F) {
 		p.Cooldown = 90 * time.Second
 		for i := 0; i+1 < len(calls) && i < 200; i += 2 {
 			what, whom := calls[i]%8, int(calls[i+1]%10)
-			s := c.install(open(t, dir)) // nothing is remembered but the file
+			s := c.install(openFor(t, dir, whom)) // nothing is remembered but the files
 			switch what {
 			case 0:
 				m.acquire(t, s, p, wanted(whom), whom, c.uptime)
@@ -80,13 +90,13 @@ func FuzzOperations(f *testing.F) {
 				asked := wanted(whom, []string{"10.0.0.2", "10.0.9.1", "10.0.0.1", "fd00::7", "fd00::8"}[calls[i+1]/10%5])
 				m.acquire(t, s, p, asked, whom, c.uptime)
 			case 5:
-				m.damage(t, s)
+				m.damage(t, dir)
 			case 7:
 				m.cancel(t, s, whom, c.uptime)
 			case 6: // the node gets another range
 				p.Ranges = prefixes("10.0.0.0/29", "10.0.9.0/30", "fd00::/125")[:1+whom%3]
 			}
-			m.compare(t, s)
+			m.compare(t, dir)
 		}
 	})
 }
@@ -189,28 +199,30 @@ func (m *model) cancel(t *testing.T, s *Store, whom int, at time.Duration) {
 	delete(m.held, whom)
 }
 
-// damage has the file rebuilt from what runs. Cooldowns are forgotten.
-func (m *model) damage(t *testing.T, s *Store) {
+// damage has the files rebuilt from what runs. Cooldowns are forgotten.
+func (m *model) damage(t *testing.T, dir string) {
 	t.Helper()
-	if len(m.held) == 0 {
-		return // there may be no file yet
+	stores, err := OpenAll(dir)
+	if err != nil {
+		t.Fatal(err)
 	}
-	running := list(t, s)
-	damage(t, s)
-	if path, err := s.Rebuild(t.Context(), running); err != nil || path == "" {
-		t.Fatal(path, err)
+	for _, s := range stores {
+		running := list(t, s)
+		damage(t, s)
+		if path, err := s.Rebuild(t.Context(), running); err != nil || path == "" {
+			t.Fatal(path, err)
+		}
 	}
 	clear(m.released)
 }
 
-func (m *model) compare(t *testing.T, s *Store) {
+func (m *model) compare(t *testing.T, dir string) {
 	t.Helper()
-	leases := list(t, s)
-	if len(leases) != len(m.held) {
-		t.Errorf("%d leases, want %d", len(leases), len(m.held))
+	if leases := len(list(t, openFor(t, dir, 0))) + len(list(t, openFor(t, dir, 1))); leases != len(m.held) {
+		t.Errorf("%d leases, want %d", leases, len(m.held))
 	}
 	for whom, want := range m.held {
-		lease, ok, err := s.Find(attachment(whom))
+		lease, ok, err := openFor(t, dir, whom).Find(attachment(whom))
 		if err != nil || !ok || !slices.Equal(lease.Addresses, want) {
 			t.Errorf("%d holds %v, %t, %v; want %v", whom, lease.Addresses, ok, err, want)
 		}

@@ -145,15 +145,16 @@ func (p Pool) fits(families []familyRanges, addresses, wanted []netip.Addr) bool
 // allocate adds a lease for wanted, with one address of each family: the one asked for, or
 // one that is free.
 func (st *state) allocate(wanted Lease, pool Pool, families []familyRanges, at moment) (Lease, error) {
+	st.endCooldowns(at, pool.Cooldown)
+	cooling := st.cooling(at, pool.Cooldown)
 	taken := map[netip.Addr]bool{}
-	for _, l := range st.Leases {
+	for l := range st.leased() {
 		for _, addr := range l.Addresses {
 			taken[addr] = true
 		}
 	}
-	cooling := map[netip.Addr]bool{}
-	for _, r := range st.CoolingDown {
-		taken[r.Address], cooling[r.Address] = true, true
+	for _, r := range cooling {
+		taken[r.Address] = true
 	}
 	lease := wanted
 	lease.Addresses = nil
@@ -161,7 +162,7 @@ func (st *state) allocate(wanted Lease, pool Pool, families []familyRanges, at m
 	for _, f := range families {
 		i := slices.IndexFunc(asked, f.contains)
 		if i < 0 {
-			addr, err := st.pick(f, pool, taken, at)
+			addr, err := st.pick(f, pool, taken, cooling)
 			if err != nil {
 				return Lease{}, err
 			}
@@ -177,14 +178,14 @@ func (st *state) allocate(wanted Lease, pool Pool, families []familyRanges, at m
 	if len(asked) > 0 {
 		return Lease{}, fmt.Errorf("%w: %s is in no range from which an address is still needed", ErrRefused, asked[0])
 	}
-	lease.Early = slices.ContainsFunc(lease.Addresses, func(a netip.Addr) bool { return cooling[a] })
+	lease.Early = slices.ContainsFunc(cooling, func(r coolingAddr) bool { return slices.Contains(lease.Addresses, r.Address) })
 	return lease, st.put(lease)
 }
 
 // pick takes the next address of a family behind the last one that was given out, so that
-// all others come before it is that one's turn again. If none is free, it takes the one that
-// has cooled down for the longest time.
-func (st *state) pick(f familyRanges, pool Pool, taken map[netip.Addr]bool, at moment) (netip.Addr, error) {
+// all others come before it is that one's turn again. If none is free, it takes the first of
+// those that cool down.
+func (st *state) pick(f familyRanges, pool Pool, taken map[netip.Addr]bool, cooling []coolingAddr) (netip.Addr, error) {
 	for i, span := range f.spans {
 		key := f.ranges[i]
 		if addr, ok := span.search(st.Cursors[key], taken, pool.Reserved); ok {
@@ -192,17 +193,10 @@ func (st *state) pick(f familyRanges, pool Pool, taken map[netip.Addr]bool, at m
 			return addr, nil
 		}
 	}
-	longest := -1
-	for i, r := range st.CoolingDown {
-		if !f.contains(r.Address) || pool.reserves(r.Address) {
-			continue
+	for _, r := range cooling {
+		if f.contains(r.Address) && !pool.reserves(r.Address) {
+			return r.Address, nil
 		}
-		if longest < 0 || r.left(at, pool.Cooldown) < st.CoolingDown[longest].left(at, pool.Cooldown) {
-			longest = i
-		}
-	}
-	if longest >= 0 {
-		return st.CoolingDown[longest].Address, nil
 	}
 	return netip.Addr{}, fmt.Errorf("%w in %s", ErrExhausted, f)
 }

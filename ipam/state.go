@@ -32,6 +32,10 @@ type state struct {
 
 	// CoolingDown are the free addresses that were released recently, the last one at the end.
 	CoolingDown []coolingAddr `json:"resting"`
+
+	// others is the node's other networks, which take addresses from the same pod CIDRs. It is in
+	// no file, and nil unless addresses are taken or counted.
+	others []*state
 }
 
 const (
@@ -62,7 +66,7 @@ func readState(path string) (*state, error) {
 	st, err := decode(data)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w: %w; refusing to give out addresses that pods may hold: weftd, or `weft ipam gc`, rebuilds "+
-			"the file of weftd's network from the running pods; for any other, drain this node, remove the file, and uncordon the node", path, ErrCorrupt, err)
+			"the file from the running pods; if the files of several networks are damaged, drain this node, remove the files, and uncordon the node", path, ErrCorrupt, err)
 	}
 	return st, nil
 }

@@ -6,13 +6,14 @@ import (
 	"math"
 	"math/bits"
 	"net/netip"
+	"slices"
 
 	"go4.org/netipx"
 
 	"weft/internal/family"
 )
 
-// Usage is how the addresses of a network are used at one moment.
+// Usage is how the addresses of a node are used at one moment, by all networks.
 type Usage struct {
 	Leases      int
 	CoolingDown int // addresses, of any family and any former pool
@@ -35,10 +36,10 @@ type PoolUsage struct {
 // Free returns how many addresses neither are leased nor cool down.
 func (u PoolUsage) Free() uint64 { return u.Size - u.Leased - u.CoolingDown }
 
-// Usage returns how the network's addresses are used now, and those of pool, which may be without
+// Usage returns how the node's addresses are used now, and those of pool, which may be without
 // ranges. It waits for no lock.
 func (s *Store) Usage(pool Pool) (u Usage, err error) {
-	st, err := readState(s.Path())
+	st, err := s.readAll()
 	if err != nil {
 		return u, fmt.Errorf("count leases: %w", err)
 	}
@@ -46,8 +47,9 @@ func (s *Store) Usage(pool Pool) (u Usage, err error) {
 	if err != nil {
 		return u, err
 	}
-	st.endCooldowns(at, pool.Cooldown)
-	u.Leases, u.CoolingDown = len(st.Leases), len(st.CoolingDown)
+	cooling := st.cooling(at, pool.Cooldown)
+	leases := slices.Collect(st.leased())
+	u.Leases, u.CoolingDown = len(leases), len(cooling)
 	for _, f := range family.All {
 		ranges := f.Prefixes(pool.Ranges)
 		if len(ranges) == 0 {
@@ -58,10 +60,10 @@ func (s *Store) Usage(pool Pool) (u Usage, err error) {
 			return u, err
 		}
 		of := PoolUsage{Family: f, Size: size(usable)}
-		for _, l := range st.Leases {
+		for _, l := range leases {
 			of.Leased += count(usable, l.Addresses...)
 		}
-		for _, r := range st.CoolingDown {
+		for _, r := range cooling {
 			of.CoolingDown += count(usable, r.Address)
 		}
 		u.Pools = append(u.Pools, of)

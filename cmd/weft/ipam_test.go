@@ -220,15 +220,15 @@ func TestTheListForProgramsHasNoNulls(t *testing.T) {
 
 func TestRepairOfADamagedLeaseFile(t *testing.T) {
 	dir, store := leased(t)
-	if err := os.Truncate(store.Path(), 100); err != nil {
-		t.Fatal(err)
-	}
 	other, err := ipam.Open(dir, "other")
 	if err != nil {
 		t.Fatal(err)
 	}
 	lease := ipam.Lease{Attachment: ipam.Attachment{ContainerID: "of-other", IfName: "eth0"}, Addresses: []netip.Addr{netip.MustParseAddr("10.9.0.1")}}
 	if err := other.Record(t.Context(), lease); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(store.Path(), 100); err != nil {
 		t.Fatal(err)
 	}
 	for _, command := range []string{"list", "check"} {
@@ -250,12 +250,14 @@ func TestRepairOfADamagedLeaseFile(t *testing.T) {
 	}
 	expectIPAM(t, dir, []string{"check"}, 0, "", "")
 
-	// weft can't rebuild the leases of another network.
-	if err := os.Truncate(other.Path(), 100); err != nil {
-		t.Fatal(err)
+	// With two damaged files weft can't know of which network a pod is.
+	for _, damaged := range []*ipam.Store{store, other} {
+		if err := os.WriteFile(damaged.Path(), []byte("{}"), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	code, stdout, stderr = ipamCommand(t, dir, "gc")
-	if code != exitFailure || stderr != "weft: 1 trouble left that only you can repair\n" || !strings.Contains(stdout, "remove the file") {
+	if code != exitFailure || stderr != "weft: 2 troubles left that only you can repair\n" || !strings.Contains(stdout, "remove the files") {
 		t.Errorf("gc: exit status %d, %s%s", code, stderr, stdout)
 	}
 }

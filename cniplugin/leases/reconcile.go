@@ -16,8 +16,8 @@ import (
 // Reconcile repairs what a crash, a reboot or a runtime that forgot something has left on
 // this node, in all networks with leases in stateDir, and returns what it did. It frees
 // leases whose veth is gone and veths whose ADD did not finish; it leases to pods
-// what they have, in the given network; and it rebuilds that network's lease file from
-// the running pods if it is damaged. It leaves alone what another process works on.
+// what they have, in the given network; and it rebuilds a damaged lease file from the running
+// pods that have no lease in another one. It leaves alone what another process works on.
 // What it could not repair is among the changes too, as Kept; the error says why it could
 // not even look.
 //
@@ -43,8 +43,8 @@ func Reconcile(ctx context.Context, stateDir, network string, own []netip.Addr) 
 	if err != nil {
 		return nil, err
 	}
-	if len(unreadable) == 1 && errors.Is(unreadable[network], ipam.ErrCorrupt) {
-		change, err := rebuild(ctx, home, found)
+	if damaged := onlyDamaged(stores, unreadable); damaged != nil {
+		change, err := rebuild(ctx, damaged, found)
 		if err != nil {
 			return nil, err
 		}
@@ -100,13 +100,27 @@ func openStores(stateDir, network string) (home *ipam.Store, all []*ipam.Store, 
 	return home, all, nil
 }
 
+// onlyDamaged returns the network whose lease file is damaged, if no other's is unreadable: all pods
+// without a lease can only have theirs there.
+func onlyDamaged(stores []*ipam.Store, unreadable map[string]error) *ipam.Store {
+	if len(unreadable) != 1 {
+		return nil
+	}
+	i := slices.IndexFunc(stores, func(s *ipam.Store) bool { return errors.Is(unreadable[s.Network()], ipam.ErrCorrupt) })
+	if i < 0 {
+		return nil
+	}
+	return stores[i]
+}
+
 // ofNetwork stands for a whole network where an attachment is expected.
 func ofNetwork(name string) Found {
 	return Found{Network: name, Lease: ipam.Lease{Addresses: []netip.Addr{}}}
 }
 
 // rebuild replaces a damaged lease file by one that has what those pods have whose leases
-// are in no other file.
+// are in no other file. A pod of another network may be among them whose lease was lost: its lease
+// is freed when its veth goes.
 func rebuild(ctx context.Context, damaged *ipam.Store, found []Found) (Change, error) {
 	var leases []ipam.Lease
 	for _, f := range found {
