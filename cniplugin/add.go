@@ -35,7 +35,7 @@ func (p *Plugin) add(args *skel.CmdArgs) error {
 		return err
 	}
 	if podInterface(prev, req) >= 0 {
-		return invalid("prevResult has %s in the pod already: weft-cni makes that interface itself; put weft-cni before the plugin that made it, or remove that plugin",
+		return invalid("prevResult has %s in the pod already: weft-cni makes that interface itself; remove the plugin before weft-cni that made it",
 			req.attachment.IfName)
 	}
 	k, err := wiring.OpenBoth(req.netns)

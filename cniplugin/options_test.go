@@ -265,6 +265,11 @@ func TestNetworksShareNoAddress(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	again := args("fourth", "net3")
+	again.StdinData = n.args("pod", pod.Path()).StdinData // which asks for default routes
+	if err := n.call(n.plugin.Add, again); err == nil || !strings.Contains(err.Error(), "list under ipam.routes") {
+		t.Errorf("a second interface with default routes: %v", err)
+	}
 	var addrs []netip.Addr
 	for _, ifName := range []string{"eth0", "net1", "net2"} {
 		addrs = append(addrs, pod.addrs(t, ifName)...)

@@ -39,6 +39,7 @@ func TestRuntimeTakesWeftsNetwork(t *testing.T) {
 		{"one that calls weft's plugin", map[string]string{"00-multus.conflist": multus, "05-old.conf": single}, nil},
 		{"one that names weft's network", map[string]string{"00-multus.conf": `{"name":"m","type":"multus","clusterNetwork":"weft"}`}, nil},
 		{"one that names weft's file", map[string]string{"00-multus.conf": `{"name":"m","type":"multus","clusterNetwork":"/host/etc/cni/net.d/10-weft.conflist"}`}, nil},
+		{"a copy of weft's with a mesh's plugin", map[string]string{"02-istio-cni.conflist": `{"name":"weft","plugins":[{"type":"weft-cni"},{"type":"istio-cni"}]}`}, nil},
 		{"one that names another's", map[string]string{"00-multus.conf": `{"name":"m","type":"multus","clusterNetwork":"old"}`}, []string{"uses DIR/00-multus.conf"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -92,7 +92,11 @@ func (k *Kernel) addPodRoute(r *netlink.Route) error {
 	if r.Dst != nil && r.Dst.IP.Equal(gateway4.AsSlice()) {
 		return k.pod.RouteAppend(r)
 	}
-	return k.pod.RouteAdd(r)
+	err := k.pod.RouteAdd(r)
+	if errors.Is(err, unix.EEXIST) {
+		return errors.New("another interface of the pod has a route to the same destination; list under ipam.routes in weft-cni's entry what pods reach by this one")
+	}
+	return err
 }
 
 // awaitReady waits for what the kernel does a little later: it notices the carrier
