@@ -19,8 +19,14 @@ const sandbox = "sandbox"
 
 // cnitool calls the plugins of the machine's conflist, as far as its version allows that.
 func (m *machine) cnitool(ctx context.Context, verb string, environ ...string) (string, error) {
-	return m.runWith(ctx, append(environ, "CNI_PATH="+binDir, "NETCONFPATH="+filepath.Join(m.Dir(), "cni")),
-		filepath.Join(binDir, "cnitool"), verb, "weft", filepath.Join(netnsDir, sandbox))
+	return m.cnitoolFor(ctx, "weft", verb, environ...)
+}
+
+// cnitoolFor is cnitool for another network of the same folder. The environment may name another
+// CNI_PATH.
+func (m *machine) cnitoolFor(ctx context.Context, network, verb string, environ ...string) (string, error) {
+	return m.runWith(ctx, append([]string{"CNI_PATH=" + binDir, "NETCONFPATH=" + m.ConfDir()}, environ...),
+		filepath.Join(binDir, "cnitool"), verb, network, filepath.Join(netnsDir, sandbox))
 }
 
 // addSandbox makes the namespace, which goes at the end of the test.

@@ -1,6 +1,6 @@
 // Package e2e tests weft through what drives it on a node: containerd, by the interface
-// that kubelet uses (CRI), and cnitool. It is a module of its own, so that their
-// libraries are no business of weft's.
+// that kubelet uses (CRI), cnitool, and Multus. It is a module of its own, so that their
+// libraries are no business of weft's; Multus, in multus/, is another.
 //
 //	┌ node1 ───────────────────────────┐   ┌ node2 ──────
 //	│ weftd        containerd ── runc  │   │ weftd  …

@@ -23,6 +23,9 @@ import (
 // systemPlugins is where the distribution has its CNI plugins.
 const systemPlugins = "/usr/lib/cni"
 
+// newestPlugins has the plugins of the newest release, which speak CNI 1.1.0.
+func newestPlugins() string { return filepath.Join(binDir, "newest") }
+
 // What all tests share.
 var (
 	binDir  string // weft's programs, cnitool, and links to the chained plugins
@@ -35,6 +38,10 @@ var (
 )
 
 func TestMain(m *testing.M) {
+	if os.Getenv("CNI_COMMAND") != "" {
+		runMesh()
+		return
+	}
 	status, err := buildAndRun(m)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -76,14 +83,27 @@ func buildAndRun(m *testing.M) (status int, err error) {
 }
 
 func fillBinDir() error {
+	newest := func(plugin string) string { return "github.com/containernetworking/plugins/plugins/meta/" + plugin }
+	if err := os.Mkdir(newestPlugins(), 0o755); err != nil {
+		return err
+	}
 	for _, build := range []*exec.Cmd{
 		exec.Command("go", "build", "-C", "..", "-o", binDir, "./cmd/..."),
 		exec.Command("go", "build", "-o", binDir, "github.com/containernetworking/cni/cnitool"),
+		exec.Command("go", "build", "-C", "multus", "-o", binDir, "tool"),
+		exec.Command("go", "build", "-o", newestPlugins(), newest("portmap"), newest("bandwidth"), newest("tuning"), newest("firewall")),
 	} {
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := build.CombinedOutput(); err != nil {
 			return fmt.Errorf("build the programs under test: %w\n%s", err, out)
 		}
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	if err := os.Symlink(self, filepath.Join(binDir, mesh)); err != nil {
+		return err
 	}
 	// containerd itself calls loopback.
 	for _, plugin := range []string{"portmap", "bandwidth", "tuning", "loopback"} {
