@@ -32,7 +32,7 @@ KUBE_LDFLAGS = -s -w $(foreach package,k8s.io/component-base/version k8s.io/clie
 FUZZTIME ?= 30s
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build man image test-image image-lock manifests demo demo-build demo-clean kubernetes-demo-build test test-upgrade torture e2e test-page screenshots kubernetes-build test-kubernetes lint model fuzz bench bench-quick bench-pods bench-scale bench-restart soak bench-check bench-code bench-build clean
+.PHONY: help deps build man licenses image image-lock manifests test-release demo demo-build demo-clean kubernetes-demo-build test test-upgrade torture e2e test-page screenshots kubernetes-build test-kubernetes lint model fuzz bench bench-quick bench-pods bench-scale bench-restart soak bench-check bench-code bench-build clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,23 +49,38 @@ man: build ## write the manual pages into bin/man
 manifests: ## write what kubectl applies into bin/manifests (IMAGE=NAME, where the cluster has the image)
 	@scripts/manifests $(KUSTOMIZE) $(IMAGE) bin/manifests
 
+# The licences of all modules that weft's programs are linked with. A change of go.mod can change them.
+LICENCES := bin/THIRD-PARTY-LICENSES
+
+$(LICENCES): go.mod go.sum $(wildcard release/*.go release/licences/*.go)
+	@mkdir -p bin
+	@cd release && go run . licences -output ../$@
+
+licenses: ## collect the licences of what weft is linked with in bin/THIRD-PARTY-LICENSES; one that is not allowed fails
+	@rm -f $(LICENCES)
+	@$(MAKE) --no-print-directory $(LICENCES)
+
 # image/ is a module of its own: libraries that write images are no business of weft's.
 # A tag can't have a plus sign.
 IMAGE ?= weft.network/weft:$(subst +,-,$(VERSION))
 IMAGE_ARCHS ?= amd64 arm64
 IMAGE_FILE ?= bin/image/weft.tar
 
-image: ## build the container image for IMAGE_ARCHS ("amd64 arm64") into bin/image/weft.tar
+image: $(LICENCES) ## build the container image for IMAGE_ARCHS ("amd64 arm64") into bin/image/weft.tar
 	@scripts/image-packages $(IMAGE_ARCHS)
 	@for arch in $(IMAGE_ARCHS); do GOARCH=$$arch $(GOBUILD) -o bin/image/$$arch/ ./cmd/...; done
 	@cd image && go run . -output $(abspath $(IMAGE_FILE)) -name $(IMAGE) -version $(VERSION) -revision $(COMMIT) \
-		-created $(SOURCE_DATE_EPOCH) -debian ../bin/image/debian -programs ../bin/image $(IMAGE_ARCHS)
-
-test-image: image ## check what is in the images for all architectures
-	cd image && $(GOTEST) ./...
+		-created $(SOURCE_DATE_EPOCH) -debian ../bin/image/debian -programs ../bin/image \
+		-document ../LICENSE -document ../$(LICENCES) $(IMAGE_ARCHS)
 
 image-lock: ## take the newest Debian packages into image/debian.lock
 	@scripts/image-packages --lock
+
+# release/ is a module of its own: libraries that know licences and lists of components are no
+# business of weft's.
+test-release: image ## check the image for amd64 and arm64, and what makes licences and SBOMs
+	cd image && $(GOTEST) ./...
+	cd release && $(GOTEST) ./...
 
 # The demo in Kubernetes is a program of its own, with the same flags.
 DEMO := $(if $(filter kubernetes,$(CONTROL)),bin/kubernetes-demo,bin/demo $(if $(CONTROL),--control $(CONTROL)))
@@ -140,6 +155,7 @@ lint: ## run the linters of .golangci.yaml
 	cd browser && go run $(GOLANGCI_LINT) run
 	cd kubernetes && go run $(GOLANGCI_LINT) run
 	cd image && go run $(GOLANGCI_LINT) run
+	cd release && go run $(GOLANGCI_LINT) run
 
 model: deps ## verify the model of epochs and handshakes with Spin, and find its seeded defects, in some minutes
 	@scripts/model

@@ -121,6 +121,13 @@ func (b *build) programFiles(architecture string) (tree, error) {
 		}
 		files[path.Join("usr/local/bin", program)] = &file{mode: 0o755, content: content}
 	}
+	for _, document := range b.documents {
+		content, err := os.ReadFile(document)
+		if err != nil {
+			return nil, fmt.Errorf("read the documents: %w", err)
+		}
+		files[path.Join("usr/share/doc/weft", filepath.Base(document))] = &file{mode: 0o644, content: content}
+	}
 	return files, nil
 }
 

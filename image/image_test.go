@@ -31,7 +31,7 @@ func realBuild(t *testing.T) build {
 	}
 	return build{
 		name: tag, version: "1.2.3", revision: "0123abc", created: time.Unix(1_800_000_000, 0).UTC(),
-		programs: "../bin/image", debian: "../bin/image/debian", architectures: []string{"amd64", "arm64"},
+		programs: "../bin/image", debian: "../bin/image/debian", documents: []string{"../LICENSE"}, architectures: []string{"amd64", "arm64"},
 	}
 }
 
@@ -212,6 +212,9 @@ func (e extracted) checkLicences(t *testing.T) {
 		if len(e[path.Join("usr/share/doc", of, "copyright")].content) == 0 {
 			t.Errorf("no copyright file of %s", of)
 		}
+	}
+	if !bytes.Contains(e["usr/share/doc/weft/LICENSE"].content, []byte("Apache License")) {
+		t.Error("the image has no licence of weft's")
 	}
 	if packages == 0 {
 		t.Error("the image names no packages")

@@ -32,6 +32,7 @@ type build struct {
 	created       time.Time
 	programs      string // has a folder of weft's programs for each architecture
 	debian        string // has a folder of .deb files for each architecture
+	documents     []string
 	architectures []string
 }
 
@@ -50,6 +51,10 @@ func run(args []string, stderr io.Writer) int {
 	flags.StringVar(&b.revision, "revision", "", "the `commit` that weft is built from")
 	flags.StringVar(&b.programs, "programs", "", "the `folder` that has weft's programs, in a folder for each architecture")
 	flags.StringVar(&b.debian, "debian", "", "the `folder` that has Debian's packages, in a folder for each architecture")
+	flags.Func("document", "a `file` for /usr/share/doc/weft, such as a licence; repeatable", func(name string) error {
+		b.documents = append(b.documents, name)
+		return nil
+	})
 	flags.Func("created", "the image's date, in `seconds` since 1970", func(text string) error {
 		seconds, err := strconv.ParseInt(text, 10, 64)
 		b.created = time.Unix(seconds, 0).UTC()
