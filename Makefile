@@ -32,7 +32,7 @@ KUBE_LDFLAGS = -s -w $(foreach package,k8s.io/component-base/version k8s.io/clie
 FUZZTIME ?= 30s
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build man licenses image image-lock manifests test-release demo demo-build demo-clean kubernetes-demo-build test test-upgrade torture e2e test-page screenshots kubernetes-build test-kubernetes lint model fuzz bench bench-quick bench-pods bench-scale bench-restart soak bench-check bench-code bench-build clean
+.PHONY: help deps build man licenses image image-lock manifests release test-release reproducible vulncheck demo demo-build demo-clean kubernetes-demo-build test test-upgrade torture e2e test-page screenshots kubernetes-build test-kubernetes lint model fuzz bench bench-quick bench-pods bench-scale bench-restart soak bench-check bench-code bench-build clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -76,11 +76,27 @@ image: $(LICENCES) ## build the container image for IMAGE_ARCHS ("amd64 arm64") 
 image-lock: ## take the newest Debian packages into image/debian.lock
 	@scripts/image-packages --lock
 
+# What a release has beside archives, the image and lists of what is in them: targets that make
+# files, and the files.
+RELEASE_TARGETS := manifests
+RELEASE_FILES := bin/manifests/*
+
+release: build man image $(RELEASE_TARGETS) ## make a release with checksums in dist/
+	@VERSION=$(VERSION) scripts/release $(IMAGE_ARCHS) -- $(IMAGE_FILE) $(RELEASE_FILES)
+
 # release/ is a module of its own: libraries that know licences and lists of components are no
 # business of weft's.
 test-release: image ## check the image for amd64 and arm64, and what makes licences and SBOMs
 	cd image && $(GOTEST) ./...
 	cd release && $(GOTEST) ./...
+
+reproducible: image ## build programs and image again in another folder without a cache, and compare, in a minute or two
+	@VERSION=$(VERSION) COMMIT=$(COMMIT) scripts/reproducible $(IMAGE_FILE) $(IMAGE_ARCHS)
+
+GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
+
+vulncheck: ## look for known vulnerabilities in what weft uses of its modules and Go (GOVULNDB=file:///FOLDER: a copy of the database)
+	@scripts/vulncheck $(GOVULNCHECK)
 
 # The demo in Kubernetes is a program of its own, with the same flags.
 DEMO := $(if $(filter kubernetes,$(CONTROL)),bin/kubernetes-demo,bin/demo $(if $(CONTROL),--control $(CONTROL)))
@@ -201,4 +217,4 @@ bench-code: ## measure weft's own code: lookup, packets out and in, a million pr
 	cd benchmarks && go test -run '^$$' -bench . ./scale
 
 clean: ## remove what the build made
-	rm -rf bin
+	rm -rf bin dist
