@@ -5,7 +5,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 
 # The version, its commit, and the date of all that a build writes, for which see
-# https://reproducible-builds.org/specs/source-date-epoch/. Each is asked for once.
+# https://reproducible-builds.org/specs/source-date-epoch/. Each script runs once.
 VERSION ?= $(shell scripts/version)
 COMMIT ?= $(shell scripts/version commit)
 SOURCE_DATE_EPOCH ?= $(shell scripts/version date)
@@ -76,8 +76,7 @@ image: $(LICENCES) ## build the container image for IMAGE_ARCHS ("amd64 arm64") 
 image-lock: ## take the newest Debian packages into image/debian.lock
 	@scripts/image-packages --lock
 
-# What a release has beside archives, the image and lists of what is in them: targets that make
-# files, and the files.
+# Further files of a release: the targets that make them, and the files.
 RELEASE_TARGETS := manifests
 RELEASE_FILES := bin/manifests/*
 

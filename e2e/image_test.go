@@ -29,7 +29,7 @@ func TestImage(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 
-	// Each in a container of its own. The host's filter is iptables' and nft's, whoever asks.
+	// Each in a container of its own. All of them see the filters of one host.
 	for _, test := range []struct {
 		run  string
 		want string

@@ -16,19 +16,19 @@ import (
 	"time"
 )
 
-// wanted are the files of Debian's packages that weftd needs, as patterns. What these need
-// themselves is added: libraries, the targets of links, and licences.
+// wanted are the files of Debian's packages that weftd needs, as patterns. selectFiles adds their
+// libraries, the targets of links, and licences.
 var wanted = []string{
 	"usr/sbin/nft",
 	"etc/protocols", // without it, nft knows no "meta l4proto tcp"
-	// What host.acceptForward runs, and what warns of filters that drop pods' packets.
+	// weftd runs these for host.acceptForward, and to warn of filters that drop pods' packets.
 	"usr/sbin/iptables-nft", "usr/sbin/iptables-nft-save",
 	"usr/sbin/ip6tables-nft", "usr/sbin/ip6tables-nft-save",
 	"usr/sbin/iptables-legacy", "usr/sbin/iptables-legacy-save",
 	"usr/sbin/ip6tables-legacy", "usr/sbin/ip6tables-legacy-save",
 	// Their extensions, all that rules of the host may have.
 	"usr/lib/*/xtables/libxt_*.so", "usr/lib/*/xtables/libipt_*.so", "usr/lib/*/xtables/libip6t_*.so",
-	// Tells scanners whose packages these are.
+	// Scanners read the distribution from it.
 	"etc/os-release",
 }
 

@@ -25,7 +25,7 @@ import (
 // CNI plugins mounted over the image's.
 var programs = []string{"weft", "weft-cni", "weftd"}
 
-// annotations describe the image to those who list or scan it. They are its labels too.
+// annotations describe the image in registries and to scanners. The image has them as labels too.
 // https://github.com/opencontainers/image-spec/blob/main/annotations.md
 func (b *build) annotations() map[string]string {
 	return map[string]string{
@@ -34,7 +34,7 @@ func (b *build) annotations() map[string]string {
 		"org.opencontainers.image.version":     b.version,
 		"org.opencontainers.image.revision":    b.revision,
 		"org.opencontainers.image.created":     b.created.Format(time.RFC3339),
-		// weft's, and those of nft and iptables; /usr/share/doc has all.
+		// Of weft, nft and iptables. /usr/share/doc has those of all packages.
 		"org.opencontainers.image.licenses": "Apache-2.0 AND GPL-2.0-only AND GPL-2.0-or-later AND LGPL-2.1-or-later",
 	}
 }

@@ -221,7 +221,7 @@ func (e extracted) checkLicences(t *testing.T) {
 	}
 }
 
-// TestIncompletePackages: what the image needs and the packages lack ends the build.
+// TestIncompletePackages: the build fails if the packages lack a file that the image needs.
 func TestIncompletePackages(t *testing.T) {
 	// A real program of the host, which needs the C library.
 	program, err := os.ReadFile("/usr/bin/true")
