@@ -3,7 +3,6 @@ package kubernetes
 import (
 	"context"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -25,8 +24,8 @@ type Files struct {
 	Programs  string // a folder: weft, as an administrator has it on a node
 }
 
-// Installed is a whole Kubernetes in which weft is installed as users do it: its image is known on each
-// node, and kubectl applies the manifests. No file of weft's is on a node before.
+// Installed is a whole Kubernetes in which weft is installed as users do it. No file of weft's is on a
+// node before.
 type Installed struct {
 	*PodNetwork
 	files Files
@@ -55,15 +54,7 @@ func NewInstalled(ctx context.Context, n *testnet.Net, nodes int, binDir string,
 	if err := in.preparePlugins(); err != nil {
 		return nil, fmt.Errorf("prepare the CNI plugins: %w", err)
 	}
-	if err := in.Kubernetes.StartAll(ctx); err != nil {
-		return nil, err
-	}
-	for _, node := range in.Kubernetes.Nodes {
-		if err := node.ImportImage(ctx, files.Image); err != nil {
-			return nil, err
-		}
-	}
-	return in, nil
+	return in, in.Kubernetes.StartAll(ctx)
 }
 
 // preparePlugins takes weft's plugin away, which the manifests are to install, and puts files in place of
@@ -94,20 +85,13 @@ func (in *Installed) Manifest(name string) string { return filepath.Join(in.file
 
 // Kubectl runs kubectl as an administrator, and returns what it prints.
 func (in *Installed) Kubectl(ctx context.Context, args ...string) (string, error) {
-	return in.KubectlWith(ctx, nil, args...)
-}
-
-// KubectlWith is Kubectl with an input.
-func (in *Installed) KubectlWith(ctx context.Context, input io.Reader, args ...string) (string, error) {
 	kubeconfig, err := in.Server.AdminKubeconfig()
 	if err != nil {
 		return "", err
 	}
 	program := filepath.Join(in.Server.BinDir(), "kubectl")
 	cache := filepath.Join(in.Cluster.Nodes()[0].Dir(), "kubectl")
-	cmd := in.Server.Command(ctx, program, append([]string{"--kubeconfig", kubeconfig, "--cache-dir", cache}, args...)...)
-	cmd.Stdin = input
-	out, err := cmd.CombinedOutput()
+	out, err := in.Server.Command(ctx, program, append([]string{"--kubeconfig", kubeconfig, "--cache-dir", cache}, args...)...).CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("kubectl %s: %w: %s", strings.Join(args, " "), err, out)
 	}
@@ -124,19 +108,18 @@ func (in *Installed) Status(ctx context.Context, n *testnet.KubernetesNode) (sta
 	return status.Fetch(ctx, n.Path("run/weft/"+status.SocketName))
 }
 
-// Apply has kubectl apply weft's manifest, with the cluster's own ranges for pods.
-func (in *Installed) Apply(ctx context.Context, args ...string) error {
+// OwnManifest writes weft.yaml with this cluster's ranges for pods, and returns its path.
+func (in *Installed) OwnManifest(path string) (string, error) {
 	const written = "clusterCIDRs: [10.244.0.0/16]"
 	manifest, err := os.ReadFile(in.Manifest("weft.yaml"))
 	if err != nil {
-		return err
+		return "", err
 	}
 	if !strings.Contains(string(manifest), written) {
-		return fmt.Errorf("%s has no %q", in.Manifest("weft.yaml"), written)
+		return "", fmt.Errorf("%s has no %q", in.Manifest("weft.yaml"), written)
 	}
-	text := strings.Replace(string(manifest), written, fmt.Sprintf("clusterCIDRs: [%q, %q]", testnet.KubernetesPodCIDRs[0], testnet.KubernetesPodCIDRs[1]), 1)
-	_, err = in.KubectlWith(ctx, strings.NewReader(text), append([]string{"apply", "--filename", "-"}, args...)...)
-	return err
+	own := fmt.Sprintf("clusterCIDRs: [%q, %q]", testnet.KubernetesPodCIDRs[0], testnet.KubernetesPodCIDRs[1])
+	return path, os.WriteFile(path, []byte(strings.Replace(string(manifest), written, own, 1)), 0o644)
 }
 
 // AwaitReady waits until all nodes are ready.

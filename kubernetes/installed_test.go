@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -87,14 +88,54 @@ func (in *installed) manifestsAreValid(t *testing.T) {
 	in.kubectl(t, "delete", "namespace", weftNamespace)
 }
 
+// apply runs the commands of the README, on this cluster's manifest.
 func (in *installed) apply(t *testing.T) {
+	manifest, err := in.OwnManifest(filepath.Join(in.Cluster.Nodes()[0].Dir(), "manifest.yaml"))
+	check(t, err)
+	here := strings.NewReplacer("bin/manifests/weft.yaml", manifest, "bin/image/weft.tar", in.files.Image)
 	started := time.Now()
-	check(t, in.Apply(t.Context()))
+	for _, command := range quickStart(t) {
+		words := strings.Fields(here.Replace(command))
+		switch words[0] {
+		case "make": // as make test-kubernetes has done
+			if command != "make image manifests" {
+				t.Errorf("the README says %q", command)
+			}
+		case "ctr":
+			for _, n := range in.Kubernetes.Nodes {
+				if out, err := n.Inside(t.Context(), words[0], words[1:]...).CombinedOutput(); err != nil {
+					t.Fatalf("%s: %v: %s", command, err, out)
+				}
+			}
+			started = time.Now()
+		case "kubectl":
+			t.Logf("%s\n%s", command, in.kubectl(t, words[1:]...))
+		default:
+			t.Errorf("the README says %q", command)
+		}
+	}
 	check(t, in.AwaitReady(t.Context()))
 	t.Logf("the nodes are ready %v after kubectl apply", time.Since(started).Round(time.Millisecond))
 	expectPodsAndService(t, in.Admin)
 	t.Logf("pods talk %v after kubectl apply", time.Since(started).Round(time.Millisecond))
-	in.kubectl(t, "--namespace", weftNamespace, "rollout", "status", "daemonset/weft", "--timeout=3m")
+}
+
+// quickStart returns the commands of the README's section about Kubernetes, without comments.
+func quickStart(t *testing.T) (commands []string) {
+	t.Helper()
+	readme, err := os.ReadFile("../README.md")
+	check(t, err)
+	block := regexp.MustCompile("(?s)\n## Quick start in Kubernetes\n.*?```sh\n(.*?)```").FindSubmatch(readme)
+	if block == nil {
+		t.Fatal("the README has no such section")
+	}
+	for line := range strings.Lines(string(block[1])) {
+		command, _, _ := strings.Cut(line, "#")
+		if command = strings.TrimSpace(command); command != "" {
+			commands = append(commands, command)
+		}
+	}
+	return commands
 }
 
 // pings sends a ping each 10 ms from one pod to another, over both families, until stop is called. It
