@@ -1,10 +1,8 @@
 package main
 
 import (
-	"crypto/ed25519"
-	"errors"
 	"fmt"
-	"io/fs"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -22,14 +20,11 @@ func newKeygenCommand() *cobra.Command {
 	}
 	dir := command.Flags().String("out", "/etc/weft", "folder to write "+nodekey.FileName+" to")
 	command.RunE = func(command *cobra.Command, _ []string) error {
-		path, fingerprint, err := nodekey.Generate(*dir)
+		path := filepath.Join(*dir, nodekey.FileName)
+		fingerprint, made, err := nodekey.Ensure(path)
 		done := "wrote " + path
-		if errors.Is(err, fs.ErrExist) {
+		if !made {
 			done = "kept " + path + ", which exists already; to make another key, remove it first"
-			var key ed25519.PrivateKey
-			if key, err = nodekey.Load(path); err == nil {
-				fingerprint = nodekey.FingerprintOf(key.Public().(ed25519.PublicKey))
-			}
 		}
 		if err != nil {
 			return failure{err}

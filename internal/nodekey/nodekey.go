@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"weft/internal/newfile"
 	"weft/peer"
 )
 
@@ -40,39 +41,42 @@ func FingerprintOf(key ed25519.PublicKey) peer.Fingerprint {
 // file that is there already stays as it is, and is an error that wraps fs.ErrExist.
 func Generate(dir string) (path string, _ peer.Fingerprint, _ error) {
 	path = filepath.Join(dir, FileName)
+	fingerprint, err := generate(path)
+	return path, fingerprint, err
+}
+
+func generate(path string) (peer.Fingerprint, error) {
 	public, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
-		return path, peer.Fingerprint{}, fmt.Errorf("make a key: %w", err)
+		return peer.Fingerprint{}, fmt.Errorf("make a key: %w", err)
 	}
 	der, err := x509.MarshalPKCS8PrivateKey(private)
 	if err != nil {
-		return path, peer.Fingerprint{}, fmt.Errorf("encode the key: %w", err)
+		return peer.Fingerprint{}, fmt.Errorf("encode the key: %w", err)
 	}
-	if err := write(path, pem.EncodeToMemory(&pem.Block{Type: blockType, Bytes: der})); err != nil {
-		return path, peer.Fingerprint{}, err
+	if err := newfile.Write(path, pem.EncodeToMemory(&pem.Block{Type: blockType, Bytes: der}), 0o600); err != nil {
+		return peer.Fingerprint{}, fmt.Errorf("write the key: %w", err)
 	}
-	return path, FingerprintOf(public), nil
+	return FingerprintOf(public), nil
 }
 
-// write makes the file whole or not at all: a link does not replace what is there.
-func write(path string, text []byte) error {
-	dir := filepath.Dir(path)
-	file, err := os.CreateTemp(dir, FileName+".*") // with mode 0600
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("write the key: there is no folder %s; make it with: mkdir -p %s", dir, dir)
+// Ensure returns the fingerprint of the key at path, and makes the key first if there is no file.
+func Ensure(path string) (fingerprint peer.Fingerprint, made bool, err error) {
+	fingerprint, err = generate(path)
+	if !errors.Is(err, fs.ErrExist) {
+		return fingerprint, err == nil, err
 	}
+	fingerprint, err = LoadFingerprint(path)
+	return fingerprint, false, err
+}
+
+// LoadFingerprint is Load for those that only need to know which key it is.
+func LoadFingerprint(path string) (peer.Fingerprint, error) {
+	key, err := Load(path)
 	if err != nil {
-		return fmt.Errorf("write the key: %w", err)
+		return peer.Fingerprint{}, err
 	}
-	defer os.Remove(file.Name())
-	_, err = file.Write(text)
-	if err := errors.Join(err, file.Sync(), file.Close()); err != nil {
-		return fmt.Errorf("write the key: %w", err)
-	}
-	if err := os.Link(file.Name(), path); err != nil {
-		return fmt.Errorf("write the key: %w", err)
-	}
-	return nil
+	return FingerprintOf(key.Public().(ed25519.PublicKey)), nil
 }
 
 // Load reads a key that only its owner may read.
