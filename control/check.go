@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/gaissmai/bart"
+	"go4.org/netipx"
 
 	"weft/internal/strict"
 	"weft/peer"
@@ -219,4 +220,19 @@ func Overlapping[T any](claims *bart.Table[T], p netip.Prefix) (with netip.Prefi
 		return with, owner, true
 	}
 	return netip.Prefix{}, owner, false
+}
+
+// FreeFrom returns the first CIDR of a length, in the cluster CIDR and at first or behind it, that
+// overlaps no claim. Each step leaves at least one claim behind.
+func FreeFrom[T any](claims *bart.Table[T], first netip.Addr, cluster netip.Prefix, length int) (netip.Prefix, bool) {
+	for cluster.Contains(first) {
+		p := netip.PrefixFrom(first, length)
+		if wide, _, within := claims.LookupPrefixLPM(p); within {
+			p = wide
+		} else if !claims.OverlapsPrefix(p) {
+			return p, true
+		}
+		first = netipx.PrefixLastIP(p).Next()
+	}
+	return netip.Prefix{}, false
 }

@@ -7,8 +7,8 @@ import (
 	"slices"
 
 	"github.com/gaissmai/bart"
-	"go4.org/netipx"
 
+	"weft/control"
 	"weft/internal/strict"
 )
 
@@ -61,25 +61,10 @@ func (s *standing) free(clusterCIDRs []netip.Prefix, length int, name string) (n
 		}
 		chosen, _ := netip.AddrFromSlice(start)
 		for _, first := range []netip.Addr{chosen, cluster.Addr()} {
-			if p, ok := s.freeFrom(first, cluster, length); ok {
+			if p, ok := control.FreeFrom(&s.Table, first, cluster, length); ok {
 				return p, true
 			}
 		}
-	}
-	return netip.Prefix{}, false
-}
-
-// freeFrom returns the first free CIDR of the cluster CIDR that begins at first or behind it.
-// Each step leaves at least one claim behind.
-func (s *standing) freeFrom(first netip.Addr, cluster netip.Prefix, length int) (netip.Prefix, bool) {
-	for cluster.Contains(first) {
-		p := netip.PrefixFrom(first, length)
-		if wide, _, within := s.LookupPrefixLPM(p); within {
-			p = wide
-		} else if !s.OverlapsPrefix(p) {
-			return p, true
-		}
-		first = netipx.PrefixLastIP(p).Next()
 	}
 	return netip.Prefix{}, false
 }
