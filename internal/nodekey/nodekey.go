@@ -1,5 +1,5 @@
-// Package nodekey is a node's identity: an Ed25519 key (RFC 8032) in a file of its own,
-// and the fingerprint by which the other nodes know it.
+// Package nodekey is a node's identity: an Ed25519 key (RFC 8032) in a file of its own, the
+// fingerprint by which the other nodes know it, and TLS that shows the key.
 package nodekey
 
 import (

@@ -7,6 +7,7 @@ import (
 
 	"github.com/quic-go/quic-go"
 
+	"weft/internal/nodekey"
 	"weft/peer"
 )
 
@@ -23,7 +24,7 @@ func (m *Manager) accept(ctx context.Context) {
 }
 
 func (m *Manager) acceptOne(conn *quic.Conn) {
-	key, err := peerFingerprint(conn.ConnectionState().TLS)
+	key, err := nodekey.PeerFingerprint(conn.ConnectionState().TLS)
 	if err != nil {
 		_ = conn.CloseWithError(codeRefused, "")
 		return

@@ -31,7 +31,7 @@ type endpoint struct {
 }
 
 func newEndpoint(key ed25519.PrivateKey, socket Socket, local netip.AddrPort) (*endpoint, error) {
-	certificate, err := newCertificate(key)
+	certificate, err := nodekey.Certificate(key)
 	if err != nil {
 		return nil, err
 	}
@@ -78,7 +78,7 @@ func (e *endpoint) listen(known func(key peer.Fingerprint, from netip.Addr) erro
 		MinVersion: tls.VersionTLS13,
 		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 			from := addrOf(hello.Conn.RemoteAddr())
-			return tlsConfig(e.certificate, e.protocols, func(key peer.Fingerprint) error { return known(key, from) }), nil
+			return nodekey.TLS(e.certificate, e.protocols, func(key peer.Fingerprint) error { return known(key, from) }), nil
 		},
 	}
 	if e.listener, err = e.transport.Listen(config, e.config); err != nil {
@@ -92,7 +92,7 @@ func (e *endpoint) listen(known func(key peer.Fingerprint, from netip.Addr) erro
 func (e *endpoint) dial(ctx context.Context, to netip.AddrPort, key peer.Fingerprint, protocol string, timeout time.Duration) (*quic.Conn, error) {
 	config := e.config.Clone()
 	config.HandshakeIdleTimeout = timeout
-	return e.transport.Dial(ctx, net.UDPAddrFromAddrPort(to), tlsConfig(e.certificate, []string{protocol}, pinned(key)), config)
+	return e.transport.Dial(ctx, net.UDPAddrFromAddrPort(to), nodekey.TLS(e.certificate, []string{protocol}, pinned(key)), config)
 }
 
 // close ends what listen began, and all connections.

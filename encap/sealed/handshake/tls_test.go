@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"weft/encap/sealed"
+	"weft/internal/nodekey"
 	"weft/peer"
 )
 
@@ -43,13 +44,13 @@ func TestDataKeysBindBothNodes(t *testing.T) {
 func session(t *testing.T) (dialer, acceptor tls.ConnectionState) {
 	t.Helper()
 	_, key, _ := ed25519.GenerateKey(rand.Reader)
-	certificate, err := newCertificate(key)
+	certificate, err := nodekey.Certificate(key)
 	if err != nil {
 		t.Fatal(err)
 	}
 	anyone := func(peer.Fingerprint) error { return nil }
 	left, right := net.Pipe()
-	config := tlsConfig(certificate, []string{protocol}, anyone)
+	config := nodekey.TLS(certificate, []string{protocol}, anyone)
 	client, server := tls.Client(left, config), tls.Server(right, config)
 	done := make(chan error, 1)
 	go func() { done <- server.Handshake() }()
