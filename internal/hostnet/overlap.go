@@ -127,3 +127,32 @@ func ForeignRoutes(tun string, cluster []netip.Prefix) ([]string, error) {
 	slices.Sort(found)
 	return found, nil
 }
+
+// Destinations returns where the routes of this host lead, in all its tables, but for default routes,
+// those of the kernel to its own addresses, and weft's. A private network far away may be among them,
+// which LocalNetworks does not know.
+func Destinations() ([]netip.Prefix, error) {
+	k, err := openKernel()
+	if err != nil {
+		return nil, err
+	}
+	defer k.close()
+	var found []netip.Prefix
+	for _, f := range family.All {
+		routes, err := rtnetlink.Dump(func() ([]netlink.Route, error) {
+			return k.RouteListFiltered(f.AF(), &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
+		})
+		if err != nil {
+			return nil, fmt.Errorf("list the routes: %w", err)
+		}
+		for _, r := range routes {
+			if r.Table == unix.RT_TABLE_LOCAL || r.Dst == nil || r.Protocol == marks.RouteProtocol || r.Protocol == marks.PodRouteProtocol {
+				continue
+			}
+			if p := rtnetlink.Prefix(r.Dst); p.Bits() > 0 {
+				found = append(found, p.Masked())
+			}
+		}
+	}
+	return found, nil
+}
