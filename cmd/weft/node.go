@@ -12,8 +12,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"weft/control"
+	"weft/control/file"
 	"weft/control/sources"
 	"weft/internal/config"
+	"weft/internal/setup"
 	"weft/peer"
 )
 
@@ -41,13 +43,13 @@ type node struct {
 func newNodeCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "node",
-		Short: "List the cluster's nodes, and remove one for good",
-		Long: "List the nodes that the control source knows, and remove one for good. weftd's configuration\n" +
+		Short: "List the cluster's nodes, add one to a list, and remove one for good",
+		Long: "List the nodes that the control source knows, add one, and remove one for good. weftd's configuration\n" +
 			"selects the control source; its keys can be given as flags too, for example an operator's\n" +
 			"certificate with --control-etcd-cert-file.",
 	}
 	addConfigFlags(c, "config", "control-etcd-", "control-kubernetes-kubeconfig", "control-file", "cluster-cidrs")
-	c.AddCommand(newNodeListCommand(), newNodeRemoveCommand())
+	c.AddCommand(newNodeListCommand(), newNodeAddCommand(), newNodeRemoveCommand())
 	return c
 }
 
@@ -73,6 +75,41 @@ func newNodeListCommand() *cobra.Command {
 		return failed(show(c.OutOrStdout(), *output, list, func(out io.Writer) error { return printNodes(out, list) }))
 	}
 	return c
+}
+
+func newNodeAddCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "add ENTRY",
+		Short: "Add a node to this node's list of nodes (control.file)",
+		Long: "Add a node to this node's list of nodes, as weft join prints it. What stands in the list stays as\n" +
+			"it is, comments too. If weftd would reject the new list, the old one stays. Other nodes have lists\n" +
+			"of their own: run the same command on each of them.",
+		Example: `  weft node add '{name: node2, endpoint: "192.0.2.2:9338", podCIDRs: [10.244.1.0/24], key: 0dd4…}'`,
+		Args:    cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, entries []string) error {
+			settings, err := config.Load(c.Flags(), os.Environ())
+			if err != nil {
+				return err
+			}
+			if settings.Control.Source != config.SourceFile {
+				return failed(fmt.Errorf("weft can't add a node to this control source: nodes register there by themselves; run `weft join` on the new node"))
+			}
+			n, err := file.ParseEntry(entries[0])
+			if err != nil {
+				return err
+			}
+			added, err := setup.AddNode(settings, n)
+			if err != nil {
+				return failed(err)
+			}
+			done := "is in"
+			if added {
+				done = "is added to"
+			}
+			_, err = fmt.Fprintf(c.OutOrStdout(), "node %s %s %s\n", n.Name, done, settings.Control.File)
+			return failed(err)
+		},
+	}
 }
 
 func newNodeRemoveCommand() *cobra.Command {
