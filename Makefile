@@ -140,7 +140,8 @@ test-upgrade: deps ## upgrade nodes from UPGRADE_FROM (a commit) to this version
 	@UPGRADE_FROM_BIN=$(CURDIR)/bin/upgrade-from $(GOTEST) -tags upgrade -run TestUpgrade -v ./cmd/weftd | grep -v '^=== '
 
 # e2e/ is a module of its own: the libraries that speak to containerd are no business of weft's.
-e2e: deps ## run weft under containerd, cnitool and Multus, in a minute
+e2e: deps ## run weft under containerd, podman, cnitool and Multus, in a minute
+	@scripts/deps podman
 	cd e2e && $(GOTEST) ./...
 
 # browser/ is a module of its own: the library that drives Chromium is no business of weft's.
