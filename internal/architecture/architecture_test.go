@@ -77,6 +77,7 @@ func TestPackagesKnowOnlyWhatTheirPlaceAllows(t *testing.T) {
 			// They know every kind of object there is, and would double weftd's size.
 			mayNot: []string{"k8s.io/client-go/kubernetes", "k8s.io/client-go/applyconfigurations", "k8s.io/client-go/informers", "github.com/google/gnostic-models"},
 		},
+		{of: "weft/internal/invite", may: []string{"weft/internal/invite", "weft/internal/nodekey", "weft/internal/newfile", "weft/internal/strict", "weft/internal/strict/yamltree", "weft/peer"}},
 		{
 			of:     "weft/cmd/weft-cni",
 			mayNot: []string{"os/exec", "weft/cniplugin/conflist", "k8s.io", "go.etcd.io", "google.golang.org/grpc", "go.uber.org", "github.com/quic-go", "net/http", "github.com/prometheus", "weft/control", "weft/router/tun"},
