@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/netip"
 	"os"
 	"strings"
@@ -68,6 +69,8 @@ func showNode(c *cobra.Command, format string, node *setup.Node, err error, next
 	switch {
 	case errors.As(err, new(setup.Mistake)):
 		return err
+	case errors.Is(err, fs.ErrPermission):
+		return failed(fmt.Errorf("%w; run it as root", err))
 	case err != nil:
 		return failed(err)
 	}

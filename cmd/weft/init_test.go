@@ -212,6 +212,20 @@ func TestInitOverIPv6(t *testing.T) {
 	}
 }
 
+// TestInitForKubernetes writes no list: the nodes are the cluster's.
+func TestInitForKubernetes(t *testing.T) {
+	newNetwork(t)
+	h := newHost(t, "node1")
+	h.flags = slices.DeleteFunc(h.flags, func(f string) bool { return strings.HasPrefix(f, "--control-file") })
+	stdout := h.must("init", "--control-kubernetes-kubeconfig=/etc/weft/kubeconfig", "--advertise=interface=eth0")
+	if text := h.read("weft.yaml"); !strings.Contains(text, "\n  kubernetes:\n") || !strings.Contains(text, "\n    kubeconfig: /etc/weft/kubeconfig\n") || !strings.Contains(text, "\nadvertise: \"interface=eth0\"\n") {
+		t.Errorf("weft.yaml:\n%s", text)
+	}
+	if files := h.files(); len(files) != 2 || !strings.Contains(stdout, "weft join --cluster-cidrs=10.244.0.0/16, and the kubeconfig of that node\n") {
+		t.Errorf("%d files\n%s", len(files), stdout)
+	}
+}
+
 func TestDryRunChangesNothing(t *testing.T) {
 	newNetwork(t)
 	h := newHost(t, "node1")
