@@ -14,6 +14,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"weft/internal/nodekey"
 	"weft/peer"
 )
@@ -23,6 +25,10 @@ const (
 	// from one address. Others wait in the kernel, or are closed.
 	maxConnections = 16
 	maxFromOne     = 4
+
+	// handshakeRate is how many handshakes the host begins in a second: each takes a millisecond or two
+	// of processor time.
+	handshakeRate = 50
 
 	// maxRefusal is how long the reason of a refusal may be that a guest reads, in bytes.
 	maxRefusal = 4 << 10
@@ -39,6 +45,7 @@ type Host struct {
 	// admitted one.
 	Admit func(Request) (list []byte, err error)
 
+	rate     *rate.Limiter
 	mu       sync.Mutex
 	admitted *Request
 	from     map[netip.Addr]int
@@ -53,7 +60,7 @@ func (h *Host) Serve(ctx context.Context, listener net.Listener) (*Request, erro
 		return nil, errors.Join(err, listener.Close())
 	}
 	config := nodekey.TLS(certificate, []string{protocol}, func(peer.Fingerprint) error { return nil }) // the proof decides
-	h.from = map[netip.Addr]int{}
+	h.from, h.rate = map[netip.Addr]int{}, rate.NewLimiter(handshakeRate, maxConnections)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { listener.Close() })
@@ -80,7 +87,7 @@ func (h *Host) Serve(ctx context.Context, listener net.Listener) (*Request, erro
 			defer conn.Close()
 			stop := context.AfterFunc(ctx, func() { conn.Close() })
 			defer stop()
-			if h.serve(conn, config) == nil {
+			if h.serve(ctx, conn, config) == nil {
 				cancel()
 			}
 		})
@@ -105,11 +112,14 @@ func (h *Host) Unproven() int {
 }
 
 // serve serves one connection. It returns nil if its guest has joined.
-func (h *Host) serve(conn net.Conn, config *tls.Config) error {
+func (h *Host) serve(ctx context.Context, conn net.Conn, config *tls.Config) error {
 	if !h.enter(conn) {
 		return errors.New("too many connections from there")
 	}
 	defer h.leave(conn)
+	if err := h.rate.Wait(ctx); err != nil {
+		return err
+	}
 	_ = conn.SetDeadline(time.Now().Add(unprovenLimit))
 	session := tls.Server(conn, config)
 	key, err := h.verify(session)
