@@ -25,7 +25,6 @@ type stage struct {
 
 // stages are those of pages and of their sections; the others run on a healthy node.
 var stages = map[string]func(t *testing.T) stage{
-	"README.md#install":                                              nodeWithoutKey,
 	"docs/operations/install.md#the-nodes-key":                       nodeWithoutKey,
 	"docs/operations/install.md#removing-weft":                       stoppedNode,
 	"docs/operations/install.md#without-wefts-programs":              stoppedNode,
@@ -35,7 +34,7 @@ var stages = map[string]func(t *testing.T) stage{
 }
 
 // runElsewhere are the sections that tests of their own follow.
-var runElsewhere = map[string]bool{walkSection: true, listSection: true, etcdSection: true}
+var runElsewhere = map[string]bool{walkSection: true, listSection: true, etcdSection: true, quickStart: true, clusterStart: true}
 
 // TestCommandsOfTheManual runs the commands of the operators' pages as they stand, but for those that
 // are marked there with the reason.

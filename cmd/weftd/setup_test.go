@@ -20,6 +20,10 @@ const (
 	setupPage   = "docs/operations/install.md"
 	listSection = "with-a-list-of-nodes-in-a-file"
 	etcdSection = "with-etcd"
+
+	// quickStart and clusterStart are the README's. A real Kubernetes follows the second one.
+	quickStart   = "quick-start-without-kubernetes"
+	clusterStart = "quick-start-in-kubernetes"
 )
 
 // fresh are hosts on which weft is installed and never ran, by the names of their nodes.
@@ -83,9 +87,9 @@ func (f *fresh) start(t *testing.T, n *testnet.Node) {
 
 // follow runs the blocks of a section on the hosts that they name, as they stand there. In between,
 // commands changes each.
-func (f *fresh) follow(t *testing.T, section string, run func(on *testnet.Node, c manual.Commands, command string)) {
+func (f *fresh) follow(t *testing.T, page, section string, run func(on *testnet.Node, c manual.Commands, command string)) {
 	t.Helper()
-	for _, c := range manual.CommandsOf(t, setupPage) {
+	for _, c := range manual.CommandsOf(t, page) {
 		if c.Section != section {
 			continue
 		}
@@ -158,16 +162,12 @@ func (f *fresh) expectNetwork(t *testing.T, begun time.Time) {
 	expectPingsOf(t, false, pods...)
 }
 
-// TestThreeCommandsWithAList follows the manual, on two hosts that weft has never seen. Then a third one
-// joins as the second did.
-func TestThreeCommandsWithAList(t *testing.T) {
-	t.Parallel()
-	f := newFresh(t, 3)
-	node1, node2, node3 := f.nodes["node1"], f.nodes["node2"], f.nodes["node3"]
-	begun := time.Now()
+// followList follows a section in which a second node joins by a token.
+func (f *fresh) followList(t *testing.T, page, section string) {
+	t.Helper()
 	var token string
 	var end func() string
-	f.follow(t, listSection, func(on *testnet.Node, c manual.Commands, command string) {
+	f.follow(t, page, section, func(on *testnet.Node, c manual.Commands, command string) {
 		switch {
 		case strings.HasPrefix(command, "weft invite"):
 			token, end = f.invite(t, on, command)
@@ -178,7 +178,29 @@ func TestThreeCommandsWithAList(t *testing.T) {
 			f.must(t, on, command)
 		}
 	})
-	token, end = f.invite(t, node1, "weft invite")
+	if token == "" {
+		t.Fatalf("%s#%s invites no node", page, section)
+	}
+}
+
+// TestQuickStart follows the README.
+func TestQuickStart(t *testing.T) {
+	t.Parallel()
+	f := newFresh(t, 2)
+	begun := time.Now()
+	f.followList(t, "README.md", quickStart)
+	f.expectNetwork(t, begun)
+}
+
+// TestThreeCommandsWithAList follows the manual, on two hosts that weft has never seen. Then a third one
+// joins as the second did.
+func TestThreeCommandsWithAList(t *testing.T) {
+	t.Parallel()
+	f := newFresh(t, 3)
+	node1, node2, node3 := f.nodes["node1"], f.nodes["node2"], f.nodes["node3"]
+	begun := time.Now()
+	f.followList(t, setupPage, listSection)
+	token, end := f.invite(t, node1, "weft invite")
 	f.must(t, node3, "echo "+token+" | weft join -")
 	f.start(t, node3)
 	on, command, ok := strings.Cut(end(), "\nRun on node2:  ")
@@ -215,7 +237,7 @@ func TestThreeCommandsWithEtcd(t *testing.T) {
 		}
 	}
 	begun := time.Now()
-	f.follow(t, etcdSection, func(on *testnet.Node, _ manual.Commands, command string) { f.must(t, on, command) })
+	f.follow(t, setupPage, etcdSection, func(on *testnet.Node, _ manual.Commands, command string) { f.must(t, on, command) })
 	f.expectNetwork(t, begun)
 	if list := f.must(t, f.nodes["node2"], "weft node list"); strings.Count(list, "\n") != 3 || strings.Contains(list, "REJECTED") {
 		t.Errorf("weft node list:\n%s", list)

@@ -1,9 +1,6 @@
 package architecture
 
 import (
-	"os"
-	"path/filepath"
-	"regexp"
 	"testing"
 
 	"github.com/spf13/pflag"
@@ -41,14 +38,4 @@ func expectPlan(t *testing.T, weft, nodes string) {
 
 func TestTheShippedFilesMakeAPlan(t *testing.T) {
 	expectPlan(t, "../../deploy/weft.yaml", "../../deploy/nodes.yaml")
-}
-
-func TestTheReadmesFilesMakeAPlan(t *testing.T) {
-	dir := t.TempDir()
-	for _, block := range regexp.MustCompile("(?ms)^```yaml\n(# /etc/weft/([a-z.]+).*?)^```").FindAllStringSubmatch(read(t, "README.md"), -1) {
-		if err := os.WriteFile(filepath.Join(dir, block[2]), []byte(block[1]), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	expectPlan(t, filepath.Join(dir, "weft.yaml"), filepath.Join(dir, "nodes.yaml"))
 }
