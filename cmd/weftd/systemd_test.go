@@ -72,10 +72,15 @@ func startSystemd(t *testing.T, node *testnet.Node) *service {
 	return s
 }
 
+// inside runs a command beside systemd.
+func (s *service) inside(args ...string) (string, error) {
+	out, err := exec.Command("nsenter", append([]string{"--target", s.systemd, "--all", "--"}, args...)...).CombinedOutput()
+	return strings.TrimSpace(string(out)), err
+}
+
 // control is systemctl.
 func (s *service) control(args ...string) (string, error) {
-	out, err := exec.Command("nsenter", append([]string{"--target", s.systemd, "--all", "--", "systemctl"}, args...)...).CombinedOutput()
-	return strings.TrimSpace(string(out)), err
+	return s.inside(append([]string{"systemctl"}, args...)...)
 }
 
 // systemctl returns what it says when it has succeeded.
@@ -183,6 +188,26 @@ func TestCrashIsRepairedBySystemd(t *testing.T) {
 	}
 }
 
+// TestTheServiceIsConfined looks at the host as weftd sees it there.
+func TestTheServiceIsConfined(t *testing.T) {
+	t.Parallel()
+	s, pod1, pod2 := serviceAndPods(t)
+	main := s.newMain(t, "")
+	expectPings(t, pod1, pod2)
+	for _, tt := range []struct{ name, command, want string }{
+		{"sockets of /run", "cd /run; echo *; cd systemd; echo *", "systemd weft weft-testnet\nincoming notify"},
+		{"what root reads", "stat -c %s /etc/shadow; ls -A /root 2>/dev/null; true", "0"},
+		{"devices", "ls /dev/net /dev/kmsg /dev/vda /dev/sda 2>/dev/null; true", "/dev/net:\ntun"},
+		{"the kernel's settings", "test -w /proc/sys/net/ipv4/ip_forward && ! touch /proc/sys/kernel/core_pattern 2>/dev/null && echo network", "network"},
+		{"programs", "touch /usr/bin/weftd 2>/dev/null || echo read-only", "read-only"},
+	} {
+		got, err := s.inside("nsenter", "--target", main, "--mount", "--", "setpriv", "--bounding-set=-all,+net_admin", "sh", "-c", tt.command)
+		if err != nil || got != tt.want {
+			t.Errorf("%s: %v: %q, not %q", tt.name, err, got, tt.want)
+		}
+	}
+}
+
 // TestTakeoverOfAServiceLosesNothing: systemd learns which process is the service now.
 func TestTakeoverOfAServiceLosesNothing(t *testing.T) {
 	s, pod1, pod2 := serviceAndPods(t)
@@ -196,9 +221,9 @@ func TestTakeoverOfAServiceLosesNothing(t *testing.T) {
 	tr.expectNoLoss(t)
 
 	// What an operator starts is not in the service's control group, and systemd not its parent.
-	manual := finish(t, weftd(t, s.node, nil, "--takeover"))
-	if manual.status != 1 || !strings.Contains(manual.stderr, "systemctl kill --kill-who=main --signal=USR2 weftd") {
-		t.Errorf("exit status %d: %s", manual.status, manual.stderr)
+	manual, err := s.inside(filepath.Join(binDir, "weftd"), "--config", configFile(s.node), "--takeover")
+	if err == nil || !strings.Contains(manual, "systemctl kill --kill-who=main --signal=USR2 weftd") {
+		t.Errorf("%v: %s", err, manual)
 	}
 	if now := s.property(t, "MainPID"); now != main {
 		t.Errorf("process %s is the service, not %s", now, main)

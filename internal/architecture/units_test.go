@@ -45,7 +45,7 @@ func TestUnitsAreValid(t *testing.T) {
 	}
 	for _, dropIn := range append(dropIns, "") {
 		dir := t.TempDir()
-		unit := strings.ReplaceAll(read(t, "deploy/systemd/weftd.service"), "/usr/local/bin/weftd", "/bin/true")
+		unit := strings.ReplaceAll(read(t, "deploy/systemd/weftd.service"), "ExecStart=weftd ", "ExecStart=/bin/true ")
 		write := func(path, text string) {
 			t.Helper()
 			if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o600)); err != nil {
@@ -60,6 +60,14 @@ func TestUnitsAreValid(t *testing.T) {
 		if err != nil || strings.Contains(string(out), dir) {
 			t.Errorf("with %q: %v\n%s", dropIn, err, out)
 		}
+	}
+}
+
+// TestTheUnitIsHardened has systemd rate what the unit lets weftd do: 0 is nothing, 10 all.
+func TestTheUnitIsHardened(t *testing.T) {
+	out, err := exec.Command("systemd-analyze", "security", "--offline=true", "--threshold=20", "--no-pager", "../../deploy/systemd/weftd.service").CombinedOutput()
+	if err != nil {
+		t.Errorf("%v\n%s", err, out)
 	}
 }
 
