@@ -22,6 +22,8 @@ import (
 	"weft/internal/config"
 	"weft/internal/hostcheck"
 	"weft/internal/hostnet"
+	"weft/internal/marks"
+	"weft/internal/nftable"
 	"weft/internal/nodefile"
 	"weft/internal/status"
 	"weft/router/tun"
@@ -48,6 +50,7 @@ func newTeardownCommand() *cobra.Command {
 		Args: cobra.NoArgs,
 	}
 	exits(c, "all that weft set up is removed", "refused, because weftd or pods run; or something could not be removed")
+	check := c.Flags().Bool("check", false, "only say whether pods are in the way, and change nothing")
 	var how manner
 	c.Flags().BoolVar(&how.force, "force", false, "even while pods run: their packets may then leave in clear")
 	c.Flags().BoolVar(&how.purge, "purge", false, "remove leases, snapshot, the node's key and weft-cni too")
@@ -59,6 +62,10 @@ func newTeardownCommand() *cobra.Command {
 		settings, err := config.Load(c.Flags(), os.Environ())
 		if err != nil {
 			return err
+		}
+		if *check {
+			_, err := removable(settings, how.force)
+			return failed(err)
 		}
 		done, err := tearDownAlone(c.Context(), settings, how)
 		for said := ""; err != nil && how.wait && sleep(c.Context(), waitInterval); done, err = tearDownAlone(c.Context(), settings, how) {
@@ -114,13 +121,9 @@ func tearDownAlone(ctx context.Context, c config.Config, how manner) (teardown, 
 
 func tearDown(ctx context.Context, c config.Config, force bool) (teardown, error) {
 	done := teardown{Removed: []string{}, Exposed: []string{}}
-	pods, err := wiring.PodLinks()
+	pods, err := removable(c, force)
 	if err != nil {
 		return done, err
-	}
-	if len(pods) > 0 && !force {
-		return done, fmt.Errorf("%d %s still on this node (%s): without the guard table, pods' packets could leave in clear; drain the node first, or add --force",
-			len(pods), plural(len(pods), "pod"), control.Few(pods))
 	}
 	done.Exposed = append(done.Exposed, pods...)
 	// First what has runtimes add pods, last what protects those that there are.
@@ -157,6 +160,25 @@ func tearDown(ctx context.Context, c config.Config, force bool) (teardown, error
 	}
 	done.Removed = append(done.Removed, "weft's routes and rules", "the nftables tables inet weft and bridge weft")
 	return done, nil
+}
+
+// removable returns the pods that are left without protection, by the names of their veths, or an error
+// if that is not allowed. Where weft has been removed already, as by --force, it changes nothing for
+// them.
+func removable(c config.Config, force bool) (pods []string, err error) {
+	pods, err = wiring.PodLinks()
+	if err != nil || len(pods) == 0 || force {
+		return pods, err
+	}
+	// Without the table, which any program can remove, weft's routes still protect; without the file,
+	// which is removed before both, neither does.
+	_, written := os.Stat(filepath.Join(c.RunDir, nodefile.Name))
+	_, table := nftable.Comment(nftable.Inet, marks.Table)
+	if errors.Is(written, fs.ErrNotExist) && errors.Is(table, nftable.ErrAbsent) {
+		return pods, nil
+	}
+	return nil, fmt.Errorf("%d %s still on this node (%s): without the guard table, pods' packets could leave in clear; drain the node first, or add --force",
+		len(pods), plural(len(pods), "pod"), control.Few(pods))
 }
 
 // removeConflist removes the conflist if its first plugin is weft-cni.

@@ -112,7 +112,17 @@ func TestTeardownRemovesAll(t *testing.T) {
 	if got := teardown(t, node); got.status != 1 || !strings.Contains(got.stderr, "a weftd runs already") || !strings.Contains(got.stderr, "systemctl stop weftd") {
 		t.Errorf("while weftd runs: exit status %d, %s", got.status, got.stderr)
 	}
+	check := func(when, refused string) {
+		t.Helper()
+		before := network(t, node.Namespace)
+		if got := teardown(t, node, "--check"); !strings.Contains(got.stderr, refused) || (got.status == 0) != (refused == "") {
+			t.Errorf("check, %s: exit status %d, %s", when, got.status, got.stderr)
+		}
+		expectSame(t, "the node's network, by a check", before, network(t, node.Namespace))
+	}
+	check("no pod runs", "")
 	addPod(t, node, "a")
+	check("a pod runs", "1 pod still on this node")
 	if err := node.Stop(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -144,6 +154,7 @@ func TestTeardownRemovesAll(t *testing.T) {
 	if left := run(t, node.Namespace, "ip", "-br", "link"); strings.Contains(left, testnet.TUNName) {
 		t.Errorf("by force: the device is left:\n%s", left)
 	}
+	check("a pod runs that nothing protects any more", "")
 }
 
 func TestConnectionsSurviveRestart(t *testing.T) {
