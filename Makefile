@@ -20,6 +20,7 @@ LDFLAGS := -s -w -X weft/internal/version.Version=$(VERSION) -X weft/internal/ve
 GOBUILD := CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
 
 # Pinned here and not in go.mod, which holds what weft itself needs.
+NFPM := github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.48.0
 GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 KUSTOMIZE := sigs.k8s.io/kustomize/kustomize/v5@v5.7.1
@@ -32,7 +33,7 @@ KUBE_LDFLAGS = -s -w $(foreach package,k8s.io/component-base/version k8s.io/clie
 FUZZTIME ?= 30s
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build man licenses image image-lock manifests release test-release reproducible vulncheck demo demo-build demo-clean kubernetes-demo-build test test-upgrade torture e2e test-page screenshots kubernetes-build test-kubernetes lint model fuzz bench bench-quick bench-pods bench-scale bench-restart soak bench-check bench-code bench-build clean
+.PHONY: help deps build man package-files deb rpm test-packages licenses image image-lock manifests release test-release reproducible vulncheck demo demo-build demo-clean kubernetes-demo-build test test-upgrade torture e2e test-page screenshots kubernetes-build test-kubernetes lint model fuzz bench bench-quick bench-pods bench-scale bench-restart soak bench-check bench-code bench-build clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,7 +45,9 @@ build: ## build weftd, weft-cni and weft into bin/
 	@$(GOBUILD) -o bin/ ./cmd/...
 
 man: build ## write the manual pages into bin/man
+	@rm -rf bin/man
 	@bin/weft man --dir bin/man
+	@scripts/weftd-man bin/weftd > bin/man/weftd.8
 
 manifests: ## write what kubectl applies into bin/manifests (IMAGE=NAME, where the cluster has the image)
 	@scripts/manifests $(KUSTOMIZE) $(IMAGE) bin/manifests
@@ -76,9 +79,34 @@ image: $(LICENCES) ## build the container image for IMAGE_ARCHS ("amd64 arm64") 
 image-lock: ## take the newest Debian packages into image/debian.lock
 	@scripts/image-packages --lock
 
+# In versions of packages ~ is what the dash is to semver.org: 1.2.0~rc.1 comes before 1.2.0.
+PACKAGE_VERSION = $(subst -,~,$(VERSION))
+PACKAGE_ARCHS ?= amd64 arm64
+
+package-files: man $(LICENCES)
+	@rm -rf bin/package/man && mkdir -p bin/package && cp -r bin/man bin/package && gzip -9n bin/package/man/*
+	@for shell in bash zsh fish; do bin/weft completion $$shell > bin/package/weft.$$shell; done
+	@printf 'weft (%s) unstable; urgency=medium\n\n  * See the release notes.\n\n -- %s  %s\n' '$(PACKAGE_VERSION)' \
+		"$$(sed -n 's/^maintainer: //p' packages/nfpm.yaml)" "$$(date -Ru -d @$(SOURCE_DATE_EPOCH))" | gzip -9n > bin/package/changelog.gz
+	@for arch in $(PACKAGE_ARCHS); do GOARCH=$$arch $(GOBUILD) -o bin/package/$$arch/ ./cmd/...; done
+
+deb: package-files ## build Debian packages for PACKAGE_ARCHS ("amd64 arm64") into bin/package/
+	@$(MAKE_PACKAGES)
+
+rpm: package-files ## build RPM packages for PACKAGE_ARCHS ("amd64 arm64") into bin/package/
+	@$(MAKE_PACKAGES)
+
+MAKE_PACKAGES = rm -f bin/package/*.$@; for arch in $(PACKAGE_ARCHS); do \
+	ARCH=$$arch PACKAGE_VERSION='$(PACKAGE_VERSION)' go run $(NFPM) package --config packages/nfpm.yaml --packager $@ --target bin/package/; done
+
+test-packages: deb rpm ## check the packages: lintian, what is in them, and install, upgrade, remove and purge in a Debian system
+	@scripts/deps packages
+	@scripts/package-root bin/package/root.tar
+	@PACKAGES=$(CURDIR)/bin/package PACKAGE_ROOT=$(CURDIR)/bin/package/root.tar $(GOTEST) -tags packages -run TestPackage -v ./cmd/weftd | grep -v '^=== '
+
 # Further files of a release: the targets that make them, and the files.
-RELEASE_TARGETS := manifests
-RELEASE_FILES := bin/manifests/*
+RELEASE_TARGETS := manifests deb rpm
+RELEASE_FILES := bin/manifests/* bin/package/*.deb bin/package/*.rpm
 
 release: build man image $(RELEASE_TARGETS) ## make a release with checksums in dist/
 	@VERSION=$(VERSION) scripts/release $(IMAGE_ARCHS) -- $(IMAGE_FILE) $(RELEASE_FILES)

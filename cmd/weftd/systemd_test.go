@@ -37,8 +37,21 @@ func startSystemd(t *testing.T, node *testnet.Node) *service {
 			t.Fatal(err)
 		}
 	}
+	s := startSystemdIn(t, node, "run", units)
+	eventually(t, "systemd to run weftd", func() error {
+		if out, err := s.control("is-active", "weftd"); err != nil {
+			return errors.New(out)
+		}
+		return nil
+	})
+	return s
+}
+
+// startSystemdIn has testdata/systemd run systemd on a node.
+func startSystemdIn(t *testing.T, node *testnet.Node, how, folder string) *service {
+	t.Helper()
 	cgroup := fmt.Sprintf("weft-test-%d-%s", os.Getpid(), node.Name())
-	container := node.Command(context.Background(), "testdata/systemd", "run", cgroup, units, node.Dir())
+	container := node.Command(context.Background(), "testdata/systemd", how, cgroup, folder, node.Dir())
 	s := &service{node: node}
 	complaints := new(bytes.Buffer)
 	container.Stdout, container.Stderr = complaints, complaints
@@ -61,9 +74,13 @@ func startSystemd(t *testing.T, node *testnet.Node) *service {
 			t.Error(err)
 		}
 	})
-	eventually(t, "systemd to run weftd", func() error {
+	eventually(t, "systemd to start", func() error {
 		s.systemd = strings.TrimSpace(run(t, node.Namespace, "sh", "-c", fmt.Sprintf("pgrep --parent %d || true", container.Process.Pid)))
-		out, err := s.control("is-active", "weftd")
+		// Before, it is a script that has not left the machine's own folders yet.
+		if exe, err := os.Readlink(filepath.Join("/proc", s.systemd, "exe")); err != nil || filepath.Base(exe) != "systemd" {
+			return fmt.Errorf("process %q is %q (%w)", s.systemd, exe, err)
+		}
+		out, err := s.control("show", "--property=Version")
 		if err != nil {
 			return errors.New(out)
 		}
