@@ -131,11 +131,16 @@ func (s *service) newMain(t *testing.T, before string) (pid string) {
 	return pid
 }
 
-// serviceAndPods is a cluster of two nodes, the first one's weftd a service, with a pod on each.
-func serviceAndPods(t *testing.T) (s *service, pod1, pod2 *testnet.Pod) {
+// serviceAndPods is a cluster of two nodes, the first one's weftd a service, with a pod on each. The commands
+// prepare the first one.
+func serviceAndPods(t *testing.T, o testnet.ClusterOptions, prepare ...string) (s *service, pod1, pod2 *testnet.Pod) {
 	t.Helper()
-	cluster := newCluster(t, testnet.ClusterOptions{Nodes: 2, Sealed: true})
+	o.Nodes, o.Sealed = 2, true
+	cluster := newCluster(t, o)
 	node1, node2 := cluster.Nodes()[0], cluster.Nodes()[1]
+	if err := node1.ExecAll(t.Context(), prepare...); err != nil {
+		t.Fatal(err)
+	}
 	if err := node2.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -146,7 +151,7 @@ func serviceAndPods(t *testing.T) (s *service, pod1, pod2 *testnet.Pod) {
 // TestRestartBySystemdLosesNothing: weftd leaves its data path with systemd, and its next start goes
 // on with it.
 func TestRestartBySystemdLosesNothing(t *testing.T) {
-	s, pod1, pod2 := serviceAndPods(t)
+	s, pod1, pod2 := serviceAndPods(t, testnet.ClusterOptions{})
 	before := ours(t, s.node.Namespace)
 	tr := startTraffic(t, pod1, pod2)
 	n, main := 0, s.newMain(t, "")
@@ -183,7 +188,7 @@ func TestRestartBySystemdLosesNothing(t *testing.T) {
 // TestCrashIsRepairedBySystemd: a killed weftd is started again, with keys of its own.
 func TestCrashIsRepairedBySystemd(t *testing.T) {
 	t.Parallel()
-	s, pod1, pod2 := serviceAndPods(t)
+	s, pod1, pod2 := serviceAndPods(t, testnet.ClusterOptions{})
 	expectPings(t, pod1, pod2)
 	first := s.newMain(t, "")
 	s.systemctl(t, "kill", "--signal=KILL", "weftd")
@@ -205,14 +210,16 @@ func TestCrashIsRepairedBySystemd(t *testing.T) {
 	}
 }
 
-// TestTheServiceIsConfined looks at the host as weftd sees it there.
+// TestTheServiceIsConfined looks at the host as weftd sees it there. It still runs iptables.
 func TestTheServiceIsConfined(t *testing.T) {
 	t.Parallel()
-	s, pod1, pod2 := serviceAndPods(t)
+	s, pod1, pod2 := serviceAndPods(t, testnet.ClusterOptions{Configure: func(weft map[string]any) {
+		weft["host"] = map[string]any{"acceptForward": true}
+	}}, "iptables-nft -P FORWARD DROP", "iptables-legacy -P FORWARD DROP", "ip6tables-nft -P FORWARD DROP", "ip6tables-legacy -P FORWARD DROP")
 	main := s.newMain(t, "")
 	expectPings(t, pod1, pod2)
 	for _, tt := range []struct{ name, command, want string }{
-		{"sockets of /run", "cd /run; echo *; cd systemd; echo *", "systemd weft weft-testnet\nincoming notify"},
+		{"sockets of /run", "cd /run; echo *; cd systemd; echo *", "systemd weft weft-testnet xtables.lock\nincoming notify"},
 		{"what root reads", "stat -c %s /etc/shadow; ls -A /root 2>/dev/null; true", "0"},
 		{"devices", "ls /dev/net /dev/kmsg /dev/vda /dev/sda 2>/dev/null; true", "/dev/net:\ntun"},
 		{"the kernel's settings", "test -w /proc/sys/net/ipv4/ip_forward && ! touch /proc/sys/kernel/core_pattern 2>/dev/null && echo network", "network"},
@@ -227,7 +234,7 @@ func TestTheServiceIsConfined(t *testing.T) {
 
 // TestTakeoverOfAServiceLosesNothing: systemd learns which process is the service now.
 func TestTakeoverOfAServiceLosesNothing(t *testing.T) {
-	s, pod1, pod2 := serviceAndPods(t)
+	s, pod1, pod2 := serviceAndPods(t, testnet.ClusterOptions{})
 	tr := startTraffic(t, pod1, pod2)
 	n, main := 0, s.newMain(t, "")
 	for ; tr.passes() || n < 2; n++ {
