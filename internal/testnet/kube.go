@@ -14,6 +14,10 @@ import (
 // /64 each. Nodes get them in no certain order.
 var KubernetesPodCIDRs = []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16"), netip.MustParsePrefix("fd00:244::/48")}
 
+// KubernetesDNS is the address of a Service that pods are told to ask for names. Nothing is there
+// until a test makes it.
+var KubernetesDNS = netip.MustParseAddr("10.96.0.10")
+
 // systemPlugins is where the distribution has its CNI plugins.
 const systemPlugins = "/usr/lib/cni"
 

@@ -12,16 +12,16 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/google/renameio/v2"
 )
 
-// The addresses of an APIServer on its segment, and those that Services get. They are
-// apart from those of a Cluster's nodes and pods.
+// The addresses of an APIServer in a namespace of its own, and those that Services get.
+// They are apart from those of a Cluster's nodes and pods.
 var (
-	apiServer4 = netip.MustParseAddr("192.168.77.150")
-	apiServer6 = netip.MustParseAddr("fd00:77::96")
+	apiServerAddrs = []netip.Addr{netip.MustParseAddr("192.168.77.150"), netip.MustParseAddr("fd00:77::96")}
 
 	serviceCIDRs = []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16"), netip.MustParsePrefix("fd00:96::/112")}
 )
@@ -49,9 +49,13 @@ type APIServerOptions struct {
 
 	// Audited are the users whose requests are logged.
 	Audited []string
+
+	// On is the node on which the control plane runs. With weft there, the API server reaches
+	// pods, as it must for `kubectl proxy`. Nil means a namespace of its own, beside the nodes.
+	On *Node
 }
 
-// APIServer is a real kube-apiserver in a namespace of its own, over an etcd cluster. It
+// APIServer is a real kube-apiserver in a namespace, over an etcd cluster. It
 // speaks TLS, knows its clients by certificates and by the tokens of service accounts, and
 // authorizes them by RBAC and, if they are nodes, by what belongs to the node. Stop, Kill
 // and Start leave the data in etcd.
@@ -60,6 +64,7 @@ type APIServer struct {
 	*Service
 	Etcd *Etcd
 
+	addrs   []netip.Addr // one per family, IPv4 first
 	dir     string
 	binDir  string
 	audited []string
@@ -85,11 +90,14 @@ func (n *Net) addAPIServer(ctx context.Context, segment *Segment, o APIServerOpt
 		return nil, fmt.Errorf("find Kubernetes' programs (make kubernetes-build builds them): %w", err)
 	}
 	a := &APIServer{dir: filepath.Join(n.Dir(), "apiserver"), binDir: binDir, audited: append([]string{"nobody"}, o.Audited...)} // none would be all
-	if a.Namespace, err = n.AddNamespace(ctx, "apiserver"); err != nil {
-		return nil, err
+	if o.On != nil {
+		a.Namespace = o.On.Namespace
+		a.addrs, err = a.Addrs(UnderlayLink)
+	} else {
+		a.addrs = apiServerAddrs
+		a.Namespace, err = n.addAPIServerNamespace(ctx, segment)
 	}
-	addrs := []netip.Prefix{netip.PrefixFrom(apiServer4, 24), netip.PrefixFrom(apiServer6, 64)}
-	if err := segment.Attach(ctx, End{Namespace: a.Namespace, Link: UnderlayLink, Addrs: addrs}); err != nil {
+	if err != nil {
 		return nil, err
 	}
 	if err := a.makeCerts(); err != nil {
@@ -109,6 +117,15 @@ func (n *Net) addAPIServer(ctx context.Context, segment *Segment, o APIServerOpt
 	return a, a.Start(ctx)
 }
 
+func (n *Net) addAPIServerNamespace(ctx context.Context, segment *Segment) (*Namespace, error) {
+	namespace, err := n.AddNamespace(ctx, "apiserver")
+	if err != nil {
+		return nil, err
+	}
+	addrs := []netip.Prefix{netip.PrefixFrom(apiServerAddrs[0], 24), netip.PrefixFrom(apiServerAddrs[1], 64)}
+	return namespace, segment.Attach(ctx, End{Namespace: namespace, Link: UnderlayLink, Addrs: addrs})
+}
+
 // newService is one of Kubernetes' programs in the API server's namespace.
 func (a *APIServer) newService(program string, arguments []string, ready func(context.Context) error) *Service {
 	return a.net.AddService(program, filepath.Join(a.dir, program+".log"), ready, func() (*exec.Cmd, error) {
@@ -122,7 +139,7 @@ func (a *APIServer) makeCerts() (err error) {
 	if a.ca, err = newAuthority(filepath.Join(a.dir, "pki")); err != nil {
 		return err
 	}
-	addrs := []netip.Addr{apiServer4, apiServer6, netip.MustParseAddr("127.0.0.1")}
+	addrs := append(slices.Clone(a.addrs), netip.MustParseAddr("127.0.0.1"))
 	for _, cidr := range serviceCIDRs {
 		addrs = append(addrs, cidr.Addr().Next()) // the Service kubernetes
 	}
@@ -160,7 +177,7 @@ func (a *APIServer) arguments() ([]string, error) {
 		return nil, err
 	}
 	return []string{
-		"--advertise-address=" + apiServer4.String(),
+		"--advertise-address=" + a.addrs[0].String(),
 		"--bind-address=::",
 		fmt.Sprintf("--secure-port=%d", apiServerPort),
 		"--tls-cert-file=" + cert, "--tls-private-key-file=" + key,
@@ -186,12 +203,12 @@ func (a *APIServer) arguments() ([]string, error) {
 // URL is the API server's, for those on its segment. Pods, and others behind a
 // kube-proxy, also reach it as the Service kubernetes.
 func (a *APIServer) URL() string {
-	return fmt.Sprintf("https://%s", netip.AddrPortFrom(apiServer4, apiServerPort))
+	return fmt.Sprintf("https://%s", netip.AddrPortFrom(a.addrs[0], apiServerPort))
 }
 
 // URL6 is its URL over IPv6.
 func (a *APIServer) URL6() string {
-	return fmt.Sprintf("https://%s", netip.AddrPortFrom(apiServer6, apiServerPort))
+	return fmt.Sprintf("https://%s", netip.AddrPortFrom(a.addrs[1], apiServerPort))
 }
 
 // CAFile holds the certificate of the CA that signed the API server's, the kubelets' and

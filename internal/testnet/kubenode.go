@@ -75,6 +75,8 @@ func (k *Kubernetes) addKubelet(n *KubernetesNode, addrs []netip.Addr) error {
 		"tlsPrivateKeyFile":         key,
 		"containerRuntimeEndpoint":  "unix://" + ContainerdSocket,
 		"volumePluginDir":           "/var/lib/kubelet/plugins",
+		"clusterDNS":                []string{KubernetesDNS.String()},
+		"clusterDomain":             "cluster.local",
 		"nodeStatusUpdateFrequency": "2s",
 
 		// The host is shared with others, whose swap, full disk or old cgroups are not the
@@ -120,8 +122,8 @@ func (k *Kubernetes) addProxy(n *KubernetesNode) error {
 		"clusterCIDR":      Join(KubernetesPodCIDRs, ","),
 		"hostnameOverride": n.NodeName(),
 		"oomScoreAdj":      0,
-		// These are the whole host's, and a namespace can't set them.
-		"conntrack": map[string]any{"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
+		// The size is the whole host's, and a namespace can't set it.
+		"conntrack": map[string]any{"maxPerCore": 0, "min": 0},
 	})
 	if err != nil {
 		return err

@@ -9,9 +9,9 @@ import (
 )
 
 // Machine is a Node that programs find like a machine of their own: besides the network,
-// /run, /var/lib, /var/log, /etc, /opt and the processes are the node's. Several containerds or
-// kubelets would otherwise meet there, and with those of the host. What runs in it ends
-// with the Net, containers too, and with it what they have mounted.
+// /run, /var/lib, /var/log, /etc, /opt, the processes and the host name are the node's.
+// Several containerds or kubelets would otherwise meet there, and with those of the host.
+// What runs in it ends with the Net, containers too, and with it what they have mounted.
 type Machine struct {
 	*Node
 
@@ -32,6 +32,7 @@ const ContainerdSocket = "/run/containerd/containerd.sock"
 const isolate = `
 set -e
 root=$1 networks=$2 plugins=$3
+hostname "$4"
 mkdir -p "$root/run/weft-testnet" "$root/var/lib/cni" "$root/var/log" "$root/sysctl" "$root/opt/cni/bin"
 cp -a /etc "$root/etc"
 mkdir -p "$root/etc/cni/net.d"
@@ -78,8 +79,8 @@ func (m *Machine) isolate(ctx context.Context, pluginDir string) error {
 		_, err := os.Stat(m.Path("isolated"))
 		return err
 	}
-	m.holder = m.AddService("machine", isolated, "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc",
-		"--", "sh", "-c", isolate, "sh", m.root(), m.ConfDir(), pluginDir)
+	m.holder = m.AddService("machine", isolated, "unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc",
+		"--", "sh", "-c", isolate, "sh", m.root(), m.ConfDir(), pluginDir, m.options.Name)
 	return m.holder.Start(ctx)
 }
 
@@ -92,7 +93,7 @@ func (m *Machine) Path(inside string) string { return filepath.Join(m.root(), in
 // Inside prepares a program to run in the machine, as Command does for the network alone.
 func (m *Machine) Inside(ctx context.Context, name string, args ...string) *exec.Cmd {
 	in := fmt.Sprintf("/proc/%d/ns/", m.holder.PID())
-	return m.Command(ctx, "nsenter", append([]string{"--mount=" + in + "mnt", "--pid=" + in + "pid_for_children", "--", name}, args...)...)
+	return m.Command(ctx, "nsenter", append([]string{"--mount=" + in + "mnt", "--uts=" + in + "uts", "--pid=" + in + "pid_for_children", "--", name}, args...)...)
 }
 
 // inside runs a program in the machine.
