@@ -33,7 +33,7 @@ KUBE_LDFLAGS = -s -w $(foreach package,k8s.io/component-base/version k8s.io/clie
 FUZZTIME ?= 30s
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build man package-files deb rpm test-packages licenses image image-lock manifests release test-release reproducible vulncheck demo demo-build demo-clean kubernetes-demo-build test test-upgrade torture e2e test-page screenshots kubernetes-build test-kubernetes lint model fuzz bench bench-quick bench-pods bench-scale bench-restart soak bench-check bench-code bench-build clean
+.PHONY: help deps build man package-files deb rpm test-packages licenses image image-lock manifests release test-release reproducible vulncheck demo demo-build demo-clean kubernetes-demo-build test test-upgrade torture e2e test-page screenshots kubernetes-build test-kubernetes conformance-build conformance lint model fuzz bench bench-quick bench-pods bench-scale bench-restart soak bench-check bench-code bench-build clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -192,6 +192,23 @@ kubernetes-build: ## build Kubernetes' own programs and flanneld into bin/kubern
 test-kubernetes: IMAGE_ARCHS := $(shell go env GOARCH)
 test-kubernetes: deps build kubernetes-build image manifests ## run a real Kubernetes in network namespaces, in three minutes
 	cd kubernetes && $(GOTEST) ./...
+
+# The suite comes from the sources of Kubernetes' programs. CoreDNS is a module of its own: its
+# client libraries are others.
+SUITE := ../../bin/suite
+conformance-build:
+	@echo "building Kubernetes' own tests: 4 minutes the first time, then seconds"
+	@cd kubernetes/programs && CGO_ENABLED=0 go test -c -trimpath -ldflags '$(KUBE_LDFLAGS)' -o $(SUITE)/e2e.test k8s.io/kubernetes/test/e2e && \
+		CGO_ENABLED=0 go build -trimpath -ldflags '$(KUBE_LDFLAGS)' -o $(SUITE)/ github.com/onsi/ginkgo/v2/ginkgo \
+			k8s.io/kubernetes/test/images/agnhost k8s.io/kubernetes/test/images/regression-issue-74839 && \
+		install -m 644 "$$(go list -m -f '{{.Dir}}' k8s.io/kubernetes)"/test/images/agnhost/porter/localhost.{crt,key} $(SUITE)/
+	@cd kubernetes/coredns && CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o $(SUITE)/ .
+	@cd kubernetes && go build -o ../bin/suite/conformance ./conformance
+
+conformance: IMAGE_ARCHS := $(shell go env GOARCH)
+conformance: deps build kubernetes-build image manifests conformance-build ## run Kubernetes' own tests of networks, in 20 minutes, and write docs/CONFORMANCE.md (ARGS=-help)
+	@scripts/deps conformance
+	@bin/suite/conformance $(ARGS)
 
 lint: ## run the linters of .golangci.yaml
 	go run $(GOLANGCI_LINT) run

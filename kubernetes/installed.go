@@ -31,7 +31,8 @@ type Installed struct {
 	files Files
 }
 
-// NewInstalled starts a Kubernetes with no pod network. The paths are those that make writes to.
+// NewInstalled starts a Kubernetes with no pod network, whose control plane is on the first node. The
+// paths are those that make writes to.
 func NewInstalled(ctx context.Context, n *testnet.Net, nodes int, binDir string, files Files) (*Installed, error) {
 	for _, path := range []*string{&files.Image, &files.Manifests, &files.Programs} {
 		var err error
@@ -44,7 +45,11 @@ func NewInstalled(ctx context.Context, n *testnet.Net, nodes int, binDir string,
 	if in.Cluster, err = n.NewCluster(ctx, testnet.ClusterOptions{Nodes: nodes}); err != nil {
 		return nil, err
 	}
-	if in.Kubernetes, err = n.AddKubernetes(ctx, in.Cluster, testnet.APIServerOptions{BinDir: binDir, Audited: []string{"system:serviceaccount:" + weftNamespace + ":" + weftAccount}}); err != nil {
+	control := testnet.APIServerOptions{
+		BinDir: binDir, On: in.Cluster.Nodes()[0],
+		Audited: []string{"system:serviceaccount:" + weftNamespace + ":" + weftAccount},
+	}
+	if in.Kubernetes, err = n.AddKubernetes(ctx, in.Cluster, control); err != nil {
 		return nil, err
 	}
 	in.Server = in.Kubernetes.APIServer
