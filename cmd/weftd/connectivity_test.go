@@ -38,12 +38,30 @@ func connectivity(t *testing.T, n *testnet.Node, args ...string) (results map[st
 
 type result struct{ Check, Outcome, Detail, Cause string }
 
+// withPlugins has the plugins behind weft-cni that weftd calls by default.
+func withPlugins(t *testing.T) func(weft map[string]any) {
+	t.Helper()
+	dir, chain := t.TempDir(), []string{"portmap", "bandwidth", "tuning"}
+	for _, name := range chain {
+		if err := os.Symlink(filepath.Join("/usr/lib/cni", name), filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink(filepath.Join(binDir, "weft-cni"), filepath.Join(dir, "weft-cni")); err != nil {
+		t.Fatal(err)
+	}
+	return func(weft map[string]any) {
+		cni := weft["cni"].(map[string]any)
+		cni["binDir"], cni["chain"] = dir, chain
+	}
+}
+
 func TestConnectivityTest(t *testing.T) {
 	t.Parallel()
 	for _, encapsulation := range []string{"sealed", "vxlan"} {
 		t.Run(encapsulation, func(t *testing.T) {
 			t.Parallel()
-			cluster := startCluster(t, testnet.ClusterOptions{Nodes: 3, Sealed: encapsulation == "sealed"})
+			cluster := startCluster(t, testnet.ClusterOptions{Nodes: 3, Sealed: encapsulation == "sealed", Configure: withPlugins(t)})
 			node1, node2, node3 := cluster.Nodes()[0], cluster.Nodes()[1], cluster.Nodes()[2]
 			results, failed := connectivity(t, node1)
 			for _, check := range []string{

@@ -56,7 +56,7 @@ func path(name string) string { return filepath.Join(namespaces, name) }
 
 func attachment(name string) *libcni.RuntimeConf {
 	return &libcni.RuntimeConf{ContainerID: name, NetNS: path(name), IfName: standInLink,
-		Args: [][2]string{{"K8S_POD_NAMESPACE", "weft"}, {"K8S_POD_NAME", name}}}
+		Args: [][2]string{{"IgnoreUnknown", "1"}, {"K8S_POD_NAMESPACE", "weft"}, {"K8S_POD_NAME", name}}}
 }
 
 // add makes a stand-in, of which there may be several with other suffixes.
