@@ -41,7 +41,7 @@ const retryInterval = time.Second
 
 // Run runs the daemon until ctx is done, or another one has taken over from it. The order is that of
 // docs/DESIGN.md, "A node's life": what protects pods comes first and stays when Run returns; what
-// can fail for a while is tried until it succeeds.
+// can fail for a while is tried until it succeeds. After ErrTakeBack, the caller starts the program again.
 func Run(ctx context.Context, c config.Config, s Succession, log *slog.Logger) error {
 	// As early as possible and never undone: a SIGHUP without a handler ends the process, in
 	// the middle of what it does to the host.
@@ -64,7 +64,7 @@ func Run(ctx context.Context, c config.Config, s Succession, log *slog.Logger) e
 	err = d.end(d.runAll(ctx, upgrades, before))
 	d.lock.Close()
 	if d.replaced && err == nil && s.Linger {
-		d.linger(ctx)
+		return d.linger(ctx)
 	}
 	return err
 }

@@ -3,7 +3,10 @@ package daemon
 import (
 	"bytes"
 	"errors"
+	"io/fs"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -11,10 +14,11 @@ import (
 	"weft/daemon/handover"
 	"weft/internal/alone"
 	"weft/internal/config"
+	"weft/internal/status"
 )
 
 // TestLingeringIsBounded: where nobody ends a weftd that lingers, an update of a DaemonSet is stuck, and
-// it must end by itself, so that kubelet starts it again.
+// it must start again. One that was not ready is not ready then either.
 func TestLingeringIsBounded(t *testing.T) {
 	dir := t.TempDir()
 	lock, err := alone.Lock(dir) // as the next weftd has it
@@ -40,9 +44,11 @@ func TestLingeringIsBounded(t *testing.T) {
 	if d.successor, err = listener.Accept(); err != nil {
 		t.Fatal(err)
 	}
-	d.linger(t.Context())
-	if !strings.Contains(said.String(), "the next start takes it back") {
-		t.Errorf("it logs %s", said.String())
+	if err := d.linger(t.Context()); !errors.Is(err, ErrTakeBack) || !strings.Contains(said.String(), "data path taken back") {
+		t.Errorf("it returns %v, and logs %s", err, said.String())
+	}
+	if _, err := os.Stat(filepath.Join(dir, status.LingerName)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("it would be ready: %v", err)
 	}
 	if err := <-asked; !errors.Is(err, handover.ErrNobody) {
 		t.Errorf("the next one is not told: %v", err)

@@ -68,7 +68,11 @@ func (d *daemon) succeed(ctx context.Context, takeover bool) (before *predecesso
 		}
 	}
 	if d.lock == nil {
-		if d.lock, err = alone.Lock(d.config.RunDir); err != nil {
+		d.lock, err = alone.Lock(d.config.RunDir)
+		if takeover && errors.Is(err, alone.ErrRuns) { // since takeOver has looked
+			return d.succeed(ctx, takeover)
+		}
+		if err != nil {
 			return nil, err
 		}
 	}

@@ -64,6 +64,7 @@ func TestWeftIsInstalledByItsManifest(t *testing.T) {
 		{"the API server takes every manifest", in.manifestsAreValid},
 		{"one command makes nodes ready, and pods talk", in.apply},
 		{"an update loses nothing", in.update},
+		{"a bad update stops at its first node", in.badUpdate},
 		{"pods outlive what may go wrong", in.chaos},
 		{"weft has no right that it does not use", in.rightsAreUsed},
 		{"nodes are as before", in.uninstall},

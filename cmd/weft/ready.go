@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -16,9 +17,14 @@ func newReadyCommand(socket *string) *cobra.Command {
 		Args:  cobra.NoArgs,
 	}
 	exits(c, "pods can be added, and their packets are forwarded", "not so, and the error says why; or no weftd answers")
-	pid := c.Flags().Int("pid", 0, "only if weftd has this process number; with 1 it is the weftd of this container, and not one that has taken over from it")
+	pid := c.Flags().Int("pid", 0, "only if weftd has this process number, or had while it was ready, and waits to be ended (--linger); with 1 it is the weftd of this container")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		if *pid != 0 {
+			lingering, err := status.Server(filepath.Join(filepath.Dir(*socket), status.LingerName))
+			if err == nil && lingering == *pid {
+				_, err = fmt.Fprintln(c.OutOrStdout(), "waits to be ended, another weftd has the data path")
+				return failed(err)
+			}
 			server, err := status.Server(*socket)
 			if err == nil && server != *pid {
 				err = errors.New("another weftd has the data path")

@@ -138,7 +138,7 @@ func tearDown(ctx context.Context, c config.Config, force bool) (teardown, error
 	if err := handover.Forget(c.RunDir); err != nil {
 		return done, err
 	}
-	for _, name := range []string{nodefile.Name, nodefile.ForwardingName, nodefile.ProvenName, handover.SocketName, status.SocketName} {
+	for _, name := range []string{nodefile.Name, nodefile.ForwardingName, nodefile.ProvenName, handover.SocketName, status.SocketName, status.LingerName} {
 		path := filepath.Join(c.RunDir, name)
 		switch err := os.Remove(path); {
 		case err == nil:

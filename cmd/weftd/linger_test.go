@@ -23,7 +23,7 @@ func startContainer(t *testing.T, node *testnet.Node) *container {
 	t.Helper()
 	c := &container{cmd: weftd(t, node, []string{"unshare", "--pid", "--fork", "--kill-child", "--mount-proc"}, "--takeover", "--linger")}
 	c.wait = begin(t, c.cmd)
-	eventually(t, "weftd to be ready", func() error { return c.ready(t, node) })
+	c.awaitProbe(t, node, "ready\n")
 	return c
 }
 
@@ -36,18 +36,29 @@ func (c *container) pid() (int, error) {
 	return strconv.Atoi(strings.TrimSpace(string(children)))
 }
 
-// ready is what the pod's probe asks, in the container.
-func (c *container) ready(t *testing.T, node *testnet.Node) error {
+// probe is what the pod's readiness probe says, in the container.
+func (c *container) probe(t *testing.T, node *testnet.Node) (string, error) {
 	t.Helper()
 	pid, err := c.pid()
 	if err != nil {
-		return err
+		return "", err
 	}
 	got := finish(t, node.Command(t.Context(), "nsenter", fmt.Sprintf("--target=%d", pid), "--pid", "--mount", "--", binDir+"/weft", "--socket", node.Socket(), "ready", "--pid=1"))
 	if got.status != 0 {
-		return errors.New(got.stderr)
+		return "", errors.New(got.stderr)
 	}
-	return nil
+	return got.stdout, nil
+}
+
+func (c *container) awaitProbe(t *testing.T, node *testnet.Node, want string) {
+	t.Helper()
+	eventually(t, fmt.Sprintf("the probe to say %q", want), func() error {
+		got, err := c.probe(t, node)
+		if err == nil && got != want {
+			err = errors.New(got)
+		}
+		return err
+	})
 }
 
 func (c *container) signal(t *testing.T, signal syscall.Signal) {
@@ -62,7 +73,8 @@ func (c *container) signal(t *testing.T, signal syscall.Signal) {
 }
 
 // TestPodsOfADaemonSetFollowEachOther: a weftd that is told to linger does not end when the next one has
-// taken over, which kubelet would answer by starting it again. It is not ready meanwhile.
+// taken over, which kubelet would answer by starting it again. It stays ready, or the DaemonSet's controller
+// would delete its pod whether the next one is ready or not.
 func TestPodsOfADaemonSetFollowEachOther(t *testing.T) {
 	t.Parallel()
 	cluster, pod1, pod2 := podsOnTwoNodes(t)
@@ -70,16 +82,12 @@ func TestPodsOfADaemonSetFollowEachOther(t *testing.T) {
 	if err := node.Stop(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	const ready, waits = "ready\n", "waits to be ended, another weftd has the data path\n"
 	old := startContainer(t, node)
 	tr := startTraffic(t, pod1, pod2)
 	for range 3 {
 		next := startContainer(t, node)
-		eventually(t, "the old one to let go", func() error {
-			if err := old.ready(t, node); err == nil || !strings.Contains(err.Error(), "another weftd has the data path") {
-				return fmt.Errorf("the old one: %w", err)
-			}
-			return nil
-		})
+		old.awaitProbe(t, node, waits)
 		if got := weft(t, node, "status"); strings.Contains(got.stdout, "does not end") {
 			t.Errorf("weft status warns of the old one:\n%s", got.stdout)
 		}
@@ -87,22 +95,25 @@ func TestPodsOfADaemonSetFollowEachOther(t *testing.T) {
 		if got := old.wait(); got.status != 0 || !strings.Contains(got.stderr, "waiting to be ended") {
 			t.Errorf("the old one ends with status %d: %s", got.status, got.stderr)
 		}
-		if err := next.ready(t, node); err != nil {
-			t.Errorf("after the end of the old one: %v", err)
+		if got, err := next.probe(t, node); got != ready {
+			t.Errorf("after the end of the old one: %s %v", got, err)
 		}
 		old = next
 	}
 	tr.expectNoLoss(t)
 
-	// One that lingers ends when the one that has the data path dies, so that kubelet starts it.
+	// One that lingers goes on, in the same process, when the one that has the data path dies.
 	next := startContainer(t, node)
 	next.signal(t, syscall.SIGKILL)
 	next.wait()
-	if got := old.wait(); got.status != 0 || !strings.Contains(got.stderr, "runs no more") {
-		t.Errorf("the one that lingers ends with status %d: %s", got.status, got.stderr)
-	}
-	last := startContainer(t, node)
+	old.awaitProbe(t, node, ready)
 	expectPings(t, pod1, pod2)
+	last := startContainer(t, node)
+	old.awaitProbe(t, node, waits)
+	old.signal(t, syscall.SIGTERM)
+	if got := old.wait(); got.status != 0 || !strings.Contains(got.stderr, "runs no more") {
+		t.Errorf("the one that has lingered twice ends with status %d: %s", got.status, got.stderr)
+	}
 	last.signal(t, syscall.SIGTERM)
 	if got := last.wait(); got.status != 0 {
 		t.Errorf("exit status %d: %s", got.status, got.stderr)

@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"os/exec"
 	"os/signal"
 	"runtime"
 	"runtime/debug"
@@ -89,7 +90,11 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		return 0
 	}
 	log := slog.New(slog.NewTextHandler(stderr, nil)).With("node", c.Node)
-	if err := daemon.Run(ctx, c, succession, log); err != nil {
+	err = daemon.Run(ctx, c, succession, log)
+	if errors.Is(err, daemon.ErrTakeBack) {
+		err = startAgain(environ)
+	}
+	if err != nil {
 		fmt.Fprintln(stderr, "weftd:", err)
 		if errors.As(err, new(daemon.Unfit)) {
 			return exitUsage
@@ -97,4 +102,13 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		return exitFailure
 	}
 	return 0
+}
+
+// startAgain has this process begin anew. It returns only if that fails.
+func startAgain(environ []string) error {
+	path, err := exec.LookPath(os.Args[0])
+	if err == nil {
+		err = syscall.Exec(path, os.Args, environ)
+	}
+	return fmt.Errorf("start weftd again: %w", err)
 }

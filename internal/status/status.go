@@ -27,6 +27,10 @@ import (
 // SocketName is the socket's name in the run directory.
 const SocketName = "weftd.sock"
 
+// LingerName is the name, in the run directory, of the socket of a weftd that was ready, has handed its
+// data path over, and waits to be ended. It answers nothing: see Server.
+const LingerName = "lingering.sock"
+
 // Report is what weftd says of itself. Its times are what the clock would have shown then
 // if it had been set as it is now.
 type Report struct {
