@@ -132,6 +132,10 @@ func (p *Plugin) wire(req *request, k *wiring.Kernel, w *wiring.Wiring, own []ne
 			return withCode(CodeWiring, fmt.Errorf("%s: %w", s.What, err))
 		}
 	}
+	// A teardown that has not seen the veth removes what protects it, and this file before.
+	if _, err := wiring.ReadNode(req.conf.RunDir); err != nil {
+		return withCode(types.ErrTryAgainLater, err)
+	}
 	versioned, err := newResult(w, req, prev).GetAsVersion(req.conf.CNIVersion)
 	if err != nil {
 		return withCode(types.ErrIncompatibleCNIVersion, err)

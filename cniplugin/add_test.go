@@ -324,6 +324,20 @@ func TestUnwrittenResultUndoesTheADD(t *testing.T) {
 	n.requireNothingLeft()
 }
 
+// TestAddDuringATeardownFails: a teardown that has seen no pod goes on to remove the guard.
+func TestAddDuringATeardownFails(t *testing.T) {
+	n := newNode(t, families["IPv4"]...)
+	n.plugin.runStep = func(s wiring.Step) error {
+		if err := nodefile.Remove(n.runDir); err != nil {
+			t.Fatal(err)
+		}
+		return s.Do()
+	}
+	err := n.call(n.plugin.Add, n.args("pod", newNamespace(t).Path()))
+	requireCode(t, err, types.ErrTryAgainLater)
+	n.requireNothingLeft()
+}
+
 // A lease that cannot be given back is reported together with the cause.
 func TestUndoFailureNamesTheCause(t *testing.T) {
 	n := newNode(t, families["IPv4"]...)

@@ -120,12 +120,10 @@ func tearDownAlone(ctx context.Context, c config.Config, how manner) (teardown, 
 }
 
 func tearDown(ctx context.Context, c config.Config, force bool) (teardown, error) {
-	done := teardown{Removed: []string{}, Exposed: []string{}}
-	pods, err := removable(c, force)
-	if err != nil {
+	done := teardown{Removed: []string{}}
+	if _, err := removable(c, force); err != nil {
 		return done, err
 	}
-	done.Exposed = append(done.Exposed, pods...)
 	// First what has runtimes add pods, last what protects those that there are.
 	conflist := filepath.Join(c.CNI.ConfDir, config.ConflistName)
 	removed, err := removeConflist(conflist)
@@ -146,6 +144,10 @@ func tearDown(ctx context.Context, c config.Config, force bool) (teardown, error
 		case !errors.Is(err, fs.ErrNotExist):
 			return done, fmt.Errorf("remove what weftd wrote in the run directory: %w", err)
 		}
+	}
+	// Again: an ADD may have been under way. From here on none succeeds, as it looks for nodefile.Name last.
+	if done.Exposed, err = removable(c, force); err != nil {
+		return done, err
 	}
 	if removed, err := tun.Remove(c.TUN.Name); err != nil {
 		return done, err

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"weft/internal/testnet"
 )
 
@@ -70,6 +72,42 @@ func TestTeardownWaitsAndPurges(t *testing.T) {
 	}
 	if err := cmd.Wait(); err != nil || strings.Contains(said.String(), "kept:") {
 		t.Errorf("it ends with %v: %s", err, said)
+	}
+}
+
+// TestTeardownSeesAPodThatIsBeingAdded: a pod that comes after `weft teardown` has seen none keeps its
+// protection.
+func TestTeardownSeesAPodThatIsBeingAdded(t *testing.T) {
+	t.Parallel()
+	node := newCluster(t, testnet.ClusterOptions{Nodes: 1, Sealed: true}).Nodes()[0]
+	if err := node.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := node.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	// It stops where it reads the conflist.
+	dir := t.TempDir()
+	fifo := filepath.Join(dir, "10-weft.conflist")
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	torn := make(chan outcome, 1)
+	go func() { torn <- teardown(t, node, "--cni-conf-dir", dir) }()
+	content, err := os.OpenFile(fifo, os.O_WRONLY, 0) // waits for it
+	if err != nil {
+		t.Fatal(err)
+	}
+	addPod(t, node, "a")
+	content.Close()
+	if got := <-torn; got.status != 1 || !strings.Contains(got.stderr, "1 pod still on this node") {
+		t.Errorf("exit status %d: %s", got.status, got.stderr)
+	}
+	if tables := run(t, node.Namespace, "nft", "list", "tables"); !strings.Contains(tables, "table inet weft") {
+		t.Errorf("the guard is gone: %s", tables)
+	}
+	if pod, err := node.AddPod(t.Context(), "b"); err == nil {
+		t.Errorf("another pod was added then: %v", pod.Addrs)
 	}
 }
 
