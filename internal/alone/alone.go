@@ -42,8 +42,19 @@ func Lock(runDir string) (*os.File, error) {
 		}
 		return nil, fmt.Errorf("lock %s: %w", path, err)
 	}
+	if !is(lock, path) { // a teardown has removed it meanwhile
+		lock.Close()
+		return Lock(runDir)
+	}
 	Sign(lock)
 	return lock, nil
+}
+
+// is reports whether path still leads to the file.
+func is(file *os.File, path string) bool {
+	got, gotErr := file.Stat()
+	want, wantErr := os.Stat(path)
+	return gotErr == nil && wantErr == nil && os.SameFile(got, want)
 }
 
 // Adopt goes on with the lock that another process has handed over. It holds as long as one of both

@@ -4,7 +4,10 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -83,4 +86,34 @@ func TestLockRefusesAnOpenFolder(t *testing.T) {
 	if _, err := alone.Lock(dir); err == nil {
 		t.Error("the lock was followed to elsewhere")
 	}
+}
+
+// TestARemovedLockIsNone: `weft teardown --purge` removes the file. A process that has opened it before
+// must not hold a lock that others don't find.
+func TestARemovedLockIsNone(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "run")
+	var holders atomic.Int32
+	var group sync.WaitGroup
+	for range 8 {
+		group.Go(func() {
+			for range 2000 {
+				lock, err := alone.Lock(dir)
+				if errors.Is(err, alone.ErrRuns) {
+					continue
+				}
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if holders.Add(1) > 1 {
+					t.Error("two hold the lock")
+				}
+				runtime.Gosched()
+				holders.Add(-1)
+				_ = os.Remove(filepath.Join(dir, alone.LockName)) // last of all
+				lock.Close()
+			}
+		})
+	}
+	group.Wait()
 }
