@@ -402,10 +402,26 @@ func right(group, resource, subresource, verb string) string {
 }
 
 func (in *installed) uninstall(t *testing.T) {
-	in.kubectl(t, "--namespace", weftNamespace, "delete", "daemonset", "weft")
 	in.kubectl(t, "apply", "--filename", in.Manifest("weft-uninstall.yaml"))
+	err := waitALittle(t.Context(), "the pods to wait for the end of weft's", func(ctx context.Context) error {
+		pods, err := in.Admin.CoreV1().Pods(weftNamespace).List(ctx, meta.ListOptions{LabelSelector: "app.kubernetes.io/name=weft-uninstall"})
+		unschedulable := 0
+		for _, pod := range pods.Items {
+			for _, c := range pod.Status.Conditions {
+				if c.Type == core.PodScheduled && c.Reason == core.PodReasonUnschedulable {
+					unschedulable++
+				}
+			}
+		}
+		if err == nil && unschedulable != len(in.Kubernetes.Nodes) {
+			err = fmt.Errorf("%d wait", unschedulable)
+		}
+		return err
+	})
+	check(t, err)
+	in.kubectl(t, "--namespace", weftNamespace, "delete", "daemonset", "weft")
 	// Pods run still, so nothing may be removed.
-	err := waitALittle(t.Context(), "the logs to name the pods", func(ctx context.Context) error {
+	err = waitALittle(t.Context(), "the logs to name the pods", func(ctx context.Context) error {
 		out, err := in.Kubectl(ctx, "--namespace", weftNamespace, "logs", "--selector", "app.kubernetes.io/name=weft-uninstall", "--container", "teardown")
 		if err == nil && strings.Count(out, "1 pod still on this node") != len(in.Kubernetes.Nodes) {
 			err = errors.New(out)
