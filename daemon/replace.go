@@ -155,6 +155,7 @@ func (d *daemon) yield(p *path, r *handover.Request, stopLanes func() error) err
 		d.successor, d.replaced = r, true
 		return errReplaced
 	}
+	d.save() // the other one has read the snapshot, and reads it again if it is another now
 	if err := stopLanes(); err != nil {
 		r.Refuse(err)
 		return err

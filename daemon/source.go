@@ -30,6 +30,7 @@ type source struct {
 	registry control.Registry // nil where one person lists all nodes
 	config   config.Config
 	log      *slog.Logger
+	read     os.FileInfo // the snapshot that was read last; nil if there was none
 
 	mu   sync.Mutex
 	self control.Self
@@ -76,6 +77,7 @@ func (s *source) known(ctx context.Context, next func(control.State) (*control.P
 		}
 		return plan, nil
 	}
+	s.read, _ = os.Stat(s.snapshot()) // before it is read: if it is replaced meanwhile, it is read again
 	state, err := snapshot.Read(s.snapshot(), s.registry.Identity(), s.Origin())
 	if err == nil {
 		plan, err = next(state)
@@ -86,6 +88,15 @@ func (s *source) known(ctx context.Context, next func(control.State) (*control.P
 	s.log.Info("node list taken from snapshot", "source", s.Origin(), "peers", len(plan.Peers))
 	s.self.Held = plan.PodCIDRs // nothing registers yet
 	return plan, nil
+}
+
+// renewed says whether there is another snapshot than the one that was read last.
+func (s *source) renewed() bool {
+	if s.registry == nil {
+		return false
+	}
+	now, err := os.Stat(s.snapshot())
+	return err == nil && (s.read == nil || !os.SameFile(now, s.read) || !now.ModTime().Equal(s.read.ModTime()))
 }
 
 // await runs the source until it emits a State that makes a plan.
@@ -219,23 +230,30 @@ func (d *daemon) saveNowAndThen(ctx context.Context) error {
 	if d.control.registry == nil {
 		return nil
 	}
-	var saved *control.Plan
-	save := func() error {
-		d.mu.Lock()
-		state, plan := d.engine.Snapshot(saved)
-		d.mu.Unlock()
-		if plan == saved || plan == nil {
-			saved = plan
-			return nil
-		}
+	d.save()
+	err := every(ctx, saveInterval, func() error {
+		d.save()
+		return nil
+	})
+	d.save()
+	return err
+}
+
+// save writes the applied list of nodes as the snapshot, unless it is there already.
+func (d *daemon) save() {
+	if d.control.registry == nil {
+		return
+	}
+	d.saving.Lock()
+	defer d.saving.Unlock()
+	d.mu.Lock()
+	state, plan := d.engine.Snapshot(d.saved)
+	d.mu.Unlock()
+	if plan != d.saved && plan != nil {
 		if err := snapshot.Write(d.control.snapshot(), d.control.registry.Identity(), state); err != nil {
 			d.log.Error("snapshot of node list not written", "error", err, "retry", saveInterval)
-			return nil
+			return
 		}
-		saved = plan
-		return nil
 	}
-	_ = save()
-	err := every(ctx, saveInterval, save)
-	return errors.Join(err, save())
+	d.saved = plan
 }

@@ -59,6 +59,9 @@ type daemon struct {
 	capturing sync.Mutex // held while an operator captures packets
 	replaced  bool       // another weftd changes the host now; guarded by applying
 
+	saving sync.Mutex
+	saved  *control.Plan // whose list of nodes is the snapshot; guarded by saving
+
 	mu     sync.Mutex                 // guards what follows
 	raised map[string]warning.Warning // by subject
 	found  []warning.Warning          // when weftd last looked at the host

@@ -167,8 +167,14 @@ func (d *daemon) inherit(ctx context.Context, before *predecessor) (inherited bo
 // claim makes what is offered this process's, once a list of nodes is known.
 func (d *daemon) claim(ctx context.Context, before *predecessor) (*handover.State, error) {
 	err := d.identify()
-	if err == nil && before.plan == nil {
-		before.plan, err = d.control.known(ctx, d.first)
+	if err == nil && (before.plan == nil || d.control.renewed()) {
+		var plan *control.Plan
+		if plan, err = d.control.known(ctx, d.first); err == nil {
+			before.plan = plan
+		} else if before.plan != nil {
+			d.log.Warn("the last list of nodes can't be used, the one before is", "error", err)
+			err = nil
+		}
 	}
 	if err != nil {
 		before.offer.Close()

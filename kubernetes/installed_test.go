@@ -206,6 +206,10 @@ func (in *installed) update(t *testing.T) {
 	t.Logf("3 updates of both nodes: %d of %d pings lost", lost, sent)
 	if lost > 0 {
 		t.Errorf("%d of %d pings were lost\n%s", lost, sent, in.Describe(t.Context()))
+		for _, n := range in.Kubernetes.Nodes {
+			out, err := in.Weft(t.Context(), n, "status").CombinedOutput()
+			t.Logf("%s: %v\n%s", n.NodeName(), err, out)
+		}
 	}
 	for _, n := range in.Kubernetes.Nodes {
 		err := waitALittle(t.Context(), "one pod of weft's on "+n.NodeName(), func(ctx context.Context) error {

@@ -210,3 +210,26 @@ func TestTakeoverIsKilled(t *testing.T) {
 		t.Errorf("tickets are left: %v, %v", left, err)
 	}
 }
+
+// TestTakeoverKnowsTheNewestNode: a weftd that takes over shortly after a node has joined goes on with that
+// node, though the snapshot was older.
+func TestTakeoverKnowsTheNewestNode(t *testing.T) {
+	t.Parallel()
+	c := startEtcdCluster(t, 1, testnet.EtcdOptions{Members: 1})
+	node1 := c.Nodes()[0]
+	pod1 := addPod(t, node1, "a")
+	for range 3 { // one of them before the snapshot is written again by the clock
+		node := c.join(t, pod1)
+		pod := addPod(t, node, "on-"+node.Entry().Name)
+		expectPings(t, pod1, pod)
+		if err := node1.TakeOver(t.Context(), "--takeover"); err != nil {
+			t.Fatal(err)
+		}
+		if err := pings(t, pod1.Namespace, addrOf(t, pod, false)); err != nil {
+			t.Errorf("the first packet after a hand-over: %v", err)
+		}
+	}
+	if got := metric(t, node1, `weft_drops_total{reason="no_route"}`); got != "0" {
+		t.Errorf("%s packets were dropped as no_route", got)
+	}
+}
