@@ -64,8 +64,8 @@ licenses: ## collect the licences of what weft is linked with in bin/THIRD-PARTY
 	@$(MAKE) --no-print-directory $(LICENCES)
 
 # image/ is a module of its own: libraries that write images are no business of weft's.
-# A tag can't have a plus sign.
-IMAGE ?= weft.network/weft:$(subst +,-,$(VERSION))
+# A tag can't have a plus sign. From localhost no node pulls an image, whoever owns a domain.
+IMAGE ?= localhost/weft:$(subst +,-,$(VERSION))
 IMAGE_ARCHS ?= amd64 arm64
 IMAGE_FILE ?= bin/image/weft.tar
 

@@ -12,7 +12,7 @@ import (
 // works there, in the network namespace of the host.
 func TestImage(t *testing.T) {
 	begin(t)
-	const name = "weft.network/weft:e2e"
+	const name = "localhost/weft:e2e"
 	archive := filepath.Join(t.TempDir(), "weft.tar")
 	made := exec.CommandContext(t.Context(), "make", "--no-print-directory", "-C", "..", "image",
 		"IMAGE="+name, "IMAGE_ARCHS="+runtime.GOARCH, "IMAGE_FILE="+archive, "VERSION=1.2.3")

@@ -25,7 +25,7 @@ import (
 // realBuild is of what `make image` fetched and built.
 func realBuild(t *testing.T) build {
 	t.Helper()
-	tag, err := name.NewTag("weft.network/weft:1.2.3")
+	tag, err := name.NewTag("localhost/weft:1.2.3")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -297,7 +297,7 @@ func fakePackage(t *testing.T, files map[string]string) string {
 }
 
 func TestOptions(t *testing.T) {
-	complete := []string{"-output", "o", "-name", "weft.network/weft:1", "-version", "1", "-revision", "r", "-created", "1", "-programs", "p", "-debian", "d"}
+	complete := []string{"-output", "o", "-name", "localhost/weft:1", "-version", "1", "-revision", "r", "-created", "1", "-programs", "p", "-debian", "d"}
 	for _, test := range []struct {
 		name string
 		args []string
