@@ -104,7 +104,7 @@ func printInitialized(out io.Writer, n *setup.Node) {
 	fmt.Fprintf(out, "\nStart weftd:  systemctl enable --now weftd\n")
 	switch n.Source {
 	case config.SourceFile:
-		if n.Key == (peer.Fingerprint{}) {
+		if !n.Sealed {
 			fmt.Fprintf(out, "Add a node:   copy the files there, but for the key, and run weft join\n")
 			return
 		}

@@ -230,7 +230,7 @@ func TestDryRunChangesNothing(t *testing.T) {
 	newNetwork(t)
 	h := newHost(t, "node1")
 	stdout := h.must("init", "--dry-run")
-	for _, part := range []string{"would write    " + h.path("node.key") + "\n", "\n" + h.path("weft.yaml") + ":\n# weftd's configuration.", "- name: node1\n"} {
+	for _, part := range []string{"would write    " + h.path("node.key") + "\n", "\n" + h.path("weft.yaml") + ":\n# weftd's configuration.", "- name: node1\n", "Add a node:   weft invite"} {
 		if !strings.Contains(stdout, part) {
 			t.Errorf("no %q in\n%s", part, stdout)
 		}

@@ -85,7 +85,7 @@ func waitForGuest(c *cobra.Command, settings config.Config, at netip.AddrPort, v
 	case errors.Is(err, context.DeadlineExceeded):
 		err = fmt.Errorf("no node has joined within %s; run `weft invite` again", valid)
 	case errors.Is(err, context.Canceled):
-		err = errors.New("no node has joined, and the token is worth nothing any more; run `weft invite` again")
+		err = errors.New("no node has joined, and the token has expired; run `weft invite` again")
 	}
 	if n := host.Unproven(); n > 0 {
 		fmt.Fprintf(c.ErrOrStderr(), "weft: %d %s showed no valid token\n", n, plural(n, "connection"))

@@ -161,7 +161,7 @@ func TestRefusedJoinLeavesNothing(t *testing.T) {
 		}
 	}
 	h := newHost(t, "node2")
-	for token, want := range map[string]string{"node1": "weft: it is no token; ", i.token[:30]: "weft: the token is incomplete or was changed; "} {
+	for token, want := range map[string]string{"node1": "weft: this is no token; ", i.token[:30]: "weft: the token is incomplete or was changed; "} {
 		if code, _, stderr := h.weft("join", token); code != exitUsage || !strings.HasPrefix(stderr, want) || strings.Contains(stderr, i.token[:30]) {
 			t.Errorf("exit status %d, %s", code, stderr)
 		}

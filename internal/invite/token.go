@@ -64,7 +64,7 @@ func (t Token) String() string {
 func ParseToken(text string) (Token, error) {
 	encoded, ok := strings.CutPrefix(text, tokenPrefix)
 	if !ok {
-		return Token{}, fmt.Errorf("it is no token; copy the whole word that `weft invite` prints, from %s on", tokenPrefix)
+		return Token{}, fmt.Errorf("this is no token; copy the whole word that `weft invite` prints, from %s on", tokenPrefix)
 	}
 	incomplete := errors.New("the token is incomplete or was changed; copy the whole word that `weft invite` prints")
 	data, err := base64.RawURLEncoding.Strict().DecodeString(encoded)

@@ -58,6 +58,9 @@ type Node struct {
 	PodCIDRs     []netip.Prefix   `json:"podCIDRs,omitempty"` // where a file has the list of nodes
 	Key          peer.Fingerprint `json:"key,omitzero"`
 
+	// Sealed nodes have keys; a dry run makes none.
+	Sealed bool `json:"sealed"`
+
 	// Entry is the node in the list of nodes, which each of Others needs too.
 	Entry  string   `json:"entry,omitempty"`
 	Others []string `json:"others,omitempty"`
@@ -292,6 +295,7 @@ func (d *draft) key() error {
 	if d.config.Encapsulation != config.EncapsulationSealed {
 		return nil
 	}
+	d.Sealed = true
 	key, change, err := ensureKey(d.config.KeyFile, d.request.DryRun)
 	d.Key, d.Files = key, append(d.Files, change)
 	return err

@@ -57,7 +57,7 @@ func JoinToken(ctx context.Context, r Request, t invite.Token) (*Joined, error) 
 		if err != nil {
 			return invite.Request{}, err
 		}
-		d.Key, d.Files = fingerprint, []File{change}
+		d.Sealed, d.Key, d.Files = true, fingerprint, []File{change}
 		return invite.Request{Name: d.Name, Endpoint: d.Endpoint, PodCIDRs: r.PodCIDRs}, nil
 	})
 	if err != nil {
@@ -151,7 +151,7 @@ func admit(c config.Config, r invite.Request) (list []byte, n Node, err error) {
 	if err != nil {
 		return nil, n, err
 	}
-	n = Node{Name: r.Name, Source: config.SourceFile, Endpoint: r.Endpoint, ClusterCIDRs: c.ClusterCIDRs, PodCIDRs: r.PodCIDRs, Key: r.Key}
+	n = Node{Name: r.Name, Source: config.SourceFile, Endpoint: r.Endpoint, ClusterCIDRs: c.ClusterCIDRs, PodCIDRs: r.PodCIDRs, Key: r.Key, Sealed: true}
 	list, added, err := update(c.Control.File, options, false, func(nodes []control.Node) (control.Node, error) {
 		if len(n.PodCIDRs) == 0 {
 			var err error
