@@ -52,10 +52,11 @@ man: build ## write the manual pages into bin/man
 manifests: ## write what kubectl applies into bin/manifests (IMAGE=NAME, where the cluster has the image)
 	@scripts/manifests $(KUSTOMIZE) $(IMAGE) bin/manifests
 
-# The licences of all modules that weft's programs are linked with. A change of go.mod can change them.
+# The licences of all modules that weft's programs, and the plugins in its image, are linked with. A
+# change of go.mod can change them.
 LICENCES := bin/THIRD-PARTY-LICENSES
 
-$(LICENCES): go.mod go.sum $(wildcard release/*.go release/licences/*.go)
+$(LICENCES): go.mod go.sum image/plugins/go.mod $(wildcard release/*.go release/licences/*.go)
 	@mkdir -p bin
 	@cd release && go run . licences -output ../$@
 
@@ -72,6 +73,8 @@ IMAGE_FILE ?= bin/image/weft.tar
 image: $(LICENCES) ## build the container image for IMAGE_ARCHS ("amd64 arm64") into bin/image/weft.tar
 	@scripts/image-packages $(IMAGE_ARCHS)
 	@for arch in $(IMAGE_ARCHS); do GOARCH=$$arch $(GOBUILD) -o bin/image/$$arch/ ./cmd/...; done
+	@cd image/plugins && for arch in $(IMAGE_ARCHS); do \
+		GOARCH=$$arch CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w' -o ../../bin/image/$$arch/plugins/ tool; done
 	@cd image && go run . -output $(abspath $(IMAGE_FILE)) -name $(IMAGE) -version $(VERSION) -revision $(COMMIT) \
 		-created $(SOURCE_DATE_EPOCH) -debian ../bin/image/debian -programs ../bin/image \
 		-document ../LICENSE -document ../$(LICENCES) $(IMAGE_ARCHS)

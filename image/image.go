@@ -25,6 +25,10 @@ import (
 // CNI plugins mounted over the image's.
 var programs = []string{"weft", "weft-cni", "weftd"}
 
+// plugins are those that weft install-cni gives to nodes that lack them. The runtime runs the first
+// one for each pod, and weft-cni may have the others behind it.
+var plugins = []string{"loopback", "bandwidth", "portmap", "tuning"}
+
 // annotations describe the image in registries and to scanners. The image has them as labels too.
 // https://github.com/opencontainers/image-spec/blob/main/annotations.md
 func (b *build) annotations() map[string]string {
@@ -105,21 +109,31 @@ func (b *build) image(architecture string) (v1.Image, error) {
 func (b *build) programFiles(architecture string) (tree, error) {
 	files := tree{"run": {mode: 0o755, folder: true}} // for the lock of iptables-legacy
 	check := selection{machine: machines[architecture]}
-	for _, program := range programs {
-		from := filepath.Join(b.programs, architecture, program)
+	add := func(from, to string) error {
 		content, err := os.ReadFile(from)
 		if err != nil {
-			return nil, fmt.Errorf("read weft's programs: %w; `make image` builds them", err)
+			return fmt.Errorf("read weft's programs: %w; `make image` builds them", err)
 		}
 		// They are linked statically.
 		needs, err := check.needs(content)
 		if err != nil {
-			return nil, fmt.Errorf("read %s: %w", from, err)
+			return fmt.Errorf("read %s: %w", from, err)
 		}
 		if len(needs) > 0 {
-			return nil, fmt.Errorf("%s needs the libraries %s; build it with CGO_ENABLED=0", from, needs)
+			return fmt.Errorf("%s needs the libraries %s; build it with CGO_ENABLED=0", from, needs)
 		}
-		files[path.Join("usr/local/bin", program)] = &file{mode: 0o755, content: content}
+		files[to] = &file{mode: 0o755, content: content}
+		return nil
+	}
+	for _, program := range programs {
+		if err := add(filepath.Join(b.programs, architecture, program), path.Join("usr/local/bin", program)); err != nil {
+			return nil, err
+		}
+	}
+	for _, plugin := range plugins {
+		if err := add(filepath.Join(b.programs, architecture, "plugins", plugin), path.Join("usr/local/libexec/cni", plugin)); err != nil {
+			return nil, err
+		}
 	}
 	for _, document := range b.documents {
 		content, err := os.ReadFile(document)

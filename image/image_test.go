@@ -189,6 +189,7 @@ func (e extracted) checkPrograms(t *testing.T) {
 	slices.Sort(found)
 	want := []string{
 		"usr/local/bin/weft", "usr/local/bin/weft-cni", "usr/local/bin/weftd",
+		"usr/local/libexec/cni/bandwidth", "usr/local/libexec/cni/loopback", "usr/local/libexec/cni/portmap", "usr/local/libexec/cni/tuning",
 		"usr/sbin/nft", "usr/sbin/xtables-legacy-multi", "usr/sbin/xtables-nft-multi",
 	}
 	if !slices.Equal(found, want) {

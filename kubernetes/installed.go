@@ -2,6 +2,7 @@ package kubernetes
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -62,27 +63,13 @@ func NewInstalled(ctx context.Context, n *testnet.Net, nodes int, binDir string,
 	return in, in.Kubernetes.StartAll(ctx)
 }
 
-// preparePlugins takes weft's plugin away, which the manifests are to install, and puts files in place of
-// the links to those that are chained: weftd's container sees only this folder.
+// preparePlugins takes away what weft installs, and brings where it is missing.
 func (in *Installed) preparePlugins() error {
-	dir := in.Kubernetes.PluginDir()
-	if err := os.Remove(filepath.Join(dir, "weft-cni")); err != nil {
-		return err
+	var errs []error
+	for _, name := range []string{"weft-cni", "loopback", "portmap", "bandwidth", "tuning"} {
+		errs = append(errs, os.Remove(filepath.Join(in.Kubernetes.PluginDir(), name)))
 	}
-	for _, name := range []string{"portmap", "bandwidth", "tuning"} {
-		path := filepath.Join(dir, name)
-		content, err := os.ReadFile(path)
-		if err == nil {
-			err = os.Remove(path)
-		}
-		if err == nil {
-			err = os.WriteFile(path, content, 0o755)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // Manifest returns the path of one of weft's manifests.

@@ -446,7 +446,7 @@ func (in *installed) uninstall(t *testing.T) {
 }
 
 // footprints returns what weft might have left on the nodes. Forwarding stays on, with which the kernel has
-// anycast routes.
+// anycast routes. The plugins that weft has brought stay too: others may use them by now.
 func (in *installed) footprints(t *testing.T) map[string]string {
 	t.Helper()
 	all := map[string]string{}
@@ -454,7 +454,7 @@ func (in *installed) footprints(t *testing.T) map[string]string {
 		out, err := n.Inside(t.Context(), "sh", "-c", `
 			ip -br link; ip -4 route show table all; ip -6 route show table all | grep -v '^multicast\|^anycast\|fe80'; ip rule; ip -6 rule
 			nft list tables | grep -v kube-proxy
-			cd / && find etc/cni opt/cni var/lib/weft run/weft ! -name weft -print 2>/dev/null | sort; true`).Output()
+			cd / && find etc/cni opt/cni var/lib/weft run/weft ! -name weft ! -name loopback ! -name portmap ! -name bandwidth ! -name tuning -print 2>/dev/null | sort; true`).Output()
 		check(t, err)
 		all[n.NodeName()] = string(out)
 	}

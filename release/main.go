@@ -11,6 +11,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -64,7 +65,7 @@ func run(ctx context.Context, args []string) error {
 	if *output == "" {
 		return fmt.Errorf("%w: no -output", errUsage)
 	}
-	modules, err := licences.Collect(ctx, *root, []string{"amd64", "arm64"}, "./cmd/...")
+	modules, err := collect(ctx, *root)
 	if err != nil {
 		return err
 	}
@@ -83,6 +84,27 @@ func run(ctx context.Context, args []string) error {
 		return writeSBOM(product, flags.Args(), *output)
 	}
 	return fmt.Errorf("%w: %q", errUsage, args[0])
+}
+
+// collect returns the modules that weft's programs are linked with, and those of the plugins in its image
+// that are others, or have other versions.
+func collect(ctx context.Context, root string) ([]licences.Module, error) {
+	architectures := []string{"amd64", "arm64"}
+	modules, err := licences.Collect(ctx, root, architectures, "./cmd/...")
+	if err != nil {
+		return nil, err
+	}
+	plugins, err := licences.Collect(ctx, filepath.Join(root, "image", "plugins"), architectures, "tool")
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range plugins {
+		if !slices.ContainsFunc(modules, func(m licences.Module) bool { return m.Path == p.Path && m.Version == p.Version }) {
+			modules = append(modules, p)
+		}
+	}
+	slices.SortStableFunc(modules, func(a, b licences.Module) int { return strings.Compare(a.Path, b.Path) })
+	return modules, nil
 }
 
 func writeSBOM(product sbom.Product, files []string, output string) error {
