@@ -505,7 +505,9 @@ func TestAnAPIServerThatCrashesIsAwaited(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Logf("a State came %v after the API server was ready again", time.Since(started).Round(time.Millisecond))
-	two.Register(control.Self{Endpoint: netip.MustParseAddrPort("192.168.77.22:9338"), Key: peer.Fingerprint{3}})
+	moved := keyed(2)
+	moved.Endpoint = netip.MustParseAddrPort("192.168.77.22:9338")
+	two.Register(moved)
 	one.await("node1 192.168.77.1:9338, node2 192.168.77.22:9338")
 	_, _, errs = one.emitted()
 	if len(errs) > 2 || strings.Contains(fmt.Sprint(errs), control.ErrNoPodCIDR.Error()) || strings.Contains(fmt.Sprint(errs), "refuses") {
