@@ -22,10 +22,9 @@ var lingerLimit = 2 * time.Minute
 // was refused the data path to have the lock by then. Tests change it.
 var lingerInterval = 2 * time.Second
 
-// linger returns nil when ctx is done. In a pod of a DaemonSet, kubelet would start a weftd that ends at
-// once again, and that one would take over in turn. Where nobody ends this one, that must happen: linger
-// returns ErrTakeBack when the next weftd has ended, and when the update of the DaemonSet goes on no
-// further.
+// linger returns nil when ctx is done. If this process ended right away, kubelet would restart the
+// container of the old pod, and its weftd would take over again. linger returns ErrTakeBack when the next
+// weftd has ended, or when the DaemonSet's update is stuck.
 //
 // A pod that was ready stays so meanwhile, and its process does not end even then: the DaemonSet's
 // controller deletes an old pod that is not ready, whether the new one is or not, and goes on with the

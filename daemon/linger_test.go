@@ -17,8 +17,8 @@ import (
 	"weft/internal/status"
 )
 
-// TestLingeringIsBounded: where nobody ends a weftd that lingers, an update of a DaemonSet is stuck, and
-// it must start again. One that was not ready is not ready then either.
+// TestLingeringIsBounded: a lingering weftd that is not ended starts again, because the DaemonSet's update
+// is stuck. If it was not ready before, it does not report ready while it lingers.
 func TestLingeringIsBounded(t *testing.T) {
 	dir := t.TempDir()
 	lock, err := alone.Lock(dir) // as the next weftd has it

@@ -89,7 +89,7 @@ func TestJoinByToken(t *testing.T) {
 		t.Errorf("node2's configuration:\n%s", text)
 	}
 
-	// The third node: the second one is told of it by the operator.
+	// A third node joins, and an operator adds it to the list of the second one.
 	i = node1.invite("--for=1h")
 	node3 := newHost(t, "node3")
 	node3.must("join", i.token, "--advertise=198.51.100.3", "--pod-cidrs=10.244.9.0/26")

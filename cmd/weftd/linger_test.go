@@ -72,9 +72,9 @@ func (c *container) signal(t *testing.T, signal syscall.Signal) {
 	}
 }
 
-// TestPodsOfADaemonSetFollowEachOther: a weftd that is told to linger does not end when the next one has
-// taken over, which kubelet would answer by starting it again. It stays ready, or the DaemonSet's controller
-// would delete its pod whether the next one is ready or not.
+// TestPodsOfADaemonSetFollowEachOther: with --linger, weftd keeps running after a hand-over, so that kubelet
+// does not restart it. It stays ready, or the DaemonSet's controller would delete its pod whether or not the
+// next one is ready.
 func TestPodsOfADaemonSetFollowEachOther(t *testing.T) {
 	t.Parallel()
 	cluster, pod1, pod2 := podsOnTwoNodes(t)

@@ -195,7 +195,7 @@ func TestNoStateHasAnOldEntryOfThisNode(t *testing.T) {
 	})
 }
 
-// TestANodeKeepsItsKey: nobody becomes a node by its token alone.
+// TestANodeKeepsItsKey: a node's token alone is not enough to replace its key.
 func TestANodeKeepsItsKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := start(t, Options{}, fake.NewClientset(object("node1", []string{"10.244.1.0/24"}, annotationEndpoint, "192.168.77.1:9338", annotationKey, fingerprint)))

@@ -1,19 +1,18 @@
 package handover
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"weft/internal/peercred"
 )
 
 // SocketName is the name, in the run directory, of the socket at which a weftd hands over.
@@ -153,16 +152,10 @@ func reject(conn *net.UnixConn, why error) error {
 }
 
 // credentials returns those of the other process, which must be of root or of this process's user.
-func credentials(conn *net.UnixConn) (peer *unix.Ucred, err error) {
-	raw, err := conn.SyscallConn()
+func credentials(conn *net.UnixConn) (*unix.Ucred, error) {
+	peer, err := peercred.Of(conn)
 	if err != nil {
 		return nil, err
-	}
-	controlErr := raw.Control(func(fd uintptr) {
-		peer, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	})
-	if err := errors.Join(controlErr, err); err != nil {
-		return nil, fmt.Errorf("read the credentials of the other process (SO_PEERCRED): %w", err)
 	}
 	if peer.Uid != 0 && int(peer.Uid) != os.Geteuid() {
 		return nil, fmt.Errorf("a process of uid %d takes part in the hand-over", peer.Uid)
@@ -214,8 +207,7 @@ func (r *Request) Offer(runDir string, s *State, lock *os.File) error {
 	return errors.Join(errors.New("the next weftd has not taken over what was handed to it"), sendErr)
 }
 
-// Release tells the other process that this one uses nothing any more that it may want, and need not
-// be waited for.
+// Release tells the other process that this one has let go of everything, so that it need not wait.
 func (r *Request) Release() { _ = r.conn.Close() }
 
 // ErrUnclear says that this process can't find out whether the other one has claimed the state, and may
@@ -256,161 +248,4 @@ func withDescriptors(files []*os.File, do func(rights []byte) error) (err error)
 		return errors.Join(err, inner)
 	}
 	return hold(0)
-}
-
-// Errors of Ask.
-var (
-	// ErrNobody says that no weftd listens for the next one, or that it has ended before it answered.
-	ErrNobody = errors.New("no weftd hands over")
-
-	// ErrRefused says that the running weftd hands nothing over, and ends.
-	ErrRefused = errors.New("the running weftd hands nothing over")
-)
-
-// Predecessor is the weftd that was asked to hand over.
-type Predecessor struct {
-	PID  int
-	Lock *os.File // of the run directory; nil with ErrRefused
-
-	conn *net.UnixConn
-}
-
-// Ask has the weftd that uses the run directory stop its lanes and offer them. With ErrRefused there
-// is no offer, and the Predecessor ends.
-func Ask(runDir string, spec Spec) (*Predecessor, *Offer, error) {
-	conn, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: filepath.Join(runDir, SocketName), Net: "unixpacket"})
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
-		return nil, nil, ErrNobody
-	}
-	if err != nil {
-		return nil, nil, fmt.Errorf("reach the running weftd: %w", err)
-	}
-	p, offer, err := ask(conn, runDir, spec)
-	if err != nil && !errors.Is(err, ErrRefused) {
-		conn.Close()
-	}
-	return p, offer, err
-}
-
-func ask(conn *net.UnixConn, runDir string, spec Spec) (*Predecessor, *Offer, error) {
-	other, err := credentials(conn)
-	if err != nil {
-		return nil, nil, err
-	}
-	namespace, err := networkNamespace()
-	if err != nil {
-		return nil, nil, err
-	}
-	b, err := json.Marshal(request{version, spec, namespace})
-	if err != nil {
-		return nil, nil, fmt.Errorf("ask the running weftd: %w", err)
-	}
-	_ = conn.SetDeadline(time.Now().Add(answerLimit))
-	if _, err := conn.Write(b); err != nil {
-		return nil, nil, unanswered(err, other.Pid)
-	}
-	message, control := make([]byte, maxMessage), make([]byte, unix.CmsgSpace(4*mostDescriptors))
-	n, controlLen, _, _, err := conn.ReadMsgUnix(message, control)
-	if err == nil && n == 0 {
-		err = io.EOF
-	}
-	if err != nil {
-		return nil, nil, unanswered(err, other.Pid)
-	}
-	_ = conn.SetDeadline(time.Time{})
-	files, err := descriptors(control[:controlLen])
-	if err != nil {
-		return nil, nil, err
-	}
-	var got answer
-	if err := json.Unmarshal(message[:n], &got); err != nil {
-		closeAll(files)
-		return nil, nil, fmt.Errorf("parse the running weftd's answer: %w", err)
-	}
-	p := &Predecessor{PID: int(other.Pid), conn: conn}
-	switch {
-	case got.Rejected != "":
-		closeAll(files)
-		return nil, nil, errors.New(got.Rejected)
-	case got.Refused != "":
-		closeAll(files)
-		return p, nil, fmt.Errorf("%w: %s", ErrRefused, got.Refused)
-	case len(files) < 2:
-		closeAll(files)
-		return nil, nil, fmt.Errorf("the running weftd hands over %d descriptors", len(files))
-	}
-	step("received")
-	p.Lock = files[0]
-	return p, &Offer{runDir: runDir, memory: files[1], files: files[2:]}, nil
-}
-
-// unanswered is why the running weftd, which has this number, has not answered.
-func unanswered(err error, pid int32) error {
-	switch {
-	case errors.Is(err, io.EOF), errors.Is(err, syscall.EPIPE), errors.Is(err, syscall.ECONNRESET):
-		return ErrNobody
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		p := &Predecessor{PID: int(pid)}
-		return fmt.Errorf("%v has not answered for %v; %s", p, answerLimit, p.Remedy())
-	}
-	return fmt.Errorf("wait for its answer: %w", err)
-}
-
-// mostDescriptors is how many one message may carry (SCM_MAX_FD).
-const mostDescriptors = 253
-
-func descriptors(control []byte) (files []*os.File, err error) {
-	messages, err := unix.ParseSocketControlMessage(control)
-	if err != nil {
-		return nil, fmt.Errorf("parse what came with the running weftd's answer: %w", err)
-	}
-	for i := range messages {
-		fds, err := unix.ParseUnixRights(&messages[i])
-		if err != nil {
-			closeAll(files)
-			return nil, fmt.Errorf("parse the descriptors of the running weftd: %w", err)
-		}
-		for _, fd := range fds {
-			files = append(files, os.NewFile(uintptr(fd), "handed over"))
-		}
-	}
-	return files, nil
-}
-
-// String names it. The kernel tells no number of a process in another container (pid_namespaces(7)).
-func (p *Predecessor) String() string {
-	if p.PID == 0 {
-		return "a process in another container"
-	}
-	return fmt.Sprintf("process %d", p.PID)
-}
-
-// Remedy is what to do if it hangs.
-func (p *Predecessor) Remedy() string {
-	if p.PID == 0 {
-		return "delete its pod"
-	}
-	return fmt.Sprintf("if it is stopped, let it go on with kill -CONT %d, otherwise end it with kill -KILL %d", p.PID, p.PID)
-}
-
-// Claimed reports that the offer was claimed, so that the other process ends.
-func (p *Predecessor) Claimed() { _, _ = p.conn.Write([]byte{1}) }
-
-// AwaitEnd returns nil when it has ended, or why ctx has. One goroutine may call it at a time.
-func (p *Predecessor) AwaitEnd(ctx context.Context) error {
-	_ = p.conn.SetReadDeadline(time.Time{})
-	stop := context.AfterFunc(ctx, func() { _ = p.conn.SetReadDeadline(time.Unix(1, 0)) })
-	defer stop()
-	if _, err := p.conn.Read(make([]byte, 1)); errors.Is(err, os.ErrDeadlineExceeded) { // it says nothing any more
-		return fmt.Errorf("wait for the end of %v: %w", p, context.Cause(ctx))
-	}
-	return nil
-}
-
-// Close gives up: it goes on with what was not claimed.
-func (p *Predecessor) Close() {
-	if p.Lock != nil {
-		p.Lock.Close()
-	}
-	p.conn.Close()
 }

@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"weft/internal/peercred"
 	"weft/internal/strict"
 	"weft/internal/warning"
 	"weft/ipam"
@@ -290,24 +291,16 @@ func Fetch(ctx context.Context, path string) (Report, error) {
 	return ask[Report](ctx, answerLimit, path, http.MethodGet, "/v1/status", nil)
 }
 
-// Server returns the number of the process that listens at path, as this process's namespace has it; 0
-// for one in another container (SO_PEERCRED in unix(7)). It need not answer.
+// Server returns the number of the process that listens at path, as peercred has it. It need not answer.
 func Server(path string) (pid int, err error) {
 	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
 		return 0, unreached(path, err)
 	}
 	defer conn.Close()
-	raw, err := conn.SyscallConn()
+	peer, err := peercred.Of(conn)
 	if err != nil {
 		return 0, fmt.Errorf("ask who listens at %s: %w", path, err)
-	}
-	var peer *unix.Ucred
-	controlErr := raw.Control(func(fd uintptr) {
-		peer, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	})
-	if err := errors.Join(controlErr, err); err != nil {
-		return 0, fmt.Errorf("ask who listens at %s (SO_PEERCRED): %w", path, err)
 	}
 	return int(peer.Pid), nil
 }
